@@ -1,0 +1,137 @@
+"""The contract of every model family: encode once, decode as often as you like.
+
+A family subclasses `CosegModel` and answers three questions, each on a whole batch:
+
+    encode(images)                    -> Features        (the expensive part, once)
+    first_forward(features)           -> FirstForward    (one binary mask a task)
+    second_forward(features, prompts) -> TaskMaps        (the answer, prompted by those masks)
+
+What comes back always has the same type. Nothing here knows of tiles, files or pixel sizes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from napari_coseg.card import ModelCard
+
+
+class Features(NamedTuple):
+    """What the encoder keeps of a batch of images of (Y, X) pixels.
+
+    embedding      (B, C, Y/16, X/16)
+    high_resolution  from fine to coarse, each (B, C_i, Y/s_i, X/s_i), added while upscaling
+    image_size     (Y, X) of the images, to which the maps are resized
+    """
+
+    embedding: Tensor
+    high_resolution: tuple[Tensor, ...]
+    image_size: tuple[int, int]
+
+
+class FirstForward(NamedTuple):
+    """The first forward's binary masks (logits) and consistency maps, one pair a task.
+
+    semantic_mask, instance_mask                 (B, 1, y, x)
+    semantic_consistency, instance_consistency   (B, 2, Y/16, X/16), None where a family has none
+    """
+
+    semantic_mask: Tensor
+    instance_mask: Tensor
+    semantic_consistency: Tensor | None
+    instance_consistency: Tensor | None
+
+
+class MaskPrompts(NamedTuple):
+    """The masks fed to the second forward, as logits (B, 1, y, x).
+
+    Usually the first forward's own; a person's corrected masks go in the same way
+    (paint as logits of about -8 and 8).
+    """
+
+    semantic: Tensor
+    instance: Tensor
+
+
+class TaskMaps(NamedTuple):
+    """The answer of both tasks as logits, at the size of the images.
+
+    semantic   (B, 1 + K, Y, X)   background and K region classes
+    object     (B, 1, Y, X)       object or not
+    classes    (B, 1 + T, Y, X)   background and T object classes; T = 0 gives (B, 0, Y, X)
+    hv         (B, 2, Y, X)       horizontal and vertical distance to the centre of mass, -1..1
+    """
+
+    semantic: Tensor
+    object: Tensor
+    classes: Tensor
+    hv: Tensor
+
+    def resized(self, size: tuple[int, int]) -> TaskMaps:
+        """Bilinear, to (Y, X). The same maps where they have that size already."""
+        if tuple(self.object.shape[-2:]) == tuple(size):
+            return self
+        return TaskMaps(*(_resize(maps, size) for maps in self))
+
+
+class TwoForwards(NamedTuple):
+    """Everything one call of a model gives; always both forwards."""
+
+    first: FirstForward
+    second: TaskMaps
+
+
+class CosegModel(nn.Module, ABC):
+    """Base of every family.
+
+    Parameters
+    ----------
+    card
+        Says what the channels mean and how images are normalised.
+    """
+
+    size_multiple: int = 32
+    """Height and width of the images must be multiples of this."""
+
+    def __init__(self, card: ModelCard) -> None:
+        super().__init__()
+        self.card = card
+        mean = torch.tensor(card.normalisation.mean).view(1, 3, 1, 1)
+        std = torch.tensor(card.normalisation.std).view(1, 3, 1, 1)
+        self.register_buffer("pixel_mean", mean, persistent=False)
+        self.register_buffer("pixel_std", std, persistent=False)
+
+    def normalise(self, rgb: Tensor) -> Tensor:
+        """(B, 3, Y, X) red, green, blue of 0..255 -> the encoder's input, float."""
+        return (rgb.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Features:
+        """Normalised images (B, 3, Y, X) -> features. Y and X are multiples of `size_multiple`."""
+
+    @abstractmethod
+    def first_forward(self, features: Features) -> FirstForward:
+        """Decode both tasks without prompts."""
+
+    @abstractmethod
+    def second_forward(self, features: Features, prompts: MaskPrompts) -> TaskMaps:
+        """Decode both tasks, each prompted by the other's mask."""
+
+    def forward(self, images: Tensor) -> TwoForwards:
+        """Normalised images (B, 3, Y, X) -> both forwards, from one encoding."""
+        features = self.encode(images)
+        first = self.first_forward(features)
+        prompts = MaskPrompts(first.semantic_mask, first.instance_mask)
+        second = self.second_forward(features, prompts)
+        return TwoForwards(first, second)
+
+
+def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    if maps.shape[1] == 0:
+        return maps.new_zeros((maps.shape[0], 0, *size))
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
