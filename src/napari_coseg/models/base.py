@@ -122,6 +122,10 @@ class CosegModel(nn.Module, ABC):
     def second_forward(self, features: Features, prompts: MaskPrompts) -> TaskMaps:
         """Decode both tasks, each prompted by the other's mask."""
 
+    @abstractmethod
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters by part ("trunk", "adapters", ...); each stands in exactly one part."""
+
     def forward(self, images: Tensor) -> TwoForwards:
         """Normalised images (B, 3, Y, X) -> both forwards, from one encoding."""
         features = self.encode(images)

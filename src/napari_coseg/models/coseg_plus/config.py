@@ -1,0 +1,82 @@
+"""Settings of Co-Seg++. The paper is the default; `AS_RELEASED` says where its code differs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from napari_coseg.nn.hiera import HIERA_SIZES, HieraConfig
+from napari_coseg.settings import Settings
+
+
+class CosegPlusConfig(Settings):
+    """Shape of a Co-Seg++ network (paper sections 3.2 to 3.4)."""
+
+    encoder: str | HieraConfig = Field(
+        "large", description="a name in HIERA_SIZES or a shape of one's own"
+    )
+    width: int = Field(256, ge=32, multiple_of=16, description="channels of the embedding")
+    upscaling_channels: tuple[int, ...] = Field(
+        (64, 32),
+        description="channels after each doubling in the decoders; a third one reaches stride 2 "
+        "and needs an encoder with a stem",
+    )
+    upscaling_refinement: bool = Field(
+        False, description="a residual 3x3 convolution after each doubling (not in the paper)"
+    )
+    adapter_ratio: float = Field(0.25, ge=0, le=4)
+    adapter_kernel_size: int = Field(0, ge=0, le=7, description="0 is the paper's plain adapter")
+    decoder_depth: int = Field(2, ge=1, le=8)
+    decoder_heads: int = Field(8, ge=1)
+    decoder_mlp_dim: int = Field(2048, ge=16)
+    fusion_mlp_dim: int = Field(2048, ge=16, description="FFN of the SSP-Encoder's fusion")
+    fusion_dropout: float = Field(0.1, ge=0, lt=1)
+    scan_state: int = Field(8, ge=1, le=64)
+    scan_rank: int = Field(16, ge=1, description="rank of the step-size projection")
+    scan_activation: bool = Field(
+        False,
+        description="SiLU after the convolution of the sequence branch: no in the paper (section "
+        "3.2, table 8), yes in the released code",
+    )
+    scan_gate: bool = Field(
+        False, description="multiply by a SiLU gate, as Mamba does: no in paper and code (table 8)"
+    )
+    scan_norm: bool = Field(
+        True,
+        description="LayerNorm after the scan: yes in the paper (equation 4), no in the code",
+    )
+    semantic_channels: int | None = Field(
+        None, description="None: one for background and one a class; imports may carry unused ones"
+    )
+    instance_channels: int | None = Field(None, description="None: exactly what the classes need")
+
+    @property
+    def hiera(self) -> HieraConfig:
+        if isinstance(self.encoder, HieraConfig):
+            return self.encoder
+        if self.encoder not in HIERA_SIZES:
+            from napari_coseg.errors import SettingsError
+
+            raise SettingsError(
+                f"unknown encoder {self.encoder!r}; choose one of {', '.join(HIERA_SIZES)}"
+            )
+        return HIERA_SIZES[self.encoder]
+
+
+AS_RELEASED: dict[str, Any] = {"scan_activation": True, "scan_norm": False}
+"""What an imported checkpoint of the authors needs on top of its sizes."""
+
+COMPACT: dict[str, Any] = {
+    "encoder": "compact",
+    "width": 128,
+    "upscaling_channels": (64, 32, 32),
+    "upscaling_refinement": True,
+    "adapter_ratio": 0.5,
+    "adapter_kernel_size": 3,
+    "decoder_mlp_dim": 512,
+    "fusion_mlp_dim": 512,
+    "fusion_dropout": 0.0,
+    "scan_rank": 8,
+}
+"""The shipped network's shape: a Co-Seg++ that trains from scratch on a CPU."""

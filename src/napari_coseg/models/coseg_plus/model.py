@@ -1,0 +1,134 @@
+"""Co-Seg++ (section 3.1): one encoding, two forwards, each task prompted by the other's mask.
+
+    first forward                          second forward
+      semantic decoder(z) -> m_sem           semantic decoder(z + SSP_ins(m_ins, z)) -> regions
+      instance decoder(z) -> m_ins           instance decoder(z + SSP_sem(m_sem, z)) -> objects
+
+The released code encodes the image once for each forward and loops over the images of a batch;
+here z is computed once and every step takes the whole batch.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from napari_coseg.card import ModelCard
+from napari_coseg.models.base import (
+    CosegModel,
+    Features,
+    FirstForward,
+    MaskPrompts,
+    TaskMaps,
+)
+from napari_coseg.models.coseg_plus.config import CosegPlusConfig
+from napari_coseg.models.coseg_plus.mtc_decoder import MTCDecoder
+from napari_coseg.models.coseg_plus.ssp_encoder import SSPEncoder
+from napari_coseg.nn.hiera import HieraEncoder
+
+OBJECT_CHANNELS = 1
+HV_CHANNELS = 2
+
+
+class CosegPlus(CosegModel):
+    """The network; `card.config` holds a `CosegPlusConfig`."""
+
+    def __init__(self, card: ModelCard) -> None:
+        super().__init__(card)
+        self.config = config = CosegPlusConfig.from_mapping(card.config)
+        self.encoder = HieraEncoder(
+            config.hiera,
+            config.width,
+            (config.upscaling_channels[0], config.upscaling_channels[1]),
+            config.adapter_ratio,
+            config.adapter_kernel_size,
+        )
+        self.semantic_prompt = SSPEncoder(config)
+        self.instance_prompt = SSPEncoder(config)
+        self.semantic_channels = 1 + len(card.semantic_classes)
+        types = len(card.instance_classes)
+        self.class_channels = 1 + types if types else 0
+        needed = OBJECT_CHANNELS + self.class_channels + HV_CHANNELS
+        self.semantic_decoder = MTCDecoder(
+            config, config.semantic_channels or self.semantic_channels
+        )
+        self.instance_decoder = MTCDecoder(config, config.instance_channels or needed)
+
+    def encode(self, images: Tensor) -> Features:
+        embedding, high_resolution = self.encoder(images)
+        size = (int(images.shape[-2]), int(images.shape[-1]))
+        return Features(embedding, high_resolution, size)
+
+    def first_forward(self, features: Features) -> FirstForward:
+        z = features.embedding
+        # Crossed from the start: each decoder takes the other task's stand-in for "no mask".
+        semantic, semantic_consistency = self._decode_semantic(
+            features, self.instance_prompt.no_mask_prompt(z), binary=True
+        )
+        instance, instance_consistency = self._decode_instance(
+            features, self.semantic_prompt.no_mask_prompt(z), binary=True
+        )
+        return FirstForward(semantic, instance, semantic_consistency, instance_consistency)
+
+    def second_forward(self, features: Features, prompts: MaskPrompts) -> TaskMaps:
+        semantic, instance = self.second_forward_channels(features, prompts)
+        first_hv = OBJECT_CHANNELS + self.class_channels
+        maps = TaskMaps(
+            semantic=semantic[:, : self.semantic_channels],
+            object=instance[:, :OBJECT_CHANNELS],
+            classes=instance[:, OBJECT_CHANNELS:first_hv],
+            hv=instance[:, first_hv : first_hv + HV_CHANNELS],
+        )
+        return maps.resized(features.image_size)
+
+    def second_forward_channels(
+        self, features: Features, prompts: MaskPrompts
+    ) -> tuple[Tensor, Tensor]:
+        """The raw channels of both decoders, (B, K, y, x), before naming and resizing."""
+        z = features.embedding
+        from_instance = self.instance_prompt(prompts.instance, z)
+        from_semantic = self.semantic_prompt(prompts.semantic, z)
+        semantic, _ = self._decode_semantic(features, from_instance, binary=False)
+        instance, _ = self._decode_instance(features, from_semantic, binary=False)
+        return semantic, instance
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """The learnable parts by name; every parameter stands in exactly one of them.
+
+        ``trunk`` is what the paper freezes (section 3.4).
+        """
+        adapters = [p for adapter in self.encoder.adapters() for p in adapter.parameters()]
+        known = {id(p) for p in adapters}
+        trunk = [p for p in self.encoder.trunk.parameters() if id(p) not in known]
+        if self.encoder.stem is not None:
+            trunk += self.encoder.stem.parameters()
+        neck = [*self.encoder.neck.parameters(), *self.encoder.project_f0.parameters()]
+        neck += self.encoder.project_f1.parameters()
+        return {
+            "trunk": trunk,
+            "adapters": adapters,
+            "neck": neck,
+            "prompt_encoders": [
+                *self.semantic_prompt.parameters(),
+                *self.instance_prompt.parameters(),
+            ],
+            "decoders": [
+                *self.semantic_decoder.parameters(),
+                *self.instance_decoder.parameters(),
+            ],
+        }
+
+    def _decode_semantic(
+        self, features: Features, prompt: Tensor, binary: bool
+    ) -> tuple[Tensor, Tensor]:
+        position = self.instance_prompt.image_position(features.embedding)
+        return self.semantic_decoder(
+            features.embedding, prompt, position, features.high_resolution, binary
+        )
+
+    def _decode_instance(
+        self, features: Features, prompt: Tensor, binary: bool
+    ) -> tuple[Tensor, Tensor]:
+        position = self.semantic_prompt.image_position(features.embedding)
+        return self.instance_decoder(
+            features.embedding, prompt, position, features.high_resolution, binary
+        )

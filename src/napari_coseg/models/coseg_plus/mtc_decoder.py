@@ -1,0 +1,113 @@
+"""Multi-Task Collaborative Decoder (Co-Seg++ section 3.3): one for each task.
+
+    embedding + prompt (B, C, h, w), K + 1 mask tokens
+      two-way transformer (equations 7 and 8) -> tokens, image tokens
+      consistency: 1x1 convolution of the image tokens to 2 channels (equation 9)
+      upscaling by transposed convolutions, high-resolution features added
+      mask k = (3-layer MLP of token k) . (upscaled pixels)
+
+Token 0 is the first forward's binary mask; tokens 1..K are the second forward's channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from sam2.modeling.sam2_utils import MLP
+from sam2.modeling.sam.transformer import TwoWayTransformer
+from torch import Tensor, nn
+
+from napari_coseg.models.coseg_plus.config import CosegPlusConfig
+from napari_coseg.nn.norm import ChannelNorm
+
+FIRST_FORWARD_DOUBLINGS = 2
+"""The first forward's mask is at stride 4, as the SSP-Encoder expects."""
+
+
+class MTCDecoder(nn.Module):
+    """Decodes one task, with or without the other's prompt.
+
+    Parameters
+    ----------
+    config
+        Shape of the network.
+    channels
+        K, the number of the second forward's channels.
+    """
+
+    def __init__(self, config: CosegPlusConfig, channels: int) -> None:
+        super().__init__()
+        width = config.width
+        self.transformer = TwoWayTransformer(
+            depth=config.decoder_depth,
+            embedding_dim=width,
+            num_heads=config.decoder_heads,
+            mlp_dim=config.decoder_mlp_dim,
+        )
+        self.mask_tokens = nn.Parameter(torch.randn(1 + channels, width))
+        self.consistency = nn.Conv2d(width, 2, kernel_size=1, bias=False)
+        self.upscaling = nn.ModuleList()
+        before = width
+        for index, after in enumerate(config.upscaling_channels):
+            # SAM normalises after the first doubling only.
+            self.upscaling.append(
+                Doubling(before, after, norm=index == 0, refine=config.upscaling_refinement)
+            )
+            before = after
+        finals = [config.upscaling_channels[FIRST_FORWARD_DOUBLINGS - 1]]
+        finals += [config.upscaling_channels[-1]] * channels
+        self.token_mlps = nn.ModuleList(MLP(width, width, final, 3) for final in finals)
+
+    def forward(
+        self,
+        embedding: Tensor,
+        prompt: Tensor,
+        position: Tensor,
+        high_resolution: tuple[Tensor, ...],
+        binary: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Masks and consistency map.
+
+        Parameters
+        ----------
+        embedding, prompt, position
+            (B, C, h, w); prompt and position may have ones for B, h, w.
+        high_resolution
+            From fine to coarse, as in `Features`.
+        binary
+            True: the first forward, token 0 alone, (B, 1, 4h, 4w). False: (B, K, .., ..).
+        """
+        source = embedding + prompt
+        batch, _, height, width = source.shape
+        tokens = self.mask_tokens.unsqueeze(0).expand(batch, -1, -1)  # (B, 1 + K, C)
+        tokens, pixels = self.transformer(source, position.expand_as(source), tokens)
+        pixels = pixels.transpose(1, 2).unflatten(2, (height, width))  # (B, C, h, w)
+        consistency = self.consistency(pixels)  # (B, 2, h, w)
+
+        steps = list(self.upscaling)[:FIRST_FORWARD_DOUBLINGS] if binary else list(self.upscaling)
+        for step, feature in zip(steps, reversed(high_resolution), strict=False):
+            pixels = step(pixels, feature)  # (B, C_i, 2h, 2w)
+        wanted = range(1) if binary else range(1, len(self.token_mlps))
+        weights = torch.stack([self.token_mlps[i](tokens[:, i]) for i in wanted], dim=1)
+        masks = torch.einsum("bkc,bcyx->bkyx", weights, pixels)
+        return masks, consistency
+
+
+class Doubling(nn.Module):
+    """One transposed convolution; the feature of that size is added before the activation."""
+
+    def __init__(self, before: int, after: int, norm: bool, refine: bool) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(before, after, kernel_size=2, stride=2)
+        self.norm = ChannelNorm(after) if norm or refine else nn.Identity()
+        self.activation = nn.GELU()
+        self.refine: nn.Module | None = None
+        if refine:
+            self.refine = nn.Sequential(
+                nn.Conv2d(after, after, 3, padding=1), ChannelNorm(after), nn.GELU()
+            )
+
+    def forward(self, pixels: Tensor, feature: Tensor) -> Tensor:
+        pixels = self.activation(self.norm(self.up(pixels) + feature))
+        if self.refine is not None:
+            pixels = pixels + self.refine(pixels)
+        return pixels

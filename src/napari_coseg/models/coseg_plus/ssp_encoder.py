@@ -1,0 +1,154 @@
+"""Spatio-Sequential Prompt Encoder (Co-Seg++ section 3.2): a mask becomes a dense prompt.
+
+    mask logits (B, 1, Y/4, X/4) --three convolutions--> mask tokens (B, N, C), N = Y/16 * X/16
+    embedding (B, C, Y/16, X/16) --flattened by rows, state-space model--> sequence (B, N, C)
+    self-attention on the mask tokens, cross-attention to the sequence, FFN -> (B, C, Y/16, X/16)
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from sam2.modeling.memory_attention import MemoryAttentionLayer
+from sam2.modeling.position_encoding import PositionEmbeddingRandom
+from sam2.modeling.sam.transformer import RoPEAttention
+from torch import Tensor, nn
+
+from napari_coseg.models.coseg_plus.config import CosegPlusConfig
+from napari_coseg.nn.norm import ChannelNorm
+from napari_coseg.nn.selective_scan import selective_scan
+
+MASK_CHANNELS = (4, 16)
+
+
+class SSPEncoder(nn.Module):
+    """Dense prompts from a task's mask, for the *other* task's decoder.
+
+    It also owns what SAM's prompt encoder owns: the vector that stands for "no mask" and the
+    random Fourier features of the positions.
+    """
+
+    def __init__(self, config: CosegPlusConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.position = PositionEmbeddingRandom(width // 2)
+        self.no_mask = nn.Parameter(torch.randn(width))
+        few, more = MASK_CHANNELS
+        self.mask_branch = nn.Sequential(
+            nn.Conv2d(1, few, kernel_size=2, stride=2),
+            ChannelNorm(few),
+            nn.GELU(),
+            nn.Conv2d(few, more, kernel_size=2, stride=2),
+            ChannelNorm(more),
+            nn.GELU(),
+            nn.Conv2d(more, width, kernel_size=1),
+        )
+        self.sequence_branch = SequenceBranch(config)
+        self.fusion = MemoryAttentionLayer(
+            activation="relu",
+            self_attention=_rotary_attention(config),
+            cross_attention=_rotary_attention(config),
+            d_model=width,
+            dim_feedforward=config.fusion_mlp_dim,
+            dropout=config.fusion_dropout,
+            pos_enc_at_attn=False,
+            pos_enc_at_cross_attn_keys=False,
+            pos_enc_at_cross_attn_queries=False,
+        )
+
+    def forward(self, mask_logits: Tensor, embedding: Tensor) -> Tensor:
+        """Mask (B, 1, y, x) and embedding (B, C, h, w) -> prompt (B, C, h, w), equations 4 to 6."""
+        size = embedding.shape[-2:]
+        wanted = (4 * size[0], 4 * size[1])
+        if tuple(mask_logits.shape[-2:]) != wanted:
+            mask_logits = F.interpolate(mask_logits, wanted, mode="bilinear", align_corners=False)
+        mask_tokens = self.mask_branch(mask_logits).flatten(2).transpose(1, 2)  # (B, N, C)
+        sequence = self.sequence_branch(embedding.flatten(2).transpose(1, 2))  # (B, N, C)
+        self._lay_out_positions(size, embedding.device)
+        fused = self.fusion(mask_tokens, sequence)
+        return fused.transpose(1, 2).unflatten(2, size)
+
+    def no_mask_prompt(self, embedding: Tensor) -> Tensor:
+        """The learned stand-in for a mask, (1, C, 1, 1), ready to be added to the embedding."""
+        return self.no_mask.view(1, -1, 1, 1).to(embedding.dtype)
+
+    def image_position(self, embedding: Tensor) -> Tensor:
+        """(1, C, h, w) random Fourier features of the grid of the embedding."""
+        size = (int(embedding.shape[-2]), int(embedding.shape[-1]))
+        return self.position(size).unsqueeze(0)
+
+    def _lay_out_positions(self, size: torch.Size, device: torch.device) -> None:
+        # RoPEAttention knows square grids only and would guess one from the number of tokens.
+        for attention in (self.fusion.self_attn, self.fusion.cross_attn_image):
+            if getattr(attention, "grid", None) != tuple(size):
+                attention.freqs_cis = attention.compute_cis(end_x=size[1], end_y=size[0])
+                attention.grid = tuple(size)
+            attention.freqs_cis = attention.freqs_cis.to(device)
+
+
+class SequenceBranch(nn.Module):
+    """The state-space branch (equation 4): tokens (B, N, C) -> (B, N, C), no residual."""
+
+    def __init__(self, config: CosegPlusConfig) -> None:
+        super().__init__()
+        width, state, rank = config.width, config.scan_state, config.scan_rank
+        self.state, self.rank = state, rank
+        self.project_in = nn.Linear(width, width, bias=False)
+        self.convolution = nn.Conv1d(width, width, kernel_size=3, padding=1, groups=width)
+        self.activation = nn.SiLU() if config.scan_activation else nn.Identity()
+        self.project_gate = nn.Linear(width, width, bias=False) if config.scan_gate else None
+        self.project_scan = nn.Linear(width, rank + 2 * state, bias=False)  # step, B, C
+        self.project_step = nn.Linear(rank, width)
+        self.log_decay = nn.Parameter(torch.arange(1.0, state + 1).log().repeat(width, 1))
+        self.skip = nn.Parameter(torch.ones(width))
+        self.norm = nn.LayerNorm(width) if config.scan_norm else nn.Identity()
+        self.project_out = nn.Linear(width, width, bias=False)
+        _start_steps_log_uniform(self.project_step, rank)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.project_in(tokens).transpose(1, 2)  # (B, C, N)
+        x = self.activation(self.convolution(x))
+        step, b, c = self.project_scan(x.transpose(1, 2)).split(
+            (self.rank, self.state, self.state), dim=-1
+        )
+        step = F.linear(step, self.project_step.weight)  # its bias goes into the softplus
+        y = selective_scan(
+            x,
+            step.transpose(1, 2),
+            -torch.exp(self.log_decay.float()),
+            b.transpose(1, 2),
+            c.transpose(1, 2),
+            self.skip,
+            delta_bias=self.project_step.bias,
+            delta_softplus=True,
+        ).transpose(1, 2)  # (B, N, C)
+        y = self.norm(y)
+        if self.project_gate is not None:
+            y = y * F.silu(self.project_gate(tokens))
+        return self.project_out(y)
+
+
+def _rotary_attention(config: CosegPlusConfig) -> RoPEAttention:
+    return RoPEAttention(
+        rope_theta=10000.0,
+        feat_sizes=(1, 1),  # laid out anew for each grid, see SSPEncoder
+        embedding_dim=config.width,
+        num_heads=1,
+        downsample_rate=1,
+        dropout=config.fusion_dropout,
+    )
+
+
+def _start_steps_log_uniform(
+    project_step: nn.Linear, rank: int, least: float = 0.001, most: float = 0.1
+) -> None:
+    """Mamba's start: softplus(bias) is log-uniform between `least` and `most`."""
+    nn.init.uniform_(project_step.weight, -(rank**-0.5), rank**-0.5)
+    step = torch.exp(
+        torch.rand(project_step.out_features) * (math.log(most) - math.log(least))
+        + math.log(least)
+    )
+    with torch.no_grad():
+        project_step.bias.copy_(step + torch.log(-torch.expm1(-step)))

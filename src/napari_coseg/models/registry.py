@@ -1,0 +1,26 @@
+"""Model families by name. To add one: write ``models/<name>/`` and add a line."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from napari_coseg.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from napari_coseg.card import ModelCard
+    from napari_coseg.models.base import CosegModel
+
+FAMILIES: dict[str, str] = {
+    "coseg-plus": "napari_coseg.models.coseg_plus.model:CosegPlus",
+}
+
+
+def build(card: ModelCard) -> CosegModel:
+    """A network with random weights, of the family and shape that `card` names."""
+    if card.family not in FAMILIES:
+        raise CheckpointError(
+            f"model family {card.family!r} is not known; this version knows {', '.join(FAMILIES)}"
+        )
+    module, name = FAMILIES[card.family].split(":")
+    return getattr(importlib.import_module(module), name)(card)

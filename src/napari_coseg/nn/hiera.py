@@ -1,0 +1,196 @@
+"""The shared image encoder: sam2's own Hiera trunk and neck, with adapters put in from outside.
+
+    images (B, 3, Y, X)
+      [compact only: convolutional stem -> detail (B, 32, Y/2, X/2)]
+      Hiera, stages at strides 4, 8, 16, 32, with adapters beside every MLP
+      neck: 1x1 convolutions to one width, stage 4 added to stage 3; stage 4 is dropped
+      -> embedding (B, C, Y/16, X/16), f1 (B, C1, Y/8, X/8), f0 (B, C0, Y/4, X/4) [, detail]
+
+Co-Seg++ section 3.4; sizes as in sam2's own configuration files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from pydantic import Field
+from sam2.modeling.backbones.hieradet import Hiera
+from sam2.modeling.backbones.image_encoder import FpnNeck
+from sam2.modeling.position_encoding import PositionEmbeddingSine
+from torch import Tensor, nn
+
+from napari_coseg.nn.adapter import AdaptedMLP, Adapter
+from napari_coseg.nn.norm import ChannelNorm
+from napari_coseg.settings import Settings
+
+
+class HieraConfig(Settings):
+    """Shape of a Hiera trunk. The named sizes are in `HIERA_SIZES`."""
+
+    embed_dim: int = Field(ge=8)
+    num_heads: int = Field(ge=1)
+    stages: tuple[int, int, int, int]
+    global_attention_blocks: tuple[int, ...]
+    window_sizes: tuple[int, int, int, int] = (8, 4, 14, 7)
+    background_position_size: tuple[int, int] | None = Field(
+        (7, 7),
+        description="grid of the learned absolute position; None leaves it out, since a tile of "
+        "tissue has no up or down",
+    )
+    stem_channels: int = Field(
+        0,
+        ge=0,
+        description="channels of a convolutional stem that also gives a detail map at stride 2; "
+        "0 is SAM2's single 7x7 convolution",
+    )
+
+
+HIERA_SIZES: dict[str, HieraConfig] = {
+    "tiny": HieraConfig(
+        embed_dim=96, num_heads=1, stages=(1, 2, 7, 2), global_attention_blocks=(5, 7, 9)
+    ),
+    "small": HieraConfig(
+        embed_dim=96, num_heads=1, stages=(1, 2, 11, 2), global_attention_blocks=(7, 10, 13)
+    ),
+    "base-plus": HieraConfig(
+        embed_dim=112,
+        num_heads=2,
+        stages=(2, 3, 16, 3),
+        global_attention_blocks=(12, 16, 20),
+        background_position_size=(14, 14),
+    ),
+    "large": HieraConfig(
+        embed_dim=144,
+        num_heads=2,
+        stages=(2, 6, 36, 4),
+        global_attention_blocks=(23, 33, 43),
+        window_sizes=(8, 4, 16, 8),
+    ),
+    # Ours: small enough to train from scratch on a CPU. The stem and the adapters' convolutions
+    # give it the local bias that the large ones learned from millions of pictures.
+    "compact": HieraConfig(
+        embed_dim=48,
+        num_heads=1,
+        stages=(1, 2, 4, 1),
+        global_attention_blocks=(5, 7),
+        window_sizes=(8, 8, 8, 8),
+        background_position_size=None,
+        stem_channels=32,
+    ),
+}
+
+
+class ConvolutionalStem(nn.Module):
+    """Two 3x3 convolutions at stride 2, two at stride 4.
+
+    (B, 3, Y, X) -> detail (B, D, Y/2, X/2), tokens (B, C, Y/4, X/4).
+    """
+
+    def __init__(self, detail_channels: int, embed_dim: int) -> None:
+        super().__init__()
+        self.enter = _ConvNormAct(3, detail_channels, stride=2)
+        self.detail = _ConvNormAct(detail_channels, detail_channels)
+        self.down = _ConvNormAct(detail_channels, embed_dim, stride=2)
+        self.tokens = _ConvNormAct(embed_dim, embed_dim)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        detail = self.enter(images)
+        detail = detail + self.detail(detail)
+        tokens = self.down(detail)
+        return detail, tokens + self.tokens(tokens)
+
+
+class _ConvNormAct(nn.Sequential):
+    def __init__(self, channels_in: int, channels_out: int, stride: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1),
+            ChannelNorm(channels_out),
+            nn.GELU(),
+        )
+
+
+class _ChannelsLast(nn.Module):
+    """Stands in for the trunk's patch embedding where a stem has already made the tokens."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens.permute(0, 2, 3, 1)
+
+
+class HieraEncoder(nn.Module):
+    """sam2's trunk and neck, adapters, and the projections of the high-resolution features.
+
+    Parameters
+    ----------
+    config
+        Shape of the trunk.
+    width
+        Channels of the embedding; 256 in SAM2.
+    high_resolution_channels
+        (C1, C0) of f1 at stride 8 and f0 at stride 4; (64, 32) in SAM2.
+    adapter_ratio, adapter_kernel_size
+        See `Adapter`. A ratio of 0 puts in none.
+    """
+
+    def __init__(
+        self,
+        config: HieraConfig,
+        width: int = 256,
+        high_resolution_channels: tuple[int, int] = (64, 32),
+        adapter_ratio: float = 0.25,
+        adapter_kernel_size: int = 0,
+    ) -> None:
+        super().__init__()
+        self.stem: ConvolutionalStem | None = None
+        self.trunk = _build_trunk(config)
+        if config.stem_channels:
+            self.stem = ConvolutionalStem(config.stem_channels, config.embed_dim)
+            self.trunk.patch_embed = _ChannelsLast()
+        if adapter_ratio:
+            put_in_adapters(self.trunk, adapter_ratio, adapter_kernel_size)
+        self.neck = FpnNeck(
+            # FpnNeck insists on a position encoding; the decoders bring their own.
+            position_encoding=PositionEmbeddingSine(2 * (width // 2), warmup_cache=False),
+            d_model=width,
+            backbone_channel_list=self.trunk.channel_list,
+            fpn_top_down_levels=[2, 3],
+            fpn_interp_model="nearest",
+        )
+        channels_1, channels_0 = high_resolution_channels
+        self.project_f1 = nn.Conv2d(width, channels_1, 1)
+        self.project_f0 = nn.Conv2d(width, channels_0, 1)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Images (B, 3, Y, X) -> embedding and high-resolution features from fine to coarse."""
+        details: tuple[Tensor, ...] = ()
+        if self.stem is not None:
+            detail, images = self.stem(images)
+            details = (detail,)
+        # (strides 4, 8, 16, 32); the last only serves to be added to the third
+        (level_0, level_1, embedding, _), _ = self.neck(self.trunk(images))
+        return embedding, (*details, self.project_f0(level_0), self.project_f1(level_1))
+
+    def adapters(self) -> Iterable[Adapter]:
+        """Every adapter, in the order of the blocks."""
+        return (module for module in self.trunk.modules() if isinstance(module, Adapter))
+
+
+def put_in_adapters(trunk: Hiera, ratio: float, kernel_size: int = 0) -> None:
+    """Replace the MLP of every block by the same MLP with an adapter beside it."""
+    for block in trunk.blocks:
+        block.mlp = AdaptedMLP(block.mlp, Adapter(block.dim_out, ratio, kernel_size))
+
+
+def _build_trunk(config: HieraConfig) -> Hiera:
+    trunk = Hiera(
+        embed_dim=config.embed_dim,
+        num_heads=config.num_heads,
+        stages=config.stages,
+        global_att_blocks=config.global_attention_blocks,
+        window_spec=config.window_sizes,
+        window_pos_embed_bkg_spatial_size=config.background_position_size or (1, 1),
+    )
+    if config.background_position_size is None:
+        del trunk.pos_embed
+        trunk.register_buffer("pos_embed", torch.zeros(1, config.embed_dim, 1, 1), persistent=False)
+    return trunk
