@@ -1,0 +1,45 @@
+# napari-coseg. `make demo` and `make test` need nothing but this folder, make, bash and Python.
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.napari-coseg-installed
+XVFB := xvfb-run --auto-servernum --server-args="-screen 0 1920x1200x24"
+
+.PHONY: help system-packages setup demo test lint format benchmarks train-default clean
+
+help: ## say what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+system-packages:
+	@scripts/system_packages.sh
+
+# Made anew when what is to be installed has changed; the package itself is installed editable.
+$(INSTALLED): pyproject.toml constraints.txt scripts/install.sh | system-packages
+	scripts/install.sh "$(VENV)"
+	@touch $@
+
+setup: $(INSTALLED) ## make .venv with the package, the tests' and the linters' needs
+
+demo: setup ## segment a real image; opens napari where there is a screen, else writes files
+	$(BIN)/napari-coseg demo
+
+test: setup ## the whole suite, on a screen of its own
+	@command -v xvfb-run >/dev/null || { echo "xvfb-run is missing: sudo apt-get install xvfb xauth" >&2; exit 1; }
+	$(XVFB) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: setup ## ruff and mypy; the import directions are part of `make test`
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmarks: setup ## every figure of benchmarks/, one after the other
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+train-default: setup ## train the shipped model again (DATA=folder with consep/ and glas/)
+	$(BIN)/napari-coseg train default
+
+clean: ## remove the environment and what was built
+	rm -rf $(VENV) build dist demo-output .pytest_cache .ruff_cache .mypy_cache
