@@ -42,4 +42,4 @@ train-default: setup ## train the shipped model again (DATA=folder with consep/ 
 	$(BIN)/napari-coseg train default
 
 clean: ## remove the environment and what was built
-	rm -rf $(VENV) build dist demo-output .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv build dist demo-output .pytest_cache .ruff_cache .mypy_cache
