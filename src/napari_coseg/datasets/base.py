@@ -1,0 +1,329 @@
+"""What a labelled dataset gives: samples by split and name, and a check of its folder.
+
+A dataset on disk is a folder of images and, beside it, folders of label images with the same stems:
+
+    root/<split>/<images>/<stem>.jpg
+    root/<split>/<semantic>/<stem>.png          region class of each pixel
+    root/<split>/<instances>/<stem>.png         object id of each pixel
+    root/<split>/<instance_types>/<stem>.png    object class of each pixel
+
+A task whose folder the layout does not name has no labels there; its field of the sample is None,
+which is something else than an image of zeros.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from napari_coseg.errors import DatasetError
+from napari_coseg.types import LABEL_DTYPE, LabelClass
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One labelled image. Treat the arrays as read-only.
+
+    Parameters
+    ----------
+    name
+        Stem of its file.
+    image
+        uint8, (Y, X, 3): red, green, blue.
+    pixel_size_um
+        Micrometres a pixel, the same along both axes.
+    semantic
+        uint8, (Y, X): region class ids, 0 background; None where this task has no labels.
+    instances
+        int32, (Y, X): object ids, 0 background; None where this task has no labels.
+    instance_types
+        uint8, (Y, X): object class ids, 0 background; None where objects have no classes.
+    """
+
+    name: str
+    image: np.ndarray
+    pixel_size_um: float
+    semantic: np.ndarray | None = None
+    instances: np.ndarray | None = None
+    instance_types: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
+            raise DatasetError(
+                f"image {self.name!r} has shape {self.image.shape} and dtype {self.image.dtype}; "
+                "expected (Y, X, 3) of uint8: convert it to 8-bit RGB"
+            )
+        for kind in ("semantic", "instances", "instance_types"):
+            labels = getattr(self, kind)
+            if labels is not None and labels.shape != self.image.shape[:2]:
+                raise DatasetError(
+                    f"{kind} labels of {self.name!r} have shape {labels.shape}, its image has "
+                    f"{self.image.shape[:2]}; labels must lie on the image's pixels"
+                )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Folder names inside a split; None where a task has no labels."""
+
+    images: str = "images"
+    semantic: str | None = None
+    instances: str | None = None
+    instance_types: str | None = None
+
+    @property
+    def label_folders(self) -> tuple[str, ...]:
+        folders = (self.semantic, self.instances, self.instance_types)
+        return tuple(folder for folder in folders if folder)
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """Counts of one split: images, objects, pixels by region class, objects by class name."""
+
+    images: int
+    objects: int
+    region_pixels: dict[str, int]
+    objects_by_class: dict[str, int]
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """What `Dataset.check` found. `problems` is empty where all is well."""
+
+    name: str
+    root: Path
+    splits: dict[str, SplitReport]
+    problems: tuple[str, ...]
+
+    def raise_if_broken(self) -> None:
+        if self.problems:
+            raise DatasetError(
+                f"dataset {self.name!r} in {self.root}: " + "; ".join(self.problems[:5])
+            )
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A folder of labelled images; subclasses say where things lie and what they mean.
+
+    Parameters
+    ----------
+    root
+        Folder that holds the splits.
+    name
+        Key of `napari_coseg.datasets.registry.DATASETS`.
+    splits
+        Names of the splits; also their folders, except for "all", which is `root` itself.
+    pixel_size_um
+        Micrometres a pixel of every image.
+    layout
+        Folders inside a split.
+    semantic_classes, instance_classes
+        What label values mean, after `type_ids` was applied.
+    type_ids
+        Object class in the files -> object class here; empty where they are the same.
+    """
+
+    root: Path
+    name: str
+    splits: tuple[str, ...]
+    pixel_size_um: float
+    layout: Layout
+    semantic_classes: tuple[LabelClass, ...] = ()
+    instance_classes: tuple[LabelClass, ...] = ()
+    type_ids: dict[int, int] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, root: Path) -> Self:
+        """The dataset in folder `root`; cheap, nothing is read but what describes the folder."""
+        raise NotImplementedError(f"{cls.__name__} must say how it opens a folder")
+
+    def names(self, split: str) -> tuple[str, ...]:
+        """Stems of the images of `split`, numbers in counting order."""
+        return tuple(sorted(self._files(split, self.layout.images), key=natural_key))
+
+    def load(self, split: str, name: str) -> Sample:
+        """Read one sample; raises `DatasetError` telling the file that is not right."""
+        image = read_rgb(self._file(split, self.layout.images, name))
+        semantic = self._labels(split, self.layout.semantic, name)
+        instances = self._labels(split, self.layout.instances, name)
+        types = self._labels(split, self.layout.instance_types, name)
+        return Sample(
+            name=name,
+            image=image,
+            pixel_size_um=self.pixel_size_um,
+            semantic=None if semantic is None else _as_classes(semantic, name),
+            instances=None if instances is None else instances.astype(LABEL_DTYPE),
+            instance_types=None if types is None else self._types(types, name),
+        )
+
+    def load_all(self, split: str, names: tuple[str, ...] | None = None) -> tuple[Sample, ...]:
+        """Every sample of `split`, or those named."""
+        return tuple(self.load(split, name) for name in names or self.names(split))
+
+    def check(self) -> DatasetReport:
+        """Read everything once and count it. Problems are collected, not raised."""
+        problems: list[str] = []
+        reports: dict[str, SplitReport] = {}
+        for split in self.splits:
+            try:
+                names = self.names(split)
+            except DatasetError as error:
+                problems.append(str(error))
+                continue
+            samples = []
+            for name in names:
+                try:
+                    sample = self.load(split, name)
+                except DatasetError as error:
+                    problems.append(str(error))
+                    continue
+                problems += self._strange_values(sample)
+                samples.append(count_sample(sample))
+            reports[split] = self._report(samples)
+        return DatasetReport(self.name, self.root, reports, tuple(problems))
+
+    def folder(self, split: str) -> Path:
+        if split not in self.splits:
+            raise DatasetError(
+                f"dataset {self.name!r} has no split {split!r}; it has {', '.join(self.splits)}"
+            )
+        return self.root if split == "all" else self.root / split
+
+    def _files(self, split: str, folder: str) -> dict[str, Path]:
+        where = self.folder(split) / folder
+        if not where.is_dir():
+            raise DatasetError(
+                f"dataset {self.name!r} needs the folder {where}, which does not exist; "
+                f"expected {', '.join((self.layout.images, *self.layout.label_folders))} in "
+                f"{self.folder(split)}"
+            )
+        found = {
+            path.stem: path for path in where.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES
+        }
+        if not found:
+            raise DatasetError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {where}")
+        return found
+
+    def _file(self, split: str, folder: str, name: str) -> Path:
+        where = self.folder(split) / folder
+        for suffix in IMAGE_SUFFIXES:
+            if (where / f"{name}{suffix}").is_file():
+                return where / f"{name}{suffix}"
+        raise DatasetError(
+            f"dataset {self.name!r}: no file {name} ({', '.join(IMAGE_SUFFIXES)}) in {where}"
+        )
+
+    def _labels(self, split: str, folder: str | None, name: str) -> np.ndarray | None:
+        return None if folder is None else read_labels(self._file(split, folder, name))
+
+    def _types(self, types: np.ndarray, name: str) -> np.ndarray:
+        classes = _as_classes(types, name)
+        if not self.type_ids:
+            return classes
+        unknown = sorted(set(np.unique(classes).tolist()) - {0, *self.type_ids})
+        if unknown:
+            raise DatasetError(
+                f"object classes of {name!r} hold the values {unknown}; dataset {self.name!r} "
+                f"knows {sorted(self.type_ids)}"
+            )
+        table = np.zeros(256, np.uint8)
+        for theirs, ours in self.type_ids.items():
+            table[theirs] = ours
+        return table[classes]
+
+    def _strange_values(self, sample: Sample) -> list[str]:
+        """Class ids that no class stands for."""
+        problems = []
+        for kind, labels, classes in (
+            ("region", sample.semantic, self.semantic_classes),
+            ("object", sample.instance_types, self.instance_classes),
+        ):
+            if labels is None:
+                continue
+            strange = sorted(set(np.unique(labels).tolist()) - {0, *(c.id for c in classes)})
+            if strange:
+                problems.append(f"{kind} classes of {sample.name!r} hold unknown ids {strange}")
+        return problems
+
+    def _report(self, counts: list[tuple[int, Counter[int], Counter[int]]]) -> SplitReport:
+        regions: Counter[int] = sum((c[1] for c in counts), Counter())
+        types: Counter[int] = sum((c[2] for c in counts), Counter())
+        return SplitReport(
+            images=len(counts),
+            objects=sum(c[0] for c in counts),
+            region_pixels={c.name: regions[c.id] for c in self.semantic_classes},
+            objects_by_class={c.name: types[c.id] for c in self.instance_classes},
+        )
+
+
+def count_sample(sample: Sample) -> tuple[int, Counter[int], Counter[int]]:
+    """Number of objects, pixels by region class id, objects by class id."""
+    regions: Counter[int] = Counter()
+    if sample.semantic is not None:
+        ids, pixels = np.unique(sample.semantic, return_counts=True)
+        regions = Counter(dict(zip(ids.tolist(), pixels.tolist(), strict=True)))
+    if sample.instances is None:
+        return 0, regions, Counter()
+    ids, first = np.unique(sample.instances, return_index=True)
+    first = first[ids > 0]
+    if sample.instance_types is None:
+        return len(first), regions, Counter()
+    return len(first), regions, Counter(sample.instance_types.ravel()[first].tolist())
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sorts image_2 before image_10."""
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """An image file as uint8 (Y, X, 3); grey becomes three equal channels, alpha is dropped."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except OSError as error:
+        raise DatasetError(f"cannot read the image {path}: {error}") from error
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """A label file as an integer array (Y, X); TIFF may hold 32 bits."""
+    try:
+        if path.suffix.lower() in (".tif", ".tiff"):
+            import tifffile
+
+            labels = tifffile.imread(path)
+        else:
+            from PIL import Image
+
+            with Image.open(path) as picture:
+                labels = np.asarray(picture)
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"cannot read the labels {path}: {error}") from error
+    if labels.dtype == bool:
+        labels = labels.astype(np.uint8)
+    if labels.ndim != 2 or labels.dtype.kind not in "ui":
+        raise DatasetError(
+            f"labels {path} have shape {labels.shape} and dtype {labels.dtype}; expected one "
+            "channel of integers, (Y, X)"
+        )
+    return labels
+
+
+def _as_classes(labels: np.ndarray, name: str) -> np.ndarray:
+    if labels.size and (labels.min() < 0 or labels.max() > 255):
+        raise DatasetError(
+            f"class labels of {name!r} reach {labels.max()}; class ids must be 0 to 255"
+        )
+    return labels.astype(np.uint8)

@@ -1,0 +1,81 @@
+"""A plain folder of one's own images and labels, described by a small ``dataset.json``.
+
+    root/dataset.json       {"pixel_size_um": 0.25,
+                             "semantic_classes": [{"id": 1, "name": "gland",
+                                                   "color": [160, 90, 200]}],
+                             "instance_classes": [...]}
+    root/images/            and any of regions/, objects/, object_classes/, with the same stems
+
+With ``root/train/images`` and the like in place of ``root/images``, each such subfolder is a split.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import Field
+
+from napari_coseg.card import ClassEntry
+from napari_coseg.datasets.base import Dataset, Layout
+from napari_coseg.errors import DatasetError
+from napari_coseg.settings import Settings
+
+
+class FolderDescription(Settings):
+    """What ``dataset.json`` says."""
+
+    pixel_size_um: float = Field(gt=0, description="micrometres a pixel of every image")
+    semantic_classes: tuple[ClassEntry, ...] = ()
+    instance_classes: tuple[ClassEntry, ...] = ()
+
+
+class Folder(Dataset):
+    """Images with regions, objects and object classes, as far as their folders exist."""
+
+    @classmethod
+    def open(cls, root: Path) -> Folder:
+        description = _read_description(root / "dataset.json")
+        splits = _find_splits(root)
+        first = root if splits == ("all",) else root / splits[0]
+        return cls(
+            root=root,
+            name="folder",
+            splits=splits,
+            pixel_size_um=description.pixel_size_um,
+            layout=Layout(
+                semantic=_if_there(first, "regions"),
+                instances=_if_there(first, "objects"),
+                instance_types=_if_there(first, "object_classes"),
+            ),
+            semantic_classes=tuple(c.as_label_class() for c in description.semantic_classes),
+            instance_classes=tuple(c.as_label_class() for c in description.instance_classes),
+        )
+
+
+def _read_description(path: Path) -> FolderDescription:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DatasetError(
+            f"no {path.name} in {path.parent}; write one with at least "
+            '{"pixel_size_um": 0.25}, the micrometres a pixel of your images'
+        ) from error
+    except ValueError as error:
+        raise DatasetError(f"{path} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise DatasetError(f"{path} holds {type(values).__name__}; expected a JSON object")
+    return FolderDescription.from_mapping(values)
+
+
+def _find_splits(root: Path) -> tuple[str, ...]:
+    if (root / "images").is_dir():
+        return ("all",)
+    splits = tuple(sorted(path.parent.name for path in root.glob("*/images") if path.is_dir()))
+    if not splits:
+        raise DatasetError(f"neither {root / 'images'} nor {root / '<split>' / 'images'} exists")
+    return splits
+
+
+def _if_there(where: Path, folder: str) -> str | None:
+    return folder if (where / folder).is_dir() else None
