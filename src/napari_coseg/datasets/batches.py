@@ -1,0 +1,185 @@
+"""Batches of training crops, each a pure function of a seed and a step.
+
+A training that stops at step 1,000 and goes on from there sees what it would have seen; steps can
+be drawn ahead, in any order, by any number of threads or processes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from napari_coseg.datasets.base import Sample
+from napari_coseg.datasets.transforms import AugmentationSettings, Crop, training_crop
+from napari_coseg.errors import DatasetError
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Crops, stacked; see `Crop` for each.
+
+    images float32 (B, 3, Y, X) of 0..255; semantic, types uint8 (B, Y, X); instances int32
+    (B, Y, X); hv float32 (B, 2, Y, X) of -1..1; valid bool (B, Y, X); has_semantic, has_instances,
+    has_types bool (B,).
+    """
+
+    images: np.ndarray
+    semantic: np.ndarray
+    has_semantic: np.ndarray
+    instances: np.ndarray
+    types: np.ndarray
+    hv: np.ndarray
+    has_instances: np.ndarray
+    has_types: np.ndarray
+    valid: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class CropSource:
+    """Samples of one kind and their share of every batch.
+
+    Parameters
+    ----------
+    samples
+        Kept in memory.
+    per_batch
+        Number of crops in every batch.
+    object_fraction
+        Share of the crops laid around an object whose class was drawn first, every class as likely
+        as the others, so that rare ones are seen. Where there are no objects: no meaning.
+    """
+
+    samples: tuple[Sample, ...]
+    per_batch: int
+    object_fraction: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.samples or self.per_batch < 1:
+            raise DatasetError(
+                f"a source has {len(self.samples)} samples and {self.per_batch} crops a batch; "
+                "both must be at least 1"
+            )
+
+
+class CropSampler:
+    """Draws batches of square crops of one size and one pixel size.
+
+    Parameters
+    ----------
+    sources
+        Their crops follow each other in a batch, in this order.
+    size_px, pixel_size_um, settings
+        As in `training_crop`.
+    seed
+        Another seed, another sequence of batches.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[CropSource],
+        size_px: int,
+        pixel_size_um: float,
+        seed: int,
+        settings: AugmentationSettings | None = None,
+    ) -> None:
+        self.sources = tuple(sources)
+        self.size_px = size_px
+        self.pixel_size_um = pixel_size_um
+        self.seed = seed
+        self.settings = settings or AugmentationSettings()
+        self._objects = [_objects_by_class(source.samples) for source in self.sources]
+
+    def draw(self, step: int) -> Batch:
+        """The batch of `step`; the same whenever and wherever it is drawn."""
+        crops = []
+        for number, source in enumerate(self.sources):
+            for slot in range(source.per_batch):
+                rng = np.random.default_rng([self.seed, step, number, slot])
+                crops.append(self._crop(number, rng))
+        return stack(crops)
+
+    def draw_ahead(self, first_step: int, last_step: int, threads: int = 1) -> Iterator[Batch]:
+        """Batches of ``range(first_step, last_step)`` in order, computed by `threads` ahead."""
+        with ThreadPoolExecutor(threads, thread_name_prefix="crops") as pool:
+            waiting: deque[Future[Batch]] = deque()
+            try:
+                for step in range(first_step, last_step):
+                    waiting.append(pool.submit(self.draw, step))
+                    if len(waiting) > 2 * threads:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _crop(self, number: int, rng: np.random.Generator) -> Crop:
+        source, objects = self.sources[number], self._objects[number]
+        sample, near = source.samples[rng.integers(len(source.samples))], None
+        if objects and rng.random() < source.object_fraction:
+            places = objects[rng.integers(len(objects))]
+            place = rng.integers(len(places.sample))
+            sample = source.samples[places.sample[place]]
+            near = (float(places.y[place]), float(places.x[place]))
+        return training_crop(sample, self.size_px, self.pixel_size_um, rng, self.settings, near)
+
+
+def stack(crops: Sequence[Crop]) -> Batch:
+    """Crops of one size -> a batch, with horizontal and vertical maps of their objects."""
+    from napari_coseg.decoding.hover_targets import horizontal_vertical_maps
+
+    shape = crops[0].instances.shape
+    hv = np.zeros((len(crops), 2, *shape), np.float32)
+    for maps, crop in zip(hv, crops, strict=True):
+        if crop.has_instances:
+            maps[:] = horizontal_vertical_maps(crop.instances)
+    return Batch(
+        images=np.stack([crop.image for crop in crops]),
+        semantic=np.stack([crop.semantic for crop in crops]),
+        has_semantic=np.array([crop.has_semantic for crop in crops]),
+        instances=np.stack([crop.instances for crop in crops]),
+        types=np.stack([crop.types for crop in crops]),
+        hv=hv,
+        has_instances=np.array([crop.has_instances for crop in crops]),
+        has_types=np.array([crop.has_types for crop in crops]),
+        valid=np.stack([crop.valid for crop in crops]),
+    )
+
+
+class _Places(NamedTuple):
+    """Objects of one class: index of the sample, y, x of a centre."""
+
+    sample: np.ndarray
+    y: np.ndarray
+    x: np.ndarray
+
+
+def _objects_by_class(samples: tuple[Sample, ...]) -> list[_Places]:
+    """One entry a class that occurs; objects without classes make one entry together."""
+    found = [_objects_of(number, sample) for number, sample in enumerate(samples)]
+    table = np.concatenate(found)  # columns: class, sample, y, x
+    return [
+        _Places(rows[:, 1].astype(int), rows[:, 2], rows[:, 3])
+        for rows in (table[table[:, 0] == kind] for kind in np.unique(table[:, 0]))
+    ]
+
+
+def _objects_of(number: int, sample: Sample) -> np.ndarray:
+    """(objects, 4): class (0 where unknown), sample number, y and x of the centre of mass."""
+    if sample.instances is None:
+        return np.zeros((0, 4))
+    y, x = np.nonzero(sample.instances)
+    _, first, owner, area = np.unique(
+        sample.instances[y, x], return_index=True, return_inverse=True, return_counts=True
+    )
+    kinds = np.zeros(len(area))
+    if sample.instance_types is not None:
+        kinds = sample.instance_types[y[first], x[first]].astype(float)
+    centre_y = np.bincount(owner, weights=y, minlength=len(area)) / np.maximum(area, 1)
+    centre_x = np.bincount(owner, weights=x, minlength=len(area)) / np.maximum(area, 1)
+    return np.column_stack([kinds, np.full(len(area), number), centre_y + 0.5, centre_x + 0.5])

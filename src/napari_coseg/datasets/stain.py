@@ -1,0 +1,175 @@
+"""Colours and texture of H&E as another scanner, stain or laboratory would have made them.
+
+All colour changes of a crop are two 3 x 3 matrices: one between optical densities, where stains add
+up (Beer and Lambert; stain vectors by Ruifrok and Johnston 2001), and one between intensities.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image as PillowImage
+from PIL import ImageFilter
+from pydantic import Field
+
+from napari_coseg.settings import Settings
+
+STAIN_VECTORS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+"""Optical density of red, green, blue of hematoxylin, eosin and the residual, one a row."""
+
+LUMA = np.array([0.299, 0.587, 0.114])
+
+# One is added so that black has a density, as 0 has no logarithm.
+_DENSITY_OF = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
+
+
+class StainSettings(Settings):
+    """How far colours and sharpness may stray. A spread of 0 switches a change off.
+
+    Factors are drawn evenly between 1 - spread and 1 + spread, shifts between -spread and spread.
+    """
+
+    stain_probability: float = Field(0.85, ge=0, le=1, description="share of crops restained")
+    stain_factor_spread: float = Field(0.35, ge=0, lt=1, description="amount of each stain; factor")
+    stain_shift_spread: float = Field(
+        0.03, ge=0, le=0.5, description="amount of each stain everywhere; optical density"
+    )
+    stain_vector_sigma: float = Field(
+        0.05, ge=0, le=0.3, description="standard deviation of the stain vectors' components"
+    )
+    gamma_spread: float = Field(0.15, ge=0, lt=1, description="all densities; factor")
+    colour_probability: float = Field(
+        0.6, ge=0, le=1, description="share of crops with another camera's colours"
+    )
+    brightness_spread: float = Field(0.1, ge=0, lt=1, description="intensity; factor")
+    contrast_spread: float = Field(0.2, ge=0, lt=1, description="around the crop's mean; factor")
+    saturation_spread: float = Field(0.25, ge=0, lt=1, description="distance to grey; factor")
+    hue_spread_deg: float = Field(10.0, ge=0, le=180, description="turn around grey; degrees")
+    blur_probability: float = Field(0.15, ge=0, le=1, description="share of crops blurred")
+    blur_max_px: float = Field(1.3, ge=0, le=10, description="Gaussian sigma at most; pixels")
+    sharpen_probability: float = Field(0.1, ge=0, le=1, description="share of crops sharpened")
+    sharpen_max_percent: int = Field(150, ge=0, le=500, description="strength at most; percent")
+    jpeg_probability: float = Field(0.15, ge=0, le=1, description="share of crops compressed")
+    jpeg_quality_min: int = Field(40, ge=1, le=95, description="lowest JPEG quality; 1 to 95")
+    noise_probability: float = Field(0.15, ge=0, le=1, description="share of crops with noise")
+    noise_max: float = Field(6.0, ge=0, le=50, description="standard deviation at most; of 0..255")
+
+
+class ColourChange(NamedTuple):
+    """``camera @ exp(-(density_matrix @ density + density_shift))``, then contrast.
+
+    density_matrix, camera   (3, 3)
+    density_shift            (3,)
+    contrast                 factor on the distance to the crop's mean intensity
+    """
+
+    density_matrix: np.ndarray
+    density_shift: np.ndarray
+    camera: np.ndarray
+    contrast: float
+
+
+def augment_stain(
+    image: np.ndarray, rng: np.random.Generator, settings: StainSettings
+) -> np.ndarray:
+    """A crop as if stained and scanned elsewhere.
+
+    Parameters
+    ----------
+    image
+        uint8 (Y, X, 3) red, green, blue.
+
+    Returns
+    -------
+    np.ndarray
+        float32 (3, Y, X), of 0..255.
+    """
+    image = _change_texture(image, rng, settings)
+    planes = _change_colours(image, draw_colour_change(rng, settings))
+    if rng.random() < settings.noise_probability:
+        sigma = np.float32(rng.uniform(0, settings.noise_max))
+        planes += sigma * rng.standard_normal(planes.shape, dtype=np.float32)
+    return np.clip(planes, 0, 255, out=planes)
+
+
+def draw_colour_change(rng: np.random.Generator, settings: StainSettings) -> ColourChange:
+    """The matrices of one crop; those of no change where the dice say so."""
+    density_matrix, density_shift = np.eye(3), np.zeros(3)
+    if rng.random() < settings.stain_probability:
+        density_matrix, density_shift = _draw_stains(rng, settings)
+    camera, contrast = np.eye(3), 1.0
+    if rng.random() < settings.colour_probability:
+        saturation = rng.uniform(-1, 1) * settings.saturation_spread + 1
+        hue = np.deg2rad(rng.uniform(-1, 1) * settings.hue_spread_deg)
+        brightness = rng.uniform(-1, 1) * settings.brightness_spread + 1
+        contrast = float(rng.uniform(-1, 1) * settings.contrast_spread + 1)
+        camera = brightness * _saturation(saturation) @ _hue_rotation(hue)
+    return ColourChange(density_matrix, density_shift, camera, contrast)
+
+
+def _draw_stains(
+    rng: np.random.Generator, settings: StainSettings
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split densities into stains, scale and shift those, and put them back with other vectors."""
+    factors = 1 + rng.uniform(-1, 1, 3) * settings.stain_factor_spread
+    shifts = rng.uniform(-1, 1, 3) * settings.stain_shift_spread
+    gamma = 1 + rng.uniform(-1, 1) * settings.gamma_spread
+    vectors = STAIN_VECTORS.copy()
+    # The residual is no stain of its own and keeps its vector.
+    vectors[:2] += rng.normal(0, settings.stain_vector_sigma, (2, 3))
+    vectors = np.clip(vectors, 0, None)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    back = gamma * vectors.T
+    unmix = np.linalg.inv((STAIN_VECTORS / np.linalg.norm(STAIN_VECTORS, axis=1, keepdims=True)).T)
+    return back @ np.diag(factors) @ unmix, back @ shifts
+
+
+def _saturation(factor: float) -> np.ndarray:
+    return factor * np.eye(3) + (1 - factor) * np.outer(np.ones(3), LUMA)
+
+
+def _hue_rotation(angle: float) -> np.ndarray:
+    """Rotation around the grey axis (Rodrigues), which leaves white white."""
+    k = np.full(3, 1 / np.sqrt(3))
+    cross = np.array([[0, -k[2], k[1]], [k[2], 0, -k[0]], [-k[1], k[0], 0]])
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+
+
+def _change_colours(image: np.ndarray, change: ColourChange) -> np.ndarray:
+    """uint8 (Y, X, 3) -> float32 (3, Y, X) of about 0..255, not yet clipped."""
+    height, width, _ = image.shape
+    density = _DENSITY_OF[np.ascontiguousarray(image.reshape(-1, 3).T)]  # (3, Y * X)
+    density = change.density_matrix.astype(np.float32) @ density
+    density += change.density_shift.astype(np.float32)[:, None]
+    np.exp(np.negative(density, out=density), out=density)
+    planes = (255 * change.camera).astype(np.float32) @ np.minimum(density, 1, out=density)
+    if change.contrast != 1:
+        mean = planes.mean()
+        planes -= mean
+        planes *= np.float32(change.contrast)
+        planes += mean
+    return planes.reshape(3, height, width)
+
+
+def _change_texture(
+    image: np.ndarray, rng: np.random.Generator, settings: StainSettings
+) -> np.ndarray:
+    """Blur or sharpen, then compress; uint8 in and out."""
+    blur, sharpen, jpeg, amount = rng.random(4)
+    picture = PillowImage.fromarray(image)
+    if blur < settings.blur_probability:
+        picture = picture.filter(ImageFilter.GaussianBlur(float(amount * settings.blur_max_px)))
+    elif sharpen < settings.sharpen_probability:
+        percent = round(amount * settings.sharpen_max_percent)
+        picture = picture.filter(ImageFilter.UnsharpMask(1.5, percent, 0))
+    if jpeg < settings.jpeg_probability:
+        picture = _through_jpeg(picture, int(rng.integers(settings.jpeg_quality_min, 96)))
+    return np.asarray(picture)
+
+
+def _through_jpeg(picture: PillowImage.Image, quality: int) -> PillowImage.Image:
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=quality)
+    return PillowImage.open(file).convert("RGB")

@@ -1,0 +1,141 @@
+"""The part of a sample that a crop reads, and the one resampling that reads it.
+
+Positions are continuous: pixel i of an axis spans i to i + 1. A crop's pixel at q, seen from the
+crop's centre, is read from the sample at ``centre + matrix @ q``, plus a smooth bending.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image as PillowImage
+
+SHRINK_FROM = 1.5
+"""From this zoom on, pixels are averaged in blocks before they are sampled, against aliasing."""
+
+
+class Geometry(NamedTuple):
+    """Where a crop lies in its sample.
+
+    matrix   (2, 2), sample pixels a crop pixel; rows and columns ordered x, y
+    centre   (2,), x and y in the sample
+    bending  (N, N, 2), x and y in sample pixels at the nodes of a square grid; None where straight
+    """
+
+    matrix: np.ndarray
+    centre: np.ndarray
+    bending: np.ndarray | None
+
+
+class Window(NamedTuple):
+    """The rectangle of a sample that a crop reads, and how.
+
+    start, stop   x and y of the rectangle in the sample; may reach beyond it
+    extent        x and y of the sample
+    shrink        block size by which the image is averaged first
+    quads         target box and the eight numbers of its source quadrilateral, seen from `start`
+    """
+
+    start: np.ndarray
+    stop: np.ndarray
+    extent: np.ndarray
+    shrink: int
+    size_px: int
+    matrix: np.ndarray
+    corner: np.ndarray
+    quads: list[tuple[tuple[int, int, int, int], np.ndarray]] | None
+
+    @classmethod
+    def around(cls, geometry: Geometry, size_px: int, shape: tuple[int, int]) -> Window:
+        half = np.abs(geometry.matrix).sum(axis=1) * size_px / 2 + 1
+        if geometry.bending is not None:
+            half = half + np.abs(geometry.bending).max(axis=(0, 1))
+        start = np.floor(geometry.centre - half).astype(int)
+        stop = np.ceil(geometry.centre + half).astype(int)
+        zoom = np.sqrt(abs(np.linalg.det(geometry.matrix)))
+        corner = geometry.centre - geometry.matrix @ np.full(2, size_px / 2) - start
+        shrink = round(zoom) if zoom >= SHRINK_FROM else 1
+        if shrink > 1:
+            # Blocks are laid so that one begins where an upright crop does.
+            align = np.floor(corner).astype(int) % shrink
+            start, corner = start + align, corner - align
+        bent = geometry.bending
+        quads = None if bent is None else _quads(geometry.matrix, bent, size_px, corner)
+        extent = np.array(shape[::-1])
+        return cls(start, stop, extent, shrink, size_px, geometry.matrix, corner, quads)
+
+    @property
+    def reaches_beyond(self) -> bool:
+        return bool((self.start < 0).any() or (self.stop > self.extent).any())
+
+    def image(self, image: np.ndarray) -> np.ndarray:
+        """uint8 (Y, X, 3), bilinear; mirrored where the window reaches beyond."""
+        picture = PillowImage.fromarray(self._cut(image, mirrored=True))
+        if self.shrink > 1:
+            picture = picture.reduce(self.shrink)
+        return self._resample(picture, PillowImage.Resampling.BILINEAR, self.shrink)
+
+    def labels(self, labels: np.ndarray | None, dtype: type[np.generic]) -> np.ndarray:
+        """Nearest neighbour; 0 where the window reaches beyond, or where there are none."""
+        if labels is None:
+            return np.zeros((self.size_px, self.size_px), dtype)
+        picture = PillowImage.fromarray(self._cut(labels, mirrored=False))
+        resampled = self._resample(picture, PillowImage.Resampling.NEAREST, 1)
+        return resampled.astype(dtype, copy=True)
+
+    def inside(self) -> np.ndarray:
+        """Where the crop shows the sample: bool (Y, X)."""
+        if not self.reaches_beyond:
+            return np.ones((self.size_px, self.size_px), bool)
+        ones = np.ones(tuple(self.extent[::-1]), np.uint8)
+        return self.labels(ones, np.uint8).astype(bool)
+
+    def _cut(self, array: np.ndarray, mirrored: bool) -> np.ndarray:
+        (x0, y0), (x1, y1) = self.start, self.stop
+        if not self.reaches_beyond:
+            return np.ascontiguousarray(array[y0:y1, x0:x1])
+        if mirrored:
+            rows = _mirrored(np.arange(y0, y1), self.extent[1])
+            columns = _mirrored(np.arange(x0, x1), self.extent[0])
+            return array[rows[:, None], columns]
+        cut = np.zeros((y1 - y0, x1 - x0), array.dtype)
+        top, left = max(y0, 0), max(x0, 0)
+        part = array[top : max(y1, 0), left : max(x1, 0)]
+        cut[top - y0 : top - y0 + part.shape[0], left - x0 : left - x0 + part.shape[1]] = part
+        return cut
+
+    def _resample(
+        self, picture: PillowImage.Image, how: PillowImage.Resampling, shrink: int
+    ) -> np.ndarray:
+        size = (self.size_px, self.size_px)
+        if self.quads is None:
+            rows = np.column_stack([self.matrix, self.corner]) / shrink
+            method, data = PillowImage.Transform.AFFINE, tuple(rows.ravel())
+        else:
+            method = PillowImage.Transform.MESH
+            data = [(box, tuple(corners / shrink)) for box, corners in self.quads]
+        return np.asarray(picture.transform(size, method, data, how))
+
+
+def _quads(
+    matrix: np.ndarray, bending: np.ndarray, size_px: int, corner: np.ndarray
+) -> list[tuple[tuple[int, int, int, int], np.ndarray]]:
+    """The crop as a grid of boxes, each read from a bent quadrilateral."""
+    lines = np.linspace(0, size_px, len(bending)).round().astype(int)
+    y, x = np.meshgrid(lines, lines, indexing="ij")
+    nodes = np.stack([x, y], axis=-1) @ matrix.T + corner + bending  # (N, N, 2)
+    quads = []
+    for i in range(len(lines) - 1):
+        for j in range(len(lines) - 1):
+            box = (int(lines[j]), int(lines[i]), int(lines[j + 1]), int(lines[i + 1]))
+            # Upper left, lower left, lower right, upper right: Pillow's order.
+            around = (nodes[i, j], nodes[i + 1, j], nodes[i + 1, j + 1], nodes[i, j + 1])
+            quads.append((box, np.concatenate(around)))
+    return quads
+
+
+def _mirrored(index: np.ndarray, length: int) -> np.ndarray:
+    """Indices beyond 0..length-1 folded back, the edge pixel twice, as often as need be."""
+    index = index % (2 * length)
+    return np.where(index >= length, 2 * length - 1 - index, index)
