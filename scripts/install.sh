@@ -56,9 +56,9 @@ if wants_cpu_wheels; then
 fi
 
 echo "Installing torch"
-pip install --quiet --upgrade pip setuptools wheel
-pip install --quiet torch
+pip install -qq --upgrade pip setuptools wheel
+pip install -qq torch
 echo "Building sam2" # a source package: built beside the torch above instead of a second one
-SAM2_BUILD_CUDA=0 pip install --quiet --no-build-isolation --no-deps sam2
+SAM2_BUILD_CUDA=0 pip install -qq --no-build-isolation --no-deps sam2
 echo "Installing napari-coseg and what it needs"
-pip install --quiet --editable '.[pyqt6,dev]'
+pip install -qq --editable '.[pyqt6,dev]'
