@@ -38,8 +38,8 @@ format: setup ## let ruff rewrite what it can
 benchmarks: setup ## every figure of benchmarks/, one after the other
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
-train-default: setup ## train the shipped model again (DATA=folder with consep/ and glas/)
-	$(BIN)/napari-coseg train default
+train-default: setup ## train the shipped model again, from the images that NAPARI_COSEG_DATA names
+	$(BIN)/napari-coseg train src/napari_coseg/recipes/colon-default.toml $(TRAIN_ARGS)
 
 clean: ## remove the environment and what was built
 	rm -rf .venv build dist demo-output .pytest_cache .ruff_cache .mypy_cache
