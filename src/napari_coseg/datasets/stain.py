@@ -144,7 +144,9 @@ def _change_colours(image: np.ndarray, change: ColourChange) -> np.ndarray:
     density = change.density_matrix.astype(np.float32) @ density
     density += change.density_shift.astype(np.float32)[:, None]
     np.exp(np.negative(density, out=density), out=density)
-    planes = (255 * change.camera).astype(np.float32) @ np.minimum(density, 1, out=density)
+    camera = change.camera.astype(np.float32)
+    planes = (256 * camera) @ np.minimum(density, 1, out=density)
+    planes -= camera.sum(axis=1, keepdims=True)  # takes back the one added before the logarithm
     if change.contrast != 1:
         mean = planes.mean()
         planes -= mean

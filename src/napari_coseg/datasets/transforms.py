@@ -148,8 +148,7 @@ def draw_geometry(
     centre = _draw_centre(matrix, size_px, sample.image.shape[:2], rng, near)
     if not free:
         # Crop pixels then fall on sample pixels, or on whole blocks of them, and stay sharp.
-        corner = centre - zoom * size_px / 2
-        centre = centre + np.round(corner) - corner
+        centre = np.round(centre - zoom * size_px / 2) + zoom * size_px / 2
     return Geometry(matrix, centre, bending)
 
 

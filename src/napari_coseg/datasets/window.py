@@ -48,18 +48,18 @@ class Window(NamedTuple):
 
     @classmethod
     def around(cls, geometry: Geometry, size_px: int, shape: tuple[int, int]) -> Window:
-        half = np.abs(geometry.matrix).sum(axis=1) * size_px / 2 + 1
+        zoom = np.sqrt(abs(np.linalg.det(geometry.matrix)))
+        shrink = round(zoom) if zoom >= SHRINK_FROM else 1
+        # A pixel, or a block, more on every side, from which edges are interpolated.
+        half = np.abs(geometry.matrix).sum(axis=1) * size_px / 2 + shrink + 1
         if geometry.bending is not None:
             half = half + np.abs(geometry.bending).max(axis=(0, 1))
         start = np.floor(geometry.centre - half).astype(int)
         stop = np.ceil(geometry.centre + half).astype(int)
-        zoom = np.sqrt(abs(np.linalg.det(geometry.matrix)))
         corner = geometry.centre - geometry.matrix @ np.full(2, size_px / 2) - start
-        shrink = round(zoom) if zoom >= SHRINK_FROM else 1
-        if shrink > 1:
-            # Blocks are laid so that one begins where an upright crop does.
-            align = np.floor(corner).astype(int) % shrink
-            start, corner = start + align, corner - align
+        # Blocks are laid so that one begins where an upright crop does.
+        align = -np.floor(corner).astype(int) % shrink
+        start, corner = start - align, corner + align
         bent = geometry.bending
         quads = None if bent is None else _quads(geometry.matrix, bent, size_px, corner)
         extent = np.array(shape[::-1])
@@ -95,15 +95,11 @@ class Window(NamedTuple):
         (x0, y0), (x1, y1) = self.start, self.stop
         if not self.reaches_beyond:
             return np.ascontiguousarray(array[y0:y1, x0:x1])
-        if mirrored:
-            rows = _mirrored(np.arange(y0, y1), self.extent[1])
-            columns = _mirrored(np.arange(x0, x1), self.extent[0])
-            return array[rows[:, None], columns]
-        cut = np.zeros((y1 - y0, x1 - x0), array.dtype)
-        top, left = max(y0, 0), max(x0, 0)
-        part = array[top : max(y1, 0), left : max(x1, 0)]
-        cut[top - y0 : top - y0 + part.shape[0], left - x0 : left - x0 + part.shape[1]] = part
-        return cut
+        part = array[max(y0, 0) : y1, max(x0, 0) : x1]
+        before = (max(-y0, 0), max(-x0, 0))
+        after = (y1 - y0 - part.shape[0] - before[0], x1 - x0 - part.shape[1] - before[1])
+        widths = [*zip(before, after, strict=True), (0, 0)][: array.ndim]
+        return np.pad(part, widths, mode="symmetric" if mirrored else "constant")
 
     def _resample(
         self, picture: PillowImage.Image, how: PillowImage.Resampling, shrink: int
@@ -133,9 +129,3 @@ def _quads(
             around = (nodes[i, j], nodes[i + 1, j], nodes[i + 1, j + 1], nodes[i, j + 1])
             quads.append((box, np.concatenate(around)))
     return quads
-
-
-def _mirrored(index: np.ndarray, length: int) -> np.ndarray:
-    """Indices beyond 0..length-1 folded back, the edge pixel twice, as often as need be."""
-    index = index % (2 * length)
-    return np.where(index >= length, 2 * length - 1 - index, index)
