@@ -1,0 +1,173 @@
+"""The worker process: waits for jobs, runs one at a time, ends when its pipe does.
+
+Started by `napari_coseg.widgets.worker`; knows neither napari nor Qt. A job is a function
+``function(job: JobContext, **arguments) -> Reply`` named as ``"module:function"``. What this
+process loads (torch, a model) stays loaded for the next job.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import numpy as np
+
+from napari_coseg.errors import Cancelled, CosegError, ImageError
+from napari_coseg.widgets import wire
+
+REPORT_EVERY_S = 0.05
+"""Progress is reported at most this often."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a job gives back: JSON values and arrays, by name."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class RemoteArray:
+    """An array that lives in the other process, read window by window.
+
+    Indexed with integers and forward slices; gives a numpy array. So an image larger than memory
+    is never copied as a whole, and dask, zarr or an open HDF5 file need not be opened twice.
+    """
+
+    def __init__(
+        self, name: str, shape: tuple[int, ...], dtype: np.dtype, read: Callable[..., np.ndarray]
+    ) -> None:
+        self.name, self.shape, self.dtype, self._read = name, shape, dtype, read
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        parts = list(index) if isinstance(index, tuple) else [index]
+        if Ellipsis in parts:
+            at = parts.index(Ellipsis)
+            parts[at : at + 1] = [slice(None)] * (self.ndim - len(parts) + 1)
+        parts += [slice(None)] * (self.ndim - len(parts))
+        if any(isinstance(part, slice) and (part.step or 1) < 0 for part in parts):
+            raise IndexError("an array of the other process is read forwards only")
+        plain = [
+            [int(n) for n in part.indices(length)] if isinstance(part, slice) else int(part)
+            for part, length in zip(parts, self.shape, strict=True)
+        ]
+        return self._read(self.name, plain)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[...], dtype=dtype)
+
+
+class JobContext:
+    """What a job may ask of the other side.
+
+    Attributes
+    ----------
+    arrays
+        The `RemoteArray` of every array that came with the job, by name.
+    kept
+        What jobs leave for those that follow in the same process: the loaded model.
+    """
+
+    def __init__(self, connection: Connection, number: int, arrays: dict[str, RemoteArray]) -> None:
+        self.arrays = arrays
+        self.kept = connection.kept
+        self._connection = connection
+        self._number = number
+        self._last_report = -np.inf
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """Report how much is done, 0 to 1."""
+        now = time.monotonic()
+        if now - self._last_report < REPORT_EVERY_S and fraction < 1:
+            return
+        self._last_report = now
+        report = {"type": "progress", "job": self._number}
+        self._connection.send({**report, "fraction": float(fraction), "message": message})
+
+    def should_cancel(self) -> bool:
+        return self._number in self._connection.cancelled
+
+
+class Connection:
+    """The two ends of the pipe, read by a thread of its own so that "cancel" is heard at once."""
+
+    def __init__(self, incoming: IO[bytes], outgoing: IO[bytes]) -> None:
+        self.jobs: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.cancelled: set[int] = set()
+        self.kept: dict[str, Any] = {}
+        self._windows: queue.Queue[tuple[dict[str, Any], dict[str, np.ndarray]]] = queue.Queue()
+        self._incoming, self._outgoing = incoming, outgoing
+        self._writing = threading.Lock()
+        self._reading = threading.Lock()
+        threading.Thread(target=self._listen, name="listen", daemon=True).start()
+
+    def send(self, header: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> None:
+        with self._writing:
+            wire.send(self._outgoing, header, arrays)
+
+    def read(self, name: str, index: list[Any]) -> np.ndarray:
+        """A window of an array of the other side."""
+        with self._reading:
+            self.send({"type": "read", "array": name, "index": index})
+            header, arrays = self._windows.get()
+        if "error" in header:
+            raise ImageError(f"the image could not be read: {header['error']}")
+        return arrays["window"]
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                header, arrays = wire.receive(self._incoming)
+                if header["type"] == "job":
+                    self.jobs.put(header)
+                elif header["type"] == "cancel":
+                    self.cancelled.add(header["job"])
+                else:
+                    self._windows.put((header, arrays))
+        except (EOFError, OSError):
+            # The window is gone, however it went: nobody waits for an answer any more.
+            os._exit(0)
+
+
+def run_job(connection: Connection, header: dict[str, Any]) -> None:
+    """Run one job and send its answer, whatever happens in it."""
+    number = header["job"]
+    arrays = {
+        name: RemoteArray(name, tuple(shape), np.dtype(dtype), connection.read)
+        for name, dtype, shape in header["sources"]
+    }
+    context = JobContext(connection, number, arrays)
+    try:
+        if context.should_cancel():
+            raise Cancelled("cancelled before it began")
+        module, _, name = header["function"].partition(":")
+        reply = getattr(importlib.import_module(module), name)(context, **header["arguments"])
+        answer, sent = {"type": "done", "values": reply.values}, reply.arrays
+    except CosegError as error:
+        answer, sent = {"type": "failed", "kind": type(error).__name__, "message": str(error)}, {}
+    except Exception:  # noqa: BLE001  a bug: its traceback is shown by the other side
+        answer, sent = {"type": "failed", "kind": "bug", "message": traceback.format_exc()}, {}
+    connection.send({**answer, "job": number}, sent)
+    connection.cancelled.discard(number)
+
+
+def main() -> None:
+    """Serve until the pipe ends. Standard output is the pipe; what is printed goes to stderr."""
+    outgoing = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    connection = Connection(sys.stdin.buffer, outgoing)
+    while True:
+        run_job(connection, connection.jobs.get())

@@ -1,0 +1,304 @@
+"""Long work beside the window: one warm worker process, progress, cancel, errors.
+
+Why a process and not a thread
+------------------------------
+A thread shares the interpreter's lock with the window. torch gives it up, but decoding does not
+always (scikit-image's watershed, pandas, plain Python): in a thread, the window stood still for as
+long as such a call took (`benchmarks/gui_gap.py` measures both). A process also stops for certain
+(it is ended when it does not stop by itself), gives all its memory back, and takes a crash (a
+segmentation fault, the kernel ending the largest process when memory is out) without taking napari
+and an hour of corrections with it. napari's own threads are out for another reason: they keep their
+arguments, images and models, for as long as the window lives.
+
+What it costs: torch is imported again, some seconds. So the process is started early (`prepare`)
+and kept warm between jobs, with the model loaded.
+
+Why neither multiprocessing nor QProcess: multiprocessing's spawn runs the user's main script again,
+which in a script without a main guard opens a second napari; and windows of the image are served
+while the job runs, from a thread that QProcess must not be used from. So: `subprocess`, two pipes,
+one thread that reads and serves (it never touches Qt but by emitting signals). Images are not
+copied: the process asks for the windows it needs, so dask and zarr stay lazy and memory stays flat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Mapping
+from typing import IO, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_coseg import errors
+from napari_coseg.errors import Cancelled, CosegError
+from napari_coseg.widgets import wire
+from napari_coseg.widgets.process import Reply
+
+CANCEL_GRACE_MS = 1000
+"""So long a job may take to stop by itself; then its process is ended."""
+
+
+class WorkerDied(CosegError):
+    """The worker process ended in the middle of a job."""
+
+
+class WorkerBug(RuntimeError):
+    """A job raised what is no `CosegError`; the message is its traceback."""
+
+
+class Job(QObject):
+    """One piece of work. Exactly one of `done` and `failed` is emitted, in the GUI thread.
+
+    Signals
+    -------
+    progressed(float, str)
+        Fraction, 0 to 1, and what is being done.
+    done(Reply)
+    failed(Exception)
+        `Cancelled`, another `CosegError`, or `WorkerBug`.
+    """
+
+    progressed = Signal(float, str)
+    done = Signal(object)
+    failed = Signal(object)
+
+    def __init__(self, worker: Worker, number: int, request: dict[str, Any]) -> None:
+        super().__init__()
+        self.number = number
+        self.is_cancelled = False
+        self._worker = worker
+        self._request = request
+
+    def cancel(self) -> None:
+        """Stop within `CANCEL_GRACE_MS`. `failed` follows with `Cancelled`."""
+        self._worker._cancel(self)
+
+
+class Worker(QObject):
+    """A process that runs jobs one after another; started when needed, ended by `close`.
+
+    All methods are for the GUI thread.
+    """
+
+    _heard = Signal(object, object, object)
+    _ended = Signal(object)
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._process: _Process | None = None
+        self._numbers = itertools.count()
+        self._waiting: deque[tuple[Job, Mapping[str, Any]]] = deque()
+        self._running: Job | None = None
+        self._grace = QTimer(self)
+        self._grace.setSingleShot(True)
+        self._grace.setInterval(CANCEL_GRACE_MS)
+        self._grace.timeout.connect(self._kill)
+        self._heard.connect(self._on_message)
+        self._ended.connect(self._on_end)
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, where one is running."""
+        return self._process.popen.pid if self._process else None
+
+    def prepare(self) -> None:
+        """Start the process now, so that the first job need not wait for it."""
+        if self._process is None:
+            self._process = _Process(self._heard.emit, self._ended.emit)
+
+    def submit(
+        self,
+        function: str,
+        arguments: Mapping[str, Any] | None = None,
+        arrays: Mapping[str, Any] | None = None,
+    ) -> Job:
+        """Queue a job.
+
+        Parameters
+        ----------
+        function
+            ``"module:function"``, called as ``function(job: JobContext, **arguments) -> Reply``.
+        arguments
+            JSON values.
+        arrays
+            Anything with ``shape`` and ``dtype`` that gives a numpy array when indexed; read from
+            a thread, window by window, while the job runs. Let go of when it ends.
+        """
+        arrays = dict(arrays or {})
+        sources = [
+            [name, np.dtype(array.dtype).str, [int(n) for n in array.shape]]
+            for name, array in arrays.items()
+        ]
+        request = {"type": "job", "function": function, "arguments": dict(arguments or {})}
+        job = Job(self, next(self._numbers), {**request, "sources": sources})
+        self._waiting.append((job, arrays))
+        self._next()
+        return job
+
+    def close(self) -> None:
+        """End the process and forget all jobs, without a word from them."""
+        self._grace.stop()
+        self._waiting.clear()
+        self._running = None
+        process, self._process = self._process, None
+        if process is not None:
+            process.close()
+
+    def _next(self) -> None:
+        if self._running is not None or not self._waiting:
+            return
+        self.prepare()
+        assert self._process is not None  # noqa: S101  for the type checker; prepare made it
+        job, arrays = self._waiting.popleft()
+        self._running = job
+        self._process.sources = arrays
+        self._process.send({**job._request, "job": job.number})
+
+    def _cancel(self, job: Job) -> None:
+        waiting = next((pair for pair in self._waiting if pair[0] is job), None)
+        if waiting is not None:
+            self._waiting.remove(waiting)
+            job.failed.emit(Cancelled("cancelled before it began"))
+        elif job is self._running and not job.is_cancelled and self._process is not None:
+            job.is_cancelled = True
+            self._process.send({"type": "cancel", "job": job.number})
+            self._grace.start()
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.popen.kill()  # the thread hears the pipe end, and `_on_end` follows
+
+    def _on_message(self, process: _Process, header: dict[str, Any], arrays: dict) -> None:
+        job = self._running
+        if process is not self._process or job is None or header["job"] != job.number:
+            return
+        if header["type"] == "progress":
+            if not job.is_cancelled:
+                job.progressed.emit(header["fraction"], header["message"])
+            return
+        self._finish()
+        if header["type"] == "done" and not job.is_cancelled:
+            job.done.emit(Reply(header["values"], arrays))
+        else:
+            job.failed.emit(_exception(header, job.is_cancelled))
+        self._next()
+
+    def _on_end(self, process: _Process) -> None:
+        if process is not self._process:
+            return
+        self._process = None
+        job = self._running
+        self._finish()
+        if job is not None:
+            job.failed.emit(Cancelled("stopped") if job.is_cancelled else process.obituary())
+        process.close()
+        self._next()
+
+    def _finish(self) -> None:
+        self._grace.stop()
+        self._running = None
+        if self._process is not None:
+            self._process.sources = {}
+
+
+class _Process:
+    """The process, its pipes and the thread that reads them; knows nothing of Qt."""
+
+    def __init__(self, heard: Any, ended: Any) -> None:
+        # sys.path as it is here, or a package found only through it would be missing there
+        code = f"import sys; sys.path[:] = {sys.path!r}; "
+        code += "from napari_coseg.widgets.process import main; main()"
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115  closed in `close`
+        self.popen = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        )
+        self.sources: Mapping[str, Any] = {}
+        self._writing = threading.Lock()
+        self._heard, self._ended = heard, ended
+        self._thread = threading.Thread(target=self._serve, name="napari-coseg", daemon=True)
+        self._thread.start()
+
+    def send(self, header: dict[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> None:
+        try:
+            with self._writing:
+                wire.send(self._stream(self.popen.stdin), header, arrays)
+        except (OSError, ValueError):
+            pass  # it has ended; the thread hears so too, and says so
+
+    def close(self) -> None:
+        """End the process and the thread; they are gone when this returns."""
+        self._heard = self._ended = _ignore
+        self.popen.kill()
+        self._thread.join(timeout=10)
+        self.popen.wait()
+        for stream in (self.popen.stdin, self.popen.stdout):
+            with contextlib.suppress(OSError):  # unsent bytes for a process that is gone
+                self._stream(stream).close()
+        self.log.close()
+
+    def obituary(self) -> WorkerDied:
+        self.log.seek(0)
+        last_words = self.log.read()[-2000:].decode(errors="replace").strip()
+        code = self.popen.returncode
+        if code < 0:
+            return WorkerDied(
+                f"The worker process was ended by signal {-code}, most likely because memory ran "
+                "out. Close other programs, segment the current view instead of the whole image, "
+                f"or lower the batch size. Nothing in the viewer was lost. {last_words}".strip()
+            )
+        return WorkerDied(
+            f"The worker process ended with code {code}. Nothing in the viewer was lost; run "
+            f"again, and if this comes back, report it. Its last words: {last_words or 'none'}"
+        )
+
+    def _serve(self) -> None:
+        stream = self._stream(self.popen.stdout)
+        try:
+            while True:
+                header, arrays = wire.receive(stream)
+                if header["type"] == "read":
+                    self._answer(header)
+                else:
+                    self._heard(self, header, arrays)
+        except (EOFError, OSError, ValueError):
+            pass
+        self.popen.wait()
+        self._ended(self)
+
+    def _answer(self, header: dict[str, Any]) -> None:
+        index = tuple(slice(*part) if isinstance(part, list) else part for part in header["index"])
+        try:
+            window = np.asarray(self.sources[header["array"]][index])
+        except Exception as error:  # noqa: BLE001  whatever a file or a lazy array may raise
+            self.send({"type": "window", "error": f"{type(error).__name__}: {error}"})
+        else:
+            self.send({"type": "window"}, {"window": window})
+
+    @staticmethod
+    def _stream(stream: IO[bytes] | None) -> IO[bytes]:
+        if stream is None:
+            raise ValueError("the process was started without this pipe")
+        return stream
+
+
+def _ignore(*_: object) -> None:
+    """In the place of the signals of a worker that is closed."""
+
+
+def _exception(header: dict[str, Any], is_cancelled: bool) -> Exception:
+    if is_cancelled or header.get("kind") == "Cancelled":
+        return Cancelled("stopped")
+    if header["kind"] == "bug":
+        return WorkerBug(header["message"])
+    kind = getattr(errors, header["kind"], CosegError)
+    return kind(header["message"])

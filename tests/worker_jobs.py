@@ -1,0 +1,64 @@
+"""Jobs for tests of the worker process; run over there, so they stand in a module of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+
+from napari_coseg.errors import Cancelled, ImageError
+from napari_coseg.widgets.process import JobContext, Reply
+
+
+def add(job: JobContext, a: int, b: int) -> Reply:
+    print("what a job prints must not reach the pipe")
+    return Reply({"sum": a + b, "pid": os.getpid()})
+
+
+def halves(job: JobContext) -> Reply:
+    """Reads its array in two windows and gives both back, doubled."""
+    array = job.arrays["image"]
+    middle = array.shape[0] // 2
+    parts = [array[:middle], array[middle:]]
+    job.progress(1.0, "both halves read")
+    doubled = np.concatenate(parts) * 2
+    return Reply({"shape": list(array.shape)}, {"doubled": doubled, "last": array[-1]})
+
+
+def count_calls(job: JobContext) -> Reply:
+    job.kept["calls"] = job.kept.get("calls", 0) + 1
+    return Reply({"calls": job.kept["calls"]})
+
+
+def modules(job: JobContext) -> Reply:
+    return Reply({"modules": sorted(sys.modules)})
+
+
+def fail(job: JobContext, kind: str) -> Reply:
+    if kind == "image":
+        raise ImageError("the image is empty; open another")
+    return Reply({"never": 1 // 0})
+
+
+def slow(job: JobContext, polite: bool = True) -> Reply:
+    """Works for a minute; looks at `should_cancel` if it is polite."""
+    for step in range(6000):
+        job.progress(step / 6000, "working")
+        time.sleep(0.01)
+        if polite and job.should_cancel():
+            raise Cancelled("as asked")
+    return Reply()
+
+
+def die(job: JobContext) -> Reply:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return Reply()
+
+
+def give_up(job: JobContext) -> Reply:
+    sys.stderr.write("the library could not be loaded\n")
+    sys.stderr.flush()
+    os._exit(3)
