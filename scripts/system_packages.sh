@@ -33,7 +33,7 @@ fi
 
 echo "Installing system libraries: ${missing[*]}"
 apt=("${as_root[@]}" DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120)
-if ! "${apt[@]}" update </dev/null || ! "${apt[@]}" install -y --no-install-recommends \
-    "${missing[@]}" </dev/null >/dev/null; then
+"${apt[@]}" update </dev/null || true # old lists may do
+if ! "${apt[@]}" install -y --no-install-recommends "${missing[@]}" </dev/null >/dev/null; then
     echo "apt-get could not install them; going on without. napari may not open." >&2
 fi
