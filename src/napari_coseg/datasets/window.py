@@ -107,11 +107,10 @@ class Window(NamedTuple):
         size = (self.size_px, self.size_px)
         if self.quads is None:
             rows = np.column_stack([self.matrix, self.corner]) / shrink
-            method, data = PillowImage.Transform.AFFINE, tuple(rows.ravel())
-        else:
-            method = PillowImage.Transform.MESH
-            data = [(box, tuple(corners / shrink)) for box, corners in self.quads]
-        return np.asarray(picture.transform(size, method, data, how))
+            affine = tuple(rows.ravel().tolist())
+            return np.asarray(picture.transform(size, PillowImage.Transform.AFFINE, affine, how))
+        mesh = [(box, tuple((corners / shrink).tolist())) for box, corners in self.quads]
+        return np.asarray(picture.transform(size, PillowImage.Transform.MESH, mesh, how))
 
 
 def _quads(
