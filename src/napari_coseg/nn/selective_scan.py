@@ -9,19 +9,20 @@ For each image, channel ``c`` and state ``n``, with ``t`` along the sequence::
 ``chunked``    plain torch, on any device, forward and backward
 ``reference``  the two lines above, step by step; slow, for tests
 
-How ``chunked`` goes. The sequence is cut into K chunks of S steps, S about sqrt(length) and 64 at
-most. (1) All chunks walk their S steps at once from an empty state, which gives the state each
-chunk adds. (2) The K added states are combined in log2(K) doublings into the state each chunk starts
+How ``chunked`` goes. The sequence is cut into K chunks of S steps, S about sqrt(length) and 64
+at most. (1) All chunks walk their S steps at once from an empty state, which gives what each chunk
+adds to the state. (2) These K are combined in log2(K) doublings into the state each chunk starts
 from. (3) The chunks walk again from there and write y. Python thus takes 2 S + log2(K) steps: about
 2 sqrt(length) up to 4,096 and 128 + log2(length / 64) beyond, never a number that grows with length
 itself. No step divides, and decays only multiply, so that a decay of 0 (large delta) is exact; a
 scheme that divides by cumulative products would give 0 / 0 there.
 
 Two walks in place of one doubling over the whole sequence, because each step then touches only
-(batch, K, state, channels) numbers, which stay in the cache: at length 4,096, 256 channels and state
-8 nothing of the full 33 MB is ever written in the forward. Steps are the first axis and channels the
-last, so that every operation runs over contiguous numbers. Half of the forward is `exp`; chunks of
-32 or 64 steps, and matrix products in place of the sums, took the same time within the noise.
+(batch, K, state, channels) numbers, which stay in the cache: at length 4,096, 256 channels and
+state 8 nothing of the full 33 MB is ever written in the forward. Steps are the first axis and
+channels the last, so that every operation runs over contiguous numbers. Half of the forward is
+`exp`; chunks of 32 or 64 steps, and matrix products in place of the sums, took the same time within
+the noise.
 
 The backward keeps only the inputs and the K starting states, computes the states again (one
 transient tensor of the full size; a second one for the decays saved no time) and solves the reverse
