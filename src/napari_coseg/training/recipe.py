@@ -1,0 +1,100 @@
+"""A recipe: everything that a training needs besides the data, in one TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from napari_coseg.card import ModelCard
+from napari_coseg.datasets.transforms import AugmentationSettings
+from napari_coseg.errors import SettingsError
+from napari_coseg.settings import Settings
+from napari_coseg.training.losses import LossSettings
+
+
+class BatchPart(Settings):
+    """One dataset's share of every step."""
+
+    dataset: str = Field(description="key of napari_coseg.datasets.registry.DATASETS")
+    split: str = "train"
+    crop_px: int = Field(ge=32, multiple_of=32, description="side of the crops, model pixels")
+    crops: int = Field(ge=1, description="crops in each step")
+    object_fraction: float = Field(
+        0.5, ge=0, le=1, description="share of crops laid around an object of a randomly drawn class"
+    )
+
+
+class OptimiserSettings(Settings):
+    """AdamW; the paper's own (section 4.1) is Adam, 1e-4, times 0.98 an epoch."""
+
+    learning_rate: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(0.0, ge=0, description="matrices only, never norms or biases")
+    beta2: float = Field(0.999, gt=0, lt=1)
+    warmup_steps: int = Field(0, ge=0)
+    schedule: str = Field("exponential", pattern="^(exponential|cosine)$")
+    decay: float = Field(0.98, gt=0, le=1, description="exponential: factor an epoch")
+    steps_per_epoch: int = Field(100, ge=1, description="exponential: steps an epoch")
+    clip_gradient_norm: float = Field(1.0, gt=0)
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="0 keeps no moving average")
+
+
+class ValidationSettings(Settings):
+    """How often to validate, and what is chosen: the sum of the named scores."""
+
+    every_steps: int = Field(500, ge=1)
+    start_step: int = Field(0, ge=0, description="no validation before this step")
+
+
+class Recipe(Settings):
+    """One training, reproducible from this and the data."""
+
+    name: str
+    seed: int = 0
+    steps: int = Field(ge=1)
+    precision: str = Field("bf16", pattern="^(bf16|fp32)$")
+    trained_parts: tuple[str, ...] = Field(
+        ("adapters", "neck", "prompt_encoders", "decoders"),
+        description="names in the model's parts(); the paper freezes the trunk (section 3.4)",
+    )
+    held_out: str = Field(
+        "colon_default", description="split file: names held out of training, to choose by"
+    )
+    card: ModelCard
+    batches: tuple[BatchPart, ...] = Field(min_length=1)
+    optimiser: OptimiserSettings = OptimiserSettings()
+    losses: LossSettings = LossSettings()
+    augmentation: AugmentationSettings = AugmentationSettings()
+    validation: ValidationSettings = ValidationSettings()
+    checkpoint_every_steps: int = Field(100, ge=1)
+
+
+def recipe_names() -> list[str]:
+    """The recipes that ship with the package."""
+    folder = resources.files("napari_coseg") / "recipes"
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if ".toml" in entry.name)
+
+
+def read_recipe(name_or_path: str | Path) -> Recipe:
+    """A shipped recipe by name, or one from a TOML file."""
+    path = Path(name_or_path)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise SettingsError(f"there is no recipe file {path}")
+        text = path.read_text(encoding="utf-8")
+    elif str(name_or_path) in recipe_names():
+        entry = resources.files("napari_coseg") / "recipes" / f"{name_or_path}.toml"
+        text = entry.read_text(encoding="utf-8")
+    else:
+        raise SettingsError(
+            f"there is no recipe {str(name_or_path)!r}; name one of {', '.join(recipe_names())}, "
+            "or give the path of a .toml file"
+        )
+    try:
+        values: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"recipe {name_or_path} is not valid TOML: {error}") from error
+    return Recipe.from_mapping(values)

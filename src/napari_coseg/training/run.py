@@ -1,0 +1,103 @@
+"""From a recipe and a folder of data to a weights file: what ``napari-coseg train`` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari_coseg.datasets.base import Dataset
+from napari_coseg.datasets.batches import Batch, CropSampler, CropSource
+from napari_coseg.datasets.registry import hold_out, load_split, open_dataset
+from napari_coseg.models.base import CosegModel
+from napari_coseg.models.registry import build
+from napari_coseg.training.loop import TrainingHooks, train
+from napari_coseg.training.recipe import BatchPart, Recipe, read_recipe
+
+
+@dataclass(frozen=True)
+class StepSource:
+    """Draws the batches of a step, one for each size of crop; a pure function of the step."""
+
+    samplers: tuple[CropSampler, ...]
+
+    def __call__(self, step: int) -> Sequence[Batch]:
+        return [sampler.draw(step) for sampler in self.samplers]
+
+
+def train_recipe(
+    recipe: str | Path | Recipe,
+    data_root: Path,
+    output_dir: Path,
+    *,
+    device: str = "cpu",
+    workers: int = 1,
+    progress: Callable[[float, str], None] | None = None,
+    should_cancel: Callable[[], bool] | None = None,
+) -> Path:
+    """Train, or go on where `output_dir` left off; returns the path of the chosen weights.
+
+    The weights are those of the moving average with the best sum of validation scores; the test
+    images are never looked at.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = read_recipe(recipe)
+    import torch
+
+    torch.manual_seed(recipe.seed)
+    model = build(recipe.card)
+    chosen = output_dir / f"{recipe.name}.safetensors"
+    hooks = TrainingHooks(
+        progress=progress or (lambda fraction, message: None),
+        should_cancel=should_cancel or (lambda: False),
+        validate=Validation(recipe, data_root, chosen),
+    )
+    source = step_source(recipe, data_root)
+    train(model, source, recipe, output_dir, hooks, device=device, workers=workers)
+    return chosen
+
+
+def step_source(recipe: Recipe, data_root: Path) -> StepSource:
+    """Load what the recipe trains on, without its held-out part, into memory.
+
+    Parts with crops of one size share a batch.
+    """
+    by_size: dict[int, list[CropSource]] = {}
+    for part in recipe.batches:
+        source = _crop_source(part, data_root, recipe.held_out)
+        by_size.setdefault(part.crop_px, []).append(source)
+    return StepSource(
+        tuple(
+            CropSampler(
+                sources,
+                size_px=crop_px,
+                pixel_size_um=recipe.card.pixel_size_um,
+                seed=recipe.seed * 10_000 + crop_px,
+                settings=recipe.augmentation,
+            )
+            for crop_px, sources in by_size.items()
+        )
+    )
+
+
+def validation_names(dataset: Dataset, split: str, held_out: str) -> tuple[str, ...]:
+    """The held-out images of a dataset's split."""
+    return hold_out(dataset.names(split), load_split(held_out)[dataset.name]).validation
+
+
+def _crop_source(part: BatchPart, data_root: Path, held_out: str) -> CropSource:
+    dataset = open_dataset(part.dataset, data_root)
+    names = hold_out(dataset.names(part.split), load_split(held_out)[part.dataset]).train
+    return CropSource(dataset.load_all(part.split, names), part.crops, part.object_fraction)
+
+
+class Validation:
+    """Scores the held-out images; keeps the best weights in `chosen`."""
+
+    def __init__(self, recipe: Recipe, data_root: Path, chosen: Path) -> None:
+        self.recipe = recipe
+        self.data_root = data_root
+        self.chosen = chosen
+
+    def __call__(self, step: int, model: CosegModel) -> dict[str, float]:
+        raise NotImplementedError

@@ -1,0 +1,36 @@
+"""What trains and what is frozen, by the model's own parts and never by a parameter's name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from napari_coseg.errors import SettingsError
+from napari_coseg.models.base import CosegModel
+
+
+def train_only(model: CosegModel, part_names: Iterable[str]) -> list[nn.Parameter]:
+    """Freeze everything but the named parts; returns the parameters that train."""
+    parts = model.parts()
+    wanted = set(part_names)
+    unknown = wanted - parts.keys()
+    if unknown:
+        raise SettingsError(
+            f"the model has no part {', '.join(sorted(unknown))}; it has {', '.join(parts)}"
+        )
+    for name, parameters in parts.items():
+        for parameter in parameters:
+            parameter.requires_grad_(name in wanted)
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict]:
+    """Optimiser groups: matrices decay, vectors (norms, biases, tokens' scales) do not."""
+    parameters = list(parameters)
+    matrices = [p for p in parameters if p.ndim >= 2]
+    vectors = [p for p in parameters if p.ndim < 2]
+    return [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
