@@ -37,6 +37,12 @@ def data_root(argument: str | None) -> Path:
     return root
 
 
+def _mean(values: Sequence[float]) -> float:
+    """Over the images where the score means something; nan where it never does."""
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
 def score_nuclei(
     samples: Sequence[Sample], segment: Callable[[Sample], np.ndarray]
 ) -> tuple[Scores, list[np.ndarray]]:
@@ -50,7 +56,7 @@ def score_nuclei(
         pooled = pooled + quality
         rows.append((quality.pq, quality.dq, quality.sq, aggregated_jaccard_index(table), dice))
         answers.append(answer)
-    means = np.nanmean(np.array(rows), axis=0).tolist()
+    means = [_mean(column) for column in zip(*rows, strict=True)]
     scores = dict(zip(("pq", "dq", "sq", "aji", "dice"), means, strict=True))
     return scores | {"pooled_pq": pooled.pq}, answers
 
@@ -65,7 +71,7 @@ def score_glands(
     both = 2 * sum(o.intersection for o in overlaps)
     areas = sum(o.truth + o.prediction for o in overlaps)
     return {
-        "dice": float(np.nanmean([o.dice for o in overlaps])),
+        "dice": _mean([o.dice for o in overlaps]),
         "pooled_dice": both / areas,
     }, answers
 

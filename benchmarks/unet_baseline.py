@@ -1,0 +1,282 @@
+"""A plain U-Net of about 1.3 million parameters for one task, trained for a number of minutes.
+
+    python benchmarks/unet_baseline.py --task nuclei --minutes 30 [--root DATA] [--run runs/unet]
+
+Nuclei: 192 px crops of CoNSeP at 0.25 um a pixel, a head for "object or not" and one for the
+horizontal and vertical maps. Glands: 256 px crops of GlaS at 1 um a pixel, one head. Both with the
+project's own crops, decoding and metrics. The weights with the best validation score are scored on
+the test images. A run that was stopped goes on when started again with the same folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from baseline_scores import Scores, data_root, score_glands, score_nuclei, write_row
+from torch import Tensor, nn
+
+from napari_coseg.datasets.base import Sample
+from napari_coseg.datasets.batches import Batch, CropSampler, CropSource
+from napari_coseg.datasets.registry import hold_out, load_split, open_dataset
+
+WIDTHS = (24, 48, 80, 112, 144)
+LEARNING_RATE = 2e-3
+HV_WEIGHT = 2.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """What differs between the two."""
+
+    name: str
+    dataset: str
+    test_split: str
+    pixel_size_um: float
+    size_px: int
+    channels: int
+    chosen_by: str
+
+
+TASKS = {
+    "nuclei": Task("nuclei", "consep", "test", 0.25, 192, 3, "pq"),
+    "glands": Task("glands", "glas", "testA", 1.0, 256, 1, "dice"),
+}
+BATCH_SIZE = 8
+
+
+class UNet(nn.Module):
+    """Two convolutions a level, max pooling down, bilinear up with skip connections."""
+
+    def __init__(self, widths: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self.down = nn.ModuleList(_level(i, o) for i, o in pairwise((3, *widths)))
+        rising = list(reversed(widths))
+        self.up = nn.ModuleList(_level(low + high, high) for low, high in pairwise(rising))
+        self.head = nn.Conv2d(widths[0], channels, 1)
+
+    def forward(self, images: Tensor) -> Tensor:  # (B, 3, Y, X) of 0..255 -> (B, channels, Y, X)
+        x, skips = images / 128 - 1, []
+        for level in self.down:
+            x = level(F.max_pool2d(x, 2) if skips else x)
+            skips.append(x)
+        for level, skip in zip(self.up, reversed(skips[:-1]), strict=True):
+            larger = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+            x = level(torch.cat([larger, skip], dim=1))
+        return self.head(x)
+
+
+def _level(channels_in: int, channels_out: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for i in (channels_in, channels_out):
+        layers += [nn.Conv2d(i, channels_out, 3, padding=1, bias=False)]
+        layers += [nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+def loss_of(task: Task, maps: Tensor, batch: Batch) -> Tensor:
+    """Cross-entropy and Dice of the mask; for nuclei also the squared error of the HV maps."""
+    labels = batch.semantic if task.name == "glands" else batch.instances
+    device = maps.device
+    truth = torch.from_numpy(labels > 0).float().to(device)
+    valid = torch.from_numpy(batch.valid).float().to(device)
+    logit = maps[:, 0]
+    crossed = F.binary_cross_entropy_with_logits(logit, truth, reduction="none")
+    probability = logit.sigmoid() * valid
+    overlap = 2 * (probability * truth).sum() + 1
+    dice = 1 - overlap / (probability.sum() + (truth * valid).sum() + 1)
+    loss = (crossed * valid).sum() / valid.sum() + dice
+    if task.name == "nuclei":
+        squared = (maps[:, 1:] - torch.from_numpy(batch.hv).to(device)) ** 2
+        loss = loss + HV_WEIGHT * (squared.mean(dim=1) * truth).sum() / (truth.sum() + 1)
+        loss = loss + 0.5 * HV_WEIGHT * (squared.mean(dim=1) * valid).sum() / valid.sum()
+    return loss
+
+
+@torch.no_grad()
+def predict(network: nn.Module, image: np.ndarray, device: torch.device) -> np.ndarray:
+    """uint8 (Y, X, 3) at the network's pixel size -> float32 maps (channels, Y, X)."""
+    height, width, _ = image.shape
+    multiple = 2 ** (len(WIDTHS) - 1)
+    below, right = -height % multiple, -width % multiple
+    padded = np.pad(image, ((0, below), (0, right), (0, 0)), mode="symmetric")
+    planes = torch.from_numpy(np.moveaxis(padded, 2, 0)[None].astype(np.float32)).to(device)
+    network.eval()
+    with torch.autocast(device.type, torch.bfloat16):
+        maps = network(planes.contiguous(memory_format=torch.channels_last))
+    network.train()
+    return maps[0, :, :height, :width].float().cpu().numpy()
+
+
+def segment_nuclei(network: nn.Module, sample: Sample, device: torch.device) -> np.ndarray:
+    from napari_coseg.decoding.hover import decode_instances
+
+    maps = predict(network, sample.image, device)
+    return decode_instances(_sigmoid(maps[0]), maps[1:])
+
+
+def segment_glands(
+    network: nn.Module, sample: Sample, device: torch.device, pixel_size_um: float
+) -> np.ndarray:
+    from PIL import Image
+
+    from napari_coseg.decoding.semantic import remove_small_regions
+
+    shrink = round(pixel_size_um / sample.pixel_size_um)
+    small = np.asarray(Image.fromarray(sample.image).reduce(shrink))
+    mask = (predict(network, small, device)[0] > 0).astype(np.uint8)
+    mask = remove_small_regions(mask, min_area_px=300, min_hole_px=300)
+    full = mask.repeat(shrink, axis=0).repeat(shrink, axis=1)
+    return full[: sample.image.shape[0], : sample.image.shape[1]]
+
+
+def score(
+    task: Task, network: nn.Module, samples: Sequence[Sample], device: torch.device
+) -> Scores:
+    if task.name == "nuclei":
+        return score_nuclei(samples, lambda s: segment_nuclei(network, s, device))[0]
+    um = task.pixel_size_um
+    return score_glands(samples, lambda s: segment_glands(network, s, device, um))[0]
+
+
+def _sigmoid(logit: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-logit))
+
+
+@dataclass
+class Run:
+    """A training that can be stopped and gone on with: everything in its folder."""
+
+    task: Task
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    folder: Path
+    device: torch.device
+    step: int = 0
+    seconds: float = 0.0
+    best: float = -1.0
+
+    @property
+    def latest(self) -> Path:
+        return self.folder / f"{self.task.name}_latest.pt"
+
+    @property
+    def chosen(self) -> Path:
+        return self.folder / f"{self.task.name}_best.pt"
+
+    def save(self) -> None:
+        state = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state |= {"step": self.step, "seconds": self.seconds, "best": self.best}
+        unfinished = self.latest.with_suffix(".part")
+        torch.save(state, unfinished)
+        unfinished.replace(self.latest)
+
+    def resume(self) -> None:
+        if self.latest.exists():
+            state = torch.load(self.latest, weights_only=True, map_location=self.device)
+            self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+
+    def validate(self, samples: Sequence[Sample]) -> None:
+        scores = score(self.task, self.network, samples, self.device)
+        told = " ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        print(f"step {self.step}, {self.seconds / 60:.1f} min: validation {told}", flush=True)
+        if scores[self.task.chosen_by] > self.best:
+            self.best = scores[self.task.chosen_by]
+            torch.save(self.network.state_dict(), self.chosen)
+        self.save()
+
+
+def train(
+    run: Run,
+    sampler: CropSampler,
+    validation: Sequence[Sample],
+    minutes: float,
+    validations: int,
+    threads: int,
+) -> None:
+    """Cosine decay over the time, not the steps; validation does not count as time."""
+    limit = 60 * minutes
+    next_validation = limit / validations * (1 + int(run.seconds / limit * validations))
+    for batch in sampler.draw_ahead(run.step, 10**9, threads):
+        if run.seconds >= limit:
+            break
+        start = time.perf_counter()
+        share = min(run.seconds / limit, 1.0)
+        rate = LEARNING_RATE * min(1.0, (run.step + 1) / 50) * (1 + np.cos(np.pi * share)) / 2
+        for group in run.optimizer.param_groups:
+            group["lr"] = float(rate)
+        images = torch.from_numpy(batch.images).to(run.device)
+        with torch.autocast(run.device.type, torch.bfloat16):
+            maps = run.network(images.contiguous(memory_format=torch.channels_last))
+        loss = loss_of(run.task, maps.float(), batch)
+        run.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        run.optimizer.step()
+        run.step += 1
+        run.seconds += time.perf_counter() - start
+        if run.step % 50 == 0:
+            print(
+                f"step {run.step}, {run.seconds / 60:.1f} min: loss {loss.item():.3f}", flush=True
+            )
+        if run.seconds >= next_validation:
+            run.validate(validation)
+            next_validation += limit / validations
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--task", choices=TASKS)
+    parser.add_argument("--minutes", type=float, default=30.0, help="of training alone")
+    parser.add_argument("--validations", type=int, default=6)
+    parser.add_argument("--threads", type=int, default=1, help="that draw crops ahead")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--root", help="folder with consep and glas")
+    parser.add_argument("--run", type=Path, default=Path("runs/unet"), help="folder of the run")
+    parser.add_argument("--csv", type=Path, help="file to append the row to")
+    arguments = parser.parse_args()
+    if arguments.task is None:
+        parser.print_help()
+        return
+    task = TASKS[arguments.task]
+    dataset = open_dataset(task.dataset, data_root(arguments.root))
+    split = hold_out(dataset.names("train"), load_split("colon_default")[task.dataset])
+    source = CropSource(dataset.load_all("train", split.train), BATCH_SIZE)
+    sampler = CropSampler([source], task.size_px, task.pixel_size_um, arguments.seed)
+
+    torch.manual_seed(arguments.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = UNet(WIDTHS, task.channels).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-4)
+    arguments.run.mkdir(parents=True, exist_ok=True)
+    run = Run(task, network, optimizer, arguments.run, device)
+    run.resume()
+    validation = dataset.load_all("train", split.validation)
+    train(run, sampler, validation, arguments.minutes, arguments.validations, arguments.threads)
+
+    if not run.chosen.exists():
+        run.validate(validation)
+    network.load_state_dict(torch.load(run.chosen, weights_only=True, map_location=device))
+    labels = {
+        "baseline": "unet",
+        "task": task.name,
+        "split": task.test_split,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "steps": run.step,
+        "minutes": f"{run.seconds / 60:.1f}",
+        f"validation_{task.chosen_by}": f"{run.best:.4f}",
+    }
+    scores = score(task, network, dataset.load_all(task.test_split), device)
+    write_row(labels, scores, arguments.csv)
+
+
+if __name__ == "__main__":
+    main()
