@@ -43,10 +43,11 @@ class OptimiserSettings(Settings):
 
 
 class ValidationSettings(Settings):
-    """How often to validate, and what is chosen: the sum of the named scores."""
+    """How often to validate, and what is chosen by: the sum of the named scores."""
 
     every_steps: int = Field(500, ge=1)
     start_step: int = Field(0, ge=0, description="no validation before this step")
+    choose_by: tuple[str, ...] = ("object_panoptic_quality", "region_dice")
 
 
 class Recipe(Settings):
