@@ -40,11 +40,13 @@ ROOMS = {
     "checkpoints": f"{FOUNDATION} nn models",
     "datasets": f"{FOUNDATION} decoding.hover_targets",
     # What one does with them.
-    "inference": f"{FOUNDATION} tiling decoding measure nn models checkpoints",
+    "inference": (
+        f"{FOUNDATION} intensity intake tiling decoding measure readers nn models checkpoints"
+    ),
     "training": f"{FOUNDATION} tiling decoding metrics nn models checkpoints datasets",
     "evaluation": (
-        f"{FOUNDATION} tiling decoding metrics measure nn models checkpoints datasets"
-        " inference training"
+        f"{FOUNDATION} intensity intake tiling decoding metrics measure readers"
+        " nn models checkpoints datasets inference training"
     ),
     # The faces: everything but each other.
     "cli": "everything but widgets",
@@ -54,7 +56,7 @@ TORCH_FREE = list(ROOMS)[: list(ROOMS).index("nn")]  # all rows above that one
 FACES = {"cli", "widgets"}
 GUI = {"magicgui", "napari", "qtpy", "superqt", "vispy", "PyQt5", "PyQt6", "PySide2", "PySide6"}
 QT_BINDINGS = {"PyQt5", "PyQt6", "PySide2", "PySide6"}
-LONGEST_FILE = 400  # lines; about 300 is the aim
+LONGEST_FILE = {"src": 400, "benchmarks": 400, "scripts": 400, "tests": 500}  # lines; aim at 300
 
 
 # ---------------------------------------------------------------------------------------------
@@ -193,7 +195,7 @@ def modules_after(code: str) -> set[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     assert run.returncode == 0, run.stderr
     return {name.split(".")[0] for name in json.loads(run.stdout.splitlines()[-1])}
@@ -270,14 +272,20 @@ def test_no_file_names_a_folder_of_one_machine() -> None:
     assert not found
 
 
+PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+PICKLE_ERRORS = {"PickleError", "PicklingError", "UnpicklingError"}  # to be caught
+
+
 def unsafe_calls(tree: ast.AST) -> list[str]:
     """What would run code that came with a user's file."""
     found = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
-            banned = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-            found += [name for name in names if name.split(".")[0] in banned]
+        if isinstance(node, ast.ImportFrom) and node.module in PICKLES:
+            found += [alias.name for alias in node.names if alias.name not in PICKLE_ERRORS]
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in PICKLES:
+            found += [node.attr] if node.attr not in PICKLE_ERRORS else []
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.asname and alias.name in PICKLES]
         if isinstance(node, ast.Call):
             found += _unsafe_call(node)
     return found
@@ -308,7 +316,9 @@ def test_no_file_runs_code_out_of_data(path: Path) -> None:
         ("torch.load(f)", False),
         ("torch.load(f, weights_only=False)", False),
         ("torch.load(f, map_location='cpu', weights_only=True)", True),
-        ("import pickle", False),
+        ("import pickle\npickle.load(f)", False),
+        ("import pickle as p", False),
+        ("import pickle\ntry: pass\nexcept pickle.UnpicklingError: pass", True),
         ("from pickle import loads", False),
         ("eval('1')", False),
         ("model.eval()", True),
@@ -320,6 +330,7 @@ def test_the_search_for_unsafe_calls_itself(line: str, is_safe: bool) -> None:
     assert (not unsafe_calls(ast.parse(line))) is is_safe
 
 
-@pytest.mark.parametrize("path", python_files("src", "tests", "benchmarks", "scripts"))
+@pytest.mark.parametrize("path", python_files(*LONGEST_FILE))
 def test_no_file_is_too_long_to_read(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
+    lines = path.read_text(encoding="utf-8").count("\n")
+    assert lines <= LONGEST_FILE[path.relative_to(ROOT).parts[0]]
