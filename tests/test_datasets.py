@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from data_root import data_root
-from napari_coseg.datasets.base import natural_key, read_labels, read_rgb
+from napari_coseg.datasets.files import natural_key, read_labels, read_rgb
 from napari_coseg.datasets.registry import (
     DATASETS,
     hold_out,

@@ -13,7 +13,6 @@ which is something else than an image of zeros.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +20,9 @@ from typing import Self
 
 import numpy as np
 
+from napari_coseg.datasets.files import IMAGE_SUFFIXES, natural_key, read_labels, read_rgb
 from napari_coseg.errors import DatasetError
 from napari_coseg.types import LABEL_DTYPE, LabelClass
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,47 +276,6 @@ def count_sample(sample: Sample) -> tuple[int, Counter[int], Counter[int]]:
     if sample.instance_types is None:
         return len(first), regions, Counter()
     return len(first), regions, Counter(sample.instance_types.ravel()[first].tolist())
-
-
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sorts image_2 before image_10."""
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
-
-
-def read_rgb(path: Path) -> np.ndarray:
-    """An image file as uint8 (Y, X, 3); grey becomes three equal channels, alpha is dropped."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except OSError as error:
-        raise DatasetError(f"cannot read the image {path}: {error}") from error
-
-
-def read_labels(path: Path) -> np.ndarray:
-    """A label file as an integer array (Y, X); TIFF may hold 32 bits."""
-    try:
-        if path.suffix.lower() in (".tif", ".tiff"):
-            import tifffile
-
-            labels = tifffile.imread(path)
-        else:
-            from PIL import Image
-
-            with Image.open(path) as picture:
-                labels = np.asarray(picture)
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"cannot read the labels {path}: {error}") from error
-    if labels.dtype == bool:
-        labels = labels.astype(np.uint8)
-    if labels.ndim != 2 or labels.dtype.kind not in "ui":
-        raise DatasetError(
-            f"labels {path} have shape {labels.shape} and dtype {labels.dtype}; expected one "
-            "channel of integers, (Y, X)"
-        )
-    return labels
 
 
 def _as_classes(labels: np.ndarray, name: str) -> np.ndarray:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_coseg.datasets.base import Dataset, natural_key
+from napari_coseg.datasets.base import Dataset
+from napari_coseg.datasets.files import natural_key
 from napari_coseg.errors import DatasetError
 
 DATASETS: dict[str, str] = {
