@@ -44,7 +44,7 @@ def stitched(labels, size, halo, min_area=0.0, shuffle=True):
                 [[0], rng.permutation(count) + 1 if shuffle else range(1, count + 1)]
             )
             window = names[own[0, 1:]].reshape(labels[block.window].shape).astype(np.int32)
-            canvas.place(block, window)
+            canvas.place(block, window, count)
     return out, *canvas.finish(min_area)
 
 
@@ -99,7 +99,7 @@ def test_the_larger_part_decides_the_class():
     for block, class_id in zip(grid[0], (1, 2), strict=True):
         window = np.zeros((20, 40), np.int32)
         window[5:10, 17:30] = 1
-        ids, areas = canvas.place(block, window[block.window])
+        ids, areas = canvas.place(block, window[block.window], 1)
         canvas.votes.add(ids, np.array([class_id]), np.array([0.8]), areas)
     final_ids, count = canvas.finish()
     classes, probabilities = canvas.votes.count(final_ids, count)

@@ -61,13 +61,14 @@ class Intensity:
         """Any real dtype -> float32 of 0..255."""
         if self.low == 0 and self.high == 255 and values.dtype == np.uint8:
             return values.astype(np.float32)
-        work = values.astype(np.float64 if values.dtype.itemsize > 2 else np.float32)
+        kind = np.float64 if values.dtype.itemsize > 2 else np.float32
+        work: np.ndarray = values.astype(kind)
         if values.dtype.kind == "f":
             np.nan_to_num(
                 work, copy=False, nan=self.smallest, neginf=self.smallest, posinf=self.largest
             )
-        work -= self.low
-        work *= 255 / (self.high - self.low)
+        np.subtract(work, self.low, out=work)
+        np.multiply(work, 255 / (self.high - self.low), out=work)
         return np.clip(work, 0, 255, out=work).astype(np.float32)
 
 
@@ -103,11 +104,11 @@ def _linear_rule(values: _Range, floating: bool) -> tuple[float, float, str]:
     if small >= 0 and not floating and large < 2 ** BIT_DEPTHS[-1]:
         bits = next(bits for bits in BIT_DEPTHS if large < 2**bits)
         return 0.0, float(2**bits - 1), f"{bits} bits of integers, full range"
-    low, high = values.percentiles()
-    if not np.isfinite(high - low):
+    if not np.isfinite(large - small):
         raise ImageError(
             f"values from {small:g} to {large:g} are too far apart to be shown; rescale the image"
         )
+    low, high = values.percentiles()
     if high <= low:
         high = low + max(1.0, abs(low))
     return low, high, f"stretched from {low:g} to {high:g} (percentiles {STRETCH_PERCENTILES})"

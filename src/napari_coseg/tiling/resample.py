@@ -79,3 +79,41 @@ def resample_maps(
     down = resample_rows(maps.transpose(1, 2, 0), axis_weights(shape_in[0], shape_out[0], *rows))
     across = axis_weights(shape_in[1], shape_out[1], *columns)
     return resample_rows(down.transpose(1, 0, 2), across).transpose(2, 1, 0)
+
+
+def carry_labels(
+    labels: np.ndarray,
+    mask: np.ndarray,
+    shape_in: tuple[int, int],
+    shape_out: tuple[int, int],
+    window: tuple[slice, slice],
+) -> np.ndarray:
+    """Labels on one grid -> a window of the other: the mask says where, the labels say which.
+
+    Parameters
+    ----------
+    labels
+        int32 (y, x), exactly the `source_range` of the window.
+    mask
+        bool, the window's shape: pixels of objects on the output grid.
+    shape_in, shape_out
+        The whole grids, (Y, X).
+    window
+        Half-open, of the output grid.
+
+    Returns
+    -------
+    np.ndarray
+        int32 of the mask's shape. A pixel takes the label at its place, or one less than two input
+        pixels away; 0 where there is none.
+    """
+    if shape_in == shape_out:
+        return labels
+    from skimage.segmentation import expand_labels
+
+    index = []
+    for n_in, n_out, part in zip(shape_in, shape_out, window, strict=True):
+        first, last = source_range(n_in, n_out, part.start, part.stop)
+        nearest = np.floor((np.arange(part.start, part.stop) + 0.5) * n_in / n_out).astype(int)
+        index.append(np.clip(nearest, first, last - 1) - first)
+    return np.where(mask, expand_labels(labels, 1.5)[np.ix_(*index)], 0)

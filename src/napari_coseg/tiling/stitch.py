@@ -123,17 +123,16 @@ class LabelCanvas:
         self.areas: list[np.ndarray] = []
         self.votes = Votes()
 
-    def place(self, block: Block, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Write the core of `labels`, which covers the block's window with ids 1..n.
+    def place(self, block: Block, labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Write the core of `labels`, which covers the block's window with ids 1..count.
 
         Returns
         -------
         ids, areas
-            (n,) each: the passing ids that `votes` go by, and the pixels that were written.
+            (count,) each: the passing ids that `votes` go by, and the pixels that were written.
         """
         if block.column == 0:
             self._above, self._row, self._left = self._row, [], None
-        count = int(labels.max(initial=0))
         areas = np.bincount(labels[block.core_in_window].ravel(), minlength=count + 1)[1:]
         ids = np.arange(self._next_id, self._next_id + count)
         moved = np.where(labels > 0, labels + (self._next_id - 1), 0).astype(LABEL_DTYPE)

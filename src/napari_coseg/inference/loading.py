@@ -1,0 +1,83 @@
+"""From a name or a file to a network on a device."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from napari_coseg.errors import CheckpointError, SettingsError
+
+if TYPE_CHECKING:
+    from napari_coseg.models.base import CosegModel
+
+DEFAULT_MODEL = "default"
+_ORIGINS: WeakKeyDictionary[CosegModel, dict[str, Any]] = WeakKeyDictionary()
+
+
+def load_model(source: str | Path = DEFAULT_MODEL, device: str = "auto") -> CosegModel:
+    """The network that `source` holds, ready to segment.
+
+    Parameters
+    ----------
+    source
+        "default" for the weights that come with the package, or the path of a weights file.
+    device
+        "auto" (CUDA where there is one, else the CPU), or a name that torch knows: "cpu", "cuda",
+        "cuda:1", "mps".
+
+    Raises
+    ------
+    CheckpointError
+        Where there is no such file, or it is not one of ours.
+    SettingsError
+        Where this machine has no such device.
+    """
+    from napari_coseg.checkpoints import native
+
+    path = weights_path(source)
+    model: CosegModel = native.load(path, choose_device(device))
+    model.eval()
+    _ORIGINS[model] = {"file": path.name, "sha256": native.file_sha256(path)}
+    return model
+
+
+def weights_path(source: str | Path = DEFAULT_MODEL) -> Path:
+    """Where the weights that `source` names lie on disk."""
+    if str(source) == DEFAULT_MODEL:
+        path = Path(str(resources.files("napari_coseg"))) / "weights" / "default.safetensors"
+        if not path.is_file():
+            raise CheckpointError(
+                f"the default weights are missing from this installation ({path}); install the "
+                "package again, or name a weights file"
+            )
+        return path
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise CheckpointError(
+            f"there is no weights file {path}; give the path of a .safetensors file, or "
+            f"{DEFAULT_MODEL!r} for the model that comes with the package"
+        )
+    return path
+
+
+def choose_device(name: str = "auto") -> str:
+    """Check that this machine has the device; "auto" is CUDA where there is one, else the CPU."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first_line = str(error).splitlines()[0]
+        raise SettingsError(
+            f"device {name!r} cannot be used here ({first_line}); use 'cpu' or 'auto'"
+        ) from error
+    return name
+
+
+def model_origin(model: CosegModel) -> dict[str, Any]:
+    """File name and hash of the weights of a model that `load_model` gave; else empty."""
+    return dict(_ORIGINS.get(model, {}))

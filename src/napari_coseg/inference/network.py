@@ -1,0 +1,164 @@
+"""Batches of tiles through a network, within the memory that there is."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_coseg.card import ModelCard
+from napari_coseg.models.base import CosegModel, TaskMaps
+
+FLIPS = ((), (-1,), (-2,), (-2, -1))
+HORIZONTAL, VERTICAL = 0, 1
+"""Channels of the distance maps; each changes its sign where its axis is flipped."""
+
+
+class TileTooLargeError(Exception):
+    """Even one tile does not fit the device's memory; caught by the run, never shown."""
+
+
+@dataclass(frozen=True)
+class MapChannels:
+    """Where the maps of `TileNetwork.maps` stand among its channels."""
+
+    semantic: slice
+    object: int
+    classes: slice
+    hv: slice
+
+    @classmethod
+    def of(cls, card: ModelCard) -> MapChannels:
+        regions = 1 + len(card.semantic_classes)
+        types = 1 + len(card.instance_classes) if card.instance_classes else 0
+        classes = slice(regions + 1, regions + 1 + types)
+        return cls(slice(0, regions), regions, classes, slice(classes.stop, classes.stop + 2))
+
+
+class TileNetwork:
+    """A network on its device, fed with lists of tiles.
+
+    Parameters
+    ----------
+    batch_size
+        Tiles in one call; halved whenever the device runs out of memory.
+    tell
+        Called with one line when that happens.
+    """
+
+    def __init__(
+        self,
+        model: CosegModel,
+        batch_size: int,
+        flips: bool,
+        half_precision: bool,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.model, self.batch_size = model, batch_size
+        self._flips = FLIPS if flips else FLIPS[:1]
+        self._tell = tell
+        self.device = next(model.buffers()).device
+        self._half = half_precision and self.device.type == "cuda"
+
+    def maps(self, tiles: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Probabilities of each tile.
+
+        Parameters
+        ----------
+        tiles
+            float32 (Y, X, 3) of 0..255, all of one shape, at most `batch_size` of them.
+
+        Returns
+        -------
+        list of np.ndarray
+            float16 (C, Y, X): region and object probabilities and distance maps, in the order of
+            `MapChannels`.
+
+        Raises
+        ------
+        TileTooLargeError
+            Where one tile alone runs out of memory.
+        """
+        found: list[np.ndarray] = []
+        while len(found) < len(tiles):
+            batch = tiles[len(found) : len(found) + self.batch_size]
+            result = self._try(batch)
+            if result is not None:
+                found += list(result)
+            elif self.batch_size == 1:
+                raise TileTooLargeError
+            else:
+                fewer = min(self.batch_size, len(batch)) // 2 or 1
+                self._tell(f"out of memory: batch {self.batch_size} -> {fewer}")
+                self.batch_size = fewer
+        return found
+
+    def free(self) -> None:
+        """Give the memory that torch keeps back to the device."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _try(self, batch: Sequence[np.ndarray]) -> np.ndarray | None:
+        try:
+            return self._forward(batch)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+        # Outside the handler: the error's traceback keeps the tensors of the failed call alive.
+        self.free()
+        return None
+
+    @torch.inference_mode()
+    def _forward(self, batch: Sequence[np.ndarray]) -> np.ndarray:
+        rgb = torch.from_numpy(np.stack(batch)).to(self.device).permute(0, 3, 1, 2)
+        images = self.model.normalise(rgb.contiguous())
+        total: Tensor | None = None
+        for dims in self._flips:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
+                maps = self.model(images.flip(dims) if dims else images).second
+            found = _probabilities(maps, dims)
+            total = found if total is None else total + found
+        if total is None:
+            raise ValueError("no flips")
+        return (total / len(self._flips)).to(torch.float16).cpu().numpy()
+
+
+@contextmanager
+def evaluating(model: CosegModel) -> Iterator[None]:
+    """Dropout off for the while, as it was afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def _probabilities(maps: TaskMaps, flipped: tuple[int, ...]) -> Tensor:
+    hv = maps.hv.float()
+    if flipped:
+        signs = [-1.0 if axis in flipped else 1.0 for axis in (-1, -2)]
+        hv = hv * torch.tensor(signs, device=hv.device).view(1, 2, 1, 1)
+    parts = [maps.semantic.float().softmax(1), maps.object.float().sigmoid()]
+    if maps.classes.shape[1]:
+        parts.append(maps.classes.float().softmax(1))
+    joined = torch.cat([*parts, hv], dim=1)
+    return joined.flip(flipped) if flipped else joined
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text
+
+
+def batches(items: Iterator[object], size: Callable[[], int]) -> Iterator[list[object]]:
+    """Cut a stream into lists of at most ``size()``, which may change on the way."""
+    while batch := list(itertools.islice(items, size())):
+        yield batch

@@ -1,0 +1,256 @@
+"""One plane of an image: tiles through the network, maps to objects, objects across seams.
+
+    image --(read, resample)--> tiles --> network --> cores of the maps, row by row
+                                                        |
+    labels <--(stitch, resample)-- objects <--(decode)-- blocks
+
+The maps of a plane never exist as a whole: rows are let go once the last block that needs them is
+decoded. Every map value comes from exactly one tile, so blocks that overlap see the same values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_coseg.decoding import hover, semantic
+from napari_coseg.errors import Cancelled, SettingsError
+from napari_coseg.intake import RgbSource
+from napari_coseg.tiling.blocks import (
+    Block,
+    Grid,
+    RollingMaps,
+    assemble_row,
+    cut_plane,
+    pad_to,
+)
+from napari_coseg.tiling.resample import (
+    axis_weights,
+    carry_labels,
+    resample_maps,
+    resample_rows,
+    source_range,
+)
+from napari_coseg.tiling.stitch import LabelCanvas
+
+if TYPE_CHECKING:
+    from napari_coseg.inference.network import MapChannels, TileNetwork
+    from napari_coseg.inference.settings import InferenceSettings
+
+Progress = Callable[[float, str], None]
+SMALLEST_TILE_PX = 128
+SOURCE_PIXELS_AT_ONCE = 2**24
+TILES_SHARE = 0.85
+"""Of the time of a plane, about; the rest is decoding."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one plane is cut; the same for every slice of a stack.
+
+    Parameters
+    ----------
+    image_shape, model_shape
+        (Y, X) of the image's grid and of the network's.
+    pixel_size_um
+        (y, x) of the image.
+    model_pixel_size_um
+        Of the network's grid.
+    tile_px, halo_px
+        On the network's grid.
+    margin_px
+        What decoding looks at around a block, on the image's grid.
+    size_multiple
+        Sides of what the network gets are multiples of this.
+    """
+
+    image_shape: tuple[int, int]
+    model_shape: tuple[int, int]
+    pixel_size_um: tuple[float, float]
+    model_pixel_size_um: float
+    tile_px: int
+    halo_px: int
+    margin_px: int
+    size_multiple: int
+
+    @property
+    def tiles(self) -> Grid:
+        return cut_plane(self.model_shape, (self.tile_px, self.tile_px), self.halo_px)
+
+    @property
+    def network_shape(self) -> tuple[int, int]:
+        """(Y, X) of every tile, short sides of the image padded to `size_multiple`."""
+        m = self.size_multiple
+        y, x = (min(self.tile_px, -(-side // m) * m) for side in self.model_shape)
+        return y, x
+
+    @property
+    def pixel_area_um2(self) -> float:
+        return self.pixel_size_um[0] * self.pixel_size_um[1]
+
+    def with_smaller_tile(self) -> Plan:
+        """Half the tile; the halo shrinks with it where it must."""
+        tile = self.tile_px // 2 // self.size_multiple * self.size_multiple
+        if tile < SMALLEST_TILE_PX:
+            raise SettingsError(
+                f"the device has not enough memory for one tile of {self.tile_px} pixels; close "
+                "other programs that use it, or choose the device 'cpu'"
+            )
+        return replace(self, tile_px=tile, halo_px=min(self.halo_px, tile // 4))
+
+
+@dataclass(frozen=True)
+class PlaneResult:
+    """Regions, objects 1..n, and the class of each object."""
+
+    semantic: np.ndarray
+    labels: np.ndarray
+    class_ids: np.ndarray
+    class_probabilities: np.ndarray
+
+
+class PlaneRun:
+    """Segments slices of `source` by `plan`."""
+
+    def __init__(
+        self,
+        source: RgbSource,
+        plan: Plan,
+        network: TileNetwork,
+        channels: MapChannels,
+        settings: InferenceSettings,
+        progress: Progress,
+        should_cancel: Callable[[], bool],
+    ) -> None:
+        self.source, self.plan, self._z = source, plan, 0
+        self.network, self.channels, self.settings = network, channels, settings
+        self._progress, self._should_cancel = progress, should_cancel
+        self._hover = hover.HoverSettings(
+            object_threshold=settings.object_threshold,
+            border_threshold=settings.border_threshold,
+            min_object_area_px=max(
+                1, math.ceil(settings.min_object_area_um2 / plan.model_pixel_size_um**2)
+            ),
+        )
+
+    def run(self, z: int) -> PlaneResult:
+        """Segment slice `z`."""
+        self._z = z
+        self._tiles_done = self._blocks_done = 0
+        self._n_tiles = len(self.plan.tiles) * len(self.plan.tiles[0])
+        shape = self.plan.image_shape
+        side = self.settings.decode_block_px + 2 * self.plan.margin_px
+        blocks = cut_plane(shape, (side, side), self.plan.margin_px)
+        self._n_blocks = len(blocks) * len(blocks[0])
+        regions = np.zeros(shape, np.uint8)
+        labels = np.zeros(shape, np.int32)
+        canvas = LabelCanvas(blocks, labels)
+        for block, maps in self._block_maps(blocks):
+            self._decode(block, maps, regions, canvas)
+            self._blocks_done += 1
+            self._report("objects")
+        area = self.plan.pixel_area_um2
+        ids, count = canvas.finish()
+        classes, probabilities = canvas.votes.count(ids, count)
+        regions = semantic.remove_small_regions(
+            regions,
+            math.ceil(self.settings.min_region_area_um2 / area),
+            math.ceil(self.settings.max_hole_area_um2 / area),
+        )
+        return PlaneResult(regions, labels, classes, probabilities)
+
+    def _decode(
+        self, block: Block, maps: np.ndarray, regions: np.ndarray, canvas: LabelCanvas
+    ) -> None:
+        """Objects are told apart on the network's grid, at which their maps are sharpest.
+
+        Their outlines and the regions are cut on the image's grid, from enlarged or shrunk maps.
+        """
+        channels = self.channels
+        keep = [*range(*channels.semantic.indices(len(maps))), channels.object]
+        shown = self._on_image(maps[keep], block)
+        regions[block.core] = semantic.decode_semantic(shown[:-1, *block.core_in_window])
+        maps = maps.astype(np.float32)
+        found = hover.decode_instances(maps[channels.object], maps[channels.hv], self._hover)
+        classes, probabilities = hover.classify(found, maps[channels.classes])
+        mask = shown[-1] >= self.settings.object_threshold
+        labels = carry_labels(
+            found, mask, self.plan.model_shape, self.plan.image_shape, block.window
+        )
+        ids, areas = canvas.place(block, labels, len(classes))
+        canvas.votes.add(ids, classes, probabilities, areas)
+
+    def _on_image(self, maps: np.ndarray, block: Block) -> np.ndarray:
+        rows, columns = ((span.start, span.stop) for span in (block.y, block.x))
+        return resample_maps(maps, self.plan.model_shape, self.plan.image_shape, rows, columns)
+
+    def _block_maps(self, blocks: Grid) -> Iterator[tuple[Block, np.ndarray]]:
+        """Every block with the maps under its window, float16 (C, y, x) on the network's grid."""
+        (n_y, n_x), (m_y, m_x) = self.plan.image_shape, self.plan.model_shape
+        coming, rows = self._map_rows(), RollingMaps()
+        for row in blocks:
+            first, last = source_range(m_y, n_y, row[0].y.start, row[0].y.stop)
+            while rows.stop < last:
+                rows.append(next(coming))
+            rows.drop_before(first)
+            for block in row:
+                self._stop_if_asked()
+                columns = source_range(m_x, n_x, block.x.start, block.x.stop)
+                yield block, rows.read(slice(first, last), slice(*columns))
+
+    def _map_rows(self) -> Iterator[np.ndarray]:
+        """Rows of tiles, as (C, rows, X) of the network's grid; cores side by side."""
+        rows = self.plan.tiles
+        tiles = [tile for row in rows for tile in row]
+        pending: list[np.ndarray] = []
+        finished: list[np.ndarray] = []
+        row = 0
+        for i, tile in enumerate(tiles):
+            self._stop_if_asked()
+            pending.append(self._read(tile))
+            if len(pending) < self.network.batch_size and i + 1 < len(tiles):
+                continue
+            finished += self.network.maps(pending)
+            self._tiles_done += len(pending)
+            pending.clear()
+            self._report("tiles")
+            while row < len(rows) and len(finished) >= len(rows[row]):
+                yield assemble_row(rows[row], finished[: len(rows[row])])
+                del finished[: len(rows[row])]
+                row += 1
+
+    def _read(self, tile: Block) -> np.ndarray:
+        """float32 (Y, X, 3) of 0..255 on the network's grid, padded where the image ends."""
+        plan = self.plan
+        if plan.model_shape == plan.image_shape:
+            rgb = self.source.read(self._z, *tile.window)
+            return pad_to(rgb, plan.network_shape)
+        (n_y, n_x), (m_y, m_x) = plan.image_shape, plan.model_shape
+        top, bottom = source_range(n_y, m_y, tile.y.start, tile.y.stop)
+        left, right = source_range(n_x, m_x, tile.x.start, tile.x.stop)
+        across = axis_weights(n_x, m_x, tile.x.start, tile.x.stop)
+        step = max(1, SOURCE_PIXELS_AT_ONCE // (right - left))
+        bands = []
+        for y in range(top, bottom, step):
+            part = slice(y, min(y + step, bottom))
+            band = self.source.read(self._z, part, slice(left, right)).transpose(1, 0, 2)
+            bands.append(resample_rows(band, across))
+        narrow = np.concatenate(bands, axis=1).transpose(1, 0, 2)
+        down = axis_weights(n_y, m_y, tile.y.start, tile.y.stop)
+        return pad_to(resample_rows(narrow, down), plan.network_shape)
+
+    def _stop_if_asked(self) -> None:
+        if self._should_cancel():
+            raise Cancelled("the segmentation was cancelled; nothing was kept")
+
+    def _report(self, what: str) -> None:
+        done, of = self._tiles_done, self._n_tiles
+        if what == "objects":
+            done, of = self._blocks_done, self._n_blocks
+        fraction = TILES_SHARE * self._tiles_done / self._n_tiles
+        fraction += (1 - TILES_SHARE) * self._blocks_done / self._n_blocks
+        self._progress(min(1.0, fraction), f"{what}: {done} of {of}")

@@ -1,0 +1,301 @@
+"""`segment`: from an image of any kind to regions, objects and a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_coseg.errors import Cancelled, ImageError, SettingsError
+from napari_coseg.inference.loading import DEFAULT_MODEL, load_model, model_origin
+from napari_coseg.inference.settings import InferenceSettings
+from napari_coseg.intake import RgbSource, crop, understand
+from napari_coseg.measure import object_table
+from napari_coseg.tiling.stitch import Votes, continue_ids, relabel
+from napari_coseg.types import LABEL_DTYPE, Image, Instances, Prediction
+
+if TYPE_CHECKING:
+    from napari_coseg.card import ModelCard
+    from napari_coseg.inference.network import TileNetwork
+    from napari_coseg.inference.plane import Plan, PlaneResult, Progress
+    from napari_coseg.models.base import CosegModel
+
+SAME_SIZE_TOLERANCE = 0.02
+"""Pixel sizes this close to the model's are not worth a resampling."""
+LARGEST_FACTOR = 64.0
+"""Of the image's pixel size and the model's, either way; more is a wrong unit."""
+SMALLEST_MARGIN_PX, LARGEST_MARGIN_PX = 16, 512
+
+
+def segment(
+    image: Any,
+    model: str | Path | CosegModel = DEFAULT_MODEL,
+    pixel_size_um: float | Sequence[float] | None = None,
+    *,
+    axes: str | None = None,
+    channels: int | Sequence[int] | None = None,
+    settings: InferenceSettings | None = None,
+    region: Sequence[tuple[int, int] | slice] | None = None,
+    progress: Progress | None = None,
+    should_cancel: Callable[[], bool] | None = None,
+) -> Prediction:
+    """Find regions and objects in one run.
+
+    Parameters
+    ----------
+    image
+        numpy, dask or zarr array, an `Image`, or the path of an image file. Axes and intensities
+        are understood by the rules of `napari_coseg.intake`. Of a stack every slice is segmented
+        by itself, and objects are linked from slice to slice.
+    model
+        "default", the path of a weights file, or what `load_model` returned.
+    pixel_size_um
+        One number, or one each for (z,) y, x. None takes what `image` says, and assumes the
+        model's own where it says nothing; `provenance` tells which.
+    axes
+        Overrides the guess, for example "CYX".
+    channels
+        Which channels are red, green and blue, or which one is grey.
+    region
+        Half-open bounds for y and x, or for z, y and x: only that part is segmented. The results
+        have its shape; centroids and boxes count from its corner; ``provenance["region_offset"]``
+        says where it lies.
+    progress
+        Called with the part done (0..1) and one line of text.
+    should_cancel
+        Asked before every tile and every block; True ends the run.
+
+    Raises
+    ------
+    ImageError
+        Where the image cannot be understood.
+    SettingsError
+        Where settings contradict each other, or the device is too small for one tile.
+    Cancelled
+        Where `should_cancel` said so. Nothing of the run is kept in memory.
+    """
+    from napari_coseg.models.base import CosegModel
+
+    understood = _understand(image, axes, pixel_size_um)
+    source = RgbSource(understood, channels)
+    if not isinstance(model, CosegModel):
+        model = load_model(model)
+    offset = (0,) * len(understood.spatial_axes)
+    if region is not None:
+        part, offset = crop(understood, region)
+        source = RgbSource(part, channels, source.intensity)
+    run = _Run(source, model, settings or InferenceSettings(), progress, should_cancel)
+    try:
+        prediction = run.predict()
+    except Cancelled as cancelled:
+        # A fresh exception: the old one's traceback would keep the arrays of the run alive.
+        message = str(cancelled)
+    else:
+        prediction.provenance["region_offset"] = list(offset)
+        return prediction
+    del run
+    raise Cancelled(message)
+
+
+def plan_plane(
+    image_shape: tuple[int, int],
+    pixel_size_um: tuple[float, float],
+    card: ModelCard,
+    settings: InferenceSettings,
+    size_multiple: int,
+) -> Plan:
+    """How a plane of this size is resampled and cut for the model of `card`."""
+    from napari_coseg.inference.plane import Plan
+
+    model_shape = [
+        _side_on_model_grid(side, size / card.pixel_size_um)
+        for side, size in zip(image_shape, pixel_size_um, strict=True)
+    ]
+    tile = settings.tile_size_px or card.tile_size_px
+    tile = math.ceil(tile / size_multiple) * size_multiple
+    halo = card.halo_px if settings.halo_px is None else settings.halo_px
+    if settings.halo_px is None:
+        halo = min(halo, tile // 4)
+    if 2 * halo >= tile:
+        raise SettingsError(
+            f"halo_px {halo} on both sides leaves nothing of a tile of {tile} pixels; make "
+            f"tile_size_px larger than {2 * halo}"
+        )
+    margin = math.ceil(card.halo_px * card.pixel_size_um / min(pixel_size_um))
+    return Plan(
+        image_shape,
+        (model_shape[0], model_shape[1]),
+        pixel_size_um,
+        card.pixel_size_um,
+        tile,
+        halo,
+        min(max(margin, SMALLEST_MARGIN_PX), LARGEST_MARGIN_PX),
+        size_multiple,
+    )
+
+
+class _Run:
+    """One call of `segment`."""
+
+    def __init__(
+        self,
+        source: RgbSource,
+        model: CosegModel,
+        settings: InferenceSettings,
+        progress: Progress | None,
+        should_cancel: Callable[[], bool] | None,
+    ) -> None:
+        self.source, self.model, self.settings = source, model, settings
+        self.image, self.card = source.image, model.card
+        self._progress = progress or (lambda fraction, message: None)
+        self._should_cancel = should_cancel or (lambda: False)
+        self._fraction = 0.0
+        self.adapted: list[str] = []
+        known = self.image.pixel_size_um
+        self.pixel_size_um = known or (self.card.pixel_size_um,) * len(self.image.spatial_axes)
+        y, x = self.pixel_size_um[-2:]
+        self.plan = plan_plane(source.plane_shape, (y, x), self.card, settings, model.size_multiple)
+
+    def predict(self) -> Prediction:
+        from napari_coseg.inference.network import TileNetwork, evaluating
+
+        settings = self.settings
+        network = TileNetwork(
+            self.model,
+            settings.batch_size,
+            settings.test_time_augmentation,
+            settings.half_precision,
+            self._adapt,
+        )
+        try:
+            with evaluating(self.model):
+                if self.image.is_stack:
+                    result = self._stack(network)
+                else:
+                    result = self._plane(network, 0)
+        finally:
+            network.free()
+        return self._prediction(result, str(network.device))
+
+    def _stack(self, network: TileNetwork) -> PlaneResult:
+        from napari_coseg.inference.plane import PlaneResult
+
+        shape = self.image.spatial_shape
+        regions, labels = np.zeros(shape, np.uint8), np.zeros(shape, LABEL_DTYPE)
+        votes, count = Votes(), 0
+        for z in range(shape[0]):
+            found = self._plane(network, z)
+            regions[z] = found.semantic
+            before = labels[z - 1] if z else np.zeros_like(found.labels)
+            ids = continue_ids(before, found.labels, self.settings.link_overlap)
+            new = np.flatnonzero(ids[1:] == 0) + 1
+            ids[new] = np.arange(count + 1, count + new.size + 1)
+            count += new.size
+            areas = np.bincount(found.labels.ravel(), minlength=ids.size)[1:]
+            votes.add(ids[1:], found.class_ids, found.class_probabilities, areas)
+            relabel(found.labels, ids)
+            labels[z] = found.labels
+        classes, probabilities = votes.count(np.arange(count + 1), count)
+        return PlaneResult(regions, labels, classes, probabilities)
+
+    def _plane(self, network: TileNetwork, z: int) -> PlaneResult:
+        from napari_coseg.inference.network import MapChannels, TileTooLargeError
+        from napari_coseg.inference.plane import PlaneRun
+
+        channels = MapChannels.of(self.card)
+        while True:
+            run = PlaneRun(
+                self.source,
+                self.plan,
+                network,
+                channels,
+                self.settings,
+                lambda part, what: self._report(z, part, what),
+                self._should_cancel,
+            )
+            try:
+                return run.run(z)
+            except TileTooLargeError:
+                smaller = self.plan.with_smaller_tile()
+            self._adapt(f"out of memory: tile {self.plan.tile_px} -> {smaller.tile_px}")
+            self.plan = smaller
+
+    def _report(self, z: int, part: float, what: str) -> None:
+        slices = self.source.n_slices
+        where = f"slice {z + 1} of {slices}, " if slices > 1 else ""
+        # Never backwards, even where a plane began again with smaller tiles.
+        self._fraction = max(self._fraction, (z + part) / slices)
+        self._progress(self._fraction, where + what)
+
+    def _adapt(self, change: str) -> None:
+        self.adapted.append(change)
+        self._progress(self._fraction, change)
+
+    def _prediction(self, result: PlaneResult, device: str) -> Prediction:
+        card = self.card
+        table = object_table(
+            result.labels,
+            result.semantic,
+            pixel_size_um=self.pixel_size_um,
+            class_ids=result.class_ids,
+            class_probabilities=result.class_probabilities,
+            classes=card.instance_label_classes,
+            semantic_classes=card.semantic_label_classes,
+        )
+        return Prediction(
+            result.semantic,
+            card.semantic_label_classes,
+            Instances(result.labels, table, card.instance_label_classes),
+            self.pixel_size_um,
+            self._provenance(device),
+        )
+
+    def _provenance(self, device: str) -> dict[str, Any]:
+        from napari_coseg import __version__
+
+        image, card = self.image, self.card
+        assumed = image.pixel_size_um is None
+        return {
+            "napari_coseg": __version__,
+            "model": card.name,
+            "family": card.family,
+            "weights": model_origin(self.model),
+            "image": image.name,
+            "axes": image.axes,
+            "shape": [int(n) for n in image.data.shape],
+            "dtype": str(image.data.dtype),
+            "channels": self.source.channels,
+            "intensity": self.source.intensity.rule,
+            "pixel_size_um": list(self.pixel_size_um),
+            "pixel_size_from": "assumed: the model's own" if assumed else "image or caller",
+            "model_pixel_size_um": card.pixel_size_um,
+            "tile_size_px": self.plan.tile_px,
+            "halo_px": self.plan.halo_px,
+            "device": device,
+            "adapted": list(self.adapted),
+            "settings": self.settings.model_dump(),
+        }
+
+
+def _understand(
+    image: Any, axes: str | None, pixel_size_um: float | Sequence[float] | None
+) -> Image:
+    if isinstance(image, (str, Path)):
+        from napari_coseg.readers.registry import read_image
+
+        image = read_image(Path(image))
+    return understand(image, axes, pixel_size_um)
+
+
+def _side_on_model_grid(side: int, factor: float) -> int:
+    if not 1 / LARGEST_FACTOR <= factor <= LARGEST_FACTOR:
+        raise ImageError(
+            f"the image's pixels are {factor:.3g} times the model's; more than {LARGEST_FACTOR:g} "
+            "times either way is not supported: check that the pixel size is in micrometres"
+        )
+    if abs(factor - 1) <= SAME_SIZE_TOLERANCE:
+        return side
+    return max(1, round(side * factor))

@@ -1,0 +1,54 @@
+"""What can be chosen about a run. The command line and the widgets build this same object."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from napari_coseg.decoding.hover import HoverSettings
+from napari_coseg.settings import Settings
+
+
+class InferenceSettings(Settings):
+    """Settings of `napari_coseg.segment`. Sizes in pixels are of the model's grid."""
+
+    tile_size_px: int | None = Field(
+        None, ge=64, le=16384, description="side of a tile; None takes the model card's"
+    )
+    halo_px: int | None = Field(
+        None, ge=0, le=4096, description="context thrown away around a tile; None: the card's"
+    )
+    batch_size: int = Field(4, ge=1, le=256, description="tiles in one call of the network")
+    test_time_augmentation: bool = Field(
+        False, description="average over the four flips; four times the work"
+    )
+    half_precision: bool = Field(True, description="bfloat16 on CUDA; elsewhere without effect")
+    object_threshold: float = Field(
+        0.5, gt=0, lt=1, description="probability from which a pixel belongs to an object"
+    )
+    border_threshold: float = Field(
+        HoverSettings.model_fields["border_threshold"].default,
+        ge=0,
+        le=2,
+        description="how sharply the distance maps must part two touching objects; lower splits "
+        "more",
+    )
+    min_object_area_um2: float = Field(4.0, ge=0, description="smaller objects are dropped")
+    min_region_area_um2: float = Field(
+        500.0, ge=0, description="smaller connected regions become background"
+    )
+    max_hole_area_um2: float = Field(
+        500.0, ge=0, description="background enclosed by one region is filled up to this area"
+    )
+    link_overlap: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="an object continues in the next slice of a stack where the two share at "
+        "least this part of the smaller cross section",
+    )
+    decode_block_px: int = Field(
+        2048,
+        ge=64,
+        le=16384,
+        description="side of the blocks, in pixels of the image, in which maps become objects",
+    )

@@ -1,0 +1,446 @@
+"""One run: an image of any kind in; regions, objects and a table out, whatever the tiles."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+import torch
+
+from napari_coseg.errors import Cancelled, ImageError, SettingsError
+from napari_coseg.inference import InferenceSettings, segment, understand
+from napari_coseg.intake import RgbSource
+from napari_coseg.measure import OBJECT_COLUMNS, STACK_OBJECT_COLUMNS, region_table
+from napari_coseg.types import Image
+from stub_models import BLUE, StubModel, disc_picture, spread_discs, stub_card
+from test_stitch import same_partition
+
+SHAPE = (200, 312)
+EXACT = InferenceSettings(min_object_area_um2=0, min_region_area_um2=0, max_hole_area_um2=0)
+TILED = EXACT.model_copy(update={"tile_size_px": 96, "halo_px": 20, "decode_block_px": 96})
+WHOLE = EXACT.model_copy(update={"tile_size_px": 1024, "decode_block_px": 2048})
+
+
+@pytest.fixture(scope="module")
+def model():
+    return StubModel()
+
+
+@pytest.fixture(scope="module")
+def picture():
+    tissue = (slice(40, 160), slice(50, 260))
+    return disc_picture(SHAPE, spread_discs(SHAPE), tissue=tissue)
+
+
+# ---------------------------------------------------------------------------------------------
+# Tiles
+
+
+def test_every_disc_is_found_once_with_its_class_and_region(model, picture):
+    image, labels = picture
+    found = segment(image, model, 0.5, settings=WHOLE)
+    assert found.semantic.dtype == np.uint8
+    assert found.instances.labels.dtype == np.int32
+    assert same_partition(found.instances.labels, labels)
+    assert tuple(found.instances.table.columns) == OBJECT_COLUMNS
+    table = found.instances.table
+    assert table["id"].tolist() == list(range(1, labels.max() + 1))
+    for row in table.itertuples():
+        y, x = round(row.centroid_y), round(row.centroid_x)
+        assert row.class_id == 1 + (labels[y, x] - 1) % 2
+        assert row.class_probability > 0.9
+        inside = labels == labels[y, x]
+        assert row.area_um2 == pytest.approx(inside.sum() * 0.25)
+    assert set(table["region"]) == {"tissue"}, "an object is darker than tissue, so it is tissue"
+
+
+def test_tiled_equals_whole(model, picture):
+    image, _ = picture
+    whole = segment(image, model, 0.5, settings=WHOLE)
+    tiled = segment(image, model, 0.5, settings=TILED)
+    np.testing.assert_array_equal(tiled.semantic, whole.semantic)
+    assert same_partition(tiled.instances.labels, whole.instances.labels)
+    by = ["bbox_y0", "bbox_x0"]
+    a, b = (p.instances.table.sort_values(by).drop(columns="id") for p in (whole, tiled))
+    np.testing.assert_array_equal(a["class_id"], b["class_id"])
+    np.testing.assert_allclose(a["centroid_y"], b["centroid_y"])
+
+
+@pytest.mark.parametrize("pixel_size_um", [0.25, 0.37, 1.0, (0.25, 0.5)], ids=str)
+def test_tiled_equals_whole_on_another_grid(model, pixel_size_um):
+    shape = (160, 208)
+    image, _ = disc_picture(shape, spread_discs(shape, step=40), radius=11)
+    whole = segment(image, model, pixel_size_um, settings=WHOLE)
+    tiled = segment(image, model, pixel_size_um, settings=TILED)
+    np.testing.assert_array_equal(tiled.semantic, whole.semantic)
+    assert same_partition(tiled.instances.labels, whole.instances.labels)
+
+
+@pytest.mark.parametrize("position", [(64, 96), (64, 90), (30, 96), (65.5, 93.5)], ids=str)
+def test_a_nucleus_across_a_seam_is_one_nucleus(model, position):
+    image, labels = disc_picture((128, 192), [position])
+    found = segment(image, model, 0.5, settings=TILED)
+    assert len(found.instances) == 1
+    np.testing.assert_array_equal(found.instances.labels, labels)
+
+
+def test_results_are_on_the_image_s_own_grid_where_it_is_finer(model):
+    image, labels = disc_picture((240, 240), [(60, 60), (60, 140), (150, 100)], radius=12)
+    found = segment(image, model, 0.25, settings=EXACT)
+    assert found.instances.labels.shape == (240, 240)
+    assert len(found.instances) == 3
+    assert ((found.instances.labels > 0) == (labels > 0)).mean() > 0.99
+
+
+def test_flips_change_nothing_where_the_network_is_symmetric(model, picture):
+    image, _ = picture
+    plain = segment(image, model, 0.5, settings=WHOLE)
+    flipped = WHOLE.model_copy(update={"test_time_augmentation": True})
+    averaged = segment(image, model, 0.5, settings=flipped)
+    np.testing.assert_array_equal(plain.semantic, averaged.semantic)
+    assert same_partition(plain.instances.labels, averaged.instances.labels)
+
+
+def test_small_objects_regions_and_holes_go_by_their_area_in_um2(model):
+    tissue = np.full((160, 160, 3), 250, np.uint8)
+    tissue[20:100, 20:100] = (240, 190, 215)
+    tissue[50:54, 50:54] = 250
+    tissue[130:134, 130:134] = (240, 190, 215)
+    settings = InferenceSettings(
+        min_object_area_um2=0, min_region_area_um2=4.1, max_hole_area_um2=4.1
+    )
+    found = segment(tissue, model, 0.5, settings=settings)
+    expected = np.zeros((160, 160), np.uint8)
+    expected[20:100, 20:100] = 1
+    np.testing.assert_array_equal(found.semantic, expected)
+    image, _ = disc_picture((64, 64), [(20, 20)], radius=6)
+    area = (113 - 4) * 0.25
+    for least, count in ((area * 0.9, 1), (area * 1.2, 0)):
+        settings = InferenceSettings(min_object_area_um2=least)
+        assert len(segment(image, model, 0.5, settings=settings).instances) == count
+
+
+def test_models_without_regions_or_types_give_empty_ones():
+    bare = StubModel(stub_card(semantic_classes=[], instance_classes=[]))
+    image, labels = disc_picture((64, 64), [(20, 20), (40, 44)])
+    found = segment(image, bare, settings=EXACT)
+    assert not found.semantic.any()
+    assert same_partition(found.instances.labels, labels)
+    assert found.instances.table["class"].tolist() == ["object", "object"]
+    assert found.instances.table["region"].tolist() == ["background", "background"]
+    assert found.instances.table["class_probability"].isna().all()
+
+
+# ---------------------------------------------------------------------------------------------
+# Images of every kind
+
+TINY = [(1, 1), (1, 40), (37, 1501), (5, 3), (63, 65)]
+
+
+@pytest.mark.parametrize("shape", TINY, ids=str)
+def test_odd_sizes(model, shape):
+    image = np.full((*shape, 3), 250, np.uint8)
+    image[: shape[0] // 2 + 1] = BLUE
+    found = segment(image, model, axes="YXC", settings=EXACT)
+    assert found.semantic.shape == found.instances.labels.shape == shape
+    np.testing.assert_array_equal(found.semantic, image[..., 1] < 225)
+
+
+RGB = disc_picture((64, 96), [(20, 20), (40, 60)])[0]
+ALPHA = np.dstack([RGB, np.full(RGB.shape[:2], 255, np.uint8)])
+CLEAR = np.dstack([np.zeros_like(RGB), np.zeros(RGB.shape[:2], np.uint8)])
+
+KINDS = [
+    pytest.param(RGB, None, RGB, id="uint8"),
+    pytest.param(RGB.astype(np.uint16), None, RGB, id="8 bits in 16"),
+    pytest.param(RGB.astype(np.int64), None, RGB, id="int64 of 0..255"),
+    pytest.param((RGB.astype(np.uint16) * 16 + 15), None, RGB, id="12 bits"),
+    pytest.param(RGB.astype(np.uint16) * 257, None, RGB, id="16 bits"),
+    pytest.param(RGB / 255.0, None, RGB, id="float of 0..1"),
+    pytest.param((RGB / 255).astype(np.float16), None, RGB, id="half floats"),
+    pytest.param(RGB.astype(np.float32), None, RGB, id="float of 0..255"),
+    pytest.param(RGB[..., 1] > 128, None, (RGB[..., 1] > 128)[..., None] * 255, id="bool"),
+    pytest.param(RGB[..., 1], None, RGB[..., 1:2], id="grey"),
+    pytest.param(RGB[..., 1:2], "YXC", RGB[..., 1:2], id="one channel"),
+    pytest.param(np.moveaxis(RGB, -1, 0), "CYX", RGB, id="channel first"),
+    pytest.param(ALPHA, None, RGB, id="opaque alpha"),
+    pytest.param(CLEAR, None, np.full_like(RGB, 255), id="transparent is white"),
+    pytest.param(ALPHA.astype(np.uint16) * 257, None, RGB, id="16 bits with alpha"),
+    pytest.param(ALPHA / 255, None, RGB, id="floats with alpha"),
+    pytest.param(RGB[..., 1].tolist(), None, RGB[..., 1:2], id="nested lists"),
+    pytest.param(np.zeros_like(RGB), None, np.zeros_like(RGB), id="black"),
+    pytest.param(np.full(RGB.shape, 7.5e30), None, np.zeros_like(RGB), id="a huge constant"),
+]
+
+
+@pytest.mark.parametrize(("image", "axes", "expected"), KINDS)
+def test_pixels_become_red_green_blue_of_0_to_255(image, axes, expected):
+    source = RgbSource(understand(image, axes))
+    shown = source.read(0, slice(0, 64), slice(0, 96))
+    assert shown.dtype == np.float32
+    np.testing.assert_allclose(shown, np.broadcast_to(expected, (64, 96, 3)), atol=1.1)
+
+
+def test_signed_and_large_values_are_stretched_between_percentiles():
+    values = np.linspace(-1000, 3000, 10_000).reshape(100, 100)
+    for image in (values, values * 1e30, values.astype(np.int16)):
+        shown = RgbSource(understand(image)).read(0, slice(0, 100), slice(0, 100))
+        assert shown.min() == 0
+        assert shown.max() == 255
+        assert shown[50, 0, 0] == pytest.approx(127.5, abs=1)
+
+
+def test_few_values_that_are_not_finite_are_replaced_and_told(model):
+    image = RGB.astype(np.float32)
+    image[0, 0, 0], image[0, 1, 0], image[0, 2, 0] = np.nan, np.inf, -np.inf
+    with pytest.warns(UserWarning, match="3 values are not finite"):
+        found = segment(image, model, settings=EXACT)
+    assert "3 values that are not finite" in found.provenance["intensity"]
+    assert len(found.instances) == 2
+
+
+REFUSED = [
+    pytest.param(np.zeros((0, 5)), {}, "empty", id="empty"),
+    pytest.param(np.zeros(7), {}, "several ways or none", id="one axis"),
+    pytest.param(np.zeros((2, 2, 2, 2, 2)), {}, "several ways or none", id="five axes"),
+    pytest.param(np.zeros((2, 9, 9, 2)), {}, "name the axes", id="four axes without colour"),
+    pytest.param(np.zeros((9, 9), complex), {}, "whole or real", id="complex"),
+    pytest.param(np.array([["a", "b"]]), {}, "whole or real", id="text"),
+    pytest.param(np.array([[None, 1]]), {}, "whole or real", id="objects"),
+    pytest.param("no/such/file.tif", {}, "no/such/file.tif", id="a missing file"),
+    pytest.param([[1, 2], [3]], {}, "not an image", id="a ragged list"),
+    pytest.param(np.full((9, 9), np.nan), {}, "finite", id="only NaN"),
+    pytest.param(np.array([[-1.7e308, 1.7e308]]), {}, "too far apart", id="all of float64"),
+    pytest.param(np.zeros((9, 9, 5)), {"axes": "YXC"}, "5 channels", id="five channels"),
+    pytest.param(np.zeros((9, 9, 3)), {"channels": (0, 7, 1)}, "do not fit", id="channel 7"),
+    pytest.param(np.zeros((9, 9)), {"axes": "XY"}, "not understood", id="unknown axes"),
+    pytest.param(np.zeros((9, 9)), {"axes": "YXC"}, "name every axis", id="too many axes"),
+    pytest.param(np.zeros((9, 9)), {"pixel_size_um": -1}, "positive", id="negative size"),
+    pytest.param(np.zeros((9, 9)), {"pixel_size_um": (1, 1, 1)}, "has 3 numbers", id="3 sizes"),
+    pytest.param(np.zeros((9, 9)), {"pixel_size_um": 250.0}, "in micrometres", id="a wrong unit"),
+    pytest.param(np.zeros((9, 9)), {"region": ((0, 12), (0, 3))}, "leaves", id="region outside"),
+    pytest.param(np.zeros((9, 9)), {"region": ((4, 4), (0, 3))}, "empty", id="empty region"),
+]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("image", "options", "message"), REFUSED)
+def test_what_cannot_be_understood_is_refused_with_a_reason(model, image, options, message):
+    with pytest.raises(ImageError, match=message):
+        segment(image, model, **options)
+
+
+AXES = [
+    pytest.param((20, 30), "YX", id="plane"),
+    pytest.param((20, 30, 3), "YXC", id="colour"),
+    pytest.param((20, 30, 4), "YXC", id="colour with alpha"),
+    pytest.param((20, 30, 5), "ZYX", id="stack"),
+    pytest.param((3, 20, 30), "ZYX", id="three slices, never channel first"),
+    pytest.param((5, 20, 30, 3), "ZYXC", id="coloured stack"),
+]
+
+
+@pytest.mark.parametrize(("shape", "axes"), AXES)
+def test_axes_are_guessed_by_the_written_rule(shape, axes):
+    assert understand(np.zeros(shape)).axes == axes
+
+
+def test_what_the_image_says_holds_unless_it_is_overridden():
+    image = Image(np.zeros((4, 9, 9)), "CYX", (0.3, 0.4), name="slide 7")
+    assert understand(image).pixel_size_um == (0.3, 0.4)
+    assert understand(image, pixel_size_um=0.2).pixel_size_um == (0.2, 0.2)
+    assert understand(image).name == "slide 7"
+
+
+@pytest.mark.parametrize("kind", ["dask", "zarr"])
+def test_lazy_arrays_are_read_in_windows_and_give_the_same(model, picture, kind):
+    image, _ = picture
+    if kind == "dask":
+        lazy = pytest.importorskip("dask.array").from_array(image, chunks=(50, 70, 3))
+    else:
+        lazy = pytest.importorskip("zarr").array(image, chunks=(50, 70, 3))
+    expected = segment(image, model, settings=TILED)
+    found = segment(lazy, model, settings=TILED)
+    np.testing.assert_array_equal(found.semantic, expected.semantic)
+    np.testing.assert_array_equal(found.instances.labels, expected.instances.labels)
+
+
+class Watched:
+    """An array that remembers its largest read."""
+
+    def __init__(self, data):
+        self.data, self.shape, self.dtype, self.largest = data, data.shape, data.dtype, 0
+
+    def __getitem__(self, index):
+        part = self.data[index]
+        self.largest = max(self.largest, part.size)
+        return part
+
+
+def test_no_read_is_larger_than_a_tile_needs(model):
+    image = Watched(np.full((400, 600, 3), 250, np.uint8))
+    segment(image, model, 0.25, settings=TILED)
+    assert image.largest <= (2 * 96 + 8) ** 2 * 3
+
+
+def test_a_region_gives_that_part_with_the_whole_image_s_intensities(model):
+    image, _ = disc_picture((128, 128), [(30, 30), (90, 100)])
+    deep = image.astype(np.uint16)
+    deep[0, 0] = 4095
+    found = segment(deep, model, 0.5, region=((60, 128), (64, 128)), settings=EXACT)
+    assert found.semantic.shape == (68, 64)
+    assert found.provenance["intensity"].startswith("12 bits")
+    assert found.provenance["region_offset"] == [60, 64]
+    found = segment(image, model, 0.5, region=(slice(60, 128), slice(64, None)), settings=EXACT)
+    assert len(found.instances) == 1
+    assert found.instances.table.loc[0, "centroid_y"] == pytest.approx(30)
+    assert found.instances.table.loc[0, "centroid_x"] == pytest.approx(36)
+
+
+def test_an_unknown_pixel_size_is_assumed_and_told(model):
+    told = segment(RGB, model).provenance["pixel_size_from"]
+    assert told.startswith("assumed")
+    assert segment(RGB, model).pixel_size_um == (0.5, 0.5)
+    assert not segment(RGB, model, 0.5).provenance["pixel_size_from"].startswith("assumed")
+
+
+# ---------------------------------------------------------------------------------------------
+# Stacks
+
+
+def test_a_stack_is_linked_into_one_object_an_id(model):
+    planes = [
+        disc_picture((64, 96), centres)[0]
+        for centres in ([(20, 20)], [(21, 22), (40, 70)], [(22, 23), (40, 71)], [(40, 72)])
+    ]
+    found = segment(np.stack(planes), model, (2.0, 0.5, 0.5), settings=EXACT)
+    table = found.instances.table
+    assert tuple(table.columns) == STACK_OBJECT_COLUMNS
+    assert found.semantic.shape == found.instances.labels.shape == (4, 64, 96)
+    assert table["id"].tolist() == [1, 2]
+    assert table["bbox_z0"].tolist() == [0, 1]
+    assert table["bbox_z1"].tolist() == [3, 4]
+    assert table["centroid_z"].tolist() == pytest.approx([1, 2])
+    sections = [
+        (found.instances.labels == 1).sum((1, 2)),
+        (found.instances.labels == 2).sum((1, 2)),
+    ]
+    assert table["area_um2"].tolist() == pytest.approx([s.max() * 0.25 for s in sections])
+    assert table["volume_um3"].tolist() == pytest.approx([s.sum() * 0.5 for s in sections])
+
+
+def test_regions_are_measured_with_their_objects(model, picture):
+    image, _ = picture
+    found = segment(image, model, 0.5, settings=EXACT)
+    regions = region_table(
+        found.semantic,
+        found.instances.table,
+        pixel_size_um=found.pixel_size_um,
+        semantic_classes=found.semantic_classes,
+    )
+    assert regions["region"].tolist() == ["background", "tissue"]
+    assert regions["area_um2"].sum() == pytest.approx(SHAPE[0] * SHAPE[1] * 0.25)
+    assert regions["objects"].tolist() == [0, len(found.instances)]
+
+
+# ---------------------------------------------------------------------------------------------
+# Progress, cancelling, memory
+
+
+def test_progress_rises_to_one(model, picture):
+    steps = []
+    segment(picture[0], model, settings=TILED, progress=lambda f, m: steps.append((f, m)))
+    fractions = [fraction for fraction, _ in steps]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == pytest.approx(1)
+    assert any(message.startswith("tiles: ") for _, message in steps)
+
+
+def test_cancelling_ends_the_run_at_the_next_tile_and_frees_its_arrays(picture):
+    alive = []
+
+    class Remembering(StubModel):
+        def second_forward(self, features, prompts):
+            alive.append(weakref.ref(features.embedding))
+            return super().second_forward(features, prompts)
+
+    model = Remembering()
+    settings = TILED.model_copy(update={"batch_size": 1})
+    with pytest.raises(Cancelled) as caught:
+        segment(picture[0], model, settings=settings, should_cancel=lambda: len(model.seen) >= 3)
+    assert len(model.seen) == 3
+    gc.collect()
+    assert not any(ref() is not None for ref in alive)
+    frames = [entry.name for entry in caught.traceback]
+    assert frames[-1] == "segment", "no deeper frame may keep arrays alive"
+
+
+@pytest.mark.parametrize(
+    ("fits", "adapted"),
+    [
+        pytest.param(4 * 128 * 128, [], id="enough"),
+        pytest.param(128 * 128, ["batch 4 -> 2", "batch 2 -> 1"], id="one tile at a time"),
+    ],
+)
+def test_out_of_memory_halves_the_batch_and_says_so(picture, fits, adapted):
+    model, steps = StubModel(fits=fits), []
+    settings = EXACT.model_copy(update={"tile_size_px": 128, "halo_px": 24})
+    found = segment(picture[0], model, settings=settings, progress=lambda f, m: steps.append(m))
+    assert found.provenance["adapted"] == [f"out of memory: {change}" for change in adapted]
+    assert set(found.provenance["adapted"]) <= set(steps)
+    expected = segment(picture[0], StubModel(), settings=settings)
+    np.testing.assert_array_equal(found.instances.labels, expected.instances.labels)
+
+
+def test_then_it_halves_the_tile(picture):
+    settings = EXACT.model_copy(update={"tile_size_px": 256, "halo_px": 24, "batch_size": 1})
+    found = segment(picture[0], StubModel(fits=128 * 128), settings=settings)
+    assert found.provenance["adapted"] == ["out of memory: tile 256 -> 128"]
+    assert found.provenance["tile_size_px"] == 128
+    expected = segment(picture[0], StubModel(), settings=settings)
+    assert same_partition(found.instances.labels, expected.instances.labels)
+
+
+def test_a_device_too_small_for_the_smallest_tile_is_told():
+    image = np.zeros((300, 300), np.uint8)
+    with pytest.raises(SettingsError, match="not enough memory for one tile"):
+        segment(image, StubModel(fits=10), settings=EXACT)
+
+
+def test_other_errors_of_the_network_are_not_swallowed():
+    class Broken(StubModel):
+        def encode(self, images):
+            raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        segment(RGB, Broken())
+
+
+def test_a_model_in_training_is_put_back_into_training(model):
+    model.train()
+    segment(RGB, model)
+    assert model.training
+    model.eval()
+    assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"tile_size_px": 64, "halo_px": 32}, "leaves nothing"),
+        ({"tile_sise_px": 64}, "did you mean 'tile_size_px'"),
+        ({"batch_size": 0}, "batch_size"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(model, values, message):
+    with pytest.raises(SettingsError, match=message):
+        segment(RGB, model, settings=InferenceSettings.from_mapping(values))
+
+
+def test_the_same_image_gives_the_same_answer(model, picture):
+    a, b = (segment(picture[0], model, settings=TILED) for _ in range(2))
+    np.testing.assert_array_equal(a.instances.labels, b.instances.labels)
+    assert a.instances.table.equals(b.instances.table)
+    assert a.provenance == b.provenance
