@@ -90,11 +90,14 @@ def test_a_message_cut_short_is_an_end(cut: int) -> None:
 # Jobs
 
 
-def test_one_process_serves_many_jobs_in_order(worker: Worker, outcome: Callable) -> None:
-    first, second = (worker.submit("worker_jobs:add", {"a": 1, "b": n}) for n in (2, 3))
-    pid = outcome(first).values["pid"]
-    assert outcome(second).values == {"sum": 4, "pid": pid}
-    assert worker.pid == pid != os.getpid()
+def test_one_process_serves_many_jobs_in_order(worker: Worker, qtbot: Any) -> None:
+    replies: list[Reply] = []
+    for n in (2, 3):
+        worker.submit("worker_jobs:add", {"a": 1, "b": n}).done.connect(replies.append)
+    qtbot.waitUntil(lambda: len(replies) == 2, timeout=TIMEOUT_MS)
+    assert [reply.values["sum"] for reply in replies] == [3, 4]
+    assert {reply.values["pid"] for reply in replies} == {worker.pid}
+    assert worker.pid != os.getpid()
 
 
 def test_what_a_job_keeps_the_next_one_finds(worker: Worker, outcome: Callable) -> None:

@@ -1,0 +1,178 @@
+"""From a prediction to Labels layers: names, colours, features, provenance.
+
+Every run adds a new pair of layers and touches no other, so a person's edits are never overwritten.
+Telling edited layers from untouched ones is not possible for sure: undo and redo emit the same
+event as a change of the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_coseg.types import LabelClass, Prediction
+from napari_coseg.widgets.layers import geometry
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from napari.layers import Image as ImageLayer
+    from napari.layers import Labels
+    from napari.viewer import Viewer
+
+METADATA_KEY = "napari_coseg"
+"""Key of ``layer.metadata`` under which an output layer tells what it is."""
+
+COLOR_BY = ("class", "id")
+OBJECT_OPACITY, REGION_OPACITY = 0.9, 0.35
+OUTLINE_PX = 1
+LARGEST_CLASS_COLORED_ID = 2**16 - 2
+"""Without numba or PartSegCore-compiled-backend, napari cannot colour larger ids one by one."""
+_PLAIN_COLOR = (0, 200, 200)
+"""Of objects whose model knows no types."""
+
+
+def add_prediction(
+    viewer: Viewer, layer: ImageLayer, axes: str, prediction: Prediction, color_by: str = "class"
+) -> tuple[Labels, Labels]:
+    """Add ``<image> regions`` and ``<image> objects``; layers that are there stay as they are.
+
+    Parameters
+    ----------
+    layer, axes
+        What was segmented.
+    prediction
+        Of the whole layer, or of a part that begins at ``provenance["region_offset"]``.
+    color_by
+        One of `COLOR_BY`, for the objects.
+    """
+    regions_name, objects_name = free_names(viewer, layer.name)
+    place = geometry(layer, axes, prediction.provenance.get("region_offset", ()))
+    regions = viewer.add_labels(
+        prediction.semantic,
+        name=regions_name,
+        opacity=REGION_OPACITY,
+        colormap=region_colormap(prediction.semantic_classes),
+        features=region_features(prediction.semantic_classes),
+        metadata=_metadata("regions", layer, prediction, prediction.semantic_classes),
+        **place,
+    )
+    instances = prediction.instances
+    objects = viewer.add_labels(
+        instances.labels,
+        name=objects_name,
+        opacity=OBJECT_OPACITY,
+        features=object_features(instances.table),
+        colormap=object_colormap(
+            color_by, instances.table["id"], instances.table["class"], instances.classes
+        ),
+        metadata=_metadata("objects", layer, prediction, instances.classes),
+        **place,
+    )
+    if objects.ndim == 2:
+        objects.contour = OUTLINE_PX
+    return regions, objects
+
+
+def free_names(viewer: Viewer, image: str) -> tuple[str, str]:
+    """Names for a pair of outputs of `image` that no layer has: the second pair ends in [2]."""
+    taken = {layer.name for layer in viewer.layers}
+    number = 1
+    while True:
+        ending = f" [{number}]" if number > 1 else ""
+        names = (f"{image} regions{ending}", f"{image} objects{ending}")
+        if not taken & set(names):
+            return names
+        number += 1
+
+
+def region_features(classes: Sequence[LabelClass]) -> pd.DataFrame:
+    """``index`` (the label) and ``class``, as napari's status bar and tooltip show them."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {"index": [entry.id for entry in classes], "class": [entry.name for entry in classes]}
+    )
+
+
+def object_features(table: pd.DataFrame) -> pd.DataFrame:
+    """``index`` (the label), ``class``, ``probability``, ``region`` and the size of each object."""
+    import pandas as pd
+
+    columns = {
+        "index": table["id"].to_numpy(),
+        "class": table["class"].to_numpy(),
+        "probability": table["class_probability"].to_numpy().round(3),
+        "region": table["region"].to_numpy(),
+    }
+    for size in ("area_um2", "volume_um3"):
+        if size in table:
+            columns[size] = table[size].to_numpy().round(2)
+    return pd.DataFrame(columns)
+
+
+def region_colormap(classes: Sequence[LabelClass]) -> Any:
+    """Each class in its colour; background and unknown values transparent."""
+    return _direct({entry.id: entry.color for entry in classes}, unknown=None)
+
+
+def object_colormap(
+    by: str, ids: pd.Series, names: pd.Series, classes: Sequence[LabelClass]
+) -> Any:
+    """Each object in the colour of its class, or of its id.
+
+    Always by id where ids are too large for the other, see `LARGEST_CLASS_COLORED_ID`.
+    """
+    from napari.utils.colormaps import label_colormap
+
+    if by == "id" or int(ids.max() if len(ids) else 0) > LARGEST_CLASS_COLORED_ID:
+        return label_colormap()
+    known = {entry.name: entry.color for entry in classes}
+    colors = {int(i): known.get(name, _PLAIN_COLOR) for i, name in zip(ids, names, strict=True)}
+    return _direct(colors, unknown=(160, 160, 160))
+
+
+def color_objects(layer: Labels, by: str) -> None:
+    """Colour an objects layer anew, from its features and metadata."""
+    features = layer.features
+    layer.colormap = object_colormap(by, features["index"], features["class"], classes_of(layer))
+
+
+def is_output(layer: Any, kind: str) -> bool:
+    """Whether the layer is one of ours: `kind` is "regions" or "objects"."""
+    return dict(layer.metadata.get(METADATA_KEY, {})).get("kind") == kind
+
+
+def classes_of(layer: Labels) -> tuple[LabelClass, ...]:
+    """The classes that an output layer's metadata names."""
+    entries = layer.metadata.get(METADATA_KEY, {}).get("classes", ())
+    return tuple(LabelClass(e["id"], e["name"], tuple(e["color"])) for e in entries)
+
+
+def _direct(colors: dict[int, tuple[int, int, int]], unknown: tuple[int, int, int] | None) -> Any:
+    """A colormap of 8-bit colours. `unknown` is for labels that are not listed, as new ones are."""
+    from napari.utils.colormaps import DirectLabelColormap
+
+    rgba = {color: np.array([*color, 255], np.float32) / 255 for color in set(colors.values())}
+    clear = np.zeros(4, np.float32)
+    default = clear if unknown is None else np.array([*unknown, 255], np.float32) / 255
+    color_dict: dict[int | None, np.ndarray] = {None: default, 0: clear}
+    color_dict.update((label, rgba[color]) for label, color in colors.items())
+    return DirectLabelColormap(color_dict=color_dict)
+
+
+def _metadata(
+    kind: str, layer: ImageLayer, prediction: Prediction, classes: Sequence[LabelClass]
+) -> dict[str, Any]:
+    """Plain JSON values, so that they survive being written to a file."""
+    listed = [{"id": e.id, "name": e.name, "color": list(e.color)} for e in classes]
+    return {
+        METADATA_KEY: {
+            "kind": kind,
+            "image": layer.name,
+            "classes": listed,
+            "pixel_size_um": list(prediction.pixel_size_um),
+            "provenance": prediction.provenance,
+        }
+    }

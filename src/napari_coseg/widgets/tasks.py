@@ -1,0 +1,150 @@
+"""What the widgets have done by the worker process, and how its results cross the pipe.
+
+The first half runs over there, the second half in napari; neither knows napari or Qt.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_coseg.types import Image, Instances, LabelClass, Prediction
+from napari_coseg.widgets.process import JobContext, Reply
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEVICES = "napari_coseg.widgets.tasks:devices"
+SEGMENT = "napari_coseg.widgets.tasks:segment"
+FILE_PIXEL_SIZE = "napari_coseg.widgets.tasks:file_pixel_size"
+
+
+# ---------------------------------------------------------------------------------------------
+# In the worker process
+
+
+def devices(job: JobContext) -> Reply:
+    """Names of the devices of this machine that torch can use, the default first."""
+    import torch
+
+    names = ["auto", "cpu"]
+    names += [f"cuda:{n}" for n in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    return Reply({"devices": names})
+
+
+def file_pixel_size(job: JobContext, path: str) -> Reply:
+    """Pixel size in micrometres that a file's metadata tell; None where they do not."""
+    from napari_coseg.readers.registry import read_image
+
+    return Reply({"pixel_size_um": read_image(path).pixel_size_um})
+
+
+def segment(
+    job: JobContext,
+    *,
+    model: str,
+    device: str,
+    name: str,
+    axes: str,
+    channels: list[int] | None,
+    pixel_size_um: list[float] | None,
+    region: list[list[int]] | None,
+    settings: dict[str, Any],
+) -> Reply:
+    """`napari_coseg.segment` on the array ``image`` of the job."""
+    from napari_coseg.inference import InferenceSettings
+    from napari_coseg.inference import segment as run
+
+    chosen = InferenceSettings.from_mapping(settings)
+    job.progress(0.0, "loading the model")
+    network = _model(job, model, device)
+    size = tuple(pixel_size_um) if pixel_size_um else None
+    prediction = run(
+        Image(job.arrays["image"], axes, size, name),
+        network,
+        channels=channels,
+        settings=chosen,
+        region=[(start, stop) for start, stop in region] if region else None,
+        progress=job.progress,
+        should_cancel=job.should_cancel,
+    )
+    return pack(prediction)
+
+
+def _model(job: JobContext, source: str, device: str) -> Any:
+    """The loaded model, kept for the next run; loaded again where its file has changed."""
+    from napari_coseg.inference.loading import load_model, weights_path
+
+    path = weights_path(source)
+    key = (str(path), path.stat().st_mtime_ns, device)
+    if job.kept.get("model_key") != key:
+        job.kept.clear()  # the former model's memory first
+        job.kept["model"] = load_model(path, device)
+        job.kept["model_key"] = key
+    return job.kept["model"]
+
+
+def pack(prediction: Prediction) -> Reply:
+    """A prediction as JSON values and arrays."""
+    arrays = {"semantic": prediction.semantic, "labels": prediction.instances.labels}
+    columns, texts = _pack_table(prediction.instances.table)
+    values = {
+        "semantic_classes": [_pack_class(entry) for entry in prediction.semantic_classes],
+        "classes": [_pack_class(entry) for entry in prediction.instances.classes],
+        "pixel_size_um": list(prediction.pixel_size_um),
+        "provenance": prediction.provenance,
+        "columns": list(prediction.instances.table.columns),
+        "texts": texts,
+    }
+    return Reply(values, arrays | columns)
+
+
+def _pack_table(table: pd.DataFrame) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+    """Columns as arrays; those of text as numbers that point into a short list of texts."""
+    arrays, texts = {}, {}
+    for name in table.columns:
+        column = table[name]
+        if column.dtype.kind in "biuf":
+            arrays[f"column {name}"] = column.to_numpy()
+        else:
+            codes, found = column.factorize()
+            arrays[f"column {name}"] = codes.astype(np.int32)
+            texts[name] = [str(text) for text in found]
+    return arrays, texts
+
+
+def _pack_class(entry: LabelClass) -> list[Any]:
+    return [entry.id, entry.name, list(entry.color)]
+
+
+# ---------------------------------------------------------------------------------------------
+# In napari
+
+
+def unpack(reply: Reply) -> Prediction:
+    """What `pack` packed."""
+    import pandas as pd
+
+    values, arrays = reply.values, reply.arrays
+    columns = {}
+    for name in values["columns"]:
+        column = arrays[f"column {name}"]
+        texts = values["texts"].get(name)
+        columns[name] = column if texts is None else np.array(texts, dtype=object)[column]
+    instances = Instances(
+        arrays["labels"], pd.DataFrame(columns), _unpack_classes(values["classes"])
+    )
+    return Prediction(
+        arrays["semantic"],
+        _unpack_classes(values["semantic_classes"]),
+        instances,
+        tuple(values["pixel_size_um"]),
+        values["provenance"],
+    )
+
+
+def _unpack_classes(entries: list[Any]) -> tuple[LabelClass, ...]:
+    return tuple(LabelClass(id_, name, tuple(color)) for id_, name, color in entries)
