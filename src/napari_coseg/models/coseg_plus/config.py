@@ -46,6 +46,11 @@ class CosegPlusConfig(Settings):
         True,
         description="LayerNorm after the scan: yes in the paper (equation 4), no in the code",
     )
+    scan_bias_twice: bool = Field(
+        False,
+        description="add the bias of the step sizes twice, as the released code does: once in its "
+        "projection and once more in the scan",
+    )
     semantic_channels: int | None = Field(
         None, description="None: one for background and one a class; imports may carry unused ones"
     )
@@ -64,7 +69,11 @@ class CosegPlusConfig(Settings):
         return HIERA_SIZES[self.encoder]
 
 
-AS_RELEASED: dict[str, Any] = {"scan_activation": True, "scan_norm": False}
+AS_RELEASED: dict[str, Any] = {
+    "scan_activation": True,
+    "scan_norm": False,
+    "scan_bias_twice": True,
+}
 """What an imported checkpoint of the authors needs on top of its sizes."""
 
 COMPACT: dict[str, Any] = {

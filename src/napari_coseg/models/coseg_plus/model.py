@@ -13,6 +13,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from napari_coseg.card import ModelCard
+from napari_coseg.errors import CheckpointError
 from napari_coseg.models.base import (
     CosegModel,
     Features,
@@ -49,9 +50,11 @@ class CosegPlus(CosegModel):
         self.class_channels = 1 + types if types else 0
         needed = OBJECT_CHANNELS + self.class_channels + HV_CHANNELS
         self.semantic_decoder = MTCDecoder(
-            config, config.semantic_channels or self.semantic_channels
+            config, _channels("semantic", self.semantic_channels, config.semantic_channels)
         )
-        self.instance_decoder = MTCDecoder(config, config.instance_channels or needed)
+        self.instance_decoder = MTCDecoder(
+            config, _channels("instance", needed, config.instance_channels)
+        )
 
     def encode(self, images: Tensor) -> Features:
         embedding, high_resolution = self.encoder(images)
@@ -132,3 +135,13 @@ class CosegPlus(CosegModel):
         return self.instance_decoder(
             features.embedding, prompt, position, features.high_resolution, binary
         )
+
+
+def _channels(task: str, needed: int, given: int | None) -> int:
+    """Channels of a decoder: what the classes need, or more where the settings say so."""
+    if given is not None and given < needed:
+        raise CheckpointError(
+            f"the card's {task} classes need {needed} channels, but its config gives {given}; "
+            f"name the classes that the network was trained on"
+        )
+    return needed if given is None else given

@@ -1,8 +1,8 @@
 """Spatio-Sequential Prompt Encoder (Co-Seg++ section 3.2): a mask becomes a dense prompt.
 
-    mask logits (B, 1, Y/4, X/4) --three convolutions--> mask tokens (B, N, C), N = Y/16 * X/16
-    embedding (B, C, Y/16, X/16) --flattened by rows, state-space model--> sequence (B, N, C)
-    self-attention on the mask tokens, cross-attention to the sequence, FFN -> (B, C, Y/16, X/16)
+mask logits (B, 1, Y/4, X/4) --three convolutions--> mask tokens (B, N, C), N = Y/16 * X/16
+embedding (B, C, Y/16, X/16) --flattened by rows, state-space model--> sequence (B, N, C)
+self-attention on the mask tokens, cross-attention to the sequence, FFN -> (B, C, Y/16, X/16)
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ class SequenceBranch(nn.Module):
         super().__init__()
         width, state, rank = config.width, config.scan_state, config.scan_rank
         self.state, self.rank = state, rank
+        self.bias_twice = config.scan_bias_twice
         self.project_in = nn.Linear(width, width, bias=False)
         self.convolution = nn.Conv1d(width, width, kernel_size=3, padding=1, groups=width)
         self.activation = nn.SiLU() if config.scan_activation else nn.Identity()
@@ -113,7 +114,8 @@ class SequenceBranch(nn.Module):
         step, b, c = self.project_scan(x.transpose(1, 2)).split(
             (self.rank, self.state, self.state), dim=-1
         )
-        step = F.linear(step, self.project_step.weight)  # its bias goes into the softplus
+        # The bias goes into the softplus, with the scan.
+        step = F.linear(step, self.project_step.weight, self._bias_before_scan())
         y = selective_scan(
             x,
             step.transpose(1, 2),
@@ -128,6 +130,9 @@ class SequenceBranch(nn.Module):
         if self.project_gate is not None:
             y = y * F.silu(self.project_gate(tokens))
         return self.project_out(y)
+
+    def _bias_before_scan(self) -> Tensor | None:
+        return self.project_step.bias if self.bias_twice else None
 
 
 def _rotary_attention(config: CosegPlusConfig) -> RoPEAttention:
@@ -147,8 +152,7 @@ def _start_steps_log_uniform(
     """Mamba's start: softplus(bias) is log-uniform between `least` and `most`."""
     nn.init.uniform_(project_step.weight, -(rank**-0.5), rank**-0.5)
     step = torch.exp(
-        torch.rand(project_step.out_features) * (math.log(most) - math.log(least))
-        + math.log(least)
+        torch.rand(project_step.out_features) * (math.log(most) - math.log(least)) + math.log(least)
     )
     with torch.no_grad():
         project_step.bias.copy_(step + torch.log(-torch.expm1(-step)))

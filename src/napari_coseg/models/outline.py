@@ -1,0 +1,38 @@
+"""A network without its numbers: names, shapes and costs, at no memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from napari_coseg.card import ModelCard
+from napari_coseg.models.base import CosegModel
+from napari_coseg.models.registry import build
+
+
+class _LinspaceOnCPU(TorchFunctionMode):
+    """sam2 reads its drop rates out of a `linspace`, which has no values on the meta device."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.linspace:
+            kwargs.setdefault("device", "cpu")
+        return func(*args, **kwargs)
+
+
+def build_outline(card: ModelCard) -> CosegModel:
+    """The network that `card` names, on torch's meta device: no memory, whatever its size.
+
+    For counting and comparing. The first call takes seconds: torch imports its compiler.
+    """
+    with torch.device("meta"), _LinspaceOnCPU():
+        return build(card)
