@@ -22,7 +22,8 @@ class BatchPart(Settings):
     dataset: str = Field(description="key of napari_coseg.datasets.registry.DATASETS")
     split: str = "train"
     crop_px: int = Field(ge=32, multiple_of=32, description="side of the crops, model pixels")
-    crops: int = Field(ge=1, description="crops in each step")
+    crops: int = Field(ge=1, description="crops in a batch")
+    every_steps: int = Field(1, ge=1, description="take part in every step, every second, ...")
     object_fraction: float = Field(
         0.5, ge=0, le=1, description="share of crops laid around an object of a randomly drawn class"
     )

@@ -27,10 +27,11 @@ Validate = Callable[[CosegModel, Recipe, Path], dict[str, float]]
 class StepSource:
     """Draws the batches of a step, one for each size of crop; a pure function of the step."""
 
-    samplers: tuple[CropSampler, ...]
+    samplers: tuple[tuple[int, CropSampler], ...]
+    """How often, and what."""
 
     def __call__(self, step: int) -> Sequence[Batch]:
-        return [sampler.draw(step) for sampler in self.samplers]
+        return [sampler.draw(step) for every, sampler in self.samplers if step % every == 0]
 
 
 def train_recipe(
@@ -67,22 +68,25 @@ def train_recipe(
 def step_source(recipe: Recipe, data_root: Path) -> StepSource:
     """Load what the recipe trains on, without its held-out part, into memory.
 
-    Parts with crops of one size share a batch.
+    Parts with crops of one size, as often as each other, share a batch.
     """
-    by_size: dict[int, list[CropSource]] = {}
+    shared: dict[tuple[int, int], list[CropSource]] = {}
     for part in recipe.batches:
         source = _crop_source(part, data_root, recipe.held_out)
-        by_size.setdefault(part.crop_px, []).append(source)
+        shared.setdefault((part.every_steps, part.crop_px), []).append(source)
     return StepSource(
         tuple(
-            CropSampler(
-                sources,
-                size_px=crop_px,
-                pixel_size_um=recipe.card.pixel_size_um,
-                seed=recipe.seed * 10_000 + crop_px,
-                settings=recipe.augmentation,
+            (
+                every,
+                CropSampler(
+                    sources,
+                    size_px=crop_px,
+                    pixel_size_um=recipe.card.pixel_size_um,
+                    seed=recipe.seed * 10_000 + crop_px,
+                    settings=recipe.augmentation,
+                ),
             )
-            for crop_px, sources in by_size.items()
+            for (every, crop_px), sources in shared.items()
         )
     )
 
