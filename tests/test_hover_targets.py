@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from synthetic import nuclei
 
 from napari_coseg.decoding.hover_targets import horizontal_vertical_maps
 from napari_coseg.errors import ImageError
+from synthetic import nuclei
 
 
 def brute_force(labels: np.ndarray) -> np.ndarray:

@@ -6,7 +6,6 @@ from math import isnan
 
 import numpy as np
 import pytest
-from synthetic import nuclei
 
 from napari_coseg.errors import ImageError
 from napari_coseg.metrics.instances import (
@@ -17,6 +16,7 @@ from napari_coseg.metrics.instances import (
     panoptic_quality,
 )
 from napari_coseg.metrics.overlap import dice, intersection_over_union, mask_overlap
+from synthetic import nuclei
 
 NAN = float("nan")
 
