@@ -67,7 +67,9 @@ class Image:
     def __post_init__(self) -> None:
         known = ("YX", "YXC", "CYX", "ZYX", "ZYXC", "ZCYX")
         if self.axes not in known:
-            raise ImageError(f"axes {self.axes!r} are not understood; use one of {', '.join(known)}")
+            raise ImageError(
+                f"axes {self.axes!r} are not understood; use one of {', '.join(known)}"
+            )
         if len(self.axes) != len(self.data.shape):
             raise ImageError(
                 f"axes {self.axes!r} name {len(self.axes)} axes, but the image has shape "
@@ -80,7 +82,9 @@ class Image:
                     f"spatial axes {self.spatial_axes} need {len(self.spatial_axes)}"
                 )
             if not all(np.isfinite(size) and size > 0 for size in self.pixel_size_um):
-                raise ImageError(f"pixel size {self.pixel_size_um} must be positive, in micrometres")
+                raise ImageError(
+                    f"pixel size {self.pixel_size_um} must be positive, in micrometres"
+                )
 
     @property
     def spatial_axes(self) -> str:

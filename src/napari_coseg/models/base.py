@@ -97,6 +97,8 @@ class CosegModel(nn.Module, ABC):
 
     size_multiple: int = 32
     """Height and width of the images must be multiples of this."""
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(self, card: ModelCard) -> None:
         super().__init__()

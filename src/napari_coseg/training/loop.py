@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,7 @@ def train(
     hooks = hooks or TrainingHooks()
     output_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
-    model.to(device, memory_format=torch.channels_last).train()
+    in_channels_last(model.to(device)).train()
     parameters = train_only(model, recipe.trained_parts)
     settings = recipe.optimiser
     optimiser = torch.optim.AdamW(
@@ -74,6 +75,7 @@ def train(
     average = AveragedModel(model, multi_avg_fn=_average_towards(settings.ema_decay))
     state = output_dir / STATE_FILE
     start = _resume(state, model, average, optimiser)
+    averaged = cast(CosegModel, average.module)
     began = time.monotonic()
     with _Log(output_dir / LOG_FILE, start) as log:
         for step, batches in zip(
@@ -98,10 +100,17 @@ def train(
                 raise Cancelled(f"training stopped after step {done}; the same command goes on")
             due = done % recipe.validation.every_steps == 0 and done > recipe.validation.start_step
             if hooks.validate is not None and (due or last):
-                averaged = average.module.eval()
-                log.write(done, hooks.validate(done, averaged))
+                log.write(done, hooks.validate(done, averaged.eval()))
                 averaged.train()
-    return average.module.eval()
+    return averaged.eval()
+
+
+def in_channels_last(model: CosegModel) -> CosegModel:
+    """Lay the kernels out as the convolutions of CPUs and tensor cores want them."""
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.to(memory_format=torch.channels_last)
+    return model
 
 
 def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
@@ -235,7 +244,9 @@ class _Log:
         keep = []
         if path.exists():
             with path.open(newline="") as file:
-                keep = [row for row in csv.reader(file) if row[0].isdigit() and int(row[0]) <= start]
+                keep = [
+                    row for row in csv.reader(file) if row[0].isdigit() and int(row[0]) <= start
+                ]
         self.file = path.open("w", newline="")
         self.writer = csv.writer(self.file)
         self.writer.writerow(("step", "name", "value"))

@@ -111,23 +111,14 @@ def _first_terms(
             settings.first_cross_entropy * binary_cross_entropy(logits, truth, weight)
             + settings.first_dice * dice_loss(logits.sigmoid(), truth, weight)
         )
-    if settings.consistency and first.semantic_consistency is not None:
-        assert first.instance_consistency is not None
-        terms["consistency"] = (
-            settings.first_forward
-            * settings.consistency
-            * consistency_loss(
-                first.semantic_consistency,
-                first.instance_consistency,
-                settings.consistency_symmetric,
-            )
-        )
+    maps = first.semantic_consistency, first.instance_consistency
+    if settings.consistency and maps[0] is not None and maps[1] is not None:
+        loss = consistency_loss(maps[0], maps[1], settings.consistency_symmetric)
+        terms["consistency"] = settings.first_forward * settings.consistency * loss
     return terms
 
 
-def _semantic_terms(
-    maps: TaskMaps, targets: Targets, settings: LossSettings
-) -> dict[str, Tensor]:
+def _semantic_terms(maps: TaskMaps, targets: Targets, settings: LossSettings) -> dict[str, Tensor]:
     known = targets.has_semantic
     logits = maps.semantic[known].float()
     truth, weight = targets.semantic[known], targets.valid[known].float()
@@ -138,9 +129,7 @@ def _semantic_terms(
     }
 
 
-def _instance_terms(
-    maps: TaskMaps, targets: Targets, settings: LossSettings
-) -> dict[str, Tensor]:
+def _instance_terms(maps: TaskMaps, targets: Targets, settings: LossSettings) -> dict[str, Tensor]:
     known = targets.has_instances
     weight = targets.valid[known].float()
     objects = targets.objects[known].float()
@@ -164,9 +153,7 @@ def _instance_terms(
         terms["class_focal"] = settings.class_focal * _mean(
             _focal(per_pixel, settings.focal_gamma), weight
         )
-        terms["class_dice"] = settings.class_dice * _class_dice_loss(
-            class_logits, classes, weight
-        )
+        terms["class_dice"] = settings.class_dice * _class_dice_loss(class_logits, classes, weight)
     return terms
 
 
@@ -231,7 +218,7 @@ def _area_fraction(mask: Tensor, size: torch.Size) -> Tensor:
     """(B, Y, X) bool -> (B, y, x), the share of each coarse pixel that is true."""
     if mask.shape[0] == 0:
         return mask.new_zeros((0, *size), dtype=torch.float32)
-    return F.adaptive_avg_pool2d(mask.unsqueeze(1).float(), list(size))[:, 0]
+    return F.adaptive_avg_pool2d(mask.unsqueeze(1).float(), (size[0], size[1]))[:, 0]
 
 
 def _mean(per_pixel: Tensor, weight: Tensor) -> Tensor:

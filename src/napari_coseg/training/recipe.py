@@ -25,7 +25,10 @@ class BatchPart(Settings):
     crops: int = Field(ge=1, description="crops in a batch")
     every_steps: int = Field(1, ge=1, description="take part in every step, every second, ...")
     object_fraction: float = Field(
-        0.5, ge=0, le=1, description="share of crops laid around an object of a randomly drawn class"
+        0.5,
+        ge=0,
+        le=1,
+        description="share of crops laid around an object of a randomly drawn class",
     )
 
 

@@ -12,8 +12,8 @@ Token 0 is the first forward's binary mask; tokens 1..K are the second forward's
 from __future__ import annotations
 
 import torch
-from sam2.modeling.sam2_utils import MLP
 from sam2.modeling.sam.transformer import TwoWayTransformer
+from sam2.modeling.sam2_utils import MLP
 from torch import Tensor, nn
 
 from napari_coseg.models.coseg_plus.config import CosegPlusConfig
@@ -103,7 +103,7 @@ class Doubling(nn.Module):
         self.refine: nn.Module | None = None
         if refine:
             self.refine = nn.Sequential(
-                nn.Conv2d(after, after, 3, padding=1), ChannelNorm(after), nn.GELU()
+                nn.Conv2d(after, after, 3, padding=1), ChannelNorm(after), nn.ReLU()
             )
 
     def forward(self, pixels: Tensor, feature: Tensor) -> Tensor:
