@@ -32,8 +32,8 @@ ROOMS = {
     "metrics": FOUNDATION,
     "editing": FOUNDATION,
     "measure": FOUNDATION,
-    "readers": FOUNDATION,
-    "export": FOUNDATION,
+    "readers": f"{FOUNDATION} intake",
+    "export": f"{FOUNDATION} intake",
     # Networks and their files.
     "nn": FOUNDATION,
     "models": f"{FOUNDATION} nn",

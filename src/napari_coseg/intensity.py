@@ -23,14 +23,14 @@ import itertools
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from napari_coseg.errors import ImageError
 
 if TYPE_CHECKING:
-    from napari_coseg.intake import RgbSource
+    from napari_coseg.types import Image
 
 BIT_DEPTHS = (8, 10, 12, 14, 16)
 STRETCH_PERCENTILES = (0.1, 99.9)
@@ -72,7 +72,22 @@ class Intensity:
         return np.clip(work, 0, 255, out=work).astype(np.float32)
 
 
-def measure_intensity(source: RgbSource) -> Intensity:
+class PixelSource(Protocol):
+    """What is asked of `napari_coseg.intake.RgbSource` to choose a rule."""
+
+    image: Image
+    has_alpha: bool
+
+    @property
+    def n_slices(self) -> int: ...
+
+    @property
+    def plane_shape(self) -> tuple[int, int]: ...
+
+    def raw(self, z: int, rows: slice, columns: slice) -> np.ndarray: ...
+
+
+def measure_intensity(source: PixelSource) -> Intensity:
     """Choose the rule of this module's table from the values of the whole image."""
     dtype = np.dtype(source.image.data.dtype)
     opaque = _opaque(dtype)
@@ -117,7 +132,7 @@ def _linear_rule(values: _Range, floating: bool) -> tuple[float, float, str]:
 class _Range:
     """Smallest and largest finite value of the colours, how many are not finite, largest alpha."""
 
-    def __init__(self, source: RgbSource) -> None:
+    def __init__(self, source: PixelSource) -> None:
         data = source.image.data
         whole = isinstance(data, np.ndarray) or _n_values(data.shape) <= SCAN_LIMIT
         self.sampled = not whole
@@ -149,14 +164,14 @@ class _Range:
         return float(low), float(high)
 
 
-def _scan_blocks(source: RgbSource) -> Iterator[tuple[int, slice, slice]]:
+def _scan_blocks(source: PixelSource) -> Iterator[tuple[int, slice, slice]]:
     height, width = source.plane_shape
     step = max(1, CHUNK // max(1, width))
     for z, y in itertools.product(range(source.n_slices), range(0, height, step)):
         yield z, slice(y, min(y + step, height)), slice(0, width)
 
 
-def _sample_blocks(source: RgbSource) -> Iterator[tuple[int, slice, slice]]:
+def _sample_blocks(source: PixelSource) -> Iterator[tuple[int, slice, slice]]:
     side = SAMPLE_BLOCK_PX
     height, width = source.plane_shape
     slices = np.unique(np.linspace(0, source.n_slices - 1, 5).astype(int))

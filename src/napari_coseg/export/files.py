@@ -1,0 +1,44 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from napari_coseg.errors import OutputError
+
+
+@contextmanager
+def written(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Give a path to write to; it becomes `path` when all went well, and is gone otherwise.
+
+    Raises
+    ------
+    OutputError
+        Where the file exists and may not be overwritten, or the disk refuses.
+    """
+    refuse_existing([path], overwrite)
+    passing = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield passing
+        os.replace(passing, path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"{path} cannot be written ({reason}); choose another folder or make room"
+        ) from error
+    finally:
+        with suppress(OSError):
+            passing.unlink()
+
+
+def refuse_existing(paths: list[Path], overwrite: bool) -> None:
+    """Raise `OutputError` naming the first of `paths` that is there already."""
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise OutputError(
+                f"{path} is there already; choose another folder, or say that it may be overwritten"
+            )

@@ -1,0 +1,54 @@
+"""Image files by their ending. To add a format: write ``readers/<name>.py`` and add its endings."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from napari_coseg.errors import ImageError
+from napari_coseg.types import Image
+
+_TIFF = "napari_coseg.readers.tiff:read"
+_PICTURE = "napari_coseg.readers.picture:read"
+
+READERS: dict[str, str] = {
+    ".tif": _TIFF,
+    ".tiff": _TIFF,
+    ".svs": _TIFF,
+    ".png": _PICTURE,
+    ".jpg": _PICTURE,
+    ".jpeg": _PICTURE,
+    ".bmp": _PICTURE,
+    ".npy": "napari_coseg.readers.npy:read",
+}
+
+
+def read_image(path: str | Path) -> Image:
+    """Open an image file; its axes and pixel size come with it where the file says them.
+
+    Large files are opened, not loaded: their pixels are read window by window.
+
+    Raises
+    ------
+    ImageError
+        Where there is no such file, nobody reads its ending, or it is broken.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise ImageError(f"there is no image file {path}")
+    if path.is_dir():
+        raise ImageError(f"{path} is a folder; give the path of an image file")
+    place = READERS.get(path.suffix.lower())
+    if place is None:
+        raise ImageError(
+            f"files ending in {path.suffix or 'nothing'!r} cannot be read ({path}); known are "
+            f"{', '.join(READERS)}"
+        )
+    module, function = place.split(":")
+    image: Image = getattr(importlib.import_module(module), function)(path)
+    return image
+
+
+def stem_of(path: Path) -> str:
+    """File name without its ending; ``.ome.tif`` counts as one."""
+    return path.name[: -len(path.suffix)].removesuffix(".ome") if path.suffix else path.name
