@@ -200,6 +200,7 @@ def _feed(draw: Draw, start: int, stop: int, workers: int) -> Iterator[Sequence[
         num_workers=workers,
         prefetch_factor=3 if workers else None,
         collate_fn=lambda batches: batches,
+        generator=torch.Generator(),  # drawing its seed must not move the networks' random state
     )
     return iter(loader)
 

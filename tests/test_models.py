@@ -1,0 +1,175 @@
+"""The contract of every model family, on networks small enough to run in a blink."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sam2.modeling.backbones.hieradet import Hiera
+
+from napari_coseg.card import ClassEntry, ModelCard
+from napari_coseg.errors import CheckpointError, SettingsError
+from napari_coseg.models.base import CosegModel, MaskPrompts
+from napari_coseg.models.coseg_plus.config import AS_RELEASED
+from napari_coseg.models.registry import build
+from napari_coseg.nn.hiera import HieraConfig, put_in_adapters
+
+TINY_HIERA = {
+    "embed_dim": 16,
+    "num_heads": 1,
+    "stages": (1, 1, 1, 1),
+    "global_attention_blocks": (),
+    "window_sizes": (8, 4, 4, 4),
+}
+TINY = {
+    "encoder": TINY_HIERA,
+    "width": 32,
+    "upscaling_channels": (16, 8),
+    "decoder_heads": 4,
+    "decoder_mlp_dim": 32,
+    "fusion_mlp_dim": 32,
+    "scan_rank": 4,
+}
+DETAILED = {
+    **TINY,
+    "encoder": {**TINY_HIERA, "stem_channels": 8, "background_position_size": None},
+    "upscaling_channels": (16, 8, 8),
+    "upscaling_refinement": True,
+    "adapter_kernel_size": 3,
+}
+FAMILIES = {
+    "coseg-plus": ("coseg-plus", TINY),
+    "coseg-plus with a stem": ("coseg-plus", DETAILED),
+    "coseg-plus as released": ("coseg-plus", {**TINY, **AS_RELEASED}),
+    "coseg-plus gated": ("coseg-plus", {**TINY, "scan_gate": True}),
+}
+
+
+def classes(count: int) -> tuple[ClassEntry, ...]:
+    return tuple(ClassEntry(id=i, name=f"class {i}", color=(i, 0, 0)) for i in range(1, count + 1))
+
+
+def small_card(family: str, config: dict, regions: int = 1, types: int = 4) -> ModelCard:
+    return ModelCard(
+        name="small",
+        family=family,
+        config=config,
+        semantic_classes=classes(regions),
+        instance_classes=classes(types),
+        pixel_size_um=0.5,
+    )
+
+
+def small_model(
+    family: str = "coseg-plus", config: dict = TINY, regions: int = 1, types: int = 4
+) -> CosegModel:
+    torch.manual_seed(0)
+    return build(small_card(family, config, regions, types)).eval()
+
+
+def images(batch: int = 1, size: tuple[int, int] = (64, 64)) -> torch.Tensor:
+    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(params=FAMILIES.values(), ids=FAMILIES.keys())
+def model(request: pytest.FixtureRequest) -> CosegModel:
+    return small_model(*request.param)
+
+
+@pytest.mark.parametrize(("regions", "types"), [(1, 0), (1, 4), (3, 1)])
+@pytest.mark.parametrize("size", [(64, 64), (64, 96), (96, 64)], ids=str)
+def test_maps_have_a_channel_for_each_class(regions, types, size) -> None:
+    with torch.inference_mode():
+        maps = small_model(regions=regions, types=types)(images(size=size)).second
+    assert maps.semantic.shape == (1, 1 + regions, *size)
+    assert maps.object.shape == (1, 1, *size)
+    assert maps.classes.shape == (1, 1 + types if types else 0, *size)
+    assert maps.hv.shape == (1, 2, *size)
+
+
+@torch.inference_mode()
+def test_a_batch_is_its_images(model: CosegModel) -> None:
+    batch = images(3)
+    together = model(batch)
+    apart = [model(image[None]) for image in batch]
+    for forward in ("first", "second"):
+        for name, value in getattr(together, forward)._asdict().items():
+            alone = torch.cat([getattr(getattr(output, forward), name) for output in apart])
+            torch.testing.assert_close(value, alone, rtol=1e-4, atol=1e-4, msg=name)
+
+
+@torch.inference_mode()
+def test_the_image_is_encoded_once(model: CosegModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    encode = model.encode
+    monkeypatch.setattr(model, "encode", lambda x: calls.append(x.shape) or encode(x))
+    model(images(2))
+    assert calls == [(2, 3, 64, 64)]
+
+
+@torch.inference_mode()
+def test_each_mask_prompts_the_other_task_only(model: CosegModel) -> None:
+    features = model.encode(images())
+    first = model.first_forward(features)
+    full = torch.full_like(first.instance_mask, 8.0)
+    plain = model.second_forward(features, MaskPrompts(first.semantic_mask, first.instance_mask))
+    painted = model.second_forward(features, MaskPrompts(first.semantic_mask, full))
+    assert not torch.allclose(plain.semantic, painted.semantic)
+    torch.testing.assert_close(plain.object, painted.object)
+
+
+def test_losses_of_the_second_forward_reach_the_first(model: CosegModel) -> None:
+    """Section 3.4: the gradient flows back through the masks into the first forward."""
+    features = model.encode(images())
+    first = model.first_forward(features)
+    first.instance_mask.retain_grad()
+    prompts = MaskPrompts(first.semantic_mask, first.instance_mask)
+    model.second_forward(features, prompts).semantic.square().mean().backward()
+    assert first.instance_mask.grad.abs().max() > 0
+
+
+def test_parts_hold_every_parameter_once(model: CosegModel) -> None:
+    held = [id(parameter) for part in model.parts().values() for parameter in part]
+    assert len(held) == len(set(held))
+    assert set(held) == {id(parameter) for parameter in model.parameters()}
+
+
+def test_every_parameter_learns(model: CosegModel) -> None:
+    output = model.train()(images())
+    total = sum(maps.square().mean() for forward in output for maps in forward)
+    total.backward()
+    # A zeroed second matrix keeps the first from learning in the very first step.
+    asleep = {id(p) for p in model.parts()["adapters"]}
+    lazy = [n for n, p in model.named_parameters() if p.grad is None and id(p) not in asleep]
+    assert lazy == []
+
+
+def test_fresh_adapters_leave_sam2_alone() -> None:
+    torch.manual_seed(0)
+    trunk = Hiera(16, 1, stages=(1, 2, 1, 1), global_att_blocks=(2,), window_spec=(8, 4, 4, 4))
+    before = trunk(images())
+    put_in_adapters(trunk, ratio=0.25)
+    for level, expected in zip(trunk(images()), before, strict=True):
+        torch.testing.assert_close(level, expected)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"encoder": "giant"}, "unknown encoder 'giant'.*tiny"),
+        ({"widht": 32}, "unknown setting 'widht'; did you mean 'width'"),
+        ({"width": 33}, "setting 'width'.*multiple of 16"),
+    ],
+)
+def test_settings_that_cannot_be(config: dict, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        build(small_card("coseg-plus", config))
+
+
+def test_an_unknown_family_is_named() -> None:
+    with pytest.raises(CheckpointError, match=r"'unet' is not known.*coseg-plus"):
+        build(small_card("unet", TINY))
+
+
+def test_a_shape_is_frozen() -> None:
+    with pytest.raises(Exception, match="frozen"):
+        HieraConfig.model_validate(TINY_HIERA).embed_dim = 3
