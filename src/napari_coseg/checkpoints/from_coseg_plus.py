@@ -198,7 +198,7 @@ def _apply(rules: tuple[tuple[str, str], ...], name: str) -> str:
 
 
 def _read_config(state: Mapping[str, Tensor], encoder: str | HieraConfig | None) -> dict[str, Any]:
-    """A `CosegPlusConfig` as a mapping: sizes off the shapes, the rest as released."""
+    """A `CosegPlusConfig` as plain JSON values: sizes off the shapes, the rest as released."""
     from napari_coseg.models.coseg_plus.config import AS_RELEASED
 
     def size(name: str, axis: int) -> int:
@@ -214,12 +214,12 @@ def _read_config(state: Mapping[str, Tensor], encoder: str | HieraConfig | None)
     trunk = encoder if encoder is not None else _recognised(state)
     return {
         **AS_RELEASED,
-        "encoder": trunk if isinstance(trunk, str) else trunk.model_dump(),
+        "encoder": trunk if isinstance(trunk, str) else trunk.model_dump(mode="json"),
         "width": size(f"{branch}.project_in.weight", 0),
-        "upscaling_channels": (
+        "upscaling_channels": [
             size("semantic_decoder.upscaling.0.up.weight", 1),
             size("semantic_decoder.upscaling.1.up.weight", 1),
-        ),
+        ],
         "decoder_mlp_dim": size("semantic_decoder.transformer.layers.0.mlp.layers.0.weight", 0),
         "fusion_mlp_dim": size("semantic_prompt.fusion.linear1.weight", 0),
         "scan_state": size(f"{branch}.log_decay", 1),

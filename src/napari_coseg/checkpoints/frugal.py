@@ -7,19 +7,29 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 from napari_coseg.errors import CheckpointError
 
-_MAKES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.arange}
-_RANDOM_STARTS = {torch.Tensor.uniform_, torch.Tensor.normal_}
+_MAKES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.arange}
+_RANDOM_TENSORS = {torch.rand, torch.randn}
+_RANDOM_STARTS = {
+    torch.Tensor.uniform_,
+    torch.Tensor.normal_,
+    init.uniform_,
+    init.normal_,
+    init.kaiming_uniform_,
+}
 
 SLACK = 2**24
 """Numbers beyond the weights themselves, for constants and helpers made on the way: 64 MB."""
 
 
 class FrugalBuilding(TorchFunctionMode):
-    """While active, weights stay without a random start, and a network too large is refused.
+    """While active, weights get no random start, and a network too large is refused.
+
+    Loading is faster so, and takes nothing from the caller's random numbers.
 
     A model card is a few lines of text that may name a network of any size. `torch.empty` only
     reserves memory; what would be written to it first is counted here.
@@ -43,9 +53,13 @@ class FrugalBuilding(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
+        kwargs = dict(kwargs or {})
         if func in _RANDOM_STARTS:
-            return args[0]
-        result = func(*args, **(kwargs or {}))
+            return args[0] if args else kwargs["tensor"]
+        if func in _RANDOM_TENSORS:
+            func = torch.empty
+            kwargs.pop("generator", None)
+        result = func(*args, **kwargs)
         if func in _MAKES and isinstance(result, Tensor):
             self.made += result.numel()
             if self.made > self.allowed:

@@ -56,6 +56,7 @@ def save(
     CheckpointError
         If weights are not finite (float16 ends at 65,504), or the file cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     card = model.card if card is None else card
@@ -70,8 +71,8 @@ def save(
     try:
         save_file(state, partial, metadata={CARD_KEY: card.model_dump_json()})
         os.replace(partial, path)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot write {path}: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
 
