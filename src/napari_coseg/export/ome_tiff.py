@@ -29,32 +29,45 @@ def write(prediction: Prediction, image: Image, paths: list[Path], overwrite: bo
     for path, kind, labels, classes in labelled:
         metadata = _metadata(f"{image.name} {kind}", prediction, classes)
         with written(path, overwrite) as passing:
-            write_labels(passing, labels, prediction.pixel_size_um, metadata)
+            _write(passing, labels, "ZYX"[-labels.ndim :], prediction.pixel_size_um, metadata)
 
 
-def write_labels(
+def write_image(path: Path, image: Image, overwrite: bool = False) -> None:
+    """The image itself, so that a folder of results is complete."""
+    data = np.asarray(image.data)
+    with written(path, overwrite) as passing:
+        _write(passing, data, image.axes, image.pixel_size_um, {"Name": image.name})
+
+
+def _write(
     path: Path,
-    labels: np.ndarray,
-    pixel_size_um: Sequence[float],
+    data: np.ndarray,
+    axes: str,
+    pixel_size_um: Sequence[float] | None,
     metadata: dict[str, Any],
 ) -> None:
-    """(Y, X) or (Z, Y, X) labels of any integer dtype that OME knows (8 to 32 bits)."""
     import tifffile
 
-    sizes: dict[str, Any] = {"axes": "ZYX"[-labels.ndim :]}
-    for axis, size in zip(sizes["axes"], pixel_size_um, strict=True):
-        sizes[f"PhysicalSize{axis}"] = size
-        sizes[f"PhysicalSize{axis}Unit"] = "µm"
+    colour = axes.endswith("C")
+    axes = axes.replace("XC", "XS")
+    values = {"axes": axes} | metadata
+    dots: dict[str, Any] = {}
+    if pixel_size_um is not None:
+        for axis, size in zip(axes.replace("S", "").replace("C", ""), pixel_size_um, strict=True):
+            values[f"PhysicalSize{axis}"] = size
+            values[f"PhysicalSize{axis}Unit"] = "µm"
+        dots = {"resolution": (1e4 / pixel_size_um[-1], 1e4 / pixel_size_um[-2])}
+    sides = [length for axis, length in zip(axes, data.shape, strict=True) if axis in "YX"]
     tifffile.imwrite(
         path,
-        labels,
+        data,
         ome=True,
-        photometric="minisblack",
+        photometric="rgb" if colour and data.shape[-1] in (3, 4) else "minisblack",
         compression="zlib",
-        tile=(TILE_PX, TILE_PX) if min(labels.shape[-2:]) > TILE_PX else None,
-        resolution=(1e4 / pixel_size_um[-1], 1e4 / pixel_size_um[-2]),
+        tile=(TILE_PX, TILE_PX) if min(sides) > TILE_PX else None,
         resolutionunit="CENTIMETER",
-        metadata=sizes | metadata,
+        metadata=values,
+        **dots,
     )
 
 

@@ -1,0 +1,48 @@
+"""Segment the labelled images of a dataset and compare: a table on screen, all of it as CSV."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from napari_coseg.cli.progress import ProgressLine
+from napari_coseg.cli.segment import add_inference_arguments, inference_settings
+
+HELP = "score a model on a labelled dataset"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `run` reads."""
+    parser.add_argument("model", help="weights file, or: default")
+    parser.add_argument("--dataset", required=True, help="consep, glas, folder")
+    parser.add_argument("--root", type=Path, required=True, help="folder of the dataset")
+    parser.add_argument("--split", help="which images (default: the dataset's last split)")
+    parser.add_argument("--output", type=Path, help="CSV file: every image, class and metric")
+    parser.add_argument("--overwrite", action="store_true", help="replace the CSV file")
+    add_inference_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate, print means and pooled scores, write the whole table."""
+    from napari_coseg.datasets.registry import open_dataset
+    from napari_coseg.evaluation import evaluate, summary
+    from napari_coseg.export.files import refuse_existing, written
+    from napari_coseg.inference.loading import load_model
+
+    settings = inference_settings(arguments)
+    if arguments.output:
+        refuse_existing([arguments.output], arguments.overwrite)
+    dataset = open_dataset(arguments.dataset, arguments.root)
+    model = load_model(arguments.model, arguments.device)
+    split = arguments.split or dataset.splits[-1]
+    progress = ProgressLine(f"{dataset.name} {split}")
+    try:
+        table = evaluate(model, dataset, split, settings=settings, progress=progress)
+    finally:
+        progress.close()
+    print(summary(table).round(4).to_string(na_rep="-"))
+    if arguments.output:
+        with written(arguments.output, arguments.overwrite) as passing:
+            table.to_csv(passing, index=False)
+        print(arguments.output)
+    return 0

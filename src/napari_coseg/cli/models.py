@@ -1,0 +1,115 @@
+"""List the models there are, show what a weights file says of itself, or import another's."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from napari_coseg.errors import CosegError, OutputError
+
+HELP = "list models, show a model's card, import the authors' checkpoints"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `run` reads."""
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="models that ship, and families that can be built")
+    listing.set_defaults(action=_list)
+    info = actions.add_parser("info", help="a model's card")
+    info.add_argument("model", nargs="?", default="default", help="weights file, or: default")
+    info.add_argument("--json", action="store_true", help="as JSON")
+    info.set_defaults(action=_info)
+    importing = actions.add_parser("import", help="turn a released checkpoint into a weights file")
+    importing.add_argument("checkpoint", type=Path, help="Co-Seg++ checkpoint (.pth)")
+    importing.add_argument("--output", type=Path, help="weights file (default: beside it)")
+    importing.add_argument("--card", type=Path, help="model card as JSON: classes, pixel size")
+    importing.add_argument("--overwrite", action="store_true", help="replace the weights file")
+    importing.set_defaults(action=_import)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do the action."""
+    code: int = arguments.action(arguments)
+    return code
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from napari_coseg.checkpoints.native import read_card
+    from napari_coseg.inference.loading import DEFAULT_MODEL, weights_path
+    from napari_coseg.models.registry import FAMILIES
+
+    try:
+        path = weights_path(DEFAULT_MODEL)
+        card = read_card(path)
+        megabytes = path.stat().st_size / 1e6
+        print(f"{DEFAULT_MODEL}  {card.name}, {card.family}, {megabytes:.1f} MB, {path}")
+    except CosegError as error:
+        print(f"{DEFAULT_MODEL}  not installed: {error}")
+    print(f"families: {', '.join(FAMILIES)}")
+    return 0
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from napari_coseg.checkpoints.native import file_sha256, read_card
+    from napari_coseg.inference.loading import weights_path
+
+    path = weights_path(arguments.model)
+    card = read_card(path)
+    if arguments.json:
+        print(card.model_dump_json(indent=2))
+        return 0
+    regions = ", ".join(entry.name for entry in card.semantic_classes) or "none"
+    objects = ", ".join(entry.name for entry in card.instance_classes) or "no types"
+    lines = {
+        "file": path,
+        "sha256": file_sha256(path),
+        "family": card.family,
+        "regions": regions,
+        "objects": objects,
+        "pixel size": f"{card.pixel_size_um:g} um",
+        "tile": f"{card.tile_size_px} px, halo {card.halo_px} px",
+        "trained on": card.training_data,
+        "licence": card.licence,
+        "scores": card.scores or "",
+        "adapted from": card.adapted_from or "",
+        "notes": card.notes,
+    }
+    print(card.name)
+    for key, value in lines.items():
+        if str(value):
+            print(f"  {key:<13}{value}")
+    return 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from napari_coseg.card import ModelCard
+    from napari_coseg.checkpoints.from_coseg_plus import import_checkpoint
+    from napari_coseg.checkpoints.native import save
+
+    output = arguments.output or arguments.checkpoint.with_suffix(".safetensors")
+    if output.exists() and not arguments.overwrite:
+        raise OutputError(f"{output} is there already; choose another --output, or --overwrite")
+    card = ModelCard.from_mapping(_json(arguments.card)) if arguments.card else None
+    imported = import_checkpoint(arguments.checkpoint, card)
+    save(output, imported.model)
+    ignored = imported.report.ignored
+    print(f"{imported.report.used} entries used, {len(ignored)} never used by the network:")
+    for name in ignored:
+        print(f"  {name}", file=sys.stderr)
+    print(output)
+    return 0
+
+
+def _json(path: Path) -> dict[str, object]:
+    import json
+
+    from napari_coseg.errors import SettingsError
+
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} holds {type(values).__name__}; expected a model card")
+    return values

@@ -1,0 +1,42 @@
+"""A line on stderr that says how far a long job is."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+
+class ProgressLine:
+    """Call it with the part done and a message; on a terminal the line is drawn over and over.
+
+    Elsewhere (a log file) it is written anew every tenth of the way.
+    """
+
+    def __init__(self, title: str, stream: TextIO | None = None) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._title, self._began, self._told = title, time.monotonic(), -1
+        self._drawn = 0
+
+    def __call__(self, fraction: float, message: str) -> None:
+        line = f"{self._title}: {fraction:4.0%} {message}{self._time_left(fraction)}"
+        if self._stream.isatty():
+            self._stream.write("\r" + line.ljust(self._drawn))
+            self._drawn = len(line)
+        elif int(fraction * 10) > self._told:
+            self._told = int(fraction * 10)
+            self._stream.write(line + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """End the line that is drawn."""
+        if self._drawn:
+            self._stream.write("\n")
+            self._drawn = 0
+
+    def _time_left(self, fraction: float) -> str:
+        passed = time.monotonic() - self._began
+        if not 0.02 < fraction < 1 or passed < 2:
+            return ""
+        left = round(passed / fraction - passed)
+        return f", {left // 60}:{left % 60:02d} left"

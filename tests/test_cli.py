@@ -1,0 +1,320 @@
+"""The command line: files in, files out, one clear line for a mistake."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import PIL.Image
+import pytest
+import tifffile
+
+from napari_coseg import __version__
+from napari_coseg.cli import demo
+from napari_coseg.cli.main import COMMANDS, main
+from napari_coseg.cli.progress import ProgressLine
+from napari_coseg.errors import CheckpointError
+from napari_coseg.inference import loading
+from napari_coseg.readers.registry import read_image
+from stub_models import StubModel, disc_picture, stub_card
+
+NAMES = ("_regions.ome.tif", "_objects.ome.tif", "_objects.csv", "_overlay.png")
+
+
+@pytest.fixture(autouse=True)
+def stub(monkeypatch):
+    """Whatever weights are asked for, the stub answers, but missing files are still missing."""
+    asked = []
+
+    def load_model(source="default", device="auto"):
+        asked.append((str(source), device))
+        if str(source) != "default":
+            loading.weights_path(source)
+        loading.choose_device(device)
+        return StubModel()
+
+    monkeypatch.setattr("napari_coseg.inference.loading.load_model", load_model)
+    return asked
+
+
+@pytest.fixture
+def picture(tmp_path):
+    image, labels = disc_picture((80, 96), [(20, 20), (50, 60)])
+    PIL.Image.fromarray(image).save(tmp_path / "slide.png")
+    return tmp_path / "slide.png", labels
+
+
+def test_segment_writes_labels_table_and_overlay_beside_the_image(picture, capsys):
+    path, labels = picture
+    assert main(["segment", str(path), "--pixel-size-um", "0.5"]) == 0
+    printed = capsys.readouterr()
+    files = [path.with_name(f"slide{ending}") for ending in NAMES]
+    assert printed.out.split() == [str(file) for file in files]
+    assert "slide.png: 100%" in printed.err
+    objects = read_image(files[1])
+    np.testing.assert_array_equal(objects.data > 0, labels > 0)
+    assert objects.pixel_size_um == pytest.approx((0.5, 0.5))
+    assert pd.read_csv(files[2])["class"].tolist() == ["blue", "red"]
+    assert PIL.Image.open(files[3]).size[0] == 960
+
+
+def test_segment_takes_many_options(tmp_path, capsys):
+    image, _ = disc_picture((80, 96), [(20, 20), (50, 60)])
+    np.save(tmp_path / "c.npy", np.moveaxis(image, -1, 0))
+    options = ["--axes", "CYX", "--channels", "0,1,2", "--tile-size", "64", "--batch-size", "2"]
+    options += ["--set", "halo_px=16", "--set", "test_time_augmentation=true", "--device", "cpu"]
+    options += ["--output-dir", str(tmp_path / "out"), "--format", "ome-tiff"]
+    assert main(["segment", str(tmp_path / "c.npy"), *options]) == 0
+    assert "0.5 um was assumed" in capsys.readouterr().err
+    with tifffile.TiffFile(tmp_path / "out" / "c_objects.ome.tif") as file:
+        xml = tifffile.xml2dict(file.ome_metadata)
+    entries = xml["OME"]["StructuredAnnotations"]["MapAnnotation"]["Value"]["M"]
+    provenance = json.loads(next(e["value"] for e in entries if e["K"] == "napari-coseg"))
+    assert provenance["tile_size_px"] == 64
+    assert provenance["settings"]["test_time_augmentation"] is True
+
+
+def test_segment_goes_on_after_a_bad_image_and_ends_with_2(picture, capsys):
+    path, _ = picture
+    bad = path.with_name("bad.png")
+    bad.write_bytes(b"no picture")
+    assert main(["segment", str(bad), str(path), "--pixel-size-um", "0.5"]) == 2
+    printed = capsys.readouterr()
+    assert path.with_name("slide_objects.csv").exists()
+    assert "bad.png cannot be read as a picture" in printed.err
+    assert "1 of 2 images failed" in printed.err
+
+
+def test_results_that_are_there_are_kept_unless_told(picture, capsys):
+    path, _ = picture
+    table = path.with_name("slide_objects.csv")
+    table.write_text("mine")
+    assert main(["segment", str(path)]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert table.read_text() == "mine"
+    assert main(["segment", str(path), "--overwrite"]) == 0
+    assert table.read_text() != "mine"
+
+
+MISTAKES = [
+    pytest.param(["segment", "gone.png"], "there is no image file gone.png", id="no image"),
+    pytest.param(["segment", "a.png", "--model", "m.pt"], "no weights file", id="no model"),
+    pytest.param(["segment", "a.png", "--device", "gpu7"], "cannot be used here", id="device"),
+    pytest.param(["segment", "a.png", "--format", "pdf"], "'pdf' is not known", id="format"),
+    pytest.param(["segment", "a.png", "--set", "halo=1"], "did you mean 'halo_px'", id="setting"),
+    pytest.param(["segment", "a.png", "--tile-size", "3"], "tile_size_px", id="tile size"),
+    pytest.param(["segment", "a.png", "a.tif"], "2 of the images are called 'a'", id="twins"),
+    pytest.param(["models", "info", "m.safetensors"], "no weights file", id="info of nothing"),
+    pytest.param(
+        ["evaluate", "default", "--dataset", "x", "--root", "."], "'x' is not known", id="dataset"
+    ),
+    pytest.param(["train", "x", "--data", "."], "there is no recipe 'x'", id="recipe"),
+    pytest.param(["models", "import", "gone.pth"], "gone.pth", id="import of nothing"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
+def test_a_mistake_is_one_line_and_2(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.startswith("napari-coseg: ")
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["segment"], ["segment", "a", "--set", "b"]])
+def test_what_cannot_be_parsed_shows_the_usage_and_ends_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert "usage: napari-coseg" in capsys.readouterr().err
+
+
+def test_a_bug_shows_its_traceback(picture, monkeypatch):
+    def broken(*_args, **_kwargs):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("napari_coseg.inference.run.segment", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["segment", str(picture[0])])
+
+
+def test_an_interrupt_ends_with_130(picture, monkeypatch, capsys):
+    def interrupted(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("napari_coseg.inference.run.segment", interrupted)
+    assert main(["segment", str(picture[0])]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS), ["models", "import"]])
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--help"])
+    assert end.value.code == 0
+    assert "usage: napari-coseg" in capsys.readouterr().out
+
+
+def test_it_runs_as_a_program():
+    command = [sys.executable, "-m", "napari_coseg.cli.main", "--version"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == f"napari-coseg {__version__}"
+
+
+def test_demo_writes_a_real_image_and_its_results(tmp_path, capsys):
+    arguments = ["demo", "--output-dir", str(tmp_path), "--no-window"]
+    for _ in range(2):  # a second demo takes the place of the first
+        assert main(arguments) == 0
+    files = [tmp_path / f"colon{ending}" for ending in (".ome.tif", *NAMES)]
+    assert capsys.readouterr().out.split() == [str(file) for file in files] * 2
+    shown, regions = read_image(files[0]), read_image(files[1])
+    assert shown.axes == "YXC"
+    assert shown.spatial_shape == regions.spatial_shape == (512, 512)
+    assert shown.pixel_size_um == pytest.approx(regions.pixel_size_um)
+
+
+def test_demo_opens_the_window_with_the_files(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(demo, "has_window", lambda: True)
+
+    def run(command, check):
+        started.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(demo.subprocess, "run", run)
+    assert main(["demo", "--output-dir", str(tmp_path)]) == 0
+    (command,) = started
+    assert command[:3] == [sys.executable, "-m", "napari_coseg.widgets.show"]
+    endings = (".ome.tif", *NAMES[:3])
+    assert command[3:] == [str(tmp_path / f"colon{ending}") for ending in endings]
+
+
+def test_models_list_and_info_without_weights_say_so(monkeypatch, capsys):
+    def missing(source="default"):
+        raise CheckpointError("the default weights are missing")
+
+    monkeypatch.setattr(loading, "weights_path", missing)
+    assert main(["models", "list"]) == 0
+    printed = capsys.readouterr().out
+    assert "not installed: the default weights are missing" in printed
+    assert "coseg-plus" in printed
+
+
+def test_models_info_shows_the_card(tmp_path, monkeypatch, capsys):
+    (tmp_path / "m.safetensors").write_bytes(b"x")
+    card = stub_card(licence="CC0", notes="for tests")
+    monkeypatch.setattr("napari_coseg.checkpoints.native.read_card", lambda path: card)
+    assert main(["models", "info", str(tmp_path / "m.safetensors")]) == 0
+    printed = capsys.readouterr().out
+    for text in ("discs", "tissue", "blue, red", "0.5 um", "CC0", "for tests"):
+        assert text in printed
+    assert main(["models", "info", str(tmp_path / "m.safetensors"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "discs"
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A folder dataset that the stub solves but for one image, where it finds one disc too many."""
+    classes = [
+        {"id": 7, "name": "Red", "color": [1, 2, 3]},
+        {"id": 9, "name": "blue", "color": [4, 5, 6]},
+    ]
+    description = {
+        "pixel_size_um": 0.5,
+        "semantic_classes": [{"id": 3, "name": "tissue", "color": [7, 8, 9]}],
+        "instance_classes": classes,
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    for folder in ("images", "regions", "objects", "object_classes"):
+        (tmp_path / folder).mkdir()
+    for i, centres in enumerate(([(20, 20), (20, 60)], [(20, 20), (60, 60), (20, 60)])):
+        image, labels = disc_picture((96, 96), centres, tissue=(slice(0, 90), slice(0, 80)))
+        truth = np.where(labels == 3, 0, labels)
+        regions = np.zeros((96, 96), np.uint8)
+        regions[:90, :80] = 3
+        types = np.array([0, 9, 7], np.uint8)[truth]
+        for folder, array in (
+            ("images", image),
+            ("regions", regions),
+            ("objects", truth.astype(np.uint16)),
+            ("object_classes", types),
+        ):
+            PIL.Image.fromarray(array).save(tmp_path / folder / f"s{i}.png")
+    return tmp_path
+
+
+def test_evaluate_prints_means_and_writes_every_number(dataset, tmp_path, capsys):
+    output = tmp_path / "scores.csv"
+    arguments = ["evaluate", "default", "--dataset", "folder", "--root", str(dataset)]
+    arguments += ["--output", str(output), "--set", "min_region_area_um2=0"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "(pooled)" in printed
+    assert str(output) in printed
+    table = pd.read_csv(output).set_index(["task", "class", "image", "metric"])["value"]
+    assert table["objects", "all", "s0", "PQ"] == pytest.approx(1)
+    assert table["objects", "all", "s1", "PQ"] == pytest.approx(2 / 2.5)
+    assert table["objects", "all", "(mean)", "PQ"] == pytest.approx(0.9)
+    assert table["objects", "all", "(pooled)", "PQ"] == pytest.approx(4 / 4.5)
+    assert table["objects", "all", "s1", "AJI"] == pytest.approx(2 / 3)
+    assert table["objects", "blue", "s1", "PQ"] == pytest.approx(1 / 1.5)
+    assert table["objects", "red", "s1", "PQ"] == pytest.approx(1)
+    assert table["regions", "tissue", "s0", "Dice"] == pytest.approx(1)
+    assert table["regions", "tissue", "(pooled)", "IoU"] == pytest.approx(1)
+
+
+def test_evaluate_refuses_a_dataset_without_labels(dataset, capsys):
+    for folder in ("regions", "objects", "object_classes"):
+        (dataset / folder).rename(dataset / f"no {folder}")
+    assert main(["evaluate", "default", "--dataset", "folder", "--root", str(dataset)]) == 2
+    assert "no labels that 'discs' could be compared with" in capsys.readouterr().err
+
+
+def test_train_hands_over_and_says_where_the_weights_are(tmp_path, monkeypatch, capsys):
+    called = {}
+
+    def train_recipe(recipe, data_root, output_dir, validate, **options):
+        called.update(options, recipe=recipe.name, data=data_root, output=output_dir)
+        return output_dir / "w.safetensors"
+
+    monkeypatch.setattr("napari_coseg.training.run.train_recipe", train_recipe)
+    arguments = ["train", "colon-default", "--data", str(tmp_path), "--device", "cpu"]
+    arguments += ["--output", str(tmp_path / "run")]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / "run" / "w.safetensors")]
+    assert called["recipe"] == "colon-default"
+    assert (called["device"], called["output"]) == ("cpu", tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "state").write_text("")
+    assert main(arguments) == 2
+    assert "give --resume" in capsys.readouterr().err
+    assert main([*arguments, "--resume"]) == 0
+
+
+def test_the_progress_line_is_drawn_on_a_terminal_and_written_in_a_log():
+    class Stream(list):
+        def __init__(self, terminal):
+            self.isatty = lambda: terminal
+
+        def write(self, text):
+            self.append(text)
+
+        def flush(self):
+            pass
+
+    terminal, log = Stream(True), Stream(False)
+    for stream in (terminal, log):
+        line = ProgressLine("a", stream)
+        for step in range(101):
+            line(step / 100, "tiles")
+        line.close()
+    assert len(terminal) == 102
+    assert all(text.startswith("\r") for text in terminal[:-1])
+    assert len(log) == 11
+    assert log[-1] == "a: 100% tiles\n"
