@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from napari_coseg.card import ModelCard
+from napari_coseg.decoding.hover_targets import horizontal_vertical_maps
 from napari_coseg.models.base import (
     CosegModel,
     Features,
@@ -94,6 +95,29 @@ class StubModel(CosegModel):
 
     def parts(self) -> dict[str, list[torch.nn.Parameter]]:
         return {}
+
+
+class OracleModel(StubModel):
+    """Reads its answer off the picture that `truth_picture` draws: perfect maps, pixel by pixel."""
+
+    def first_forward(self, features: Features) -> FirstForward:
+        inside = features.embedding[:, :1] / 255 - 0.5
+        return FirstForward(-torch.ones_like(inside), inside * 20, None, None)
+
+    def second_forward(self, features: Features, prompts: MaskPrompts) -> TaskMaps:
+        empty = torch.zeros_like(prompts.instance)
+        return TaskMaps(
+            torch.cat([empty, prompts.semantic], 1),
+            prompts.instance,
+            torch.cat([empty, empty + 1, empty], 1),
+            (features.embedding[:, 1:] - 127.5) / 127.5,
+        )
+
+
+def truth_picture(labels: np.ndarray) -> np.ndarray:
+    """float32 (Y, X, 3) of 0..255: object or not, horizontal map, vertical map."""
+    maps = horizontal_vertical_maps(labels)
+    return np.stack([(labels > 0) * 255, *(127.5 + 127.5 * maps)], -1).astype(np.float32)
 
 
 def _filtered(mask: Tensor, down: Tensor, across: Tensor) -> Tensor:

@@ -13,8 +13,18 @@ from napari_coseg.errors import Cancelled, ImageError, SettingsError
 from napari_coseg.inference import InferenceSettings, segment, understand
 from napari_coseg.intake import RgbSource
 from napari_coseg.measure import OBJECT_COLUMNS, STACK_OBJECT_COLUMNS, region_table
+from napari_coseg.metrics.instances import contingency, panoptic_quality
 from napari_coseg.types import Image
-from stub_models import BLUE, StubModel, disc_picture, spread_discs, stub_card
+from stub_models import (
+    BLUE,
+    OracleModel,
+    StubModel,
+    disc_picture,
+    spread_discs,
+    stub_card,
+    truth_picture,
+)
+from synthetic import nuclei
 from test_stitch import same_partition
 
 SHAPE = (200, 312)
@@ -76,6 +86,17 @@ def test_tiled_equals_whole_on_another_grid(model, pixel_size_um):
     tiled = segment(image, model, pixel_size_um, settings=TILED)
     np.testing.assert_array_equal(tiled.semantic, whole.semantic)
     assert same_partition(tiled.instances.labels, whole.instances.labels)
+
+
+@pytest.mark.parametrize("settings", [WHOLE, TILED], ids=["whole", "tiled"])
+def test_from_perfect_maps_every_touching_nucleus_comes_back(settings):
+    labels = nuclei(300, 200, seed=4)
+    settings = settings.model_copy(update={"min_object_area_um2": 2.5})
+    found = segment(truth_picture(labels), OracleModel(), 0.5, settings=settings)
+    quality = panoptic_quality(contingency(labels, found.instances.labels))
+    assert quality.recall > 0.99
+    assert quality.precision > 0.99
+    assert quality.sq > 0.99
 
 
 @pytest.mark.parametrize("position", [(64, 96), (64, 90), (30, 96), (65.5, 93.5)], ids=str)

@@ -169,6 +169,8 @@ class PlaneRun:
         """Objects are told apart on the network's grid, at which their maps are sharpest.
 
         Their outlines and the regions are cut on the image's grid, from enlarged or shrunk maps.
+        (From perfect maps of CoNSeP's nuclei at half resolution that gives a panoptic quality of
+        0.947; enlarging the distance maps and decoding those gives 0.933, at a third 0.804, 0.757.)
         """
         channels = self.channels
         keep = [*range(*channels.semantic.indices(len(maps))), channels.object]
