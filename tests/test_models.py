@@ -31,7 +31,13 @@ TINY = {
 }
 DETAILED = {
     **TINY,
-    "encoder": {**TINY_HIERA, "stem_channels": 8, "background_position_size": None},
+    "encoder": {
+        **TINY_HIERA,
+        "stages": (1, 1, 1),
+        "window_sizes": (8, 4, 4),
+        "stem_channels": (8, 12),
+        "background_position_size": None,
+    },
     "upscaling_channels": (16, 8, 8),
     "upscaling_refinement": True,
     "adapter_kernel_size": 3,
@@ -157,6 +163,7 @@ def test_fresh_adapters_leave_sam2_alone() -> None:
     [
         ({"encoder": "giant"}, "unknown encoder 'giant'.*tiny"),
         ({"widht": 32}, "unknown setting 'widht'; did you mean 'width'"),
+        ({"encoder": {**TINY_HIERA, "stem_channels": (8, 8)}}, "with a stem there are 3 of each"),
         ({"width": 33}, "setting 'width'.*multiple of 16"),
     ],
 )

@@ -1,10 +1,12 @@
 """The shared image encoder: sam2's own Hiera trunk and neck, with adapters put in from outside.
 
     images (B, 3, Y, X)
-      [compact only: convolutional stem -> detail (B, 32, Y/2, X/2)]
       Hiera, stages at strides 4, 8, 16, 32, with adapters beside every MLP
       neck: 1x1 convolutions to one width, stage 4 added to stage 3; stage 4 is dropped
-      -> embedding (B, C, Y/16, X/16), f1 (B, C1, Y/8, X/8), f0 (B, C0, Y/4, X/4) [, detail]
+      -> embedding (B, C, Y/16, X/16), f1 (B, C1, Y/8, X/8), f0 (B, C0, Y/4, X/4)
+
+With a convolutional stem (the compact size) Hiera begins at stride 8, and f0 and a further map at
+stride 2 are the stem's.
 
 Co-Seg++ section 3.4; sizes as in sam2's own configuration files.
 """
@@ -12,17 +14,16 @@ Co-Seg++ section 3.4; sizes as in sam2's own configuration files.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from sam2.modeling.backbones.hieradet import Hiera
 from sam2.modeling.backbones.image_encoder import FpnNeck
 from sam2.modeling.position_encoding import PositionEmbeddingSine
 from torch import Tensor, nn
 
 from napari_coseg.nn.adapter import AdaptedMLP, Adapter
-from napari_coseg.nn.norm import ChannelNorm
 from napari_coseg.settings import Settings
 
 Blocks = Annotated[int, Field(ge=1, le=128)]
@@ -33,20 +34,29 @@ class HieraConfig(Settings):
 
     embed_dim: int = Field(ge=8)
     num_heads: int = Field(ge=1)
-    stages: tuple[Blocks, Blocks, Blocks, Blocks]
+    stages: tuple[Blocks, ...] = Field(min_length=3, max_length=4)
     global_attention_blocks: tuple[int, ...]
-    window_sizes: tuple[int, int, int, int] = (8, 4, 14, 7)
+    window_sizes: tuple[int, ...] = (8, 4, 14, 7)
     background_position_size: tuple[int, int] | None = Field(
         (7, 7),
         description="grid of the learned absolute position; None leaves it out, since a tile of "
         "tissue has no up or down",
     )
-    stem_channels: int = Field(
-        0,
-        ge=0,
-        description="channels of a convolutional stem that also gives a detail map at stride 2; "
-        "0 is SAM2's single 7x7 convolution",
+    stem_channels: tuple[int, int] | None = Field(
+        None,
+        description="channels at strides 2 and 4 of a convolutional stem that takes the place of "
+        "SAM2's single 7x7 convolution; then there are three stages, the first at stride 8",
     )
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Self:
+        wanted = 3 if self.stem_channels else 4
+        if not len(self.stages) == len(self.window_sizes) == wanted:
+            raise ValueError(
+                f"{len(self.stages)} stages and {len(self.window_sizes)} window sizes; "
+                f"{'with' if self.stem_channels else 'without'} a stem there are {wanted} of each"
+            )
+        return self
 
 
 HIERA_SIZES: dict[str, HieraConfig] = {
@@ -71,45 +81,51 @@ HIERA_SIZES: dict[str, HieraConfig] = {
         window_sizes=(8, 4, 16, 8),
     ),
     # Ours: small enough to train from scratch on a CPU. The stem and the adapters' convolutions
-    # give it the local bias that the large ones learned from millions of pictures.
+    # give it the local bias that the large ones learned from millions of pictures; attention at
+    # stride 4 cost most of the time and learnt least.
     "compact": HieraConfig(
-        embed_dim=48,
-        num_heads=1,
-        stages=(1, 2, 4, 1),
-        global_attention_blocks=(5,),
-        window_sizes=(8, 8, 8, 8),
+        embed_dim=96,
+        num_heads=2,
+        stages=(2, 4, 1),
+        global_attention_blocks=(4,),
+        window_sizes=(8, 8, 8),
         background_position_size=None,
-        stem_channels=32,
+        stem_channels=(32, 48),
     ),
 }
 
 
 class ConvolutionalStem(nn.Module):
-    """Two 3x3 convolutions at stride 2, two at stride 4.
+    """Two 3x3 convolutions at each of the strides 2, 4 and 8.
 
-    (B, 3, Y, X) -> detail (B, D, Y/2, X/2), tokens (B, C, Y/4, X/4).
+    (B, 3, Y, X) -> (B, C2, Y/2, X/2), (B, C4, Y/4, X/4), tokens (B, C, Y/8, X/8).
     """
 
-    def __init__(self, detail_channels: int, embed_dim: int) -> None:
+    def __init__(self, channels: tuple[int, int], embed_dim: int) -> None:
         super().__init__()
-        self.enter = _ConvNormAct(3, detail_channels, stride=2)
-        self.detail = _ConvNormAct(detail_channels, detail_channels)
-        self.down = _ConvNormAct(detail_channels, embed_dim, stride=2)
-        self.tokens = _ConvNormAct(embed_dim, embed_dim)
+        self.down = nn.ModuleList()
+        self.refine = nn.ModuleList()
+        before = 3
+        for after in (*channels, embed_dim):
+            self.down.append(_ConvNormAct(before, after, stride=2))
+            self.refine.append(_ConvNormAct(after, after))
+            before = after
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        detail = self.enter(images)
-        detail = detail + self.detail(detail)
-        tokens = self.down(detail)
-        return detail, tokens + self.tokens(tokens)
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        levels = []
+        for down, refine in zip(self.down, self.refine, strict=True):
+            pixels = down(pixels)
+            pixels = pixels + refine(pixels)
+            levels.append(pixels)
+        return levels
 
 
 class _ConvNormAct(nn.Sequential):
     def __init__(self, channels_in: int, channels_out: int, stride: int = 1) -> None:
         super().__init__(
-            nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1),
-            ChannelNorm(channels_out),
-            nn.ReLU(),  # a tenth of a training step faster than GELU on a CPU
+            nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(inplace=True),
         )
 
 
@@ -144,34 +160,37 @@ class HieraEncoder(nn.Module):
         adapter_kernel_size: int = 0,
     ) -> None:
         super().__init__()
-        self.stem: ConvolutionalStem | None = None
         self.trunk = _build_trunk(config)
+        self.stem: ConvolutionalStem | None = None
+        channels_1, channels_0 = high_resolution_channels
+        f0_channels = width
         if config.stem_channels:
             self.stem = ConvolutionalStem(config.stem_channels, config.embed_dim)
             self.trunk.patch_embed = _ChannelsLast()
+            f0_channels = config.stem_channels[1]
         if adapter_ratio:
             put_in_adapters(self.trunk, adapter_ratio, adapter_kernel_size)
+        last = len(config.stages) - 1
         self.neck = FpnNeck(
             # FpnNeck insists on a position encoding; the decoders bring their own.
             position_encoding=PositionEmbeddingSine(2 * (width // 2), warmup_cache=False),
             d_model=width,
             backbone_channel_list=self.trunk.channel_list,
-            fpn_top_down_levels=[2, 3],
+            fpn_top_down_levels=[last - 1, last],
             fpn_interp_model="nearest",
         )
-        channels_1, channels_0 = high_resolution_channels
         self.project_f1 = nn.Conv2d(width, channels_1, 1)
-        self.project_f0 = nn.Conv2d(width, channels_0, 1)
+        self.project_f0 = nn.Conv2d(f0_channels, channels_0, 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Images (B, 3, Y, X) -> embedding and high-resolution features from fine to coarse."""
-        details: tuple[Tensor, ...] = ()
-        if self.stem is not None:
-            detail, images = self.stem(images)
-            details = (detail,)
-        # (strides 4, 8, 16, 32); the last only serves to be added to the third
-        (level_0, level_1, embedding, _), _ = self.neck(self.trunk(images))
-        return embedding, (*details, self.project_f0(level_0), self.project_f1(level_1))
+        if self.stem is None:
+            # (strides 4, 8, 16, 32); the last only serves to be added to the third
+            (level_4, level_8, embedding, _), _ = self.neck(self.trunk(images))
+            return embedding, (self.project_f0(level_4), self.project_f1(level_8))
+        level_2, level_4, tokens = self.stem(images)
+        (level_8, embedding, _), _ = self.neck(self.trunk(tokens))
+        return embedding, (level_2, self.project_f0(level_4), self.project_f1(level_8))
 
     def adapters(self) -> Iterable[Adapter]:
         """Every adapter, in the order of the blocks."""
@@ -189,6 +208,7 @@ def _build_trunk(config: HieraConfig) -> Hiera:
         embed_dim=config.embed_dim,
         num_heads=config.num_heads,
         stages=config.stages,
+        q_pool=len(config.stages) - 1,
         global_att_blocks=config.global_attention_blocks,
         window_spec=config.window_sizes,
         window_pos_embed_bkg_spatial_size=config.background_position_size or (1, 1),

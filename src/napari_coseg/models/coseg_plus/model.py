@@ -43,6 +43,8 @@ class CosegPlus(CosegModel):
             config.adapter_ratio,
             config.adapter_kernel_size,
         )
+        # Hiera lays its window position embedding out in whole windows of eight tokens.
+        self.size_multiple = 64 if config.hiera.stem_channels else 32
         self.semantic_prompt = SSPEncoder(config)
         self.instance_prompt = SSPEncoder(config)
         self.semantic_channels = 1 + len(card.semantic_classes)
