@@ -127,7 +127,17 @@ def test_a_mistake_is_one_line_and_2(tmp_path, monkeypatch, capsys, arguments, m
     assert printed.out == ""
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["segment"], ["segment", "a", "--set", "b"]])
+UNPARSABLE = [
+    [],
+    ["fly"],
+    ["segment"],
+    ["segment", "a", "--set", "b"],
+    ["segment", "a", "--pixel-size-um", "small"],
+    ["segment", "a", "--channels", "red"],
+]
+
+
+@pytest.mark.parametrize("arguments", UNPARSABLE, ids=" ".join)
 def test_what_cannot_be_parsed_shows_the_usage_and_ends_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as end:
         main(arguments)

@@ -407,7 +407,7 @@ def test_cancelling_ends_the_run_at_the_next_tile_and_frees_its_arrays(picture):
 )
 def test_out_of_memory_halves_the_batch_and_says_so(picture, fits, adapted):
     model, steps = StubModel(fits=fits), []
-    settings = EXACT.model_copy(update={"tile_size_px": 128, "halo_px": 24})
+    settings = EXACT.model_copy(update={"tile_size_px": 128, "halo_px": 24, "batch_size": 4})
     found = segment(picture[0], model, settings=settings, progress=lambda f, m: steps.append(m))
     assert found.provenance["adapted"] == [f"out of memory: {change}" for change in adapted]
     assert set(found.provenance["adapted"]) <= set(steps)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +14,7 @@ from napari_coseg.card import ModelCard
 from napari_coseg.models.base import CosegModel, TaskMaps
 
 FLIPS = ((), (-1,), (-2,), (-2, -1))
-HORIZONTAL, VERTICAL = 0, 1
-"""Channels of the distance maps; each changes its sign where its axis is flipped."""
+GPU_BATCH = 8
 
 
 class TileTooLargeError(Exception):
@@ -46,7 +44,8 @@ class TileNetwork:
     Parameters
     ----------
     batch_size
-        Tiles in one call; halved whenever the device runs out of memory.
+        Tiles in one call, None for what suits the device; halved whenever the device runs out of
+        memory.
     tell
         Called with one line when that happens.
     """
@@ -54,15 +53,16 @@ class TileNetwork:
     def __init__(
         self,
         model: CosegModel,
-        batch_size: int,
+        batch_size: int | None,
         flips: bool,
         half_precision: bool,
         tell: Callable[[str], None],
     ) -> None:
-        self.model, self.batch_size = model, batch_size
+        self.model = model
         self._flips = FLIPS if flips else FLIPS[:1]
         self._tell = tell
         self.device = next(model.buffers()).device
+        self.batch_size = batch_size or (1 if self.device.type == "cpu" else GPU_BATCH)
         self._half = half_precision and self.device.type == "cuda"
 
     def maps(self, tiles: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -140,7 +140,7 @@ def evaluating(model: CosegModel) -> Iterator[None]:
 
 
 def _probabilities(maps: TaskMaps, flipped: tuple[int, ...]) -> Tensor:
-    hv = maps.hv.float()
+    hv = maps.hv.float()  # horizontal, vertical: each changes its sign where its axis is flipped
     if flipped:
         signs = [-1.0 if axis in flipped else 1.0 for axis in (-1, -2)]
         hv = hv * torch.tensor(signs, device=hv.device).view(1, 2, 1, 1)
@@ -156,9 +156,3 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
         return True
     text = str(error).lower()
     return "out of memory" in text or "can't allocate memory" in text
-
-
-def batches(items: Iterator[object], size: Callable[[], int]) -> Iterator[list[object]]:
-    """Cut a stream into lists of at most ``size()``, which may change on the way."""
-    while batch := list(itertools.islice(items, size())):
-        yield batch

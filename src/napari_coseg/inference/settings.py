@@ -17,7 +17,13 @@ class InferenceSettings(Settings):
     halo_px: int | None = Field(
         None, ge=0, le=4096, description="context thrown away around a tile; None: the card's"
     )
-    batch_size: int = Field(4, ge=1, le=256, description="tiles in one call of the network")
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="tiles in one call of the network; None: 8 on a GPU, 1 on the CPU, where more "
+        "gains nothing and cancelling waits longer",
+    )
     test_time_augmentation: bool = Field(
         False, description="average over the four flips; four times the work"
     )
