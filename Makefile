@@ -42,7 +42,7 @@ benchmarks: setup ## every figure of benchmarks/ but the baselines', one after t
 		echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 train-default: setup ## train the shipped model again, from the images that NAPARI_COSEG_DATA names
-	$(BIN)/napari-coseg train src/napari_coseg/recipes/colon-default.toml $(TRAIN_ARGS)
+	$(BIN)/napari-coseg train colon-default --data "$(NAPARI_COSEG_DATA)" $(TRAIN_ARGS)
 
 clean: ## remove the environment and what was built
 	rm -rf .venv build dist demo-output .pytest_cache .ruff_cache .mypy_cache

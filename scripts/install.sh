@@ -4,7 +4,6 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=${1:-.venv}
-cpu_wheels=https://download.pytorch.org/whl/cpu
 
 usable_python() { # 3.11 or newer, able to make environments
     "$1" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
@@ -25,17 +24,6 @@ find_python() {
     return 1
 }
 
-# Without an NVIDIA card the small CPU build of torch will do, where its index can be reached.
-wants_cpu_wheels() {
-    [[ $(uname -s) == Linux ]] && ! command -v nvidia-smi >/dev/null &&
-        "$venv/bin/python" - "$cpu_wheels/torch/" >/dev/null 2>&1 <<'PYTHON'
-import sys
-import urllib.request
-
-urllib.request.urlopen(sys.argv[1], timeout=5).close()
-PYTHON
-}
-
 if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     python=$(find_python)
     echo "Making $venv with $python"
@@ -49,12 +37,6 @@ constraints=$("$venv/bin/python" -c \
     'import pathlib; print(pathlib.Path("constraints.txt").resolve().as_uri())')
 export PIP_CONSTRAINT="${PIP_CONSTRAINT:+$PIP_CONSTRAINT }$constraints"
 export PIP_PROGRESS_BAR=off
-if wants_cpu_wheels; then
-    # The variable hides what pip's own configuration says, so that goes in as well.
-    configured=${PIP_EXTRA_INDEX_URL:-$(pip config get global.extra-index-url 2>/dev/null || true)}
-    export PIP_EXTRA_INDEX_URL="$configured $cpu_wheels"
-fi
-
 echo "Installing torch"
 pip install -qq --upgrade pip setuptools wheel
 pip install -qq torch
