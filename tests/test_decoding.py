@@ -131,6 +131,7 @@ LAYOUTS = {
     "one above the other": painted(disc(FIELD, 12, 20, 7), disc(FIELD, 25, 20, 7)),
     "touching at a slant": painted(disc(FIELD, 14, 14, 7), disc(FIELD, 23, 24, 7)),
     "small against large": painted(disc(FIELD, 24, 24, 14), disc(FIELD, 24, 40, 3)),
+    "one within another": painted(disc(FIELD, 24, 24, 16), disc(FIELD, 24, 24, 5)),
     "corner to corner": np.kron(np.diag([1, 2, 3]), np.ones((6, 6), dtype=np.int32)),
     "bricks": brick_wall(),
     "cut by the image": painted(disc(FIELD, 0, 0, 9), disc(FIELD, 47, 20, 6)),
@@ -146,6 +147,12 @@ def test_perfect_maps_give_every_object_back(labels: np.ndarray) -> None:
     quality = panoptic_quality(contingency(labels, found))
     assert (quality.false_positives, quality.false_negatives) == (0, 0)
     assert quality.sq > 0.95
+
+
+def test_an_object_in_the_way_takes_some_of_what_lies_behind_it() -> None:
+    labels = painted(disc(FIELD, 24, 24, 14), disc(FIELD, 24, 34, 5))
+    quality = panoptic_quality(contingency(labels, decode_instances(*perfect(labels))))
+    assert (quality.true_positives, quality.false_positives) == (2, 0)
 
 
 @pytest.mark.parametrize("seed", range(3))

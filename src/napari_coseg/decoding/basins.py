@@ -1,7 +1,7 @@
 """Basins: the pixels that the horizontal and vertical maps lead to one place, and how they join.
 
-1. Every pixel of the mask steps to the neighbour that lies towards its centre, until it stays: the
-   pixels that end in one place are a basin (`find_basins`).
+1. Every pixel of the mask steps to the neighbour that lies towards its centre, not across a sharp
+   border, until it stays: the pixels that end in one place are a basin (`find_basins`).
 2. Noise leaves an object in several basins, which are joined where the maps run on smoothly across
    their border. Within an object the horizontal map rises to the right and does not change
    downwards (the vertical map likewise); between two objects it drops, or jumps (`join_basins`).
@@ -21,6 +21,9 @@ import numpy as np
 _STEEP = float(np.tan(np.radians(67.5)))
 _MAX_DOUBLINGS = 14
 _JOIN_ROUNDS = 3
+# No step leads over a larger drop and jump between two pixels than this. Borders in blurred maps
+# are lower, but there the steps lead apart anyway.
+_BARRIER = 0.25
 
 
 class Basins(NamedTuple):
@@ -149,18 +152,35 @@ def _steps(field: _Field) -> np.ndarray:
         _moves(field, values, stride)
         for values, stride in zip(field.maps, field.strides, strict=True)
     )
-    straight = np.where(x_size > y_size, x_move, y_move)
-    y_move[(x_size > _STEEP * y_size) & (x_move != 0)] = 0
-    x_move[(y_size > _STEEP * x_size) & (y_move != 0)] = 0
-    target = field.position[field.pixel + x_move + y_move]
-    # A diagonal step may leave the mask where the straight one does not.
-    return np.where(target < 0, field.position[field.pixel + straight], target)
+    mostly_x = (x_size > _STEEP * y_size) & (x_move != 0)
+    mostly_y = (y_size > _STEEP * x_size) & (y_move != 0)
+    # The best of eight directions; where that leaves the object, along one axis, then the other.
+    choices = ((~mostly_y, ~mostly_x), (x_size > y_size, x_size <= y_size))
+    target = np.arange(len(field.pixel), dtype=np.int32)
+    left = np.flatnonzero((x_move != 0) | (y_move != 0))
+    for along_x, along_y in (*choices, choices[1][::-1]):
+        x, y = x_move[left] * along_x[left], y_move[left] * along_y[left]
+        pixel = field.pixel[left]
+        barred = _barred(field, pixel, x, y)
+        target[left[~barred]] = field.position[(pixel + x + y)[~barred]]
+        left = left[barred]
+    return target
+
+
+def _barred(field: _Field, pixel: np.ndarray, x_move: np.ndarray, y_move: np.ndarray) -> np.ndarray:
+    """Which steps would leave the mask, or cross to another object: there a map falls or jumps."""
+    target = pixel + x_move + y_move
+    parted = np.zeros(len(pixel), dtype=np.float32)
+    for values, move in zip(field.maps, (x_move, y_move), strict=True):
+        rise = values[target] - values[pixel]
+        parted += np.where(move == 0, np.abs(rise), np.maximum(-np.sign(move) * rise, 0))
+    return (field.position[target] < 0) | (parted > 2 * _BARRIER)
 
 
 def _moves(field: _Field, values: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
     """(F,) what to add to a flat index to come nearer along one axis, and the distance there."""
     here = values[field.pixel]
-    move = np.where(here > 0, -stride, stride)
+    move = np.where(here > 0, np.int32(-stride), np.int32(stride))
     there = values[field.pixel + move]
     # The centre is between two pixels of opposite sign: the one nearer to it stays. At a border
     # between two objects signs are opposite too, but there the steps lead apart.

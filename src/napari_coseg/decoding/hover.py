@@ -26,7 +26,7 @@ class HoverSettings(Settings):
         0.0, ge=0, le=5, description="sigma of the Gaussian over both distance maps; 0: none"
     )
     border_threshold: float = Field(
-        0.08,
+        0.1,
         ge=0,
         le=2,
         description="drop and jump of the maps across a border from which it parts two objects, "
@@ -42,9 +42,9 @@ def decode_instances(
 ) -> np.ndarray:
     """Objects of one image or tile.
 
-    Objects should be about convex, as nuclei are: pixels whose way to their centre leads through
-    another object (around it, behind it) go to that one. An object does not depend on what else is
-    in the tile, apart from its number. Time and memory grow with the number of pixels.
+    Objects should be about convex, as nuclei are: where another object lies on the way to their
+    centre, pixels behind it may go to that one. An object does not depend on what else is in the
+    tile, apart from its number. Time and memory grow with the number of pixels.
 
     Parameters
     ----------

@@ -1,0 +1,23 @@
+"""Horizontal and vertical maps from labels: time and memory against the image's size.
+
+python benchmarks/hover_targets.py
+"""
+
+from __future__ import annotations
+
+from measuring import HEADER, NUCLEI_AT_4096, SIZES_PX, measured
+
+from napari_coseg.decoding.hover_targets import horizontal_vertical_maps
+from synthetic import nuclei
+
+
+def main() -> None:
+    print(HEADER)
+    for size in SIZES_PX:
+        labels = nuclei(size, NUCLEI_AT_4096 * size**2 // 4096**2, radius_px=(5, 22))
+        found = measured(lambda labels=labels: horizontal_vertical_maps(labels))
+        print(found.line(f"{labels.max():,} nuclei", size), flush=True)
+
+
+if __name__ == "__main__":
+    main()
