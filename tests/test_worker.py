@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import subprocess
@@ -227,6 +228,16 @@ def test_close_leaves_nothing_behind(worker: Worker, qtbot: Any, busy: bool) -> 
     assert threading.active_count() == before
     qtbot.wait(50)
     assert not outcomes
+
+
+def test_a_worker_that_nobody_closes_ends_with_its_last_reference(qtbot: Any) -> None:
+    worker = Worker()
+    with qtbot.waitSignal(worker.submit("worker_jobs:halves", arrays={"image": PIXELS}).done):
+        pass
+    pid = worker.pid
+    del worker
+    gc.collect()
+    assert not is_alive(pid)
 
 
 ORPHAN = """

@@ -62,3 +62,39 @@ def give_up(job: JobContext) -> Reply:
     sys.stderr.write("the library could not be loaded\n")
     sys.stderr.flush()
     os._exit(3)
+
+
+def segment_discs(job: JobContext, **arguments: object) -> Reply:
+    """The widget's own job, in a process that also knows the stub model."""
+    from napari_coseg.models.registry import FAMILIES
+    from napari_coseg.widgets import tasks
+
+    FAMILIES["stub"] = "stub_models:StubModel"
+    return tasks.segment(job, **arguments)
+
+
+def hold_the_lock(job: JobContext, **_: object) -> Reply:
+    """Two seconds of plain Python that never lets another thread in."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(100)
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:
+        pass
+    sys.setswitchinterval(before)
+    return Reply()
+
+
+def slow_segment(job: JobContext, **_: object) -> Reply:
+    return slow(job)
+
+
+def rude_segment(job: JobContext, **_: object) -> Reply:
+    return slow(job, polite=False)
+
+
+def dying_segment(job: JobContext, **_: object) -> Reply:
+    return die(job)
+
+
+def buggy_segment(job: JobContext, **_: object) -> Reply:
+    return fail(job, "bug")

@@ -218,3 +218,16 @@ def _shear_matrix(layer: ImageLayer) -> np.ndarray:
     matrix = np.eye(layer.ndim)
     matrix[np.triu_indices(layer.ndim, k=1)] = shear
     return matrix
+
+
+def image_to_layer(image: Image) -> tuple[Any, dict[str, Any]]:
+    """Data and keywords of an image layer: `viewer.add_image(data, **keywords)`."""
+    axes = image.axes
+    rgb = axes.endswith("C") and image.data.shape[-1] in (3, 4)
+    keywords: dict[str, Any] = {"name": image.name, "rgb": rgb}
+    if image.pixel_size_um is not None:
+        sizes = dict(zip(image.spatial_axes, image.pixel_size_um, strict=True))
+        shown = axes.removesuffix("C") if rgb else axes
+        keywords["scale"] = [sizes.get(axis, 1.0) for axis in shown]
+        keywords["units"] = ["micrometer" if axis in sizes else "pixel" for axis in shown]
+    return image.data, keywords

@@ -34,7 +34,13 @@ _PLAIN_COLOR = (0, 200, 200)
 
 
 def add_prediction(
-    viewer: Viewer, layer: ImageLayer, axes: str, prediction: Prediction, color_by: str = "class"
+    viewer: Viewer,
+    layer: ImageLayer,
+    axes: str,
+    prediction: Prediction,
+    *,
+    color_by: str = "class",
+    outlines: bool = True,
 ) -> tuple[Labels, Labels]:
     """Add ``<image> regions`` and ``<image> objects``; layers that are there stay as they are.
 
@@ -44,8 +50,8 @@ def add_prediction(
         What was segmented.
     prediction
         Of the whole layer, or of a part that begins at ``provenance["region_offset"]``.
-    color_by
-        One of `COLOR_BY`, for the objects.
+    color_by, outlines
+        How objects are shown: coloured by one of `COLOR_BY`, filled or not.
     """
     regions_name, objects_name = free_names(viewer, layer.name)
     place = geometry(layer, axes, prediction.provenance.get("region_offset", ()))
@@ -70,8 +76,7 @@ def add_prediction(
         metadata=_metadata("objects", layer, prediction, instances.classes),
         **place,
     )
-    if objects.ndim == 2:
-        objects.contour = OUTLINE_PX
+    outline_objects(objects, outlines)
     return regions, objects
 
 
@@ -137,6 +142,11 @@ def color_objects(layer: Labels, by: str) -> None:
     """Colour an objects layer anew, from its features and metadata."""
     features = layer.features
     layer.colormap = object_colormap(by, features["index"], features["class"], classes_of(layer))
+
+
+def outline_objects(layer: Labels, outlines: bool) -> None:
+    """Show outlines, so that the tissue under them is seen, or filled objects."""
+    layer.contour = OUTLINE_PX if outlines else 0
 
 
 def is_output(layer: Any, kind: str) -> bool:

@@ -88,7 +88,10 @@ def _model(job: JobContext, source: str, device: str) -> Any:
 
 
 def pack(prediction: Prediction) -> Reply:
-    """A prediction as JSON values and arrays."""
+    """A prediction as JSON values and arrays.
+
+    ``region_pixels`` comes with it: counting them in napari would hold up the window.
+    """
     arrays = {"semantic": prediction.semantic, "labels": prediction.instances.labels}
     columns, texts = _pack_table(prediction.instances.table)
     values = {
@@ -96,6 +99,7 @@ def pack(prediction: Prediction) -> Reply:
         "classes": [_pack_class(entry) for entry in prediction.instances.classes],
         "pixel_size_um": list(prediction.pixel_size_um),
         "provenance": prediction.provenance,
+        "region_pixels": np.bincount(prediction.semantic.ravel(), minlength=256).tolist(),
         "columns": list(prediction.instances.table.columns),
         "texts": texts,
     }

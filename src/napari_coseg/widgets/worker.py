@@ -28,8 +28,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 from typing import IO, Any
 
 import numpy as np
@@ -110,7 +112,10 @@ class Worker(QObject):
     def prepare(self) -> None:
         """Start the process now, so that the first job need not wait for it."""
         if self._process is None:
-            self._process = _Process(self._heard.emit, self._ended.emit)
+            # Weakly, so that a worker nobody closed can be collected; that too ends its process
+            this = weakref.ref(self)
+            self._process = _Process(partial(_emit, this, "_heard"), partial(_emit, this, "_ended"))
+            weakref.finalize(self, self._process.close)
 
     def submit(
         self,
@@ -225,7 +230,9 @@ class _Process:
         self.sources: Mapping[str, Any] = {}
         self._writing = threading.Lock()
         self._heard, self._ended = heard, ended
-        self._thread = threading.Thread(target=self._serve, name="napari-coseg", daemon=True)
+        self._thread = threading.Thread(
+            target=self._serve, name=f"napari-coseg {self.popen.pid}", daemon=True
+        )
         self._thread.start()
 
     def send(self, header: dict[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> None:
@@ -236,10 +243,13 @@ class _Process:
             pass  # it has ended; the thread hears so too, and says so
 
     def close(self) -> None:
-        """End the process and the thread; they are gone when this returns."""
+        """End the process and the thread; they are gone when this returns. Again: nothing."""
+        if self.log.closed:
+            return
         self._heard = self._ended = _ignore
         self.popen.kill()
-        self._thread.join(timeout=10)
+        if threading.current_thread() is not self._thread:  # the collector runs in any thread
+            self._thread.join(timeout=10)
         self.popen.wait()
         for stream in (self.popen.stdin, self.popen.stdout):
             with contextlib.suppress(OSError):  # unsent bytes for a process that is gone
@@ -289,6 +299,12 @@ class _Process:
         if stream is None:
             raise ValueError("the process was started without this pipe")
         return stream
+
+
+def _emit(worker: weakref.ref[Worker], signal: str, *values: object) -> None:
+    found = worker()
+    if found is not None:
+        getattr(found, signal).emit(*values)
 
 
 def _ignore(*_: object) -> None:

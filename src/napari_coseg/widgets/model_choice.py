@@ -1,0 +1,121 @@
+"""Which model, what it finds, and where it runs."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QFileDialog, QFormLayout, QLabel, QWidget
+
+from napari_coseg.card import ModelCard
+from napari_coseg.checkpoints.native import read_card
+from napari_coseg.errors import CosegError
+from napari_coseg.inference.loading import DEFAULT_MODEL, weights_path
+from napari_coseg.types import LabelClass
+from napari_coseg.widgets.image_choice import narrow_box
+
+CHOOSE = "Choose a file…"
+DEVICE_WORDS = {"auto": "automatic", "cpu": "CPU", "mps": "Apple GPU (mps)"}
+
+
+class ModelChoice(QWidget):
+    """A list of models, what the card of the chosen one says, and the device.
+
+    Signals
+    -------
+    changed()
+        Another model; `card` is its card.
+    """
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.card: ModelCard | None = None
+        self.model_box = narrow_box("The model that comes with the package, or a weights file")
+        self.about = QLabel()
+        self.about.setWordWrap(True)
+        self.about.setTextFormat(Qt.TextFormat.RichText)
+        self.device_box = narrow_box("Where the model runs; automatic takes a GPU if there is one")
+        self.set_devices(["auto", "cpu"])
+        form = QFormLayout(self)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.addRow("Weights", self.model_box)
+        form.addRow(self.about)
+        form.addRow("Device", self.device_box)
+        self.model_box.addItem("default", DEFAULT_MODEL)
+        self.model_box.addItem(CHOOSE, None)
+        self._former = 0
+        self.model_box.currentIndexChanged.connect(self._on_chosen)
+        self._read_card()
+
+    @property
+    def source(self) -> str:
+        """The path of a weights file, or "default"."""
+        return str(self.model_box.currentData())
+
+    @property
+    def device(self) -> str:
+        return str(self.device_box.currentData())
+
+    def set_devices(self, names: Sequence[str]) -> None:
+        """Offer these; the one that is chosen stays so where it is among them."""
+        chosen = self.device_box.currentData()
+        self.device_box.clear()
+        for name in names:
+            self.device_box.addItem(DEVICE_WORDS.get(name, name), name)
+        self.device_box.setCurrentIndex(max(0, self.device_box.findData(chosen)))
+
+    def choose_file(self, path: str | Path) -> None:
+        """Add a weights file to the list, and choose it."""
+        at = self.model_box.findData(str(path))
+        if at < 0:
+            at = self.model_box.count() - 1
+            self.model_box.insertItem(at, Path(path).name, str(path))
+            self.model_box.setItemData(at, str(path), Qt.ItemDataRole.ToolTipRole)
+        self.model_box.setCurrentIndex(at)
+
+    def _on_chosen(self, index: int) -> None:
+        if self.model_box.itemText(index) != CHOOSE:
+            self._former = index
+            self._read_card()
+            return
+        self.model_box.setCurrentIndex(self._former)
+        path, _ = QFileDialog.getOpenFileName(
+            self, "Weights of a model", "", "Weights (*.safetensors)"
+        )
+        if path:
+            self.choose_file(path)
+
+    def _read_card(self) -> None:
+        try:
+            self.card = read_card(weights_path(self.source))
+            self.about.setText(describe(self.card))
+        except CosegError as error:
+            self.card = None
+            self.about.setText(f"⚠ {html.escape(str(error))}")
+        self.changed.emit()
+
+
+def describe(card: ModelCard) -> str:
+    """A card in a few lines of HTML: name, classes in their colours, pixel size, licence."""
+    parts = [f"<b>{html.escape(card.name)}</b>, at {card.pixel_size_um:g} µm a pixel"]
+    for title, classes in (
+        ("Regions", card.semantic_label_classes),
+        ("Objects", card.instance_label_classes),
+    ):
+        if classes:
+            parts.append(f"{title}: " + " ".join(swatch(entry) for entry in classes))
+    if card.licence:
+        parts.append(f"Licence: {html.escape(card.licence)}")
+    return "<br>".join(parts)
+
+
+def swatch(entry: LabelClass, text: str | None = None) -> str:
+    """A square in the colour of the class and its name, that no line break parts."""
+    color = "#{:02x}{:02x}{:02x}".format(*entry.color)
+    name = html.escape(text or entry.name).replace(" ", "&nbsp;")
+    return f'<span style="color:{color}">■</span>&nbsp;{name}'

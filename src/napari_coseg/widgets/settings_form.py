@@ -1,0 +1,115 @@
+"""A form for a settings class: one row a field, with the field's default, range and description."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pydantic.fields import FieldInfo
+from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QFormLayout, QSpinBox, QWidget
+
+from napari_coseg.settings import Settings
+
+UNITS = {"px": "px", "um2": "µm²", "um": "µm"}
+LARGEST = 10**6
+
+
+class SettingsForm(QWidget):
+    """Widgets for some fields of a settings class; the rest keep their defaults.
+
+    Whole and real numbers and switches are known; a number that may be None has its None at the
+    lower end of its range.
+
+    Parameters
+    ----------
+    none_words
+        What stands there where a field is None.
+    """
+
+    def __init__(
+        self, settings: type[Settings], fields: Sequence[str], none_words: str = "automatic"
+    ) -> None:
+        super().__init__()
+        self._settings = settings
+        self._read: dict[str, Callable[[], Any]] = {}
+        self.boxes: dict[str, QWidget] = {}
+        form = QFormLayout(self)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        for name in fields:
+            info = settings.model_fields[name]
+            words, unit = label(name)
+            box = self._box(name, info, unit, none_words)
+            box.setToolTip((info.description or "").capitalize())
+            self.boxes[name] = box
+            if isinstance(box, QCheckBox):
+                box.setText(words)
+                form.addRow(box)
+            else:
+                form.addRow(words, box)
+
+    def values(self) -> dict[str, Any]:
+        """What the form says, for `Settings.from_mapping`."""
+        return {name: read() for name, read in self._read.items()}
+
+    def settings(self) -> Settings:
+        """The settings object.
+
+        Raises
+        ------
+        SettingsError
+            For values that the class refuses.
+        """
+        return self._settings.from_mapping(self.values())
+
+    def _box(self, name: str, info: FieldInfo, unit: str, none_words: str) -> QWidget:
+        kinds = getattr(info.annotation, "__args__", (info.annotation,))
+        if bool in kinds:
+            switch = QCheckBox()
+            switch.setChecked(bool(info.default))
+            self._read[name] = switch.isChecked
+            return switch
+        box: QSpinBox | QDoubleSpinBox
+        number: type[int] | type[float]
+        if int in kinds:
+            box, number = QSpinBox(), int
+        else:
+            box, number = QDoubleSpinBox(), float
+            box.setDecimals(2)
+        low, high = _range(info, step=1 if number is int else 0.01)
+        may_be_none = type(None) in kinds
+        if may_be_none:
+            low -= 1
+            box.setSpecialValueText(none_words)
+        box.setRange(number(low), number(high))
+        if high <= 1:
+            box.setSingleStep(number(0.05))
+        else:
+            box.setStepType(box.StepType.AdaptiveDecimalStepType)
+        box.setValue(number(low if info.default is None else info.default))
+        box.setSuffix(f" {unit}" if unit else "")
+        self._read[name] = lambda: (
+            None if may_be_none and box.value() == box.minimum() else box.value()
+        )
+        return box
+
+
+def label(name: str) -> tuple[str, str]:
+    """Words and unit of a field's name.
+
+    >>> label("min_region_area_um2")
+    ('Min region area', 'µm²')
+    """
+    words, _, ending = name.rpartition("_")
+    if ending not in UNITS:
+        words, ending = name, ""
+    return words.replace("_", " ").capitalize(), UNITS.get(ending, "")
+
+
+def _range(info: FieldInfo, step: float) -> tuple[float, float]:
+    low, high = -math.inf, math.inf
+    for limit in info.metadata:
+        low = max(low, getattr(limit, "ge", low), getattr(limit, "gt", low - step) + step)
+        high = min(high, getattr(limit, "le", high), getattr(limit, "lt", high + step) - step)
+    return max(low, -LARGEST), min(high, LARGEST)

@@ -1,0 +1,108 @@
+"""Open napari with an image and what `napari-coseg segment` wrote of it.
+
+    python -m napari_coseg.widgets.show IMAGE REGIONS OBJECTS TABLE
+
+A program of its own, started by `napari-coseg demo`: the command line knows no window.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from napari_coseg.errors import CosegError, ImageError
+from napari_coseg.readers.registry import read_image
+from napari_coseg.types import Image, Instances, LabelClass, Prediction
+from napari_coseg.widgets.layers import image_to_layer
+from napari_coseg.widgets.outputs import add_prediction
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+
+def show(viewer: Viewer, image: Image, prediction: Prediction) -> None:
+    """Add the image and the two label layers of a prediction."""
+    data, keywords = image_to_layer(image)
+    layer = viewer.add_image(data, **keywords)
+    add_prediction(viewer, layer, image.axes, prediction)
+
+
+def read_prediction(regions: Path, objects: Path, table: Path) -> Prediction:
+    """What was written as OME-TIFF and CSV.
+
+    Raises
+    ------
+    ImageError
+        Where a file is missing or broken.
+    """
+    import pandas as pd
+
+    semantic, labels = read_image(regions), read_image(objects)
+    try:
+        rows = pd.read_csv(table)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"the object table {table} cannot be read: {error}") from error
+    size = labels.pixel_size_um or (1.0,) * len(labels.spatial_axes)
+    return Prediction(
+        np.asarray(semantic.data),
+        read_classes(regions),
+        Instances(np.asarray(labels.data), rows, read_classes(objects)),
+        size,
+    )
+
+
+def read_classes(path: Path) -> tuple[LabelClass, ...]:
+    """Names and colours of the classes, from the map annotation that the export wrote."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        description = file.ome_metadata or "<OME/>"
+    notes = {
+        element.get("K", ""): element.text or ""
+        for element in ElementTree.fromstring(description).iter()
+        if element.tag.endswith("}M")
+    }
+    classes = []
+    for key, name in notes.items():
+        number = key.removeprefix("class ")
+        if number.isdigit():
+            red, green, blue = bytes.fromhex(notes[f"{key} color"].removeprefix("#"))
+            classes.append(LabelClass(int(number), name, (red, green, blue)))
+    return tuple(sorted(classes, key=lambda entry: entry.id))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Open the window and wait until it is closed. 2 for files that cannot be shown."""
+    parser = argparse.ArgumentParser(prog="python -m napari_coseg.widgets.show")
+    for name in ("image", "regions", "objects", "table"):
+        parser.add_argument(name, type=Path)
+    chosen = parser.parse_args(arguments)
+    try:
+        prediction = read_prediction(chosen.regions, chosen.objects, chosen.table)
+        image = _sized(read_image(chosen.image), prediction.pixel_size_um)
+    except CosegError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    import napari
+
+    viewer = napari.Viewer(title="napari-coseg")
+    show(viewer, image, prediction)
+    viewer.window.add_plugin_dock_widget("napari-coseg", "Segment")
+    napari.run()
+    return 0
+
+
+def _sized(image: Image, pixel_size_um: tuple[float, ...]) -> Image:
+    """The image with the pixel size at which it was segmented, where it says none itself."""
+    values: dict[str, Any] = {"pixel_size_um": image.pixel_size_um or pixel_size_um}
+    return Image(image.data, image.axes, name=image.name, **values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
