@@ -16,6 +16,7 @@ from napari_coseg.training import losses
 from napari_coseg.training.loop import STATE_FILE, TrainingHooks, learning_rate, train
 from napari_coseg.training.losses import LossSettings, Targets, two_forward_loss
 from napari_coseg.training.recipe import OptimiserSettings, Recipe, read_recipe, recipe_names
+from napari_coseg.training.run import StepSource, Turn
 from napari_coseg.training.trainable import train_only
 from test_models import TINY, small_card, small_model
 
@@ -267,12 +268,32 @@ def test_an_unknown_part_is_named() -> None:
         (9, {"warmup_steps": 10}, 1.0),
         (50, {"schedule": "cosine"}, 0.5),
         (99, {"schedule": "cosine"}, 0.5 * (1 + math.cos(math.pi * 0.99))),
+        (40, {"schedule": "cosine", "restart_step": 40, "restart_rate": 0.2}, 0.2),
+        (70, {"schedule": "cosine", "restart_step": 40, "restart_rate": 0.2}, 0.1),
+        (20, {"schedule": "cosine", "restart_step": 40, "restart_rate": 0.2}, 0.5),
         (25, {"schedule": "exponential", "steps_per_epoch": 10}, 0.98**2),
     ],
 )
 def test_learning_rate(step: int, settings: dict, rate: float) -> None:
     chosen = OptimiserSettings(learning_rate=1.0, **settings)
     assert learning_rate(step, 100, chosen) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
+    ("step", "sizes"),
+    [(0, [32, 64]), (1, [32]), (4, [32, 64, 96]), (5, [32]), (6, [32, 64, 96])],
+)
+def test_parts_take_turns(step: int, sizes: list[int]) -> None:
+    class Sampler:
+        def __init__(self, size: int) -> None:
+            self.size = size
+
+        def draw(self, step: int) -> int:
+            return self.size
+
+    turns = (Turn(0, 1, 32), Turn(0, 2, 64), Turn(3, 2, 96))
+    source = StepSource(tuple((turn, Sampler(turn.crop_px)) for turn in turns))
+    assert source(step) == sizes
 
 
 @pytest.mark.parametrize("name", recipe_names())

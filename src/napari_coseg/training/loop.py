@@ -114,13 +114,20 @@ def in_channels_last(model: CosegModel) -> CosegModel:
 
 
 def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
-    """Linear warm-up, then the cosine to zero or the paper's exponential decay by epochs."""
+    """Linear warm-up, then one or two cosines to zero or the paper's exponential decay."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
     if settings.schedule == "cosine":
-        share = (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps)
-        return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+        restart = settings.restart_step or steps
+        if step < restart:
+            return settings.learning_rate * _cosine(step, settings.warmup_steps, restart)
+        rate = settings.learning_rate * settings.restart_rate
+        return rate * _cosine(step, restart, steps)
     return settings.learning_rate * settings.decay ** (step // settings.steps_per_epoch)
+
+
+def _cosine(step: int, start: int, stop: int) -> float:
+    return 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, stop - start)))
 
 
 def to_tensors(batch: Batch, device: str) -> tuple[Tensor, Targets]:

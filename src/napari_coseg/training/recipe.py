@@ -24,6 +24,7 @@ class BatchPart(Settings):
     crop_px: int = Field(ge=32, multiple_of=32, description="side of the crops, model pixels")
     crops: int = Field(ge=1, description="crops in a batch")
     every_steps: int = Field(1, ge=1, description="take part in every step, every second, ...")
+    from_step: int = Field(0, ge=0, description="take part from this step on")
     object_fraction: float = Field(
         0.5,
         ge=0,
@@ -40,6 +41,12 @@ class OptimiserSettings(Settings):
     beta2: float = Field(0.999, gt=0, lt=1)
     warmup_steps: int = Field(0, ge=0)
     schedule: str = Field("exponential", pattern="^(exponential|cosine)$")
+    restart_step: int | None = Field(
+        None, ge=1, description="cosine: begin a second, lower cosine at this step"
+    )
+    restart_rate: float = Field(
+        0.5, gt=0, le=1, description="cosine: where the second begins, as a part of the first"
+    )
     decay: float = Field(0.98, gt=0, le=1, description="exponential: factor an epoch")
     steps_per_epoch: int = Field(100, ge=1, description="exponential: steps an epoch")
     clip_gradient_norm: float = Field(1.0, gt=0)

@@ -24,14 +24,25 @@ Validate = Callable[[CosegModel, Recipe, Path], dict[str, float]]
 
 
 @dataclass(frozen=True)
+class Turn:
+    """When a part of the recipe takes part, and with crops of what size."""
+
+    from_step: int
+    every_steps: int
+    crop_px: int
+
+    def comes(self, step: int) -> bool:
+        return step >= self.from_step and step % self.every_steps == 0
+
+
+@dataclass(frozen=True)
 class StepSource:
     """Draws the batches of a step, one for each size of crop; a pure function of the step."""
 
-    samplers: tuple[tuple[int, CropSampler], ...]
-    """How often, and what."""
+    samplers: tuple[tuple[Turn, CropSampler], ...]
 
     def __call__(self, step: int) -> Sequence[Batch]:
-        return [sampler.draw(step) for every, sampler in self.samplers if step % every == 0]
+        return [sampler.draw(step) for turn, sampler in self.samplers if turn.comes(step)]
 
 
 def train_recipe(
@@ -68,25 +79,26 @@ def train_recipe(
 def step_source(recipe: Recipe, data_root: Path) -> StepSource:
     """Load what the recipe trains on, without its held-out part, into memory.
 
-    Parts with crops of one size, as often as each other, share a batch.
+    Parts with crops of one size whose turns come together share a batch.
     """
-    shared: dict[tuple[int, int], list[CropSource]] = {}
+    shared: dict[Turn, list[CropSource]] = {}
     for part in recipe.batches:
+        turn = Turn(part.from_step, part.every_steps, part.crop_px)
         source = _crop_source(part, data_root, recipe.held_out)
-        shared.setdefault((part.every_steps, part.crop_px), []).append(source)
+        shared.setdefault(turn, []).append(source)
     return StepSource(
         tuple(
             (
-                every,
+                turn,
                 CropSampler(
                     sources,
-                    size_px=crop_px,
+                    size_px=turn.crop_px,
                     pixel_size_um=recipe.card.pixel_size_um,
-                    seed=recipe.seed * 10_000 + crop_px,
+                    seed=recipe.seed * 10_000 + turn.from_step + turn.crop_px,
                     settings=recipe.augmentation,
                 ),
             )
-            for (every, crop_px), sources in shared.items()
+            for turn, sources in shared.items()
         )
     )
 
