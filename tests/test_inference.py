@@ -143,6 +143,21 @@ def test_small_objects_regions_and_holes_go_by_their_area_in_um2(model):
         assert len(segment(image, model, 0.5, settings=settings).instances) == count
 
 
+def test_large_planes_are_cleaned_a_window_at_a_time_and_come_out_the_same(model, monkeypatch):
+    rng = np.random.default_rng(5)
+    image = np.full((200, 304, 3), 250, np.uint8)
+    for y, x in rng.integers(0, (196, 300), (150, 2)):
+        image[y : y + 4, x : x + 6] = (240, 190, 215)
+    image[30:170, 40:200] = (240, 190, 215)
+    for y, x in rng.integers((32, 42), (165, 195), (40, 2)):
+        image[y : y + 3, x : x + 3] = 250
+    settings = EXACT.model_copy(update={"min_region_area_um2": 9, "max_hole_area_um2": 5})
+    whole = segment(image, model, settings=settings).semantic
+    assert (whole != segment(image, model, settings=EXACT).semantic).any()
+    monkeypatch.setattr("napari_coseg.inference.plane.CLEANED_AT_ONCE_PX", 112)
+    np.testing.assert_array_equal(segment(image, model, settings=settings).semantic, whole)
+
+
 def test_models_without_regions_or_types_give_empty_ones():
     bare = StubModel(stub_card(semantic_classes=[], instance_classes=[]))
     image, labels = disc_picture((64, 64), [(20, 20), (40, 44)])
