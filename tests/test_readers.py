@@ -224,3 +224,15 @@ def test_missing_files_and_folders(tmp_path):
 )
 def test_stems(tmp_path, name, stem):
     assert stem_of(tmp_path / name) == stem
+
+
+def test_the_sample_is_a_colour_image_with_a_pixel_size() -> None:
+    from napari_coseg.readers.samples import colon
+
+    image = colon()
+    assert (image.data.shape, image.data.dtype, image.axes) == ((512, 512, 3), np.uint8, "YXC")
+    assert image.pixel_size_um == (0.45, 0.45)
+    lumen, epithelium = image.data[300:320, :10], image.data[150:250, 50:150]
+    assert lumen.mean() > 200 > epithelium.mean()
+    red, green, _ = image.data.reshape(-1, 3).mean(0)
+    assert red > green  # pink, not brown or blue
