@@ -21,6 +21,10 @@ import numpy as np
 _STEEP = float(np.tan(np.radians(67.5)))
 _MAX_DOUBLINGS = 14
 _JOIN_ROUNDS = 3
+# How deep to look into two regions to tell whether a border parts them: a part of the smaller one's
+# size (the root of its area). Maps of networks are blurred over several pixels.
+_DEPTH = 0.25
+_MAX_DEPTH_PX = 8
 # No step leads over a larger drop and jump between two pixels than this. Borders in blurred maps
 # are lower, but there the steps lead apart anyway.
 _BARRIER = 0.25
@@ -31,12 +35,12 @@ class Basins(NamedTuple):
 
     of_pixel  int32 (F,): the basin 0..B-1 of each pixel, in reading order
     areas     (B,) in pixels
-    borders   between basins that share an edge
+    field     the maps they come from
     """
 
     of_pixel: np.ndarray
     areas: np.ndarray
-    borders: _Borders
+    field: _Field
 
 
 def find_basins(mask: np.ndarray, hv: np.ndarray, border_threshold: float) -> Basins:
@@ -69,7 +73,7 @@ def find_basins(mask: np.ndarray, hv: np.ndarray, border_threshold: float) -> Ba
     near, far = _side_by_side(field, roots, is_root, border_threshold)
     first, second = np.append(roots, near), np.append(step[roots], far)
     of_pixel = _linked(len(roots), basin[first], basin[second])[basin]
-    return Basins(of_pixel, np.bincount(of_pixel), _Borders.of(field, of_pixel))
+    return Basins(of_pixel, np.bincount(of_pixel), field)
 
 
 def join_basins(basins: Basins, border_threshold: float, min_area_px: int) -> np.ndarray:
@@ -92,16 +96,18 @@ def join_basins(basins: Basins, border_threshold: float, min_area_px: int) -> np
     np.ndarray
         int32 (B,): the object 1..N that each basin is a part of, 0 where it goes.
     """
-    areas, borders = basins.areas, basins.borders
-    region = np.arange(len(areas), dtype=np.int32)
+    areas, region = basins.areas, np.arange(len(basins.areas), dtype=np.int32)
+    edges = [_Edges.of(basins, axis) for axis in (0, 1)]
     small_first = (float(min_area_px), border_threshold)
     all_weak = (np.inf, border_threshold)
     small_whatever = (float(min_area_px), np.inf)
     for area_limit, strength_limit in (small_first, *[all_weak] * _JOIN_ROUNDS, small_whatever):
-        number = _weakest_joined(borders, areas, area_limit, strength_limit)
+        pairs, strength = _borders(basins.field, edges, areas)
+        small, weak = areas < area_limit, strength < strength_limit
+        number = _joined_over_weakest(pairs[weak], strength[weak], small)
         areas = np.bincount(number, areas)
         region = number[region]
-        borders = borders.renumbered(number)
+        edges = [along.renumbered(number) for along in edges]
     kept = areas >= min_area_px
     return np.where(kept, np.cumsum(kept), 0).astype(np.int32)[region]
 
@@ -122,12 +128,13 @@ class _Field(NamedTuple):
 
     @classmethod
     def of(cls, mask: np.ndarray, hv: np.ndarray) -> _Field:
-        # Padded by two, so that no step and no look across a border wraps into another row.
-        pixel = np.flatnonzero(np.pad(mask, 2))
-        position = np.full((mask.shape[0] + 4) * (mask.shape[1] + 4), -1, dtype=np.int32)
+        # Padded, so that no step and no look across a border wraps into another row.
+        rim = _MAX_DEPTH_PX + 1
+        pixel = np.flatnonzero(np.pad(mask, rim))
+        horizontal, vertical = (np.pad(one, rim, mode="edge").reshape(-1) for one in hv)
+        position = np.full(len(horizontal), -1, dtype=np.int32)
         position[pixel] = np.arange(len(pixel), dtype=np.int32)
-        horizontal, vertical = (np.pad(one, 2, mode="edge").reshape(-1) for one in hv)
-        return cls(pixel, position, (horizontal, vertical), (1, mask.shape[1] + 4))
+        return cls(pixel, position, (horizontal, vertical), (1, mask.shape[1] + 2 * rim))
 
 
 def _side_by_side(
@@ -189,74 +196,85 @@ def _moves(field: _Field, values: np.ndarray, stride: int) -> tuple[np.ndarray, 
     return move, np.abs(here)
 
 
-class _Borders(NamedTuple):
-    """Pairs of neighbouring regions.
+class _Edges(NamedTuple):
+    """Edges along one axis between pixels of two regions.
 
-    pairs  (E, 2) numbers of the regions, the lower first
-    sums   (E, 4) over the pixel edges between them: half the drop of the map that should rise along
-           the edge; half the jump of the horizontal and of the vertical map, from first to second,
-           across edges along which they should not change; the number of edges
+    axis       0: from left to right, 1: downwards
+    pixel      (E,) flat index of the first pixel
+    near, far  (E,) the regions of the first and of the next pixel
     """
 
-    pairs: np.ndarray
-    sums: np.ndarray
+    axis: int
+    pixel: np.ndarray
+    near: np.ndarray
+    far: np.ndarray
 
     @classmethod
-    def of(cls, field: _Field, basin: np.ndarray) -> _Borders:
-        pairs, sums = [], []
-        for axis, stride in enumerate(field.strides):
-            beyond = field.position[field.pixel + stride]
-            near = np.flatnonzero(beyond >= 0)
-            near = near[basin[near] != basin[beyond[near]]]
-            # Blurred maps change over a few pixels: two on either side tell more than one.
-            before = field.pixel[near]
-            rising, constant = (
-                m[before] + m[before - stride] - m[before + stride] - m[before + 2 * stride]
-                for m in field.maps[:: 1 - 2 * axis]
-            )
-            edges = np.zeros((len(near), 4))
-            edges[:, 0] = rising / 4
-            edges[:, 2 - axis] = constant / 4
-            edges[:, 3] = 1
-            pairs.append(np.stack([basin[near], basin[beyond[near]]], axis=1))
-            sums.append(edges)
-        return cls(np.concatenate(pairs), np.concatenate(sums)).grouped()
+    def of(cls, basins: Basins, axis: int) -> _Edges:
+        field, of_pixel = basins.field, basins.of_pixel
+        beyond = field.position[field.pixel + field.strides[axis]]
+        inside = np.flatnonzero(beyond >= 0)
+        first = inside[of_pixel[inside] != of_pixel[beyond[inside]]]
+        return cls(axis, field.pixel[first], of_pixel[first], of_pixel[beyond[first]])
 
-    def renumbered(self, number: np.ndarray) -> _Borders:
-        """The borders that are left when region i becomes a part of region ``number[i]``."""
-        pairs = number[self.pairs]
-        left = pairs[:, 0] != pairs[:, 1]
-        return _Borders(pairs[left], self.sums[left]).grouped()
-
-    def grouped(self) -> _Borders:
-        """One row a pair, the lower number first."""
-        swapped = self.pairs[:, 0] > self.pairs[:, 1]
-        pairs = np.sort(self.pairs, axis=1).astype(np.int64)
-        signs = np.where(swapped, -1, 1)
-        sums = self.sums * np.stack([signs**2, signs, signs, signs**2], axis=1)
-        stride = int(pairs.max(initial=0)) + 1
-        key, row = np.unique(pairs[:, 0] * stride + pairs[:, 1], return_inverse=True)
-        totals = [np.bincount(row, column, minlength=len(key)) for column in sums.T]
-        return _Borders(np.stack(np.divmod(key, stride), axis=1), np.stack(totals, axis=1))
-
-    @property
-    def strength(self) -> np.ndarray:
-        """(E,): mean drop and jump; about 1 between objects in sharp maps, 0 or less within one."""
-        drop, horizontal, vertical, length = self.sums.T
-        return (drop + np.hypot(horizontal, vertical)) / length
+    def renumbered(self, number: np.ndarray) -> _Edges:
+        """The edges that are left when region i becomes a part of region ``number[i]``."""
+        near, far = number[self.near], number[self.far]
+        left = near != far
+        return _Edges(self.axis, self.pixel[left], near[left], far[left])
 
 
-def _weakest_joined(
-    borders: _Borders, areas: np.ndarray, area_limit: float, strength_limit: float
+def _borders(
+    field: _Field, edges: list[_Edges], areas: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of neighbouring regions (P, 2), the lower first, and the strength of their border (P,).
+
+    That is the mean, over the edges between them, of the drop of the map that rises along an edge
+    within an object, and the size of the mean jump of the other map, which does not change there.
+    About 1 between objects in sharp maps, 0 or less within one.
+    """
+    sums = np.concatenate([_drops_and_jumps(field, along, areas) for along in edges])
+    near = np.concatenate([along.near for along in edges]).astype(np.int64)
+    far = np.concatenate([along.far for along in edges])
+    key, pair = np.unique(
+        np.minimum(near, far) * len(areas) + np.maximum(near, far), return_inverse=True
+    )
+    drop, horizontal, vertical = (np.bincount(pair, one, len(key)) for one in sums.T)
+    length = np.bincount(pair, minlength=len(key))
+    return (
+        np.stack(np.divmod(key, len(areas)), axis=1),
+        (drop + np.hypot(horizontal, vertical)) / length,
+    )
+
+
+def _drops_and_jumps(field: _Field, edges: _Edges, areas: np.ndarray) -> np.ndarray:
+    """(E, 3): drop, and jump of the horizontal and the vertical map from the lower region on.
+
+    Each is the mean of two: between the pixels of the edge, and from deeper in either region.
+    """
+    smaller = np.minimum(areas[edges.near], areas[edges.far])
+    depth = np.minimum(np.rint(_DEPTH * np.sqrt(smaller)).astype(np.int64), _MAX_DEPTH_PX)
+    stride = field.strides[edges.axis]
+    before, after = edges.pixel - depth * stride, edges.pixel + (depth + 1) * stride
+    falls = [
+        (m[edges.pixel] - m[edges.pixel + stride] + m[before] - m[after]) / 4 for m in field.maps
+    ]
+    found = np.zeros((len(edges.pixel), 3))
+    found[:, 0] = falls[edges.axis]
+    found[:, 2 - edges.axis] = np.where(edges.near < edges.far, -1, 1) * falls[1 - edges.axis]
+    return found
+
+
+def _joined_over_weakest(
+    pairs: np.ndarray, strength: np.ndarray, may_join: np.ndarray
 ) -> np.ndarray:
-    """New numbers (B,) after each region below the area joins over its weakest border, if weak."""
-    region = borders.pairs.T.reshape(-1)
-    neighbour = borders.pairs[:, ::-1].T.reshape(-1)
-    strength = np.tile(borders.strength, 2)
-    ready = np.flatnonzero((areas[region] < area_limit) & (strength < strength_limit))
+    """New numbers (B,) after each region that may has joined the one over its weakest border."""
+    region, neighbour = np.concatenate([pairs, pairs[:, ::-1]]).T
+    strength = np.tile(strength, 2)
+    ready = np.flatnonzero(may_join[region])
     order = ready[np.lexsort((strength[ready], region[ready]))]
     chosen = order[np.diff(region[order], prepend=-1) > 0]
-    return _linked(len(areas), region[chosen], neighbour[chosen])
+    return _linked(len(may_join), region[chosen], neighbour[chosen])
 
 
 def _linked(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ class HoverSettings(Settings):
         0.0, ge=0, le=5, description="sigma of the Gaussian over both distance maps; 0: none"
     )
     border_threshold: float = Field(
-        0.1,
+        0.04,
         ge=0,
         le=2,
         description="drop and jump of the maps across a border from which it parts two objects, "
