@@ -130,7 +130,7 @@ class _KeepBest:
             self.best = worth
             told = {"validation": {name: round(value, 4) for name, value in scores.items()}}
             told["validation"]["step"] = step
-            card = self.recipe.card.model_copy(update={"scores": told})
+            card = model.card.model_copy(update={"scores": told})
             save(self.path, model, card, dtype=torch.float16)
         return {f"validation_{name}": value for name, value in scores.items()}
 

@@ -34,8 +34,10 @@ class CosegPlus(CosegModel):
     """The network; `card.config` holds a `CosegPlusConfig`."""
 
     def __init__(self, card: ModelCard) -> None:
-        super().__init__(card)
         self.config = config = CosegPlusConfig.from_mapping(card.config)
+        # Written out, for a name in HIERA_SIZES may come to mean another shape than this one.
+        shape = {**card.config, "encoder": config.hiera.model_dump(mode="json")}
+        super().__init__(card.model_copy(update={"config": shape}))
         self.encoder = HieraEncoder(
             config.hiera,
             config.width,
