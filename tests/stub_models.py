@@ -1,7 +1,7 @@
 """A deterministic "network" that finds coloured discs, and pictures of such discs.
 
 Every pixel's answer depends on its neighbourhood of `REACH` pixels and on nothing else, so tiles
-with a larger halo must give exactly what the whole image gives.
+with a halo of twice that must give exactly what the whole image gives.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from napari_coseg.models.base import (
     TaskMaps,
 )
 
-REACH = 12
+REACH = 8
 WHITE, PINK = (250, 250, 250), (240, 190, 215)
 BLUE, RED = (50, 40, 170), (170, 40, 50)
 """Of discs: `BLUE` ones are class 1, `RED` ones class 2."""
@@ -90,7 +90,7 @@ class StubModel(CosegModel):
             regions[:, : 1 + len(self.card.semantic_classes)],
             prompts.instance,
             classes[:, : types if types > 1 else 0],
-            (-torch.cat([x, y], 1) / 6).clamp(-1, 1) * mask,
+            (-torch.cat([x, y], 1) / 4).clamp(-1, 1) * mask,
         )
 
     def parts(self) -> dict[str, list[torch.nn.Parameter]]:
@@ -150,7 +150,7 @@ def disc_picture(
     return image, labels
 
 
-def spread_discs(shape: tuple[int, int], step: int = 19, seed: int = 0) -> np.ndarray:
+def spread_discs(shape: tuple[int, int], step: int = 25, seed: int = 0) -> np.ndarray:
     """Centres on a jittered grid: discs of radius 6 come close and never touch."""
     rng = np.random.default_rng(seed)
     grid = np.stack(np.mgrid[8 : shape[0] - 8 : step, 8 : shape[1] - 8 : step], -1).reshape(-1, 2)

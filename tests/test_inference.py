@@ -29,7 +29,7 @@ from test_stitch import same_partition
 
 SHAPE = (200, 312)
 EXACT = InferenceSettings(min_object_area_um2=0, min_region_area_um2=0, max_hole_area_um2=0)
-TILED = EXACT.model_copy(update={"tile_size_px": 96, "halo_px": 20, "decode_block_px": 96})
+TILED = EXACT.model_copy(update={"tile_size_px": 96, "halo_px": 24, "decode_block_px": 96})
 WHOLE = EXACT.model_copy(update={"tile_size_px": 1024, "decode_block_px": 2048})
 
 

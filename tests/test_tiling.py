@@ -8,7 +8,8 @@ import pytest
 from napari_coseg.errors import SettingsError
 from napari_coseg.tiling.blocks import (
     RollingMaps,
-    assemble_row,
+    blend_row,
+    blend_weights,
     cut_axis,
     cut_plane,
     pad_to,
@@ -45,14 +46,30 @@ def test_a_tile_that_is_all_halo_is_refused():
         cut_axis(1000, 128, 64)
 
 
+@pytest.mark.parametrize(("length", "size", "halo", "count"), CUTS)
+def test_blending_weights_sum_to_one_and_forget_the_outer_half_of_the_halo(
+    length, size, halo, count
+):
+    spans = cut_axis(length, size, halo)
+    total = np.zeros(length)
+    for span, weights in zip(spans, blend_weights(spans, halo), strict=True):
+        total[span.window] += weights
+        assert span.start == 0 or not weights[: halo // 2].any()
+        assert span.stop == length or not weights[weights.size - halo // 2 :].any()
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (37, 1501), (300, 200)])
-def test_cores_put_back_together_are_the_plane(shape):
-    plane = np.random.default_rng(0).random((2, *shape), dtype=np.float32)
-    rows = RollingMaps()
-    for blocks in cut_plane(shape, (64, 64), 8):
-        rows.append(assemble_row(blocks, [plane[(slice(None), *b.window)] for b in blocks]))
-    assert rows.stop == shape[0]
-    np.testing.assert_array_equal(rows.read(slice(0, shape[0]), slice(0, shape[1])), plane)
+def test_windows_blended_together_are_the_plane(shape):
+    plane = np.random.default_rng(0).random((2, *shape)).astype(np.float16)
+    grid = cut_plane(shape, (64, 64), 8)
+    along_x = blend_weights([block.x for block in grid[0]], 8)
+    along_y = blend_weights([row[0].y for row in grid], 8)
+    whole = np.zeros((2, *shape), np.float32)
+    for row, weight in zip(grid, along_y, strict=True):
+        band = blend_row(row, [plane[(slice(None), *b.window)] for b in row], along_x)
+        whole[:, row[0].y.window] += band * weight[:, None]
+    np.testing.assert_array_equal(whole.astype(np.float16), plane)
 
 
 def test_rows_that_passed_are_let_go_and_the_rest_stays_readable():

@@ -1,11 +1,11 @@
 """One plane of an image: tiles through the network, maps to objects, objects across seams.
 
-    image --(read, resample)--> tiles --> network --> cores of the maps, row by row
+    image --(read, resample)--> tiles --> network --> maps, blended where tiles overlap
                                                         |
     labels <--(stitch, resample)-- objects <--(decode)-- blocks
 
 The maps of a plane never exist as a whole: rows are let go once the last block that needs them is
-decoded. Every map value comes from exactly one tile, so blocks that overlap see the same values.
+decoded. Blocks that overlap see the same values, and so find the same objects.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from napari_coseg.tiling.blocks import (
     Block,
     Grid,
     RollingMaps,
-    assemble_row,
+    blend_row,
+    blend_weights,
     cut_plane,
     pad_to,
 )
@@ -219,12 +220,26 @@ class PlaneRun:
                 yield block, rows.read(slice(first, last), slice(*columns))
 
     def _map_rows(self) -> Iterator[np.ndarray]:
-        """Rows of tiles, as (C, rows, X) of the network's grid; cores side by side."""
+        """Maps of the plane as float16 (C, rows, X) of the network's grid, some rows at a time."""
         rows = self.plan.tiles
+        along_y = blend_weights([row[0].y for row in rows], self.plan.halo_px)
+        along_x = blend_weights([tile.x for tile in rows[0]], self.plan.halo_px)
+        begun: np.ndarray | None = None  # rows that the tiles below still add to
+        for i, windows in enumerate(self._tile_rows(rows)):
+            band = blend_row(rows[i], windows, along_x) * along_y[i][:, None]
+            if begun is not None:
+                band[:, : begun.shape[1]] += begun
+            last = i + 1 == len(rows)
+            finished = band.shape[1] if last else rows[i + 1][0].y.start - rows[i][0].y.start
+            yield band[:, :finished].astype(np.float16)
+            begun = band[:, finished:]
+
+    def _tile_rows(self, rows: Grid) -> Iterator[list[np.ndarray]]:
+        """The network's answer for each tile, a row of tiles at a time; batches span rows."""
         tiles = [tile for row in rows for tile in row]
+        width = len(rows[0])
         pending: list[np.ndarray] = []
         finished: list[np.ndarray] = []
-        row = 0
         for i, tile in enumerate(tiles):
             self._stop_if_asked()
             pending.append(self._read(tile))
@@ -234,10 +249,9 @@ class PlaneRun:
             self._tiles_done += len(pending)
             pending.clear()
             self._report("tiles")
-            while row < len(rows) and len(finished) >= len(rows[row]):
-                yield assemble_row(rows[row], finished[: len(rows[row])])
-                del finished[: len(rows[row])]
-                row += 1
+            while len(finished) >= width:
+                yield finished[:width]
+                del finished[:width]
 
     def _read(self, tile: Block) -> np.ndarray:
         """float32 (Y, X, 3) of 0..255 on the network's grid, padded where the image ends."""

@@ -132,10 +132,53 @@ class RollingMaps:
         return np.concatenate([part for part in parts if part.shape[1]], axis=1)
 
 
-def assemble_row(blocks: Sequence[Block], windows: Sequence[np.ndarray]) -> np.ndarray:
-    """Cores of one row of blocks side by side: windows (C, y, x) -> (C, core rows, X)."""
-    cores = [
-        window[(slice(None), *block.core_in_window)]
-        for block, window in zip(blocks, windows, strict=True)
+def blend_weights(spans: Sequence[Span], halo: int) -> list[np.ndarray]:
+    """How much each window counts along its axis; where windows overlap the weights sum to 1.
+
+    A window counts nothing in the outer half of its halo and more and more towards its middle, but
+    fully at the plane's own border. So there is no seam at which the maps jump.
+
+    Returns
+    -------
+    list of np.ndarray
+        float32, the length of each window.
+    """
+    length = spans[-1].stop
+    total = np.zeros(length)
+    raw = []
+    for span in spans:
+        place = np.arange(span.start, span.stop) + 0.5
+        before = place - span.start if span.start > 0 else np.inf
+        after = span.stop - place if span.stop < length else np.inf
+        inside = np.minimum(before, after) - halo / 2
+        weights = np.clip(inside, 0, span.stop - span.start) * np.ones_like(place)
+        total[span.window] += weights
+        raw.append(weights)
+    return [
+        (weights / total[span.window]).astype(np.float32)
+        for span, weights in zip(spans, raw, strict=True)
     ]
-    return np.concatenate(cores, axis=2)
+
+
+def blend_row(
+    blocks: Sequence[Block], windows: Sequence[np.ndarray], weights: Sequence[np.ndarray]
+) -> np.ndarray:
+    """One row of blocks side by side.
+
+    Parameters
+    ----------
+    windows
+        (C, y, x) each, at least as large as their blocks.
+    weights
+        From `blend_weights`, along x.
+
+    Returns
+    -------
+    np.ndarray
+        float32 (C, y, X), to be weighted along y.
+    """
+    height = blocks[0].y.stop - blocks[0].y.start
+    row = np.zeros((windows[0].shape[0], height, blocks[-1].x.stop), np.float32)
+    for block, window, weight in zip(blocks, windows, weights, strict=True):
+        row[:, :, block.x.window] += window[:, :height, : weight.size] * weight
+    return row
