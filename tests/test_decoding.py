@@ -212,9 +212,11 @@ def test_noise_gives_connected_objects_without_holes_in_ids(seed: int) -> None:
         assert ndimage.label(labels == i, np.ones((3, 3)))[1] == 1
 
 
-def test_maps_without_content_give_one_object_a_component() -> None:
+@pytest.mark.parametrize("noise", [0, 1e-7, 0.01], ids=str)
+def test_maps_without_content_give_one_object_a_component(noise: float) -> None:
     mask = painted(disc(FIELD, 10, 10, 6), disc(FIELD, 30, 30, 9))
-    labels = decode_instances((mask > 0).astype(np.float32), np.zeros((2, *FIELD)))
+    hv = np.random.default_rng(0).normal(0, noise, (2, *FIELD))
+    labels = decode_instances((mask > 0).astype(np.float32), hv)
     assert panoptic_quality(contingency(mask, labels)).pq == 1
 
 

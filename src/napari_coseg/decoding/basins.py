@@ -20,7 +20,6 @@ import numpy as np
 # A diagonal step stands for directions between 22.5 and 67.5 degrees.
 _STEEP = float(np.tan(np.radians(67.5)))
 _MAX_DOUBLINGS = 14
-_JOIN_ROUNDS = 3
 # How deep to look into two regions to tell whether a border parts them: a part of the smaller one's
 # size (the root of its area). Maps of networks are blurred over several pixels.
 _DEPTH = 0.25
@@ -79,8 +78,9 @@ def find_basins(mask: np.ndarray, hv: np.ndarray, border_threshold: float) -> Ba
 def join_basins(basins: Basins, border_threshold: float, min_area_px: int) -> np.ndarray:
     """Join what belongs to one object.
 
-    In each round a region joins the one behind its weakest border. Small ones go first, and borders
-    are measured again, so that a speck between two objects does not bring them together.
+    In each round a region joins the one behind its weakest border, and borders are measured again,
+    until all that are left part two objects; then the same for what is too small, over any border.
+    Small ones go first, so that a speck between two objects does not bring them together.
 
     Parameters
     ----------
@@ -98,16 +98,18 @@ def join_basins(basins: Basins, border_threshold: float, min_area_px: int) -> np
     """
     areas, region = basins.areas, np.arange(len(basins.areas), dtype=np.int32)
     edges = [_Edges.of(basins, axis) for axis in (0, 1)]
-    small_first = (float(min_area_px), border_threshold)
-    all_weak = (np.inf, border_threshold)
-    small_whatever = (float(min_area_px), np.inf)
-    for area_limit, strength_limit in (small_first, *[all_weak] * _JOIN_ROUNDS, small_whatever):
-        pairs, strength = _borders(basins.field, edges, areas)
-        small, weak = areas < area_limit, strength < strength_limit
-        number = _joined_over_weakest(pairs[weak], strength[weak], small)
-        areas = np.bincount(number, areas)
-        region = number[region]
-        edges = [along.renumbered(number) for along in edges]
+    stages = ((min_area_px, border_threshold), (np.inf, border_threshold), (min_area_px, np.inf))
+    for area_limit, strength_limit in stages:
+        while True:
+            pairs, strength = _borders(basins.field, edges, areas)
+            may_join = areas < area_limit
+            weak = (strength < strength_limit) & may_join[pairs].any(axis=1)
+            if not weak.any():
+                break
+            number = _joined_over_weakest(pairs[weak], strength[weak], may_join)
+            areas = np.bincount(number, areas)
+            region = number[region]
+            edges = [along.renumbered(number) for along in edges]
     kept = areas >= min_area_px
     return np.where(kept, np.cumsum(kept), 0).astype(np.int32)[region]
 
