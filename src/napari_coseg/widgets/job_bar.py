@@ -84,7 +84,7 @@ class JobBar(QWidget):
         self._job: Job | None = None
         self._left = TimeLeft()
         self.run_button.clicked.connect(self.run_clicked)
-        self.cancel_button.clicked.connect(self._on_cancel)
+        self.cancel_button.clicked.connect(self.cancel)
 
     @property
     def is_busy(self) -> bool:
@@ -108,6 +108,13 @@ class JobBar(QWidget):
         self.progress.setValue(STEPS if done else 0)
         self.text.setText(text)
 
+    def cancel(self) -> None:
+        """Stop the job that is followed, if there is one."""
+        if self._job is not None:
+            self.cancel_button.setEnabled(False)
+            self.text.setText("cancelling")
+            self._job.cancel()
+
     def _on_progress(self, fraction: float, message: str) -> None:
         if self._job is None or self._job.is_cancelled:
             return
@@ -118,9 +125,3 @@ class JobBar(QWidget):
             if left is not None:
                 message += f" · about {in_words(left)} left"
         self.text.setText(message)
-
-    def _on_cancel(self) -> None:
-        if self._job is not None:
-            self.cancel_button.setEnabled(False)
-            self.text.setText("cancelling")
-            self._job.cancel()

@@ -57,7 +57,7 @@ class SegmentWidget(QWidget):
     napari_viewer
         The viewer that it is docked in.
     worker
-        None starts one of its own. It is closed with the widget.
+        None makes one of its own, which is closed with the widget; another is left running.
     """
 
     def __init__(self, napari_viewer: Viewer, worker: Worker | None = None) -> None:
@@ -68,6 +68,7 @@ class SegmentWidget(QWidget):
         self._was_docked = False
         self._file_sizes: dict[str, list[float] | None] = {}
         self.worker = worker or Worker()
+        self._owns_worker = worker is None
         self.image = ImageChoice(napari_viewer)
         self.model = ModelChoice()
         self.settings = SettingsForm(InferenceSettings, ADVANCED, none_words="model's own")
@@ -78,7 +79,8 @@ class SegmentWidget(QWidget):
         self.image.file_asked.connect(self._ask_file)
         self.color_box.currentTextChanged.connect(self._restyle)
         self.outline_box.toggled.connect(self._restyle)
-        self.destroyed.connect(self.worker.close)
+        if self._owns_worker:
+            self.destroyed.connect(self.worker.close)
         self._on_model()
 
     def _build(self) -> None:
@@ -219,11 +221,11 @@ class SegmentWidget(QWidget):
         super().closeEvent(event)
 
     def shut_down(self) -> None:
-        """End the worker process and let go of the viewer."""
-        self.worker.close()
+        """Stop what runs, end the worker process and let go of the viewer."""
+        self.bar.cancel()
+        if self._owns_worker:
+            self.worker.close()
         self.image.disconnect_viewer()
-        if self.bar.is_busy:
-            self.bar.finish("")
 
 
 class _UprightScroll(QScrollArea):
