@@ -161,9 +161,7 @@ def _numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number, nor several"
-        ) from error
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, nor several") from error
 
 
 def _whole_numbers(text: str) -> list[int]:
