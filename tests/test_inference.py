@@ -261,7 +261,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize(("image", "options", "message"), REFUSED)
 def test_what_cannot_be_understood_is_refused_with_a_reason(model, image, options, message):
     with pytest.raises(ImageError, match=message):
@@ -288,6 +288,7 @@ def test_what_the_image_says_holds_unless_it_is_overridden():
     assert understand(image).pixel_size_um == (0.3, 0.4)
     assert understand(image, pixel_size_um=0.2).pixel_size_um == (0.2, 0.2)
     assert understand(image).name == "slide 7"
+    assert understand(image, axes="ZYX").pixel_size_um is None, "nobody said how far slices are"
 
 
 @pytest.mark.parametrize("kind", ["dask", "zarr"])

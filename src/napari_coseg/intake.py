@@ -49,7 +49,8 @@ def understand(
         data = _as_array(data)
     _check_values(data)
     axes = axes.upper() if axes else (known.axes if known else guess_axes(data.shape))
-    size = known.pixel_size_um if known and known.axes.replace("C", "") in axes else None
+    same_axes = known is not None and known.spatial_axes == axes.replace("C", "")
+    size = known.pixel_size_um if known and same_axes else None
     if pixel_size_um is not None:
         size = _per_axis(pixel_size_um, len(axes.replace("C", "")))
     return Image(data, axes, size, name or (known.name if known else "image"))

@@ -43,7 +43,7 @@ class InferenceSettings(Settings):
         500.0, ge=0, description="smaller connected regions become background"
     )
     max_hole_area_um2: float = Field(
-        500.0, ge=0, description="background enclosed by one region is filled up to this area"
+        2000.0, ge=0, description="background enclosed by one region is filled up to this area"
     )
     link_overlap: float = Field(
         0.5,
