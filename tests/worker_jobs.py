@@ -10,6 +10,7 @@ import time
 import numpy as np
 
 from napari_coseg.errors import Cancelled, ImageError
+from napari_coseg.widgets import process
 from napari_coseg.widgets.process import JobContext, Reply
 
 
@@ -18,8 +19,9 @@ def add(job: JobContext, a: int, b: int) -> Reply:
     return Reply({"sum": a + b, "pid": os.getpid()})
 
 
-def halves(job: JobContext) -> Reply:
+def halves(job: JobContext, whole_bytes: int = process.WHOLE_BYTES) -> Reply:
     """Reads its array in two windows and gives both back, doubled."""
+    process.WHOLE_BYTES = whole_bytes
     array = job.arrays["image"]
     middle = array.shape[0] // 2
     parts = [array[:middle], array[middle:]]

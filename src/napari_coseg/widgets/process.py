@@ -8,6 +8,7 @@ process loads (torch, a model) stays loaded for the next job.
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import queue
 import sys
@@ -26,6 +27,9 @@ from napari_coseg.widgets import wire
 REPORT_EVERY_S = 0.05
 """Progress is reported at most this often."""
 
+WHOLE_BYTES = 128 << 20
+"""Images up to this size are fetched whole; about 6,600 x 6,600 pixels of 8-bit colour."""
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -39,19 +43,32 @@ class RemoteArray:
     """An array that lives in the other process, read window by window.
 
     Indexed with integers and forward slices; gives a numpy array. So an image larger than memory
-    is never copied as a whole, and dask, zarr or an open HDF5 file need not be opened twice.
+    is never copied as a whole, and dask, zarr or an open HDF5 file need not be opened twice. One
+    of at most `WHOLE_BYTES` is fetched at once: one trip instead of hundreds.
     """
 
     def __init__(
         self, name: str, shape: tuple[int, ...], dtype: np.dtype, read: Callable[..., np.ndarray]
     ) -> None:
         self.name, self.shape, self.dtype, self._read = name, shape, dtype, read
+        self._whole: np.ndarray | None = None
 
     @property
     def ndim(self) -> int:
         return len(self.shape)
 
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
     def __getitem__(self, index: Any) -> np.ndarray:
+        if self.nbytes > WHOLE_BYTES:
+            return self._window(index)
+        if self._whole is None:
+            self._whole = self._window(...)
+        return np.asarray(self._whole[index])
+
+    def _window(self, index: Any) -> np.ndarray:
         parts = list(index) if isinstance(index, tuple) else [index]
         if Ellipsis in parts:
             at = parts.index(Ellipsis)
