@@ -7,6 +7,7 @@ import weakref
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 from napari_coseg.errors import Cancelled, ImageError, SettingsError
@@ -320,6 +321,27 @@ def test_no_read_is_larger_than_a_tile_needs(model):
     image = Watched(np.full((400, 600, 3), 250, np.uint8))
     segment(image, model, 0.25, settings=TILED)
     assert image.largest <= (2 * 96 + 8) ** 2 * 3
+
+
+def test_very_large_lazy_images_are_judged_from_a_sample(monkeypatch):
+    monkeypatch.setattr("napari_coseg.intensity.SCAN_LIMIT", 1000)
+    values = np.zeros((900, 900), np.uint16)
+    values[200:700, 200:700] = 4000
+    image = Watched(values)
+    assert RgbSource(understand(image)).intensity.rule == (
+        "12 bits of integers, full range (judged from a sample)"
+    )
+    assert image.largest <= 256**2
+
+
+def test_a_path_is_read_and_its_pixel_size_taken(model, tmp_path):
+    image, labels = disc_picture((64, 96), [(20, 20), (40, 60)])
+    dots = {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tmp_path / "discs.tif", image, photometric="rgb", **dots)
+    found = segment(str(tmp_path / "discs.tif"), model, settings=EXACT)
+    assert found.pixel_size_um == pytest.approx((0.5, 0.5))
+    assert found.provenance["image"] == "discs"
+    assert same_partition(found.instances.labels, labels)
 
 
 def test_a_region_gives_that_part_with_the_whole_image_s_intensities(model):
