@@ -1,0 +1,77 @@
+"""How images of any kind are understood: axes, channels, intensities."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_coseg.inference import understand
+from napari_coseg.intake import RgbSource
+from napari_coseg.types import Image
+from stub_models import disc_picture
+
+RGB = disc_picture((64, 96), [(20, 20), (40, 60)])[0]
+ALPHA = np.dstack([RGB, np.full(RGB.shape[:2], 255, np.uint8)])
+CLEAR = np.dstack([np.zeros_like(RGB), np.zeros(RGB.shape[:2], np.uint8)])
+
+KINDS = [
+    pytest.param(RGB, None, RGB, id="uint8"),
+    pytest.param(RGB.astype(np.uint16), None, RGB, id="8 bits in 16"),
+    pytest.param(RGB.astype(np.int64), None, RGB, id="int64 of 0..255"),
+    pytest.param((RGB.astype(np.uint16) * 16 + 15), None, RGB, id="12 bits"),
+    pytest.param(RGB.astype(np.uint16) * 257, None, RGB, id="16 bits"),
+    pytest.param(RGB / 255.0, None, RGB, id="float of 0..1"),
+    pytest.param((RGB / 255).astype(np.float16), None, RGB, id="half floats"),
+    pytest.param(RGB.astype(np.float32), None, RGB, id="float of 0..255"),
+    pytest.param(RGB[..., 1] > 128, None, (RGB[..., 1] > 128)[..., None] * 255, id="bool"),
+    pytest.param(RGB[..., 1], None, RGB[..., 1:2], id="grey"),
+    pytest.param(RGB[..., 1:2], "YXC", RGB[..., 1:2], id="one channel"),
+    pytest.param(np.moveaxis(RGB, -1, 0), "CYX", RGB, id="channel first"),
+    pytest.param(ALPHA, None, RGB, id="opaque alpha"),
+    pytest.param(CLEAR, None, np.full_like(RGB, 255), id="transparent is white"),
+    pytest.param(ALPHA.astype(np.uint16) * 257, None, RGB, id="16 bits with alpha"),
+    pytest.param(ALPHA / 255, None, RGB, id="floats with alpha"),
+    pytest.param(RGB[..., 1].tolist(), None, RGB[..., 1:2], id="nested lists"),
+    pytest.param(np.zeros_like(RGB), None, np.zeros_like(RGB), id="black"),
+    pytest.param(np.full(RGB.shape, 7.5e30), None, np.zeros_like(RGB), id="a huge constant"),
+]
+
+
+@pytest.mark.parametrize(("image", "axes", "expected"), KINDS)
+def test_pixels_become_red_green_blue_of_0_to_255(image, axes, expected):
+    source = RgbSource(understand(image, axes))
+    shown = source.read(0, slice(0, 64), slice(0, 96))
+    assert shown.dtype == np.float32
+    np.testing.assert_allclose(shown, np.broadcast_to(expected, (64, 96, 3)), atol=1.1)
+
+
+def test_signed_and_large_values_are_stretched_between_percentiles():
+    values = np.linspace(-1000, 3000, 10_000).reshape(100, 100)
+    for image in (values, values * 1e30, values.astype(np.int16)):
+        shown = RgbSource(understand(image)).read(0, slice(0, 100), slice(0, 100))
+        assert shown.min() == 0
+        assert shown.max() == 255
+        assert shown[50, 0, 0] == pytest.approx(127.5, abs=1)
+
+
+AXES = [
+    pytest.param((20, 30), "YX", id="plane"),
+    pytest.param((20, 30, 3), "YXC", id="colour"),
+    pytest.param((20, 30, 4), "YXC", id="colour with alpha"),
+    pytest.param((20, 30, 5), "ZYX", id="stack"),
+    pytest.param((3, 20, 30), "ZYX", id="three slices, never channel first"),
+    pytest.param((5, 20, 30, 3), "ZYXC", id="coloured stack"),
+]
+
+
+@pytest.mark.parametrize(("shape", "axes"), AXES)
+def test_axes_are_guessed_by_the_written_rule(shape, axes):
+    assert understand(np.zeros(shape)).axes == axes
+
+
+def test_what_the_image_says_holds_unless_it_is_overridden():
+    image = Image(np.zeros((4, 9, 9)), "CYX", (0.3, 0.4), name="slide 7")
+    assert understand(image).pixel_size_um == (0.3, 0.4)
+    assert understand(image, pixel_size_um=0.2).pixel_size_um == (0.2, 0.2)
+    assert understand(image).name == "slide 7"
+    assert understand(image, axes="ZYX").pixel_size_um is None, "nobody said how far slices are"
