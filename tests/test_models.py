@@ -42,9 +42,15 @@ DETAILED = {
     "upscaling_refinement": True,
     "adapter_kernel_size": 3,
 }
+WHOLE_RESOLUTION = {
+    **DETAILED,
+    "encoder": {**DETAILED["encoder"], "stem_channels": (4, 8, 12)},
+    "upscaling_channels": (16, 8, 8, 4),
+}
 FAMILIES = {
     "coseg-plus": ("coseg-plus", TINY),
     "coseg-plus with a stem": ("coseg-plus", DETAILED),
+    "coseg-plus with a stem from stride 1": ("coseg-plus", WHOLE_RESOLUTION),
     "coseg-plus as released": ("coseg-plus", {**TINY, **AS_RELEASED}),
     "coseg-plus gated": ("coseg-plus", {**TINY, "scan_gate": True}),
 }
@@ -164,6 +170,10 @@ def test_fresh_adapters_leave_sam2_alone() -> None:
         ({"encoder": "giant"}, "unknown encoder 'giant'.*tiny"),
         ({"widht": 32}, "unknown setting 'widht'; did you mean 'width'"),
         ({"encoder": {**TINY_HIERA, "stem_channels": (8, 8)}}, "with a stem there are 3 of each"),
+        (
+            {"encoder": {**TINY_HIERA, "global_attention_blocks": (1,)}},
+            r"blocks \[1\] are the first of their stages",
+        ),
         ({"width": 33}, "setting 'width'.*multiple of 16"),
     ],
 )

@@ -5,8 +5,8 @@
       neck: 1x1 convolutions to one width, stage 4 added to stage 3; stage 4 is dropped
       -> embedding (B, C, Y/16, X/16), f1 (B, C1, Y/8, X/8), f0 (B, C0, Y/4, X/4)
 
-With a convolutional stem (the compact size) Hiera begins at stride 8, and f0 and a further map at
-stride 2 are the stem's.
+With a convolutional stem (the compact size) Hiera begins at stride 8, and f0 and further maps at
+strides 2 and 1 are the stem's.
 
 Co-Seg++ section 3.4; sizes as in sam2's own configuration files.
 """
@@ -42,10 +42,11 @@ class HieraConfig(Settings):
         description="grid of the learned absolute position; None leaves it out, since a tile of "
         "tissue has no up or down",
     )
-    stem_channels: tuple[int, int] | None = Field(
+    stem_channels: tuple[int, int] | tuple[int, int, int] | None = Field(
         None,
-        description="channels at strides 2 and 4 of a convolutional stem that takes the place of "
-        "SAM2's single 7x7 convolution; then there are three stages, the first at stride 8",
+        description="channels at strides 2 and 4, or 1, 2 and 4, of a convolutional stem that "
+        "takes the place of SAM2's single 7x7 convolution; then there are three stages, the first "
+        "at stride 8",
     )
 
     @model_validator(mode="after")
@@ -55,6 +56,12 @@ class HieraConfig(Settings):
             raise ValueError(
                 f"{len(self.stages)} stages and {len(self.window_sizes)} window sizes; "
                 f"{'with' if self.stem_channels else 'without'} a stem there are {wanted} of each"
+            )
+        firsts = {sum(self.stages[:stage]) for stage in range(1, wanted)}
+        if both := sorted(firsts & set(self.global_attention_blocks)):
+            raise ValueError(
+                f"blocks {both} are the first of their stages, where sam2's Hiera halves the grid "
+                "within windows; global attention is for the blocks after them"
             )
         return self
 
@@ -87,27 +94,28 @@ HIERA_SIZES: dict[str, HieraConfig] = {
         embed_dim=96,
         num_heads=2,
         stages=(2, 4, 1),
-        global_attention_blocks=(4,),
+        global_attention_blocks=(3, 4, 5),
         window_sizes=(8, 8, 8),
         background_position_size=None,
-        stem_channels=(32, 48),
+        stem_channels=(16, 32, 64),
     ),
 }
 
 
 class ConvolutionalStem(nn.Module):
-    """Two 3x3 convolutions at each of the strides 2, 4 and 8.
+    """Two 3x3 convolutions at each of the strides 2, 4 and 8, and at 1 where channels say so.
 
-    (B, 3, Y, X) -> (B, C2, Y/2, X/2), (B, C4, Y/4, X/4), tokens (B, C, Y/8, X/8).
+    (B, 3, Y, X) -> [(B, C1, Y, X),] (B, C2, Y/2, X/2), (B, C4, Y/4, X/4), tokens (B, C, Y/8, X/8).
     """
 
-    def __init__(self, channels: tuple[int, int], embed_dim: int) -> None:
+    def __init__(self, channels: tuple[int, ...], embed_dim: int) -> None:
         super().__init__()
         self.down = nn.ModuleList()
         self.refine = nn.ModuleList()
         before = 3
-        for after in (*channels, embed_dim):
-            self.down.append(_ConvNormAct(before, after, stride=2))
+        for level, after in enumerate((*channels, embed_dim)):
+            stride = 1 if level == 0 and len(channels) == 3 else 2
+            self.down.append(_ConvNormAct(before, after, stride))
             self.refine.append(_ConvNormAct(after, after))
             before = after
 
@@ -167,7 +175,7 @@ class HieraEncoder(nn.Module):
         if config.stem_channels:
             self.stem = ConvolutionalStem(config.stem_channels, config.embed_dim)
             self.trunk.patch_embed = _ChannelsLast()
-            f0_channels = config.stem_channels[1]
+            f0_channels = config.stem_channels[-1]
         if adapter_ratio:
             put_in_adapters(self.trunk, adapter_ratio, adapter_kernel_size)
         last = len(config.stages) - 1
@@ -188,9 +196,9 @@ class HieraEncoder(nn.Module):
             # (strides 4, 8, 16, 32); the last only serves to be added to the third
             (level_4, level_8, embedding, _), _ = self.neck(self.trunk(images))
             return embedding, (self.project_f0(level_4), self.project_f1(level_8))
-        level_2, level_4, tokens = self.stem(images)
+        *finest, level_4, tokens = self.stem(images)
         (level_8, embedding, _), _ = self.neck(self.trunk(tokens))
-        return embedding, (level_2, self.project_f0(level_4), self.project_f1(level_8))
+        return embedding, (*finest, self.project_f0(level_4), self.project_f1(level_8))
 
     def adapters(self) -> Iterable[Adapter]:
         """Every adapter, in the order of the blocks."""

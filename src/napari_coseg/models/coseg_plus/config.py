@@ -19,8 +19,8 @@ class CosegPlusConfig(Settings):
     width: int = Field(256, ge=32, multiple_of=16, description="channels of the embedding")
     upscaling_channels: tuple[int, ...] = Field(
         (64, 32),
-        description="channels after each doubling in the decoders; a third one reaches stride 2 "
-        "and needs an encoder with a stem",
+        description="channels after each doubling in the decoders; a third and a fourth one reach "
+        "strides 2 and 1 and need an encoder whose stem has as many channels there",
     )
     upscaling_refinement: bool = Field(
         False, description="a residual 3x3 convolution after each doubling (not in the paper)"
@@ -79,7 +79,7 @@ AS_RELEASED: dict[str, Any] = {
 COMPACT: dict[str, Any] = {
     "encoder": "compact",
     "width": 128,
-    "upscaling_channels": (64, 32, 32),
+    "upscaling_channels": (64, 48, 32, 16),
     "upscaling_refinement": True,
     "adapter_ratio": 0.5,
     "adapter_kernel_size": 3,
