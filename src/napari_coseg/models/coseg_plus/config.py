@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -50,6 +50,28 @@ class CosegPlusConfig(Settings):
         False,
         description="add the bias of the step sizes twice, as the released code does: once in its "
         "projection and once more in the scan",
+    )
+    prompt_encoder: Literal["ssp", "mask"] = Field(
+        "ssp",
+        description="mask: the mask's convolutions alone become the prompt, as in SAM, without the "
+        "sequence branch and the fusion (an ablation, table 7)",
+    )
+    decoder: Literal["mtc", "plain"] = Field(
+        "mtc",
+        description="plain: the prompted embedding is upscaled as it is, one learned vector a "
+        "mask, without two-way transformer and consistency map (an ablation, table 7)",
+    )
+    crossed: bool = Field(
+        True,
+        description="a task is prompted by the other's mask; otherwise by its own (an ablation, "
+        "table 7)",
+    )
+    forwards: int = Field(
+        2,
+        ge=1,
+        le=5,
+        description="1: no prompts at all; above 2: the prompted masks of one forward prompt the "
+        "next (figure 8)",
     )
     semantic_channels: int | None = Field(
         None, description="None: one for background and one a class; imports may carry unused ones"

@@ -69,10 +69,10 @@ class CosegPlus(CosegModel):
         z = features.embedding
         # Crossed from the start: each decoder takes the other task's stand-in for "no mask".
         semantic, semantic_consistency = self._decode_semantic(
-            features, self.instance_prompt.no_mask_prompt(z), binary=True
+            features, self.instance_prompt.no_mask_prompt(z)
         )
         instance, instance_consistency = self._decode_instance(
-            features, self.semantic_prompt.no_mask_prompt(z), binary=True
+            features, self.semantic_prompt.no_mask_prompt(z)
         )
         return FirstForward(semantic, instance, semantic_consistency, instance_consistency)
 
@@ -91,11 +91,14 @@ class CosegPlus(CosegModel):
         self, features: Features, prompts: MaskPrompts
     ) -> tuple[Tensor, Tensor]:
         """The raw channels of both decoders, (B, K, y, x), before naming and resizing."""
-        z = features.embedding
-        from_instance = self.instance_prompt(prompts.instance, z)
-        from_semantic = self.semantic_prompt(prompts.semantic, z)
-        semantic, _ = self._decode_semantic(features, from_instance, binary=False)
-        instance, _ = self._decode_instance(features, from_semantic, binary=False)
+        for _ in range(self.config.forwards - 2):
+            semantic, _ = self._decode_semantic(features, self._semantic_prompt(features, prompts))
+            instance, _ = self._decode_instance(features, self._instance_prompt(features, prompts))
+            prompts = MaskPrompts(semantic, instance)
+        for_semantic = self._semantic_prompt(features, prompts)
+        for_instance = self._instance_prompt(features, prompts)
+        semantic, _ = self._decode_semantic(features, for_semantic, binary=False)
+        instance, _ = self._decode_instance(features, for_instance, binary=False)
         return semantic, instance
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
@@ -124,17 +127,33 @@ class CosegPlus(CosegModel):
             ],
         }
 
+    def _semantic_prompt(self, features: Features, prompts: MaskPrompts) -> Tensor:
+        """What prompts the semantic decoder: the objects' mask (equation 6), unless ablated."""
+        if self.config.forwards == 1:
+            return self.instance_prompt.no_mask_prompt(features.embedding)
+        if not self.config.crossed:
+            return self.semantic_prompt(prompts.semantic, features.embedding)
+        return self.instance_prompt(prompts.instance, features.embedding)
+
+    def _instance_prompt(self, features: Features, prompts: MaskPrompts) -> Tensor:
+        """What prompts the instance decoder: the regions' mask, unless ablated."""
+        if self.config.forwards == 1:
+            return self.semantic_prompt.no_mask_prompt(features.embedding)
+        if not self.config.crossed:
+            return self.instance_prompt(prompts.instance, features.embedding)
+        return self.semantic_prompt(prompts.semantic, features.embedding)
+
     def _decode_semantic(
-        self, features: Features, prompt: Tensor, binary: bool
-    ) -> tuple[Tensor, Tensor]:
+        self, features: Features, prompt: Tensor, binary: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
         position = self.instance_prompt.image_position(features.embedding)
         return self.semantic_decoder(
             features.embedding, prompt, position, features.high_resolution, binary
         )
 
     def _decode_instance(
-        self, features: Features, prompt: Tensor, binary: bool
-    ) -> tuple[Tensor, Tensor]:
+        self, features: Features, prompt: Tensor, binary: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
         position = self.semantic_prompt.image_position(features.embedding)
         return self.instance_decoder(
             features.embedding, prompt, position, features.high_resolution, binary

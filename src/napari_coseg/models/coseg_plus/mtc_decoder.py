@@ -37,14 +37,16 @@ class MTCDecoder(nn.Module):
     def __init__(self, config: CosegPlusConfig, channels: int) -> None:
         super().__init__()
         width = config.width
-        self.transformer = TwoWayTransformer(
-            depth=config.decoder_depth,
-            embedding_dim=width,
-            num_heads=config.decoder_heads,
-            mlp_dim=config.decoder_mlp_dim,
-        )
         self.mask_tokens = nn.Parameter(torch.randn(1 + channels, width))
-        self.consistency = nn.Conv2d(width, 2, kernel_size=1, bias=False)
+        self.transformer: TwoWayTransformer | None = None
+        if config.decoder == "mtc":
+            self.transformer = TwoWayTransformer(
+                depth=config.decoder_depth,
+                embedding_dim=width,
+                num_heads=config.decoder_heads,
+                mlp_dim=config.decoder_mlp_dim,
+            )
+            self.consistency = nn.Conv2d(width, 2, kernel_size=1, bias=False)
         self.upscaling = nn.ModuleList()
         before = width
         for index, after in enumerate(config.upscaling_channels):
@@ -64,8 +66,8 @@ class MTCDecoder(nn.Module):
         position: Tensor,
         high_resolution: tuple[Tensor, ...],
         binary: bool,
-    ) -> tuple[Tensor, Tensor]:
-        """Masks and consistency map.
+    ) -> tuple[Tensor, Tensor | None]:
+        """Masks, and the consistency map where the decoder has one.
 
         Parameters
         ----------
@@ -76,12 +78,14 @@ class MTCDecoder(nn.Module):
         binary
             True: the first forward, token 0 alone, (B, 1, 4h, 4w). False: (B, K, .., ..).
         """
-        source = embedding + prompt
-        batch, _, height, width = source.shape
-        tokens = self.mask_tokens.unsqueeze(0).expand(batch, -1, -1)  # (B, 1 + K, C)
-        tokens, pixels = self.transformer(source, position.expand_as(source), tokens)
-        pixels = pixels.transpose(1, 2).unflatten(2, (height, width))  # (B, C, h, w)
-        consistency = self.consistency(pixels)  # (B, 2, h, w)
+        pixels = embedding + prompt  # (B, C, h, w)
+        tokens = self.mask_tokens.unsqueeze(0).expand(len(pixels), -1, -1)  # (B, 1 + K, C)
+        consistency = None
+        if self.transformer is not None:
+            size = pixels.shape[-2:]
+            tokens, pixels = self.transformer(pixels, position.expand_as(pixels), tokens)
+            pixels = pixels.transpose(1, 2).unflatten(2, size)
+            consistency = self.consistency(pixels)  # (B, 2, h, w)
 
         steps = list(self.upscaling)[:FIRST_FORWARD_DOUBLINGS] if binary else list(self.upscaling)
         for step, feature in zip(steps, reversed(high_resolution), strict=False):

@@ -45,6 +45,9 @@ class SSPEncoder(nn.Module):
             nn.GELU(),
             nn.Conv2d(more, width, kernel_size=1),
         )
+        self.fuses = config.prompt_encoder == "ssp"
+        if not self.fuses:
+            return
         self.sequence_branch = SequenceBranch(config)
         self.fusion = MemoryAttentionLayer(
             activation="relu",
@@ -64,7 +67,10 @@ class SSPEncoder(nn.Module):
         wanted = (4 * size[0], 4 * size[1])
         if tuple(mask_logits.shape[-2:]) != wanted:
             mask_logits = F.interpolate(mask_logits, wanted, mode="bilinear", align_corners=False)
-        mask_tokens = self.mask_branch(mask_logits).flatten(2).transpose(1, 2)  # (B, N, C)
+        mask = self.mask_branch(mask_logits)
+        if not self.fuses:
+            return mask
+        mask_tokens = mask.flatten(2).transpose(1, 2)  # (B, N, C)
         sequence = self.sequence_branch(embedding.flatten(2).transpose(1, 2))  # (B, N, C)
         self._lay_out_positions(size, embedding.device)
         fused = self.fusion(mask_tokens, sequence)
