@@ -48,6 +48,7 @@ ROOMS = {
         f"{FOUNDATION} intensity intake tiling decoding metrics measure readers"
         " nn models checkpoints datasets inference training"
     ),
+    "ablation": f"{FOUNDATION} models training",
     # The faces: everything but each other.
     "cli": "everything but widgets",
     "widgets": "everything but cli",
