@@ -15,9 +15,11 @@ from napari_coseg.errors import CosegError
 COMMANDS: dict[str, str] = {
     "segment": "napari_coseg.cli.segment",
     "demo": "napari_coseg.cli.demo",
+    "explain": "napari_coseg.cli.explain",
     "models": "napari_coseg.cli.models",
     "train": "napari_coseg.cli.train",
     "evaluate": "napari_coseg.cli.evaluate",
+    "ablate": "napari_coseg.cli.ablate",
 }
 """Each module has ``HELP``, ``add_arguments(parser)`` and ``run(arguments) -> exit code``."""
 

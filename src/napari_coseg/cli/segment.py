@@ -23,6 +23,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `run` reads."""
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files")
     add_model_arguments(parser)
+    add_image_arguments(parser)
+    parser.add_argument(
+        "--output-dir", type=Path, help="folder for the results; beside each image otherwise"
+    )
+    parser.add_argument(
+        "--format",
+        action="append",
+        dest="formats",
+        metavar="NAME",
+        help="format of the labels (default: ome-tiff); may be given several times",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
+
+
+def add_image_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the image is, where its file does not say it."""
     parser.add_argument(
         "--pixel-size-um",
         type=_numbers,
@@ -36,17 +52,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N,N,N",
         help="channels that are red, green and blue, or the one that is grey",
     )
-    parser.add_argument(
-        "--output-dir", type=Path, help="folder for the results; beside each image otherwise"
-    )
-    parser.add_argument(
-        "--format",
-        action="append",
-        dest="formats",
-        metavar="NAME",
-        help="format of the labels (default: ome-tiff); may be given several times",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:

@@ -242,7 +242,7 @@ class PlaneRun:
         finished: list[np.ndarray] = []
         for i, tile in enumerate(tiles):
             self._stop_if_asked()
-            pending.append(self._read(tile))
+            pending.append(read_tile(self.source, self.plan, self._z, tile))
             if len(pending) < self.network.batch_size and i + 1 < len(tiles):
                 continue
             finished += self.network.maps(pending)
@@ -252,26 +252,6 @@ class PlaneRun:
             while len(finished) >= width:
                 yield finished[:width]
                 del finished[:width]
-
-    def _read(self, tile: Block) -> np.ndarray:
-        """float32 (Y, X, 3) of 0..255 on the network's grid, padded where the image ends."""
-        plan = self.plan
-        if plan.model_shape == plan.image_shape:
-            rgb = self.source.read(self._z, *tile.window)
-            return pad_to(rgb, plan.network_shape)
-        (n_y, n_x), (m_y, m_x) = plan.image_shape, plan.model_shape
-        top, bottom = source_range(n_y, m_y, tile.y.start, tile.y.stop)
-        left, right = source_range(n_x, m_x, tile.x.start, tile.x.stop)
-        across = axis_weights(n_x, m_x, tile.x.start, tile.x.stop)
-        step = max(1, SOURCE_PIXELS_AT_ONCE // (right - left))
-        bands = []
-        for y in range(top, bottom, step):
-            part = slice(y, min(y + step, bottom))
-            band = self.source.read(self._z, part, slice(left, right)).transpose(1, 0, 2)
-            bands.append(resample_rows(band, across))
-        narrow = np.concatenate(bands, axis=1).transpose(1, 0, 2)
-        down = axis_weights(n_y, m_y, tile.y.start, tile.y.stop)
-        return pad_to(resample_rows(narrow, down), plan.network_shape)
 
     def _stop_if_asked(self) -> None:
         if self._should_cancel():
@@ -284,3 +264,22 @@ class PlaneRun:
         fraction = TILES_SHARE * self._tiles_done / self._n_tiles
         fraction += (1 - TILES_SHARE) * self._blocks_done / self._n_blocks
         self._progress(min(1.0, fraction), f"{what}: {done} of {of}")
+
+
+def read_tile(source: RgbSource, plan: Plan, z: int, tile: Block) -> np.ndarray:
+    """float32 (Y, X, 3) of 0..255 on the network's grid, padded where the image ends."""
+    if plan.model_shape == plan.image_shape:
+        return pad_to(source.read(z, *tile.window), plan.network_shape)
+    (n_y, n_x), (m_y, m_x) = plan.image_shape, plan.model_shape
+    top, bottom = source_range(n_y, m_y, tile.y.start, tile.y.stop)
+    left, right = source_range(n_x, m_x, tile.x.start, tile.x.stop)
+    across = axis_weights(n_x, m_x, tile.x.start, tile.x.stop)
+    step = max(1, SOURCE_PIXELS_AT_ONCE // (right - left))
+    bands = []
+    for y in range(top, bottom, step):
+        part = slice(y, min(y + step, bottom))
+        band = source.read(z, part, slice(left, right)).transpose(1, 0, 2)
+        bands.append(resample_rows(band, across))
+    narrow = np.concatenate(bands, axis=1).transpose(1, 0, 2)
+    down = axis_weights(n_y, m_y, tile.y.start, tile.y.stop)
+    return pad_to(resample_rows(narrow, down), plan.network_shape)

@@ -79,7 +79,7 @@ def segment(
     """
     from napari_coseg.models.base import CosegModel
 
-    understood = _understand(image, axes, pixel_size_um)
+    understood = understand_input(image, axes, pixel_size_um)
     source = RgbSource(understood, channels)
     if not isinstance(model, CosegModel):
         model = load_model(model)
@@ -280,9 +280,10 @@ class _Run:
         }
 
 
-def _understand(
+def understand_input(
     image: Any, axes: str | None, pixel_size_um: float | Sequence[float] | None
 ) -> Image:
+    """An array, an `Image` or the path of an image file as an `Image`."""
     if isinstance(image, (str, Path)):
         from napari_coseg.readers.registry import read_image
 

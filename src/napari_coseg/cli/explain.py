@@ -1,0 +1,46 @@
+"""Picture what each task tells the other: mask prompts and the decoders' attention, as PNG."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from napari_coseg.cli.segment import add_image_arguments
+
+HELP = "picture how regions and objects guide each other in an image"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `run` reads."""
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="image file")
+    parser.add_argument("--model", default="default", help="weights file (default: the shipped)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add_image_arguments(parser)
+    parser.add_argument("--output", type=Path, help="PNG (default: <image>_guidance.png)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the PNG")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Look into the prediction of the image's middle and write the picture."""
+    import PIL.Image
+
+    from napari_coseg.export.files import refuse_existing, written
+    from napari_coseg.export.panels import draw
+    from napari_coseg.inference.guidance import mutual_guidance
+    from napari_coseg.inference.loading import load_model
+    from napari_coseg.readers.registry import stem_of
+
+    path = arguments.image
+    output = arguments.output or path.with_name(f"{stem_of(path)}_guidance.png")
+    refuse_existing([output], arguments.overwrite)
+    found = mutual_guidance(
+        path,
+        load_model(arguments.model, arguments.device),
+        arguments.pixel_size_um,
+        axes=arguments.axes,
+        channels=arguments.channels,
+    )
+    with written(output, arguments.overwrite) as passing:
+        PIL.Image.fromarray(draw(found.rgb, found.maps())).save(passing, format="PNG")
+    print(output)
+    return 0

@@ -1,0 +1,197 @@
+"""What each task tells the other (Co-Seg++ section 4.9): mask prompts and where decoders look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_coseg.inference.loading import DEFAULT_MODEL, load_model
+from napari_coseg.inference.run import plan_plane, understand_input
+from napari_coseg.inference.settings import InferenceSettings
+from napari_coseg.intake import RgbSource, crop
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from napari_coseg.inference.plane import Plan
+    from napari_coseg.models.base import CosegModel
+
+
+@dataclass(frozen=True, eq=False)
+class Guidance:
+    """Of one window of a plane, on the image's pixels.
+
+    Parameters
+    ----------
+    region_prompt, object_prompt
+        float32 (Y, X) of 0..1: the first forward's masks. The region mask prompts the object
+        decoder, the object mask the region decoder.
+    region_attention, object_attention
+        float32 (Y, X): how much the class tokens of that task's decoder attend to a place in the
+        second forward, as a multiple of even attention; mean over heads and tokens. None where the
+        model's decoder has no such attention.
+    rgb
+        uint8 (Y, X, 3), what the network was shown there.
+    offset
+        y and x of the window's corner in the image.
+    """
+
+    region_prompt: np.ndarray
+    object_prompt: np.ndarray
+    region_attention: np.ndarray | None
+    object_attention: np.ndarray | None
+    rgb: np.ndarray
+    offset: tuple[int, int]
+
+    def maps(self) -> dict[str, np.ndarray]:
+        """The maps that there are, by the name that a person reads."""
+        named = {
+            "region mask, prompts objects": self.region_prompt,
+            "object mask, prompts regions": self.object_prompt,
+            "attention for regions": self.region_attention,
+            "attention for objects": self.object_attention,
+        }
+        return {name: values for name, values in named.items() if values is not None}
+
+
+def mutual_guidance(
+    image: Any,
+    model: str | Path | CosegModel = DEFAULT_MODEL,
+    pixel_size_um: float | Sequence[float] | None = None,
+    *,
+    axes: str | None = None,
+    channels: int | Sequence[int] | None = None,
+    region: Sequence[tuple[int, int]] | None = None,
+    z: int = 0,
+) -> Guidance:
+    """Look into one prediction.
+
+    Attention is over one tile of the network; of a larger image, or region, the middle is taken.
+
+    Parameters
+    ----------
+    image, model, pixel_size_um, axes, channels
+        As for `segment`.
+    region
+        Half-open bounds for y and x.
+    z
+        The slice of a stack.
+
+    Raises
+    ------
+    ImageError
+        Where the image cannot be understood.
+    """
+    from napari_coseg.models.base import CosegModel
+
+    understood = understand_input(image, axes, pixel_size_um)
+    source = RgbSource(understood, channels)
+    if not isinstance(model, CosegModel):
+        model = load_model(model)
+    card = model.card
+    y_um, x_um = (understood.pixel_size_um or (card.pixel_size_um,) * 2)[-2:]
+    bounds = region or tuple((0, side) for side in source.plane_shape)
+    largest = [int(card.tile_size_px * card.pixel_size_um / size) for size in (y_um, x_um)]
+    window = [_middle(part, most) for part, most in zip(bounds, largest, strict=True)]
+    part, offset = crop(understood, window)
+    source = RgbSource(part, channels, source.intensity)
+    settings = InferenceSettings()
+    plan = plan_plane(source.plane_shape, (y_um, x_um), card, settings, model.size_multiple)
+    return _look(source, plan, model, z, (offset[-2], offset[-1]))
+
+
+def _look(
+    source: RgbSource, plan: Plan, model: CosegModel, z: int, offset: tuple[int, int]
+) -> Guidance:
+    import torch
+
+    from napari_coseg.inference.network import evaluating
+    from napari_coseg.inference.plane import read_tile
+    from napari_coseg.models.base import MaskPrompts
+
+    tile = read_tile(source, plan, z, plan.tiles[0][0])
+    device = next(model.buffers()).device
+    images = torch.from_numpy(tile).permute(2, 0, 1)[None].contiguous().to(device)
+    with evaluating(model), torch.inference_mode(), _listening(model) as attention:
+        features = model.encode(model.normalise(images))
+        first = model.first_forward(features)
+        prompts = MaskPrompts(first.semantic_mask, first.instance_mask)
+        model.second_forward(features, prompts)
+    grid = features.embedding.shape[-2:]
+    found = [first.semantic_mask[0, 0].sigmoid(), first.instance_mask[0, 0].sigmoid()]
+    found += [
+        (attention[task] * grid.numel()).unflatten(0, grid)
+        for task in ("semantic", "instance")
+        if task in attention
+    ]
+    maps = [_on_image(one, plan) for one in found]
+    looks: list[Any] = maps[2:] if len(maps) == 4 else [None, None]
+    height, width = plan.image_shape
+    rgb = source.read(z, slice(0, height), slice(0, width))
+    shown = np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
+    return Guidance(maps[0], maps[1], looks[0], looks[1], shown, offset)
+
+
+@contextmanager
+def _listening(model: CosegModel) -> Iterator[dict[str, Tensor]]:
+    """Collect the attention of each decoder's tokens to the image while the model runs.
+
+    sam2's fused attention keeps no weights, so they are computed again from its inputs. What is
+    left afterwards is each decoder's last run: (N,) by task, summing to 1.
+    """
+    from sam2.modeling.sam.transformer import TwoWayTransformer
+
+    kept: dict[str, Tensor] = {}
+
+    def listener(task: str) -> Any:
+        def listen(attention: Any, _: Any, inputs: dict[str, Tensor]) -> None:
+            kept[task] = _attention_to_image(attention, inputs["q"], inputs["k"])
+
+        return listen
+
+    hooks = [
+        module.final_attn_token_to_image.register_forward_pre_hook(
+            listener("semantic" if "semantic" in name else "instance"), with_kwargs=True
+        )
+        for name, module in model.named_modules()
+        if isinstance(module, TwoWayTransformer)
+    ]
+    try:
+        yield kept
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _attention_to_image(attention: Any, tokens: Tensor, places: Tensor) -> Tensor:
+    """(N,): softmax of scaled products, mean over heads and over the tokens that give classes."""
+    heads = attention.num_heads
+    query = attention.q_proj(tokens[:1, 1:]).unflatten(-1, (heads, -1)).transpose(1, 2)
+    key = attention.k_proj(places[:1]).unflatten(-1, (heads, -1)).transpose(1, 2)
+    weights = (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1)
+    return weights.mean(dim=(0, 1, 2)).float()
+
+
+def _on_image(values: Tensor, plan: Plan) -> np.ndarray:
+    """A map of the padded tile, of any resolution -> float32 (Y, X) on the image's pixels."""
+    import torch.nn.functional as F
+
+    from napari_coseg.tiling.resample import resample_maps
+
+    enlarged = F.interpolate(
+        values[None, None].float(), plan.network_shape, mode="bilinear", align_corners=False
+    )
+    (m_y, m_x), (n_y, n_x) = plan.model_shape, plan.image_shape
+    on_model = enlarged[0, :, :m_y, :m_x].cpu().numpy()
+    return resample_maps(on_model, plan.model_shape, plan.image_shape, (0, n_y), (0, n_x))[0]
+
+
+def _middle(bounds: tuple[int, int], most: int) -> tuple[int, int]:
+    start, stop = bounds
+    spare = max(0, stop - start - max(1, most))
+    return start + spare // 2, stop - (spare - spare // 2)

@@ -1,0 +1,111 @@
+"""Looking into a prediction: whose maps they are, where they lie, and that nothing stays behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from napari_coseg.checkpoints.native import save
+from napari_coseg.cli.main import main
+from napari_coseg.export.panels import draw, heat
+from napari_coseg.inference.guidance import mutual_guidance
+from tiny_models import tiny_card, tiny_model
+
+RNG = np.random.default_rng(0)
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    return RNG.integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("shape", "pixel_size_um", "window", "offset"),
+    [
+        ((60, 90), 0.5, (60, 90), (0, 0)),
+        ((50, 70), 0.25, (50, 70), (0, 0)),
+        ((200, 300), 0.5, (128, 128), (36, 86)),
+        ((300, 300), 0.25, (256, 256), (22, 22)),
+        ((1, 37), 1.0, (1, 37), (0, 0)),
+    ],
+    ids=["small", "finer than the model", "the middle of a large one", "large and fine", "a line"],
+)
+def test_maps_lie_on_the_pixels_of_the_image(shape, pixel_size_um, window, offset) -> None:
+    image = picture(*shape)
+    model = tiny_model(tiny_card().model_copy(update={"tile_size_px": 128}))
+    found = mutual_guidance(image, model, pixel_size_um)
+    assert found.offset == offset
+    assert {values.shape for values in found.maps().values()} == {window}
+    (top, left), (height, width) = offset, window
+    np.testing.assert_array_equal(found.rgb, image[top : top + height, left : left + width])
+
+
+def test_prompts_are_the_first_forwards_masks() -> None:
+    image, model = picture(64, 64), tiny_model()
+    with torch.inference_mode():
+        planes = torch.from_numpy(image).permute(2, 0, 1)[None]
+        first = model(model.normalise(planes.float())).first
+    found = mutual_guidance(image, model, 0.5)
+    for prompt, mask in (
+        (found.region_prompt, first.semantic_mask),
+        (found.object_prompt, first.instance_mask),
+    ):
+        shrunk = prompt.reshape(16, 4, 16, 4).mean(axis=(1, 3))
+        assert np.corrcoef(shrunk.ravel(), mask[0, 0].sigmoid().numpy().ravel())[0, 1] > 0.9
+
+
+def test_attention_is_told_as_a_multiple_of_even_attention() -> None:
+    found = mutual_guidance(picture(128, 128), tiny_model(), 0.5)
+    for attention in (found.region_attention, found.object_attention):
+        assert attention is not None
+        assert attention.min() >= 0
+        assert attention.mean() == pytest.approx(1, abs=0.05)
+    assert not np.allclose(found.region_attention, found.object_attention)
+
+
+def test_a_decoder_without_attention_has_no_such_maps() -> None:
+    found = mutual_guidance(picture(64, 64), tiny_model(tiny_card(decoder="plain")), 0.5)
+    assert list(found.maps()) == ["region mask, prompts objects", "object mask, prompts regions"]
+
+
+def test_looking_leaves_the_model_as_it_was() -> None:
+    model = tiny_model().train()
+    mutual_guidance(picture(64, 64), model, 0.5)
+    assert model.training
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.zeros((1, 2)), [(20, 10, 60), (20, 10, 60)]),
+        (np.array([[0.0, 1.0]]), [(20, 10, 60), (255, 250, 180)]),
+        (np.array([[-2.0, 2.0]]), [(20, 10, 60), (255, 250, 180)]),
+    ],
+    ids=["constant", "0 to 1", "negative"],
+)
+def test_heat_runs_from_dark_to_light(values, expected) -> None:
+    assert [tuple(color) for color in heat(values)[0]] == expected
+
+
+def test_a_panel_for_the_image_and_one_a_map() -> None:
+    one = draw(picture(400, 400), {})
+    three = draw(picture(400, 400), {"a": np.zeros((400, 400)), "b": np.eye(400)})
+    assert one.shape == (430, 400, 3)
+    assert three.shape == (430, 3 * 400 + 2 * 8, 3)
+
+
+def test_the_command_writes_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    weights, image = tmp_path / "tiny.safetensors", tmp_path / "tissue.png"
+    save(weights, tiny_model())
+    PIL.Image.fromarray(picture(64, 96)).save(image)
+    command = ["explain", str(image), "--model", str(weights), "--pixel-size-um", "0.5"]
+    assert main(command) == 0
+    written = tmp_path / "tissue_guidance.png"
+    assert capsys.readouterr().out.strip() == str(written)
+    with PIL.Image.open(written) as opened:
+        assert opened.width > 4 * opened.height
+    assert main(command) == 2  # never over what is there without --overwrite
