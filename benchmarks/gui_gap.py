@@ -3,9 +3,9 @@
     xvfb-run -a python benchmarks/gui_gap.py [--side 2048] [--model default]
 
 A timer of the event loop notes when it was called; the longest time between two calls is the
-longest that a click would have waited. Three figures: while the job runs in the worker process,
-while its layers are added (napari's own work, in the GUI thread), and while the same job runs in a
-thread of napari instead, which is what the process is for.
+longest that a click would have waited. Told: while the job runs in the worker process,
+while its layers are added (napari's own work, in the GUI thread), how long Cancel takes, and the
+same job in a thread of napari instead, which is what the process is for.
 """
 
 from __future__ import annotations
@@ -98,6 +98,15 @@ def in_the_process(gaps: Gaps, viewer: napari.Viewer, weights: str) -> None:
         rest(0.5)
         report(run, gaps.ms(begin, times["add"]))
         report("  adding the layers", gaps.ms(times["add"], times["added"] + 0.5))
+    cancelled_after = []
+    for _ in range(3):
+        widget.run()
+        wait(lambda: widget.bar.progress.value() > 0)
+        begin = time.perf_counter()
+        widget.bar.cancel_button.click()
+        wait(lambda: not widget.bar.is_busy)
+        cancelled_after.append(time.perf_counter() - begin)
+    print(f"cancelled after, at most: {max(cancelled_after):.2f} s")
     objects = viewer.layers[-1]
     print(f"objects: {len(objects.features)}")
     widget.close()

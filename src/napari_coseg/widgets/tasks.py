@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 DEVICES = "napari_coseg.widgets.tasks:devices"
 SEGMENT = "napari_coseg.widgets.tasks:segment"
+GUIDANCE = "napari_coseg.widgets.tasks:guidance"
 FILE_PIXEL_SIZE = "napari_coseg.widgets.tasks:file_pixel_size"
 
 
@@ -72,6 +73,36 @@ def segment(
         should_cancel=job.should_cancel,
     )
     return pack(prediction)
+
+
+def guidance(
+    job: JobContext,
+    *,
+    model: str,
+    device: str,
+    name: str,
+    axes: str,
+    channels: list[int] | None,
+    pixel_size_um: list[float] | None,
+    region: list[list[int]],
+    z: int,
+) -> Reply:
+    """`mutual_guidance` on the array ``image`` of the job: its maps by name, and where they lie."""
+    from napari_coseg.inference.guidance import mutual_guidance
+
+    job.progress(0.0, "loading the model")
+    network = _model(job, model, device)
+    job.progress(0.5, "looking")
+    size = tuple(pixel_size_um) if pixel_size_um else None
+    found = mutual_guidance(
+        Image(job.arrays["image"], axes, size, name),
+        network,
+        channels=channels,
+        region=[(region[0][0], region[0][1]), (region[1][0], region[1][1])],
+        z=z,
+    )
+    offset = [z, *found.offset] if "Z" in axes else list(found.offset)
+    return Reply({"offset": offset}, found.maps())
 
 
 def _model(job: JobContext, source: str, device: str) -> Any:
