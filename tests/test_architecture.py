@@ -38,7 +38,7 @@ ROOMS = {
     "nn": FOUNDATION,
     "models": f"{FOUNDATION} nn",
     "checkpoints": f"{FOUNDATION} nn models",
-    "datasets": f"{FOUNDATION} decoding.hover_targets",
+    "datasets": f"{FOUNDATION} intensity decoding.hover_targets",
     # What one does with them.
     "inference": (
         f"{FOUNDATION} intensity intake tiling decoding measure readers nn models checkpoints"
@@ -48,6 +48,7 @@ ROOMS = {
         f"{FOUNDATION} intensity intake tiling decoding metrics measure readers"
         " nn models checkpoints datasets inference training"
     ),
+    "costs": f"{FOUNDATION} models",
     "ablation": f"{FOUNDATION} models training",
     # The faces: everything but each other.
     "cli": "everything but widgets",
@@ -57,6 +58,7 @@ TORCH_FREE = list(ROOMS)[: list(ROOMS).index("nn")]  # all rows above that one
 FACES = {"cli", "widgets"}
 GUI = {"magicgui", "napari", "qtpy", "superqt", "vispy", "PyQt5", "PyQt6", "PySide2", "PySide6"}
 QT_BINDINGS = {"PyQt5", "PyQt6", "PySide2", "PySide6"}
+OPTIONAL = {"mamba_ssm", "nibabel"}  # the extras mamba and volumes; imported where they are used
 LONGEST_FILE = {"src": 400, "benchmarks": 400, "scripts": 400, "tests": 500}  # lines; aim at 300
 
 
@@ -169,7 +171,7 @@ def test_the_documentation_has_the_same_table() -> None:
 
 def test_every_import_is_of_a_declared_dependency() -> None:
     imported = {name.split(".")[0] for path in files_of_rooms() for name in imports_of(path)}
-    foreign = imported - set(sys.stdlib_module_names) - {"napari_coseg", "mamba_ssm"}
+    foreign = imported - set(sys.stdlib_module_names) - {"napari_coseg", *OPTIONAL}
     named_by = packages_distributions()
     distributions = {_normalised(named_by.get(name, [name])[0]) for name in foreign}
     assert distributions <= declared_dependencies()

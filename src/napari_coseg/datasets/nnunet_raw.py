@@ -1,0 +1,294 @@
+"""nnU-Net raw folders of volumes, cut into slices: .mha, .nii.gz or .nii with a ``dataset.json``.
+
+    root/dataset.json                     {"channel_names": {"0": "CT"},
+                                           "labels": {"background": 0, "liver": 1, ...},
+                                           "file_ending": ".nii.gz"}
+    root/imagesTr/<case>_0000.nii.gz      one file a channel: _0000, _0001, ...
+    root/labelsTr/<case>.nii.gz
+    root/imagesTs/, labelsTs/             where there are labels for them: the split "test"
+
+Every label of ``dataset.json`` is a region class; a label named "ignore" marks pixels that nobody
+annotated. Of labels that stand for several numbers, "regions_class_order" says which is whose.
+
+Slices. A volume is turned upright and cut across its largest spacing (see `volumes`), across Z
+where all are alike; a sample is named by its case and slice, ``case_0042``, along Z counted from
+the feet. Slices without labels are left out, unless `every_slice` says otherwise. To know them,
+label volumes are read once, plane by plane. Training reads slices in any order, for which volumes
+are too slow: write them out first, ``napari-coseg datasets prepare``.
+
+Values become 8 bits. A channel named CT or CBCT is cut to a window of Hounsfield units (-1000 to
+1000 unless told otherwise; what is below becomes 0, what is above 255); others follow the rule by
+which images are understood everywhere in this package (`napari_coseg.intensity`), chosen anew for
+each volume. One channel becomes grey; of several, the first three become red, green and blue.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from napari_coseg.datasets.base import Dataset, DatasetReport, Layout, Sample
+from napari_coseg.datasets.files import natural_key
+from napari_coseg.datasets.nnunet_json import Description, VolumeLabels, read_description
+from napari_coseg.datasets.slices import (
+    occupied_slices,
+    read_8_bits,
+    read_numbers,
+    slices_across,
+)
+from napari_coseg.datasets.volumes import VolumeHeader, read_header
+from napari_coseg.errors import DatasetError
+from napari_coseg.types import LABEL_DTYPE
+
+CT_WINDOW_HU = (-1000.0, 1000.0)
+"""From air to dense bone, 8 HU a step."""
+CT_NAMES = ("ct", "cbct")
+FOLDERS = {"train": ("imagesTr", "labelsTr"), "test": ("imagesTs", "labelsTs")}
+MOST_CHANNELS = 3
+MOST_THREADS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class _Volume:
+    """One case in memory, uint8 (slice, Y, X) each; labels hold the numbers of the files."""
+
+    channels: tuple[np.ndarray, ...]
+    labels: np.ndarray
+    pixel_size_um: float
+
+
+@dataclass
+class _Cache:
+    """The volume read last, or why it could not be read; the slices with labels of every case."""
+
+    key: tuple[str, str] | None = None
+    volume: _Volume | DatasetError | None = None
+    slices: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NnunetRaw(Dataset):
+    """Volumes of an nnU-Net raw folder, slice by slice.
+
+    Every sample tells its own pixel size; that of the dataset is not known (nan).
+
+    Parameters
+    ----------
+    labels
+        What the numbers in the label files mean.
+    channels
+        Names of the channels, in the order of their files.
+    file_ending
+        Of images and labels.
+    n_cases
+        Training cases there should be; None where it is not said.
+    window_hu
+        Values that become 0 and 255, of channels of CT.
+    every_slice
+        Give slices without labels, too.
+    """
+
+    labels: VolumeLabels = field(default_factory=VolumeLabels)
+    channels: tuple[str, ...] = ()
+    file_ending: str = ".nii.gz"
+    n_cases: int | None = None
+    window_hu: tuple[float, float] = CT_WINDOW_HU
+    every_slice: bool = False
+    _cache: _Cache = field(default_factory=_Cache, repr=False, compare=False)
+
+    @classmethod
+    def open(cls, root: Path) -> Self:
+        """Read ``dataset.json``; volumes are read when asked for."""
+        description = read_description(root / "dataset.json")
+        return cls(
+            name="nnunet-raw",
+            layout=Layout(images="imagesTr", semantic="labelsTr"),
+            semantic_classes=description.semantic_classes(),
+            labels=description.labels(),
+            **described(root, description),
+        )
+
+    def cases(self, split: str) -> tuple[str, ...]:
+        """Names of the label volumes of `split`, numbers in counting order."""
+        folder = self._folders(split)[1]
+        if not folder.is_dir():
+            raise DatasetError(f"dataset {self.name!r} needs the folder {folder}")
+        names = [path.name for path in folder.iterdir() if _is_case(path.name, self.file_ending)]
+        if not names:
+            raise DatasetError(f"no label volumes (*{self.file_ending}) in {folder}")
+        return tuple(sorted((n.removesuffix(self.file_ending) for n in names), key=natural_key))
+
+    def names(self, split: str) -> tuple[str, ...]:
+        """``<case>_<slice>`` of every slice to learn from, case by case."""
+        cases = self.cases(split)
+        threads = min(MOST_THREADS, os.cpu_count() or 1)
+        with ThreadPoolExecutor(threads) as pool:
+            found = list(pool.map(lambda case: self._slices(split, case), cases))
+        broken = [str(slices) for slices in found if isinstance(slices, DatasetError)]
+        if broken:
+            raise DatasetError("; ".join(broken))
+        return tuple(
+            f"{case}_{index:04d}"
+            for case, slices in zip(cases, found, strict=True)
+            if not isinstance(slices, DatasetError)
+            for index in slices
+        )
+
+    def source(self, name: str) -> str:
+        """The case that a slice is of: its slices belong into one part of a split."""
+        return _case_and_slice(name)[0]
+
+    def load(self, split: str, name: str) -> Sample:
+        """One slice; its volume is kept until a slice of another is asked for."""
+        case, index = _case_and_slice(name)
+        volume = self._volume(split, case)
+        if index >= len(volume.labels):
+            raise DatasetError(f"{case!r} has {len(volume.labels)} slices; there is no {name!r}")
+        numbers = volume.labels[index]
+        channels = [channel[index] for channel in volume.channels]
+        if len(channels) == 2:
+            channels.append(np.zeros_like(channels[0]))
+        types = self.labels.object_table[numbers] if self.labels.objects else None
+        ignored = self.labels.ignored
+        return Sample(
+            name=name,
+            image=np.stack(channels * 3 if len(channels) == 1 else channels, axis=-1),
+            pixel_size_um=volume.pixel_size_um,
+            semantic=self.labels.region_table[numbers] if self.labels.regions else None,
+            instances=None
+            if types is None
+            else np.where(types > 0, numbers, 0).astype(LABEL_DTYPE),
+            instance_types=types,
+            known=None if ignored is None else numbers != ignored,
+        )
+
+    def check(self) -> DatasetReport:
+        """As of every dataset, and whether all cases are there that ``dataset.json`` tells of."""
+        report = super().check()
+        problems = list(dict.fromkeys(report.problems))  # a broken volume is told once
+        folder = self._folders("train")[1]
+        there = len(self.cases("train")) if folder.is_dir() else 0
+        if self.n_cases is not None and there and there != self.n_cases:
+            problems.append(
+                f"dataset.json tells of {self.n_cases} training cases; {folder} holds {there}"
+            )
+        return dataclasses.replace(report, problems=tuple(problems))
+
+    def notes(self, images: dict[str, int]) -> tuple[str, ...]:
+        """Cases that give no slice, beside what every dataset notes."""
+        empty = [case for (_, case), slices in self._cache.slices.items() if not slices]
+        told = (f"{len(empty)} cases hold no labels: {', '.join(empty[:5])}",) if empty else ()
+        return super().notes(images) + told
+
+    def _folders(self, split: str) -> tuple[Path, Path]:
+        self.folder(split)  # refuses a split that there is not
+        images, labels = FOLDERS[split]
+        return self.root / images, self.root / labels
+
+    def _slices(self, split: str, case: str) -> tuple[int, ...] | DatasetError:
+        """Which slices of a case are samples; an error is given back, since others go on."""
+        known = self._cache.slices.get((split, case))
+        if known is not None:
+            return known
+        try:
+            header = read_header(self._label_file(split, case))
+            axis = header.slicing_axis()
+            if self.every_slice:
+                slices = tuple(range(header.upright_shape[axis]))
+            else:
+                wanted = (self.labels.region_table > 0) | (self.labels.object_table > 0)
+                occupied, present = occupied_slices(header, axis, wanted)
+                self._refuse_unknown(present, header.path)
+                slices = tuple(np.flatnonzero(occupied).tolist())
+        except DatasetError as error:
+            return error
+        self._cache.slices[split, case] = slices
+        return slices
+
+    def _label_file(self, split: str, case: str) -> Path:
+        return self._folders(split)[1] / f"{case}{self.file_ending}"
+
+    def _volume(self, split: str, case: str) -> _Volume:
+        cache = self._cache
+        if cache.key != (split, case):
+            cache.key, cache.volume = None, None  # let go of the last one first
+            try:
+                cache.volume = self._read(split, case)
+            except DatasetError as error:
+                cache.volume = error
+            cache.key = (split, case)
+        if isinstance(cache.volume, _Volume):
+            return cache.volume
+        raise DatasetError(str(cache.volume))
+
+    def _read(self, split: str, case: str) -> _Volume:
+        label_file = self._label_file(split, case)
+        if not label_file.is_file():
+            raise DatasetError(f"dataset {self.name!r}: there is no {label_file}")
+        header = read_header(label_file)
+        axis, spacing = header.slicing_axis(), header.upright_spacing_mm
+        labels = read_numbers(header)
+        self._refuse_unknown(np.bincount(labels.ravel(), minlength=256) > 0, label_file)
+        channels = tuple(
+            slices_across(self._channel(split, case, number, header), axis)
+            for number in range(min(len(self.channels), MOST_CHANNELS))
+        )
+        side = max(size for i, size in enumerate(spacing) if i != axis)
+        return _Volume(channels, slices_across(header.upright(labels), axis), side * 1000)
+
+    def _refuse_unknown(self, present: np.ndarray, path: Path) -> None:
+        """`present` is bool (256,), one a number."""
+        strange = sorted(set(np.flatnonzero(present).tolist()) - self.labels.known)
+        if strange:
+            raise DatasetError(
+                f"labels {path} hold the numbers {', '.join(map(str, strange))}, which dataset "
+                f"{self.name!r} does not know"
+            )
+
+    def _channel(self, split: str, case: str, number: int, labels: VolumeHeader) -> np.ndarray:
+        """One channel as uint8, upright (Z, Y, X)."""
+        path = self._folders(split)[0] / f"{case}_{number:04d}{self.file_ending}"
+        if not path.is_file():
+            raise DatasetError(f"dataset {self.name!r}: there is no {path}")
+        header = read_header(path)
+        if header.upright_shape != labels.upright_shape or not np.allclose(
+            header.upright_spacing_mm, labels.upright_spacing_mm, rtol=0.01
+        ):
+            raise DatasetError(
+                f"{path} has {header.upright_shape} voxels of {header.upright_spacing_mm} mm, "
+                f"{labels.path} {labels.upright_shape} of {labels.upright_spacing_mm} mm (z, y, "
+                "x); labels must lie on the image's voxels"
+            )
+        is_ct = self.channels[number].lower() in CT_NAMES
+        return header.upright(read_8_bits(header, self.window_hu if is_ct else None))
+
+
+def described(root: Path, description: Description) -> dict[str, Any]:
+    """What a dataset of volumes takes from its folder and description."""
+    splits = tuple(split for split, (_, labels) in FOLDERS.items() if (root / labels).is_dir())
+    return {
+        "root": root,
+        "splits": splits or ("train",),
+        "pixel_size_um": float("nan"),
+        "channels": description.channels,
+        "file_ending": description.file_ending,
+        "n_cases": description.cases,
+    }
+
+
+def _case_and_slice(name: str) -> tuple[str, int]:
+    match = re.fullmatch(r"(.+)_(\d{4,6})", name)
+    if match is None:
+        raise DatasetError(f"{name!r} is no name of a slice, such as 'case_0042'")
+    return match[1], int(match[2])
+
+
+def _is_case(file_name: str, ending: str) -> bool:
+    return file_name.endswith(ending) and not file_name.startswith(".")

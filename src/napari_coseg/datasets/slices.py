@@ -1,0 +1,190 @@
+"""The planes of a volume, read one by one, and its slices as 8-bit pictures.
+
+Planes are unpacked in the order they are stored, never more than one at a time, and are counted: a
+file that was cut short is told, not filled up with zeros.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+import numpy as np
+
+from napari_coseg.datasets.volumes import VolumeHeader
+from napari_coseg.errors import DatasetError, ImageError
+from napari_coseg.intensity import Intensity, measure_intensity
+from napari_coseg.types import Image
+
+CHUNK_BYTES = 2**16
+
+
+class _Stream(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def planes(header: VolumeHeader) -> Iterator[np.ndarray]:
+    """The file's planes in their order, (Y, X) of the file; `DatasetError` where it ends early."""
+    size = header.dtype.itemsize * header.shape[1] * header.shape[2]
+    slope, intercept = np.float32(header.slope), np.float32(header.intercept)
+    try:
+        with _voxels(header) as stream:
+            for index in range(header.shape[0]):
+                data = stream.read(size)
+                if len(data) < size:
+                    raise DatasetError(
+                        f"{header.path} ends in plane {index} of {header.shape[0]}; it was cut "
+                        "short: copy or download it again"
+                    )
+                plane = np.frombuffer(data, header.dtype).reshape(header.shape[1:])
+                yield plane.astype(np.float32) * slope + intercept if header.is_scaled else plane
+    except (OSError, EOFError, zlib.error) as error:
+        raise DatasetError(f"cannot read the volume {header.path}: {error}") from error
+
+
+def label_planes(header: VolumeHeader) -> Iterator[np.ndarray]:
+    """`planes` as uint8; `DatasetError` for values that are no whole numbers of 0 to 255."""
+    for plane in planes(header):
+        if plane.dtype == np.uint8:
+            yield plane
+            continue
+        labels = plane.astype(np.uint8) if _fits(plane) else None
+        if labels is None or not np.array_equal(labels, plane):
+            raise DatasetError(
+                f"labels {header.path} hold values from {plane.min():g} to {plane.max():g}; "
+                "expected whole numbers of 0 to 255"
+            )
+        yield labels
+
+
+def occupied_slices(
+    header: VolumeHeader, axis: int, wanted: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which slices hold any wanted label, and which labels there are at all.
+
+    Parameters
+    ----------
+    axis
+        Of the upright volume, across which the slices lie.
+    wanted
+        bool (256,), by label.
+
+    Returns
+    -------
+    tuple
+        bool, one a slice; bool (256,), one a label.
+    """
+    file_axis = header.axes[axis]
+    occupied = np.zeros(header.shape[file_axis], bool)
+    present = np.zeros(256, bool)
+    for index, plane in enumerate(label_planes(header)):
+        present |= np.bincount(plane.ravel(), minlength=256) > 0
+        if file_axis == 0:
+            occupied[index] = wanted[plane].any()
+        else:
+            occupied |= wanted[plane].any(axis=2 - file_axis)
+    return occupied[::-1] if header.flipped[axis] else occupied, present
+
+
+def read_numbers(header: VolumeHeader) -> np.ndarray:
+    """A label volume as uint8, in the file's order of axes."""
+    numbers = np.empty(header.shape, np.uint8)
+    for index, plane in enumerate(label_planes(header)):
+        numbers[index] = plane
+    return numbers
+
+
+def read_8_bits(header: VolumeHeader, window: tuple[float, float] | None) -> np.ndarray:
+    """A volume as uint8, in the file's order of axes.
+
+    Parameters
+    ----------
+    window
+        Values that become 0 and 255; None for the rule of `napari_coseg.intensity`.
+    """
+    eight = np.empty(header.shape, np.uint8)
+    if window is not None:
+        low, high = window
+        if not low < high:
+            raise DatasetError(f"the window {low:g} to {high:g} is empty; give the lower end first")
+        rule = Intensity(low, high, low, high, f"window from {low:g} to {high:g}")
+        for index, plane in enumerate(planes(header)):
+            eight[index] = np.rint(rule.apply(plane))
+        return eight
+    kind = np.dtype(np.float32) if header.is_scaled else header.dtype.newbyteorder("=")
+    volume = np.empty(header.shape, kind)
+    for index, plane in enumerate(planes(header)):
+        volume[index] = plane
+    try:
+        rule = measure_intensity(_Grey(Image(volume, "ZYX", name=header.path.name)))
+    except ImageError as error:
+        raise DatasetError(f"cannot show the volume {header.path}: {error}") from error
+    for index, plane in enumerate(volume):
+        eight[index] = np.rint(rule.apply(plane))
+    return eight
+
+
+def slices_across(upright: np.ndarray, axis: int) -> np.ndarray:
+    """(slice, Y, X), each slice in one piece; where Z is one of its axes, the head is on top."""
+    slices = np.moveaxis(upright, axis, 0)
+    return np.ascontiguousarray(slices if axis == 0 else slices[:, ::-1])
+
+
+@dataclass(eq=False)
+class _Grey:
+    """A grey volume, as `measure_intensity` looks at it."""
+
+    image: Image
+    has_alpha: bool = False
+
+    @property
+    def n_slices(self) -> int:
+        return int(self.image.data.shape[0])
+
+    @property
+    def plane_shape(self) -> tuple[int, int]:
+        return self.image.data.shape[1], self.image.data.shape[2]
+
+    def raw(self, z: int, rows: slice, columns: slice) -> np.ndarray:
+        values: np.ndarray = self.image.data[z, rows, columns]
+        return values
+
+
+def _fits(plane: np.ndarray) -> bool:
+    """Whether all lie in 0..255; not-a-number does not."""
+    return bool(plane.min() >= 0 and plane.max() <= 255)
+
+
+@contextmanager
+def _voxels(header: VolumeHeader) -> Iterator[_Stream]:
+    """The file, unpacked, at its first voxel."""
+    with header.path.open("rb") as file:
+        if header.packing == "gzip":
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                unpacked.seek(header.offset)
+                yield unpacked
+        else:
+            file.seek(header.offset)
+            yield _Inflate(file) if header.packing == "zlib" else file
+
+
+class _Inflate:
+    """Unpacks a zlib stream, never more than is asked for."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._inflate = file, zlib.decompressobj()
+
+    def read(self, size: int, /) -> bytes:
+        parts: list[bytes] = []
+        while size > 0 and not self._inflate.eof:
+            packed = self._inflate.unconsumed_tail or self._file.read(CHUNK_BYTES)
+            part = self._inflate.decompress(packed, size)
+            if not packed and not part:
+                break
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
