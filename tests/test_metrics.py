@@ -8,14 +8,21 @@ import numpy as np
 import pytest
 
 from napari_coseg.errors import ImageError
+from napari_coseg.metrics.contingency import by_class, contingency
 from napari_coseg.metrics.instances import (
+    aggregated_jaccard,
     aggregated_jaccard_index,
-    by_class,
-    contingency,
+    connected_regions,
     object_f1,
     panoptic_quality,
 )
-from napari_coseg.metrics.overlap import dice, intersection_over_union, mask_overlap
+from napari_coseg.metrics.overlap import (
+    class_overlaps,
+    dice,
+    intersection_over_union,
+    mask_overlap,
+    mean_intersection_over_union,
+)
 from synthetic import nuclei
 
 NAN = float("nan")
@@ -53,6 +60,43 @@ def test_masks_pool_by_adding() -> None:
     assert pooled.intersection_over_union == pytest.approx(2 / 6)
 
 
+# truth, prediction, IoU of classes 1 and 2, their mean
+SEMANTIC = {
+    "same": ("1122", "1122", 1.0, 1.0, 1.0),
+    "one class half right": ("1122", "1.22", 0.5, 1.0, 0.75),
+    "swapped": ("1122", "2211", 0.0, 0.0, 0.0),
+    "a class that neither has does not count": ("11..", "11..", 1.0, NAN, 1.0),
+    "a class that only the truth has counts 0": ("1122", "11..", 1.0, 0.0, 0.5),
+    "a class that is only found counts 0": ("11..", "1122", 1.0, 0.0, 0.5),
+    "background is no class": ("....", "....", NAN, NAN, NAN),
+}
+
+
+@pytest.mark.parametrize("truth, prediction, one, two, mean", SEMANTIC.values(), ids=SEMANTIC)
+def test_mean_over_classes(
+    truth: str, prediction: str, one: float, two: float, mean: float
+) -> None:
+    overlaps = class_overlaps(row(truth), row(prediction), (1, 2))
+    found = [overlaps[c].intersection_over_union for c in (1, 2)]
+    assert found == pytest.approx([one, two], nan_ok=True)
+    assert mean_intersection_over_union(overlaps.values()) == pytest.approx(mean, nan_ok=True)
+
+
+@pytest.mark.parametrize("shape", [(40, 50), (9, 14, 11)], ids=["2D", "3D"])
+def test_masks_equal_monai(shape: tuple[int, ...]) -> None:
+    monai = pytest.importorskip("monai.metrics", reason="monai is not installed")
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(1)
+    truth, prediction = rng.integers(0, 4, shape), rng.integers(0, 4, shape)
+    truth, prediction = np.minimum(truth, 2), np.minimum(prediction, 2)
+    one_hot = [torch.tensor(np.stack([x == c for c in (1, 2)])[None]) for x in (prediction, truth)]
+    overlaps = class_overlaps(truth, prediction, (1, 2))
+    ious = [overlaps[c].intersection_over_union for c in (1, 2)]
+    assert ious == pytest.approx(monai.compute_iou(*one_hot)[0].tolist(), abs=1e-6)
+    dices = [overlaps[c].dice for c in (1, 2)]
+    assert dices == pytest.approx(monai.compute_dice(*one_hot)[0].tolist(), abs=1e-6)
+
+
 # truth, prediction, (tp, fp, fn), PQ, DQ, SQ, AJI
 OBJECTS = {
     "same, other ids": ("11.22", "77.33", (2, 0, 0), 1.0, 1.0, 1.0, 1.0),
@@ -83,7 +127,7 @@ def test_objects(
     found = (quality.true_positives, quality.false_positives, quality.false_negatives)
     assert found == counts
     assert (quality.pq, quality.dq, quality.sq) == pytest.approx((pq, dq, sq), nan_ok=True)
-    assert object_f1(table) == pytest.approx(dq, nan_ok=True)
+    assert (quality.f1, object_f1(table)) == pytest.approx((dq, dq), nan_ok=True)
     assert aggregated_jaccard_index(table) == pytest.approx(aji, nan_ok=True)
 
 
@@ -95,6 +139,21 @@ def test_precision_recall_and_pooling() -> None:
     pooled = one + none
     assert (pooled.precision, pooled.recall) == (0.5, pytest.approx(2 / 3))
     assert pooled.pq == pytest.approx(2 / (2 + 0.5 * (2 + 1)))
+    assert pooled.f1 == pytest.approx(2 * 2 / (2 * 2 + 2 + 1))
+    assert (pooled.truth_count, pooled.prediction_count) == (3, 4)
+
+
+def test_jaccard_indices_pool_by_adding() -> None:
+    one = aggregated_jaccard(contingency(row("111."), row("11..")))
+    none = aggregated_jaccard(contingency(row("..."), row("1.2")))
+    assert (one.index, none.index) == (pytest.approx(2 / 3), 0)
+    assert (one + none).index == pytest.approx(2 / (3 + 2))
+
+
+def test_regions_are_connected_across_corners() -> None:
+    mask = np.array([[7, 0, 0, 0], [0, 7, 0, 7], [0, 0, 0, 7]])
+    assert connected_regions(mask).tolist() == [[1, 0, 0, 0], [0, 1, 0, 2], [0, 0, 0, 2]]
+    assert connected_regions(np.eye(3)[None] * np.ones((2, 1, 1))).max() == 1
 
 
 def test_a_higher_threshold_matches_fewer() -> None:
@@ -114,15 +173,15 @@ def random_labels(seed: int, shape: tuple[int, ...] = (17, 19)) -> np.ndarray:
     return np.where(rng.uniform(size=shape) < 0.15, 0, fine)
 
 
-def brute_force(truth: np.ndarray, prediction: np.ndarray) -> tuple[float, float]:
-    """(PQ, AJI) by comparing every mask with every mask."""
+def brute_force(truth: np.ndarray, prediction: np.ndarray) -> list[float]:
+    """PQ, F1, precision, recall and AJI by comparing every mask with every mask."""
     truths = [truth == i for i in np.unique(truth) if i]
     predictions = [prediction == i for i in np.unique(prediction) if i]
-    if not truths and not predictions:
-        return NAN, NAN
     ious = np.array([[(t & p).sum() / (t | p).sum() for p in predictions] for t in truths])
     ious = ious.reshape(len(truths), len(predictions))
     matched = ious[ious > 0.5]
+    precision, recall = len(matched) / len(predictions), len(matched) / len(truths)
+    f1 = 2 * precision * recall / (precision + recall) if len(matched) else 0.0
     pq = matched.sum() / ((len(truths) + len(predictions)) / 2)
     left, inter, union = set(range(len(predictions))), 0, 0
     for t, row_ in zip(truths, ious, strict=True):
@@ -130,7 +189,8 @@ def brute_force(truth: np.ndarray, prediction: np.ndarray) -> tuple[float, float
         inter += 0 if best is None else (t & predictions[best]).sum()
         union += t.sum() if best is None else (t | predictions[best]).sum()
         left.discard(best)
-    return pq, inter / (union + sum(predictions[k].sum() for k in left))
+    aji = inter / (union + sum(predictions[k].sum() for k in left))
+    return [pq, f1, precision, recall, aji]
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -139,9 +199,9 @@ def test_equals_brute_force(seed: int, shape: tuple[int, ...]) -> None:
     truth = random_labels(seed, shape)
     prediction = np.where(random_labels(seed + 100, shape) > 5, 3, truth)
     table = contingency(truth, prediction)
-    pq, aji = brute_force(truth, prediction)
-    assert panoptic_quality(table).pq == pytest.approx(pq, nan_ok=True)
-    assert aggregated_jaccard_index(table) == pytest.approx(aji, nan_ok=True)
+    q = panoptic_quality(table)
+    found = [q.pq, q.f1, q.precision, q.recall, aggregated_jaccard_index(table)]
+    assert found == pytest.approx(brute_force(truth, prediction))
 
 
 def test_table_equals_scikit_image() -> None:
@@ -170,7 +230,8 @@ def test_panoptic_quality_equals_monai() -> None:
         float(panoptic.compute_panoptic_quality(torch.tensor(prediction), torch.tensor(truth), m))
         for m in ("pq", "rq", "sq")
     ]
-    assert [ours.pq, ours.dq, ours.sq] == pytest.approx(theirs, abs=1e-4)
+    assert [ours.pq, ours.f1, ours.sq] == pytest.approx(theirs, abs=1e-4)
+    assert 0 < ours.pq < ours.f1 <= 1
 
 
 def test_by_class_equals_erasing_the_others() -> None:

@@ -1,75 +1,43 @@
 """How well predicted objects match true ones: every score from one contingency table.
 
 table = contingency(truth, prediction)          # the only step that reads pixels
-panoptic_quality(table).pq
-aggregated_jaccard_index(table)
+panoptic_quality(table).pq                      # also dq, sq, f1, precision, recall
+aggregated_jaccard(table).index
 {c: panoptic_quality(t).pq for c, t in by_class(table, truth_classes, predicted_classes).items()}
+
+Conventions, those of the field's tables
+----------------------------------------
+Two objects match where their IoU is *above* 0.5, so that nobody has two partners. Precision, recall
+and F1 count such matches; F1 is the detection quality DQ by another name, and PQ = DQ x SQ.
+
+A class is scored on the objects of that class alone, as if all others were erased from both
+images: an object found with the wrong class is missed in one class and a false find in the other.
+
+Where the truth has no object of a class, whatever is found makes PQ, DQ, F1, precision and AJI 0,
+and recall and SQ nan; where nothing is found either, all are nan. How images without a class count
+in a mean over images is a choice made in `napari_coseg.metrics.averaging`, not here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from napari_coseg.errors import ImageError
+from napari_coseg.metrics.contingency import Contingency, by_class, contingency
 
-
-@dataclass(frozen=True, eq=False)
-class Contingency:
-    """How many pixels each true object shares with each predicted one; only pairs that touch.
-
-    Parameters
-    ----------
-    truth_ids, prediction_ids
-        (N,) and (M,): the ids found, rising, without 0.
-    truth_areas, prediction_areas
-        int64 (N,) and (M,), in pixels.
-    pair_truth, pair_prediction
-        (P,): *positions* in `truth_ids` and `prediction_ids` of objects that overlap; sorted by
-        truth, then by prediction.
-    intersections
-        int64 (P,), in pixels.
-    """
-
-    truth_ids: np.ndarray
-    prediction_ids: np.ndarray
-    truth_areas: np.ndarray
-    prediction_areas: np.ndarray
-    pair_truth: np.ndarray
-    pair_prediction: np.ndarray
-    intersections: np.ndarray
-
-    @property
-    def unions(self) -> np.ndarray:
-        """int64 (P,), in pixels."""
-        areas = self.truth_areas[self.pair_truth] + self.prediction_areas[self.pair_prediction]
-        return areas - self.intersections
-
-    @property
-    def ious(self) -> np.ndarray:
-        """float64 (P,): intersection over union of each pair."""
-        return self.intersections / self.unions
-
-    def restricted_to(self, truth: np.ndarray, prediction: np.ndarray) -> Contingency:
-        """The table of some objects alone, as if the others were erased from both images.
-
-        Parameters
-        ----------
-        truth, prediction
-            bool (N,) and (M,): which objects to keep.
-        """
-        kept = truth[self.pair_truth] & prediction[self.pair_prediction]
-        return Contingency(
-            self.truth_ids[truth],
-            self.prediction_ids[prediction],
-            self.truth_areas[truth],
-            self.prediction_areas[prediction],
-            (np.cumsum(truth) - 1)[self.pair_truth[kept]],
-            (np.cumsum(prediction) - 1)[self.pair_prediction[kept]],
-            self.intersections[kept],
-        )
+__all__ = [
+    "AggregatedJaccard",
+    "Contingency",
+    "PanopticQuality",
+    "aggregated_jaccard",
+    "aggregated_jaccard_index",
+    "by_class",
+    "connected_regions",
+    "contingency",
+    "object_f1",
+    "panoptic_quality",
+]
 
 
 @dataclass(frozen=True)
@@ -98,6 +66,16 @@ class PanopticQuality:
         )
 
     @property
+    def truth_count(self) -> int:
+        """True objects, matched or not."""
+        return self.true_positives + self.false_negatives
+
+    @property
+    def prediction_count(self) -> int:
+        """Predicted objects, matched or not."""
+        return self.true_positives + self.false_positives
+
+    @property
     def pq(self) -> float:
         """Panoptic quality; 0 where one side has no object, nan where neither has."""
         return _ratio(self.iou_sum, self._mean_count)
@@ -108,61 +86,56 @@ class PanopticQuality:
         return _ratio(self.true_positives, self._mean_count)
 
     @property
+    def f1(self) -> float:
+        """2 TP / (2 TP + FP + FN), which is `dq`."""
+        return self.dq
+
+    @property
     def sq(self) -> float:
-        """Segmentation quality, mean IoU of the matched pairs; nan where nothing matched."""
+        """Segmentation quality, mean IoU of the matched pairs; nan where nothing matched.
+
+        The authors' released code says 0 there; `napari_coseg.metrics.averaging` does so too where
+        it averages their way.
+        """
         return _ratio(self.iou_sum, self.true_positives)
 
     @property
     def precision(self) -> float:
         """Matched share of the predictions; nan where there is none."""
-        return _ratio(self.true_positives, self.true_positives + self.false_positives)
+        return _ratio(self.true_positives, self.prediction_count)
 
     @property
     def recall(self) -> float:
         """Matched share of the truths; nan where there is none."""
-        return _ratio(self.true_positives, self.true_positives + self.false_negatives)
+        return _ratio(self.true_positives, self.truth_count)
 
     @property
     def _mean_count(self) -> float:
         return self.true_positives + (self.false_positives + self.false_negatives) / 2
 
 
-def contingency(truth: np.ndarray, prediction: np.ndarray) -> Contingency:
-    """Compare two label images of one shape, two- or three-dimensional.
-
-    Both are cut into stretches where neither label changes, so that what is sorted are a few
-    stretches an object and not pixels.
+@dataclass(frozen=True)
+class AggregatedJaccard:
+    """Pixels that objects share with their partners; add them to pool over images.
 
     Parameters
     ----------
-    truth, prediction
-        Integer ids, 0 is background; ids may have holes, and need not correspond.
-
-    Raises
-    ------
-    ImageError
-        Where the shapes differ, or the ids are not integers.
+    intersection
+        Pixels that true objects share with the predictions they took.
+    union
+        Pixels of these pairs, of the truths without a partner and of the predictions nobody took.
     """
-    _check(truth, prediction)
-    truth_run, prediction_run, length = _runs(truth.reshape(-1), prediction.reshape(-1))
-    truth_ids, truth_areas, truth_position = _objects(truth_run, length)
-    prediction_ids, prediction_areas, prediction_position = _objects(prediction_run, length)
 
-    both = (truth_position >= 0) & (prediction_position >= 0)
-    stride = max(len(prediction_ids), 1)
-    key = truth_position[both] * stride + prediction_position[both]
-    pairs, pair_of_run = np.unique(key, return_inverse=True)
-    intersections = _sums(pair_of_run, length[both], len(pairs))
-    pair_truth, pair_prediction = np.divmod(pairs, stride)
-    return Contingency(
-        truth_ids,
-        prediction_ids,
-        truth_areas,
-        prediction_areas,
-        pair_truth,
-        pair_prediction,
-        intersections,
-    )
+    intersection: int
+    union: int
+
+    def __add__(self, other: AggregatedJaccard) -> AggregatedJaccard:
+        return AggregatedJaccard(self.intersection + other.intersection, self.union + other.union)
+
+    @property
+    def index(self) -> float:
+        """AJI; 0 where one side has no object, nan where neither has."""
+        return _ratio(self.intersection, self.union)
 
 
 def panoptic_quality(table: Contingency, iou_threshold: float = 0.5) -> PanopticQuality:
@@ -200,19 +173,17 @@ def object_f1(table: Contingency, iou_threshold: float = 0.5) -> float:
     0 where one side has no object, nan where neither has. Precision and recall are in
     `PanopticQuality`.
     """
-    return panoptic_quality(table, iou_threshold).dq
+    return panoptic_quality(table, iou_threshold).f1
 
 
-def aggregated_jaccard_index(table: Contingency) -> float:
-    """AJI of Kumar et al. 2017 (algorithm 1).
+def aggregated_jaccard(table: Contingency) -> AggregatedJaccard:
+    """What the AJI of Kumar et al. 2017 (algorithm 1) is the ratio of.
 
     Each true object takes the prediction with the highest IoU, of equal ones that with the lowest
     id; the intersections are summed over the unions; true objects that touch no prediction and
     predictions that no truth took add their areas to the unions. A prediction may be taken by
     several truths (unlike in AJI+ of HoVer-Net, which pairs one to one), and is then counted in
     the union of each.
-
-    0 where one side has no object, nan where neither has.
     """
     # Sorted by truth, then falling IoU, then rising prediction: the first of each truth is its own.
     order = np.lexsort((table.pair_prediction, -table.ious, table.pair_truth))
@@ -227,75 +198,28 @@ def aggregated_jaccard_index(table: Contingency) -> float:
         + table.truth_areas[truth_alone].sum()
         + table.prediction_areas[prediction_left].sum()
     )
-    return _ratio(int(table.intersections[taken].sum()), int(union))
+    return AggregatedJaccard(int(table.intersections[taken].sum()), int(union))
 
 
-def by_class(
-    table: Contingency,
-    truth_classes: np.ndarray,
-    prediction_classes: np.ndarray,
-    class_ids: Iterable[int] | None = None,
-) -> dict[int, Contingency]:
-    """One table a class: what `contingency` gives on images that hold only objects of that class.
+def aggregated_jaccard_index(table: Contingency) -> float:
+    """AJI of one image; 0 where one side has no object, nan where neither has."""
+    return aggregated_jaccard(table).index
 
-    Parameters
-    ----------
-    table
-        Of all objects.
-    truth_classes, prediction_classes
-        (N,) and (M,): the class of every object, in the order of `truth_ids` and `prediction_ids`.
-    class_ids
-        Which classes, in which order; None takes all that occur on either side, rising.
 
-    Raises
-    ------
-    ValueError
-        Where there is not exactly one class an object.
+def connected_regions(mask: np.ndarray) -> np.ndarray:
+    """The connected parts of a mask as objects, for the panoptic quality of regions.
+
+    Pixels that touch at a corner are connected, as in the authors' released code.
+
+    Returns
+    -------
+    np.ndarray
+        int32, ids 1..N in scan order, 0 outside.
     """
-    truth_classes, prediction_classes = np.asarray(truth_classes), np.asarray(prediction_classes)
-    expected = (len(table.truth_ids), len(table.prediction_ids))
-    got = (len(truth_classes), len(prediction_classes))
-    if got != expected:
-        raise ValueError(f"{got} classes for {expected} true and predicted objects; give one each")
-    if class_ids is None:
-        class_ids = np.union1d(truth_classes, prediction_classes).tolist()
-    return {
-        int(c): table.restricted_to(truth_classes == c, prediction_classes == c) for c in class_ids
-    }
+    from scipy import ndimage
 
-
-def _check(truth: np.ndarray, prediction: np.ndarray) -> None:
-    if truth.shape != prediction.shape:
-        raise ImageError(
-            f"truth has shape {truth.shape}, prediction {prediction.shape}; "
-            "bring both to one pixel grid first"
-        )
-    if truth.dtype.kind not in "iu" or prediction.dtype.kind not in "iu":
-        raise ImageError(
-            f"truth is {truth.dtype}, prediction {prediction.dtype}; expected integer ids"
-        )
-
-
-def _runs(truth: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Stretches of flat images on which both labels stay the same: both labels and the length."""
-    changes = truth[1:] != truth[:-1]
-    changes |= prediction[1:] != prediction[:-1]
-    start = np.append(0, np.flatnonzero(changes) + 1) if truth.size else np.empty(0, dtype=np.int64)
-    return truth[start], prediction[start], np.diff(start, append=truth.size)
-
-
-def _objects(labels: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ids without 0, their areas, and for each stretch the position of its id (-1: background)."""
-    ids, position = np.unique(labels, return_inverse=True)
-    areas = _sums(position, length, len(ids))
-    objects = ids != 0
-    new_position = np.where(objects, np.cumsum(objects) - 1, -1)
-    return ids[objects], areas[objects], new_position[position]
-
-
-def _sums(group: np.ndarray, values: np.ndarray, groups: int) -> np.ndarray:
-    # bincount sums in float64, exact for counts below 2**53.
-    return np.bincount(group, weights=values, minlength=groups).astype(np.int64)
+    labels: np.ndarray = ndimage.label(mask, structure=np.ones((3,) * mask.ndim))[0]
+    return labels
 
 
 def _ratio(numerator: float, denominator: float) -> float:
