@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from napari_coseg.models.base import CosegModel
 
 FAMILIES: dict[str, str] = {
+    "coseg": "napari_coseg.models.coseg.model:Coseg",
     "coseg-plus": "napari_coseg.models.coseg_plus.model:CosegPlus",
 }
 

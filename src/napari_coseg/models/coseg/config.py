@@ -1,0 +1,74 @@
+"""Settings of Co-Seg. The paper is the default; `AS_RELEASED` says where its code differs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from napari_coseg.errors import SettingsError
+from napari_coseg.nn.hiera import HIERA_SIZES, HieraConfig
+from napari_coseg.settings import Settings
+
+
+class CosegConfig(Settings):
+    """Shape of a Co-Seg network (paper sections 2.2 to 2.4)."""
+
+    encoder: str | HieraConfig = Field(
+        "large", description="a name in HIERA_SIZES or a shape of one's own"
+    )
+    width: int = Field(256, ge=32, multiple_of=16, description="channels of the embedding")
+    upscaling_channels: tuple[int, ...] = Field(
+        (64, 32),
+        min_length=2,
+        max_length=4,
+        description="channels after each doubling in the decoders; a third and a fourth one reach "
+        "strides 2 and 1 and need an encoder whose stem has as many channels there",
+    )
+    upscaling_refinement: bool = Field(
+        False, description="a residual 3x3 convolution after each doubling (not in the paper)"
+    )
+    adapter_ratio: float = Field(0.25, ge=0, le=4)
+    adapter_kernel_size: int = Field(0, ge=0, le=7, description="0 is the paper's plain adapter")
+    lora_rank: int = Field(
+        4, ge=0, le=256, description="of the changes to queries and values; 0 puts in none"
+    )
+    lora_uneven: bool = Field(
+        False,
+        description="where a stage begins, change only half of the queries and values, as the "
+        "released code does: it counts the channels that come in, and twice as many go out",
+    )
+    mask_reduction: Literal["once", "twice"] = Field(
+        "once",
+        description="how the RP-Encoder makes a mask 16 times smaller: by one 16x16 convolution "
+        "(section 2.2) or by two 4x4 ones (released code)",
+    )
+    fusion_mlp_dim: int = Field(2048, ge=16, description="FFN of the RP-Encoder's fusion")
+    fusion_dropout: float = Field(0.1, ge=0, lt=1)
+    decoder_depth: int = Field(2, ge=1, le=8)
+    decoder_heads: int = Field(8, ge=1)
+    decoder_mlp_dim: int = Field(2048, ge=16)
+    spare_token: bool = Field(
+        False,
+        description="one more query embedding in each head, which attends but gives no map: no in "
+        "the paper, yes in the released code, which keeps SAM's tokens for one and for several "
+        "masks and reads only one kind",
+    )
+
+    @property
+    def hiera(self) -> HieraConfig:
+        if isinstance(self.encoder, HieraConfig):
+            return self.encoder
+        if self.encoder not in HIERA_SIZES:
+            raise SettingsError(
+                f"unknown encoder {self.encoder!r}; choose one of {', '.join(HIERA_SIZES)}"
+            )
+        return HIERA_SIZES[self.encoder]
+
+
+AS_RELEASED: dict[str, Any] = {
+    "lora_uneven": True,
+    "mask_reduction": "twice",
+    "spare_token": True,
+}
+"""What an imported checkpoint of the authors needs on top of its sizes."""

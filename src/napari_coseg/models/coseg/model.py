@@ -1,0 +1,164 @@
+"""Co-Seg (section 2.4): one encoding, two forwards, each task prompted by the other's mask.
+
+    first forward                            second forward
+      semantic head(z) -> regions, m_sem       semantic head(z + RP_ins(m_ins, z)) -> regions
+      instance head(z) -> objects, m_ins       instance head(z + RP_sem(m_sem, z)) -> objects
+
+Both forwards decode every channel; the masks are the log-odds of "any region" and "object" at the
+size of the image. There is no consistency map. The encoder is frozen but for LoRA in its attention
+and adapters beside its MLPs.
+
+Channels of the instance head: horizontal and vertical map, object, and, where the card has classes
+of objects, background and each class (not in the paper). Of the semantic head: one logit for a
+single class of regions, as in the paper, or background and each of several.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from napari_coseg.card import ModelCard
+from napari_coseg.models.base import (
+    CosegModel,
+    Features,
+    FirstForward,
+    MaskPrompts,
+    TaskMaps,
+)
+from napari_coseg.models.coseg.config import CosegConfig
+from napari_coseg.models.coseg.mp_decoder import MPDecoder
+from napari_coseg.models.coseg.rp_encoder import RPEncoder
+from napari_coseg.nn.hiera import HieraEncoder
+from napari_coseg.nn.lora import put_in_lora
+
+HV = slice(0, 2)
+OBJECT = slice(2, 3)
+CLASSES = slice(3, None)
+
+
+class Coseg(CosegModel):
+    """The network; `card.config` holds a `CosegConfig`."""
+
+    def __init__(self, card: ModelCard) -> None:
+        self.config = config = CosegConfig.from_mapping(card.config)
+        # Written out, for a name in HIERA_SIZES may come to mean another shape than this one.
+        shape = {**card.config, "encoder": config.hiera.model_dump(mode="json")}
+        super().__init__(card.model_copy(update={"config": shape}))
+        self.encoder = HieraEncoder(
+            config.hiera,
+            config.width,
+            (config.upscaling_channels[0], config.upscaling_channels[1]),
+            config.adapter_ratio,
+            config.adapter_kernel_size,
+        )
+        self.lora = nn.ModuleList()
+        if config.lora_rank:
+            self.lora = put_in_lora(self.encoder.trunk, config.lora_rank, config.lora_uneven)
+        # Hiera lays its window position embedding out in whole windows of eight tokens.
+        self.size_multiple = 64 if config.hiera.stem_channels else 32
+        self.semantic_prompt = RPEncoder(config)
+        self.instance_prompt = RPEncoder(config)
+        semantic, instance = head_channels(card)
+        self.semantic_decoder = MPDecoder(config, semantic)
+        self.instance_decoder = MPDecoder(config, instance)
+
+    def encode(self, images: Tensor) -> Features:
+        embedding, high_resolution = self.encoder(images)
+        size = (int(images.shape[-2]), int(images.shape[-1]))
+        return Features(embedding, high_resolution, size)
+
+    def first_forward(self, features: Features) -> FirstForward:
+        semantic, instance = self.first_forward_channels(features)
+        masks = (_any_region(semantic), instance[:, OBJECT])
+        semantic_mask, instance_mask = (_resize(mask, features.image_size) for mask in masks)
+        return FirstForward(semantic_mask, instance_mask, None, None)
+
+    def second_forward(self, features: Features, prompts: MaskPrompts) -> TaskMaps:
+        semantic, instance = self.second_forward_channels(features, prompts)
+        maps = TaskMaps(
+            semantic=_with_background(semantic)[:, : 1 + len(self.card.semantic_classes)],
+            object=instance[:, OBJECT],
+            classes=instance[:, CLASSES],
+            hv=instance[:, HV],
+        )
+        return maps.resized(features.image_size)
+
+    def first_forward_channels(self, features: Features) -> tuple[Tensor, Tensor]:
+        """The raw channels of both heads without prompts, (B, K, y, x)."""
+        # Crossed from the start: each head takes the other task's stand-in for "no mask".
+        return self._decode(
+            features,
+            for_semantic=self.instance_prompt.no_mask_prompt(features.embedding),
+            for_instance=self.semantic_prompt.no_mask_prompt(features.embedding),
+        )
+
+    def second_forward_channels(
+        self, features: Features, prompts: MaskPrompts
+    ) -> tuple[Tensor, Tensor]:
+        """The raw channels of both heads, (B, K, y, x), before naming and resizing."""
+        return self._decode(
+            features,
+            for_semantic=self.instance_prompt(prompts.instance, features.embedding),
+            for_instance=self.semantic_prompt(prompts.semantic, features.embedding),
+        )
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """The learnable parts by name; every parameter stands in exactly one of them.
+
+        ``trunk`` is what the paper freezes (section 2.4).
+        """
+        adapters = [p for adapter in self.encoder.adapters() for p in adapter.parameters()]
+        known = {id(p) for p in adapters}
+        trunk = [p for p in self.encoder.trunk.parameters() if id(p) not in known]
+        if self.encoder.stem is not None:
+            trunk += self.encoder.stem.parameters()
+        neck = [*self.encoder.neck.parameters(), *self.encoder.project_f0.parameters()]
+        neck += self.encoder.project_f1.parameters()
+        prompts = [*self.semantic_prompt.parameters(), *self.instance_prompt.parameters()]
+        decoders = [*self.semantic_decoder.parameters(), *self.instance_decoder.parameters()]
+        return {
+            "trunk": trunk,
+            "adapters": adapters,
+            "lora": list(self.lora.parameters()),
+            "neck": neck,
+            "prompt_encoders": prompts,
+            "decoders": decoders,
+        }
+
+    def _decode(
+        self, features: Features, for_semantic: Tensor, for_instance: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        z, fine = features.embedding, features.high_resolution
+        semantic = self.semantic_decoder(
+            z, for_semantic, self.instance_prompt.image_position(z), fine
+        )
+        instance = self.instance_decoder(
+            z, for_instance, self.semantic_prompt.image_position(z), fine
+        )
+        return semantic, instance
+
+
+def head_channels(card: ModelCard) -> tuple[int, int]:
+    """Channels that the card's classes need of the semantic and of the instance head."""
+    regions, types = len(card.semantic_classes), len(card.instance_classes)
+    return (1 + regions if regions > 1 else 1), OBJECT.stop + (1 + types if types else 0)
+
+
+def _with_background(semantic: Tensor) -> Tensor:
+    """A single logit becomes two of which the softmax is its sigmoid; several stay."""
+    if semantic.shape[1] > 1:
+        return semantic
+    return torch.cat([torch.zeros_like(semantic), semantic], dim=1)
+
+
+def _any_region(semantic: Tensor) -> Tensor:
+    """(B, K, y, x) -> (B, 1, y, x), the log-odds of any region against background."""
+    if semantic.shape[1] == 1:
+        return semantic
+    return semantic[:, 1:].logsumexp(dim=1, keepdim=True) - semantic[:, :1]
+
+
+def _resize(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(mask, size=size, mode="bilinear", align_corners=False)
