@@ -14,15 +14,23 @@ which is something else than an image of zeros.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
-from napari_coseg.datasets.files import IMAGE_SUFFIXES, natural_key, read_labels, read_rgb
+from napari_coseg.datasets.files import (
+    IMAGE_SUFFIXES,
+    as_labels,
+    images_in,
+    natural_key,
+    read_labels,
+    read_rgb,
+)
 from napari_coseg.errors import DatasetError
-from napari_coseg.types import LABEL_DTYPE, LabelClass
+from napari_coseg.types import LabelClass
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +51,9 @@ class Sample:
         int32, (Y, X): object ids, 0 background; None where this task has no labels.
     instance_types
         uint8, (Y, X): object class ids, 0 background; None where objects have no classes.
+    known
+        bool, (Y, X): False where nobody annotated, so that neither background nor a class may be
+        learned or scored there; None where all of the image was annotated.
     """
 
     name: str
@@ -51,6 +62,7 @@ class Sample:
     semantic: np.ndarray | None = None
     instances: np.ndarray | None = None
     instance_types: np.ndarray | None = None
+    known: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
@@ -58,7 +70,7 @@ class Sample:
                 f"image {self.name!r} has shape {self.image.shape} and dtype {self.image.dtype}; "
                 "expected (Y, X, 3) of uint8: convert it to 8-bit RGB"
             )
-        for kind in ("semantic", "instances", "instance_types"):
+        for kind in ("semantic", "instances", "instance_types", "known"):
             labels = getattr(self, kind)
             if labels is not None and labels.shape != self.image.shape[:2]:
                 raise DatasetError(
@@ -94,12 +106,17 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """What `Dataset.check` found. `problems` is empty where all is well."""
+    """What `Dataset.check` found. `problems` is empty where all is well.
+
+    `notes` tell what is right but worth knowing, such as a part of the official release that is not
+    in the folder.
+    """
 
     name: str
     root: Path
     splits: dict[str, SplitReport]
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def raise_if_broken(self) -> None:
         if self.problems:
@@ -128,6 +145,8 @@ class Dataset:
         What label values mean, after `type_ids` was applied.
     type_ids
         Object class in the files -> object class here; empty where they are the same.
+    official_images
+        Number of images of each split as released; `check` notes where the folder has others.
     """
 
     root: Path
@@ -138,6 +157,7 @@ class Dataset:
     semantic_classes: tuple[LabelClass, ...] = ()
     instance_classes: tuple[LabelClass, ...] = ()
     type_ids: dict[int, int] = field(default_factory=dict)
+    official_images: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def open(cls, root: Path) -> Self:
@@ -159,7 +179,7 @@ class Dataset:
             image=image,
             pixel_size_um=self.pixel_size_um,
             semantic=None if semantic is None else _as_classes(semantic, name),
-            instances=None if instances is None else instances.astype(LABEL_DTYPE),
+            instances=None if instances is None else as_labels(instances, f"objects of {name!r}"),
             instance_types=None if types is None else self._types(types, name),
         )
 
@@ -167,18 +187,27 @@ class Dataset:
         """Every sample of `split`, or those named."""
         return tuple(self.load(split, name) for name in names or self.names(split))
 
-    def check(self) -> DatasetReport:
-        """Read everything once and count it. Problems are collected, not raised."""
+    def source(self, name: str) -> str:
+        """What an image was cut from, such as a volume; a split must not tear it apart."""
+        return name
+
+    def check(self, progress: Callable[[float, str], None] | None = None) -> DatasetReport:
+        """Read everything once and count it. Problems are collected, not raised.
+
+        `progress` is told the part done and the name of the image that comes next.
+        """
         problems: list[str] = []
         reports: dict[str, SplitReport] = {}
-        for split in self.splits:
+        for before, split in enumerate(self.splits):
             try:
                 names = self.names(split)
             except DatasetError as error:
                 problems.append(str(error))
                 continue
             samples = []
-            for name in names:
+            for index, name in enumerate(names):
+                if progress:
+                    progress((before + index / len(names)) / len(self.splits), f"{split} {name}")
                 try:
                     sample = self.load(split, name)
                 except DatasetError as error:
@@ -187,7 +216,27 @@ class Dataset:
                 problems += self._strange_values(sample)
                 samples.append(count_sample(sample))
             reports[split] = self._report(samples)
-        return DatasetReport(self.name, self.root, reports, tuple(problems))
+        notes: tuple[str, ...] = ()
+        try:
+            notes = self.notes({split: report.images for split, report in reports.items()})
+        except DatasetError as error:
+            problems.append(str(error))
+        return DatasetReport(self.name, self.root, reports, tuple(problems), notes)
+
+    def notes(self, images: dict[str, int]) -> tuple[str, ...]:
+        """What `check` tells beside problems, given the number of images of each split."""
+        return tuple(
+            f"{split} has {images[split]} images; the official release has {count}"
+            for split, count in self.official_images.items()
+            if images.get(split, count) != count
+        )
+
+    def prepare(self) -> tuple[Path, ...]:
+        """Write what this dataset needs once before it can be read; the files written.
+
+        Nothing for most datasets.
+        """
+        return ()
 
     def folder(self, split: str) -> Path:
         if split not in self.splits:
@@ -204,12 +253,7 @@ class Dataset:
                 f"expected {', '.join((self.layout.images, *self.layout.label_folders))} in "
                 f"{self.folder(split)}"
             )
-        found = {
-            path.stem: path for path in where.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES
-        }
-        if not found:
-            raise DatasetError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {where}")
-        return found
+        return images_in(where)
 
     def _file(self, split: str, folder: str, name: str) -> Path:
         where = self.folder(split) / folder

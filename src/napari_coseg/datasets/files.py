@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
 import numpy as np
 
 from napari_coseg.errors import DatasetError
+from napari_coseg.types import LABEL_DTYPE
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+MAX_PIXELS = 2**27
+"""Largest image or label image of a dataset, 134 million: 11,585 x 11,585. A small file can claim
+any size; it is looked at before memory is taken."""
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -18,30 +24,68 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
 
 
+def images_in(folder: Path) -> dict[str, Path]:
+    """Stem -> file of every image right in `folder`; none at all is a `DatasetError`."""
+    found = {path.stem: path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+    if not found:
+        raise DatasetError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {folder}")
+    return found
+
+
+def find_folder(root: Path, *names: str, depth: int = 2) -> Path | None:
+    """The first folder of one of `names`, in any case of letters, at most `depth` below `root`.
+
+    Archives unpack to ``a/a/files`` as often as to ``a/files``: of a folder within one of the same
+    name, the inner one is meant.
+    """
+    wanted = [name.lower() for name in names]
+    level = [root]
+    for _ in range(depth):
+        level = [path for folder in level for path in _subfolders(folder)]
+        for name in wanted:
+            for path in level:
+                if path.name.lower() == name:
+                    inner = (below for below in _subfolders(path) if below.name.lower() == name)
+                    return next(inner, path)
+    return None
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    """In order of their names; none where the folder may not be read."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError:
+        return []
+
+
 def read_rgb(path: Path) -> np.ndarray:
     """An image file as uint8 (Y, X, 3); grey becomes three equal channels, alpha is dropped."""
     from PIL import Image
 
     try:
         with Image.open(path) as picture:
+            _check_size(path, picture.size)
             return np.asarray(picture.convert("RGB"))
-    except OSError as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DatasetError(f"cannot read the image {path}: {error}") from error
 
 
 def read_labels(path: Path) -> np.ndarray:
     """A label file as an integer array (Y, X); TIFF may hold 32 bits."""
+    from PIL import Image
+
     try:
         if path.suffix.lower() in (".tif", ".tiff"):
             import tifffile
 
-            labels = tifffile.imread(path)
+            with tifffile.TiffFile(path) as file:
+                _check_size(path, file.series[0].shape)
+                labels = file.asarray()
         else:
-            from PIL import Image
-
             with Image.open(path) as picture:
+                _check_size(path, picture.size)
                 labels = np.asarray(picture)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SyntaxError, IndexError, Image.DecompressionBombError) as error:
         raise DatasetError(f"cannot read the labels {path}: {error}") from error
     if labels.dtype == bool:
         labels = labels.astype(np.uint8)
@@ -51,3 +95,23 @@ def read_labels(path: Path) -> np.ndarray:
             "channel of integers, (Y, X)"
         )
     return labels
+
+
+def as_labels(array: np.ndarray, what: str) -> np.ndarray:
+    """int32 of any numeric array (Y, X) that holds whole numbers from 0; else `DatasetError`."""
+    if array.ndim != 2:
+        raise DatasetError(f"{what} has shape {array.shape}; expected (Y, X)")
+    if array.size and not (np.isfinite(array).all() and array.min() >= 0 and array.max() < 2**31):
+        raise DatasetError(f"{what} holds values outside 0 to {2**31 - 1}")
+    labels = array.astype(LABEL_DTYPE)
+    if array.dtype.kind == "f" and (labels != array).any():
+        raise DatasetError(f"{what} holds fractions; expected whole numbers")
+    return labels
+
+
+def _check_size(path: Path, shape: tuple[int, ...]) -> None:
+    if math.prod(shape) > MAX_PIXELS:
+        raise DatasetError(
+            f"{path} has {' x '.join(map(str, shape))} pixels; at most {MAX_PIXELS} are read: "
+            "cut it into parts"
+        )
