@@ -1,0 +1,163 @@
+"""Outlines of GeoJSON files, as QuPath and PUMA write them, and label images of them.
+
+Positions are continuous: pixel i of an axis spans i to i + 1, so that an image of 1024 pixels ends
+at 1024.0. A pixel belongs to an outline where its centre lies inside; outlines that share an edge
+share no pixel and leave none out. Where a ring lies inside another, it is a hole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from napari_coseg.errors import DatasetError
+
+MAX_BYTES = 64 * 2**20
+"""Largest file read. Parsed, JSON takes some twenty times its size."""
+
+MAX_CROSSINGS = 8_000_000
+"""Most edges of one outline met, added up over the rows of the image: its height in pixels, walked
+round once, is some ten thousand for a large region."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """One annotated thing, of one or more pieces.
+
+    Parameters
+    ----------
+    name
+        Its class, as the file calls it.
+    rings
+        float64, (N, 2) each: x and y of the corners, the first again at the end.
+    """
+
+    name: str
+    rings: tuple[np.ndarray, ...]
+
+    @property
+    def area(self) -> float:
+        """Square pixels of the bounding box."""
+        corners = np.concatenate(self.rings)
+        return float(np.prod(corners.max(axis=0) - corners.min(axis=0)))
+
+
+def read_outlines(path: Path) -> tuple[Outline, ...]:
+    """Every Polygon and MultiPolygon of a file, in its order.
+
+    Their class is ``properties.classification.name``. Anything that is not so raises
+    `DatasetError` with the number of the feature, counted from 0.
+    """
+    content = _parse(path)
+    features = content.get("features") if isinstance(content, dict) else content
+    if not isinstance(features, list):
+        raise DatasetError(f"{path} holds no list of GeoJSON features")
+    outlines = []
+    for number, feature in enumerate(features):
+        try:
+            outlines.append(_outline(feature))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DatasetError(
+                f"feature {number} of {path} is not a Polygon or MultiPolygon with a "
+                f"properties.classification.name: {error}"
+            ) from error
+    return tuple(outlines)
+
+
+def draw(
+    outlines: Sequence[Outline],
+    values: Sequence[int],
+    shape: tuple[int, int],
+    dtype: type[np.generic],
+) -> np.ndarray:
+    """Paint each outline with its value on zeros of `shape` (Y, X).
+
+    Where outlines overlap, the one with the smaller bounding box is seen, whatever their order, so
+    that an outline within another does not vanish. The parts beyond the image are cut off; an
+    outline farther from it than the image is wide raises `DatasetError`.
+    """
+    labels = np.zeros(shape, dtype)
+    for i in sorted(range(len(outlines)), key=lambda i: -outlines[i].area):
+        _paint(labels, outlines[i], values[i])
+    return labels
+
+
+def _paint(labels: np.ndarray, outline: Outline, value: int) -> None:
+    extent = np.array(labels.shape[::-1])
+    corners = np.concatenate(outline.rings)
+    if (corners < -extent).any() or (corners > 2 * extent).any():
+        raise DatasetError(
+            f"an outline of {outline.name!r} spans {corners.min(axis=0)} to {corners.max(axis=0)} "
+            f"(x, y), far from its image of {extent} pixels; they do not belong together"
+        )
+    start = np.clip(np.floor(corners.min(axis=0)), 0, extent).astype(int)
+    stop = np.clip(np.ceil(corners.max(axis=0)), 0, extent).astype(int)
+    width, height = stop - start
+    inside = _fill([ring - start for ring in outline.rings], (height, width))
+    labels[start[1] : stop[1], start[0] : stop[0]][inside] = value
+
+
+def _fill(rings: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """Pixels whose centre an odd number of edges lies left of: bool (Y, X)."""
+    height, width = shape
+    ends = np.concatenate([np.hstack([ring[:-1], ring[1:]]) for ring in rings])
+    x0, y0, x1, y1 = ends.T
+    first = np.clip(np.ceil(np.minimum(y0, y1) - 0.5), 0, height).astype(int)
+    rows = np.clip(np.ceil(np.maximum(y0, y1) - 0.5), 0, height).astype(int) - first
+    if rows.sum() > MAX_CROSSINGS:
+        raise DatasetError(f"an outline of {len(ends)} corners crosses {rows.sum()} rows of pixels")
+    edge = np.repeat(np.arange(len(ends)), rows)
+    row = np.arange(len(edge)) - np.repeat(np.cumsum(rows) - rows, rows) + first[edge]
+    slope = (x1 - x0)[edge] / (y1 - y0)[edge]  # no edge that lies flat crosses a row
+    x = x0[edge] + (row + 0.5 - y0[edge]) * slope
+    column = np.clip(np.ceil(x - 0.5), 0, width).astype(int)
+    crossed = np.bincount(row * (width + 1) + column, minlength=height * (width + 1))
+    return np.cumsum(crossed.reshape(height, width + 1), axis=1)[:, :width] % 2 == 1
+
+
+def _parse(path: Path) -> Any:
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise DatasetError(f"{path} has {size / 2**20:.0f} MiB; at most 64 are read")
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except OSError as error:
+        raise DatasetError(f"cannot read the outlines {path}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{path} is not GeoJSON: {error}") from error
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _outline(feature: Any) -> Outline:
+    name = feature["properties"]["classification"]["name"]
+    geometry = feature["geometry"]
+    kind, coordinates = geometry["type"], geometry["coordinates"]
+    if not isinstance(name, str):
+        raise TypeError(f"its name is {name!r:.40}")
+    if kind not in ("Polygon", "MultiPolygon"):
+        raise ValueError(f"its type is {kind!r:.40}")
+    polygons = [coordinates] if kind == "Polygon" else coordinates
+    rings = tuple(_ring(ring) for polygon in polygons for ring in polygon)
+    if not rings:
+        raise ValueError("it has no ring")
+    return Outline(name, rings)
+
+
+def _ring(positions: Any) -> np.ndarray:
+    ring = np.asarray(positions)  # raises ValueError where positions differ in length
+    if ring.dtype.kind not in "iuf" or ring.ndim != 2 or ring.shape[1] not in (2, 3):
+        raise ValueError("a ring is not a list of [x, y]")
+    if len(ring) < 3:
+        raise ValueError(f"a ring has {len(ring)} corners")
+    ring = ring[:, :2].astype(np.float64)
+    if not np.isfinite(ring).all():
+        raise ValueError("a ring holds a number that is not finite")
+    return ring if (ring[0] == ring[-1]).all() else np.vstack([ring, ring[:1]])
