@@ -1,0 +1,195 @@
+"""Training, validation and test images of a dataset as a file: drawn once, kept, and checked.
+
+Where a dataset's authors gave no such split, the papers drew one of 7:1:2 and did not publish the
+names, but for PUMA: `load_partition("puma_coseg")` is the one of Co-Seg++.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from napari_coseg.datasets.base import Dataset, Sample
+from napari_coseg.datasets.files import natural_key
+from napari_coseg.errors import DatasetError, OutputError
+
+PAPER_SHARES = (7, 1, 2)
+"""Co-Seg++, section 4.1, and Co-Seg, section 3.1."""
+
+MAX_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Names of three parts; no name stands in two.
+
+    Images `left_out` are in none; a dataset may have them or not.
+    """
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = self.names + self.left_out
+        if len(set(names)) != len(names):
+            twice = sorted({name for name in names if names.count(name) > 1}, key=natural_key)
+            raise DatasetError(f"{', '.join(twice[:5])} stand in a split more than once")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those of the three parts."""
+        return self.train + self.validation + self.test
+
+    def check(self, names: Iterable[str]) -> None:
+        """`DatasetError` unless `names` are those of the three parts, but for those left out."""
+        given, ours = set(names) - set(self.left_out), set(self.names)
+        if given != ours:
+            lacking = ", ".join(sorted(ours - given, key=natural_key)[:5]) or "none"
+            unknown = ", ".join(sorted(given - ours, key=natural_key)[:5]) or "none"
+            raise DatasetError(
+                f"the split and the dataset differ: {len(ours - given)} of the split's images are "
+                f"not in the dataset ({lacking}), {len(given - ours)} of the dataset's not in the "
+                f"split ({unknown}); draw a split of this dataset"
+            )
+
+
+PARTS = ("train", "validation", "test")
+
+
+def draw_partition(
+    names: Iterable[str], seed: int, shares: tuple[float, float, float] = PAPER_SHARES
+) -> Partition:
+    """Draw three parts by `seed`; the same for the same set of names, in whatever order they come.
+
+    Sizes are rounded to the nearest, each part gets at least one name, and the first takes what is
+    left.
+    """
+    ordered = sorted(set(names), key=natural_key)
+    if len(ordered) < len(PARTS):
+        raise DatasetError(f"{len(ordered)} images cannot be split in three")
+    if not all(np.isfinite(share) and share > 0 for share in shares):
+        raise DatasetError(f"shares of a split are {shares}; they must be above 0")
+    total = sum(shares)
+    held = [max(round(len(ordered) * share / total), 1) for share in shares[1:]]
+    while sum(held) >= len(ordered):
+        held[int(np.argmax(held))] -= 1
+    shuffled = np.random.default_rng(seed).permutation(len(ordered))
+    validation = set(shuffled[: held[0]].tolist())
+    test = set(shuffled[held[0] : sum(held)].tolist())
+    return Partition(
+        train=tuple(n for i, n in enumerate(ordered) if i not in validation | test),
+        validation=tuple(n for i, n in enumerate(ordered) if i in validation),
+        test=tuple(n for i, n in enumerate(ordered) if i in test),
+    )
+
+
+def save_partition(path: Path, partitions: Mapping[str, Partition], note: str = "") -> None:
+    """Write the parts, dataset by dataset, as JSON; `note` tells where they are from."""
+    datasets = {
+        name: {part: list(names) for part, names in vars(partition).items() if names}
+        for name, partition in partitions.items()
+    }
+    text = json.dumps({"note": note, "datasets": datasets}, indent=2) + "\n"
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write the split {path}: {error}") from error
+
+
+def load_partition(name: str | Path) -> dict[str, Partition]:
+    """Parts, dataset by dataset, of a file or of a split that the package carries.
+
+    Parameters
+    ----------
+    name
+        Path of a JSON file, or the bare name of a file in ``datasets/splits``: "puma_coseg".
+    """
+    text = _read(name)
+    try:
+        datasets = json.loads(text)["datasets"]
+        return {
+            dataset: Partition(
+                **{part: _names(parts[part]) for part in PARTS},
+                left_out=_names(parts.get("left_out", [])),
+            )
+            for dataset, parts in datasets.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DatasetError(
+            f'split {str(name)!r} is not JSON of the form {{"datasets": {{dataset: {{"train": '
+            '[names], "validation": [names], "test": [names]}}}}'
+        ) from error
+
+
+def _read(name: str | Path) -> str:
+    file = Path(name)
+    shipped = resources.files("napari_coseg.datasets").joinpath("splits", f"{file.name}.json")
+    if file.is_file():
+        if file.stat().st_size > MAX_BYTES:
+            raise DatasetError(f"split {file} is larger than 16 MiB")
+        return file.read_text(encoding="utf-8")
+    if str(name) == file.name and shipped.is_file():
+        return shipped.read_text(encoding="utf-8")
+    raise DatasetError(f"no split {str(name)!r}: neither a file nor one the package carries")
+
+
+def _names(values: object) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError("names are a list of text")
+    return tuple(values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partitioned(Dataset):
+    """A dataset whose splits are the parts of a partition, whatever folders the images lie in.
+
+    Parameters
+    ----------
+    whole
+        The dataset that reads them.
+    parts
+        Part -> names.
+    home
+        Name -> its split in `whole`.
+    """
+
+    whole: Dataset
+    parts: Partition
+    home: dict[str, str]
+
+    @classmethod
+    def of(cls, whole: Dataset, parts: Partition) -> Partitioned:
+        """`whole` in three parts; `DatasetError` where the names are not the same."""
+        home: dict[str, str] = {}
+        for split in whole.splits:
+            for name in whole.names(split):
+                if name in home:
+                    raise DatasetError(
+                        f"{name} is an image of {home[name]} and of {split}; a split by name "
+                        "cannot tell them apart"
+                    )
+                home[name] = split
+        parts.check(home)
+        shared = {f.name: getattr(whole, f.name) for f in fields(Dataset)}
+        changed = {"splits": PARTS, "official_images": {}}
+        return cls(**shared | changed, whole=whole, parts=parts, home=home)
+
+    def names(self, split: str) -> tuple[str, ...]:
+        if split not in self.splits:
+            raise DatasetError(f"a partition has {', '.join(PARTS)}, and no {split!r}")
+        return tuple(getattr(self.parts, split))
+
+    def load(self, split: str, name: str) -> Sample:
+        if name not in self.names(split):
+            raise DatasetError(f"{name!r} is not an image of {split}")
+        return replace(self.whole.load(self.home[name], name))
+
+    def notes(self, images: dict[str, int]) -> tuple[str, ...]:
+        return ()
