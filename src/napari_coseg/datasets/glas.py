@@ -1,30 +1,160 @@
-"""GlaS: glands of colon H&E at 20x, 85 training and 60 test images, mostly 775 x 522.
+"""GlaS: glands of colon H&E at 20x, 85 training and 80 test images, mostly 775 x 522.
 
 Sirinukunwattana et al., "Gland segmentation in colon histology images: the GlaS challenge contest",
-Medical Image Analysis 2017. Read here as a binary region mask; there are no nuclei.
+Medical Image Analysis 2017. Two layouts are read:
+
+    root/{train,testA,testB}_<number>{,_anno}.bmp and root/Grade.csv    as released
+    root/{train,testA}/{images,gland}/<name>.{jpg,png}                  unpacked; ids of glands lost
+
+`Glas` gives the glands as a region and no objects, since the objects of a co-segmentation are
+nuclei; `GlasGlands` gives each gland as an object too.
 """
 
 from __future__ import annotations
 
+import csv
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, NamedTuple
 
-from napari_coseg.datasets.base import Dataset, Layout
+import numpy as np
+
+from napari_coseg.datasets.base import Dataset, Layout, Sample
+from napari_coseg.datasets.files import as_labels, natural_key, read_labels, read_rgb
+from napari_coseg.errors import DatasetError
 from napari_coseg.types import LabelClass
 
 GLAND_CLASSES = (LabelClass(1, "gland", (160, 90, 200)),)
 
+# Sources say 0.465 and 0.62; 0.5 lies between them.
+PIXEL_SIZE_UM = 0.5
 
+MAX_TABLE_BYTES = 2**20
+
+
+class Grade(NamedTuple):
+    """A row of ``Grade.csv``: the patient, and "benign" or "malignant"."""
+
+    patient: str
+    grade: str
+
+
+@dataclass(frozen=True)
 class Glas(Dataset):
-    """Folders ``train`` and ``testA``, each with ``images`` and ``gland``."""
+    """Folders ``train`` and ``testA``, each with ``images`` and ``gland``; or a `GlasBmp`."""
 
     @classmethod
     def open(cls, root: Path) -> Glas:
+        if _find_released(root) is not None:
+            return GlasBmp.open(root)
         return cls(
             root=root,
             name="glas",
             splits=("train", "testA"),
-            # Sources say 0.465 and 0.62; 0.5 lies between them.
-            pixel_size_um=0.5,
+            pixel_size_um=PIXEL_SIZE_UM,
             layout=Layout(semantic="gland"),
             semantic_classes=GLAND_CLASSES,
+            official_images={"train": 85, "testA": 60},
         )
+
+
+@dataclass(frozen=True)
+class GlasBmp(Glas):
+    """As released: one folder; the values of ``<name>_anno.bmp`` are ids of glands."""
+
+    NAME: ClassVar[str] = "glas"
+    AS_OBJECTS: ClassVar[bool] = False
+
+    @classmethod
+    def open(cls, root: Path) -> GlasBmp:
+        released = _find_released(root)
+        if released is None:
+            raise DatasetError(
+                f"no *_anno.bmp of GlaS in {root}; only they tell one gland from the next"
+            )
+        return cls(
+            root=released,
+            name=cls.NAME,
+            splits=("train", "testA", "testB"),
+            pixel_size_um=PIXEL_SIZE_UM,
+            layout=Layout(),
+            semantic_classes=GLAND_CLASSES,
+            instance_classes=GLAND_CLASSES if cls.AS_OBJECTS else (),
+            official_images={"train": 85, "testA": 60, "testB": 20},
+        )
+
+    def names(self, split: str) -> tuple[str, ...]:
+        self.folder(split)
+        found = (path.stem for path in self.root.glob(f"{split}_*.bmp"))
+        names = sorted((name for name in found if not name.endswith("_anno")), key=natural_key)
+        if not names:
+            raise DatasetError(f"no images {split}_*.bmp in {self.root}")
+        return tuple(names)
+
+    def load(self, split: str, name: str) -> Sample:
+        self.folder(split)
+        image = read_rgb(self.root / f"{name}.bmp")
+        glands = read_labels(self.root / f"{name}_anno.bmp")
+        return gland_sample(name, image, glands, self.pixel_size_um, self.AS_OBJECTS)
+
+    def grades(self) -> dict[str, Grade]:
+        """Patient and grade of each image, from ``Grade.csv``; empty where it is not there.
+
+        Images of one patient are alike: a split that keeps them together tells more of new ones.
+        """
+        path = self.root / "Grade.csv"
+        if not path.is_file():
+            return {}
+        if path.stat().st_size > MAX_TABLE_BYTES:
+            raise DatasetError(f"{path} is larger than 1 MiB; that is not the table of GlaS")
+        try:
+            rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
+        except (ValueError, csv.Error) as error:
+            raise DatasetError(f"{path} is not a table of text: {error}") from error
+        cells = [[cell.strip() for cell in row] for row in rows[1:] if len(row) >= 3]
+        return {name: Grade(patient, grade) for name, patient, grade, *_ in cells}
+
+    def notes(self, images: dict[str, int]) -> tuple[str, ...]:
+        graded = self.grades()
+        there = {name for split in images for name in self.names(split)}
+        told = list(super().notes(images))
+        if not graded:
+            told.append("no Grade.csv: patients and grades are not known")
+        elif missing := sorted(set(graded) - there, key=natural_key):
+            told.append(
+                f"Grade.csv names {len(missing)} images that are not there: "
+                + ", ".join(missing[:5])
+            )
+        return tuple(told)
+
+
+@dataclass(frozen=True)
+class GlasGlands(GlasBmp):
+    """As released, each gland an object too."""
+
+    NAME: ClassVar[str] = "glas-glands"
+    AS_OBJECTS: ClassVar[bool] = True
+
+
+def gland_sample(
+    name: str, image: np.ndarray, glands: np.ndarray, pixel_size_um: float, as_objects: bool
+) -> Sample:
+    """A sample of glands with ids: a region, and on request objects of the one class."""
+    glands = as_labels(glands, f"glands of {name!r}")
+    region = (glands > 0).astype(np.uint8)
+    return Sample(
+        name=name,
+        image=image,
+        pixel_size_um=pixel_size_um,
+        semantic=region,
+        instances=glands if as_objects else None,
+        instance_types=region if as_objects else None,
+    )
+
+
+def _find_released(root: Path) -> Path | None:
+    """`root` or a folder right in it that holds ``*_anno.bmp``."""
+    for folder in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
+        if any(folder.glob("*_anno.bmp")):
+            return folder
+    return None

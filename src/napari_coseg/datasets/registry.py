@@ -15,28 +15,63 @@ from pathlib import Path
 import numpy as np
 
 from napari_coseg.datasets.base import Dataset
-from napari_coseg.datasets.files import natural_key
+from napari_coseg.datasets.files import find_folder, natural_key
+from napari_coseg.datasets.partition import Partitioned, load_partition
 from napari_coseg.errors import DatasetError
 
 DATASETS: dict[str, str] = {
     "consep": "napari_coseg.datasets.consep:Consep",
     "glas": "napari_coseg.datasets.glas:Glas",
+    "glas-glands": "napari_coseg.datasets.glas:GlasGlands",
+    "glas-lizard": "napari_coseg.datasets.gland_nuclei:GlasLizard",
+    "crag": "napari_coseg.datasets.crag:Crag",
+    "crag-glands": "napari_coseg.datasets.crag:CragGlands",
+    "crag-lizard": "napari_coseg.datasets.gland_nuclei:CragLizard",
+    "lizard": "napari_coseg.datasets.lizard:Lizard",
+    "puma": "napari_coseg.datasets.puma:Puma",
+    "puma-10": "napari_coseg.datasets.puma:Puma10",
+    "bcss": "napari_coseg.datasets.bcss:Bcss",
+    "bcss-5": "napari_coseg.datasets.bcss:Bcss5",
+    "dsb2018": "napari_coseg.datasets.dsb2018:Dsb2018",
+    "toothfairy2": "napari_coseg.datasets.toothfairy2:ToothFairy2",
+    "nnunet-raw": "napari_coseg.datasets.nnunet_raw:NnunetRaw",
     "folder": "napari_coseg.datasets.folder:Folder",
 }
 
 
-def open_dataset(name: str, root: str | Path) -> Dataset:
-    """The dataset `name` in folder `root`, or in its subfolder of that name where there is one."""
+SUBFOLDERS = {"glas-glands": "glas", "crag-glands": "crag", "puma-10": "puma", "bcss-5": "bcss"}
+"""Other readings of the same files look for the folder of the first."""
+
+
+def open_dataset(name: str, root: str | Path, partition: str | Path | None = None) -> Dataset:
+    """The dataset `name` in folder `root`, or in its subfolder of that name in any case of letters.
+
+    Parameters
+    ----------
+    partition
+        Of a split in three, as `load_partition` takes it; the splits of the dataset are then
+        "train", "validation" and "test" of that file, whatever folders the images lie in.
+    """
     if name not in DATASETS:
         raise DatasetError(f"dataset {name!r} is not known; choose one of {', '.join(DATASETS)}")
     root = Path(root)
     if not root.is_dir():
         raise DatasetError(f"dataset {name!r}: the folder {root} does not exist")
-    if (root / name).is_dir():
-        root = root / name
+    root = find_folder(root, SUBFOLDERS.get(name, name), depth=1) or root
     module, class_name = DATASETS[name].split(":")
     kind: type[Dataset] = getattr(importlib.import_module(module), class_name)
-    return kind.open(root)
+    dataset = kind.open(root)
+    return dataset if partition is None else _in_parts(dataset, partition)
+
+
+def _in_parts(dataset: Dataset, partition: str | Path) -> Dataset:
+    known = load_partition(partition)
+    parts = known.get(dataset.name) or known.get(SUBFOLDERS.get(dataset.name, ""))
+    if parts is None:
+        raise DatasetError(
+            f"the split {str(partition)!r} has no dataset {dataset.name!r}, only {', '.join(known)}"
+        )
+    return Partitioned.of(dataset, parts)
 
 
 @dataclass(frozen=True)

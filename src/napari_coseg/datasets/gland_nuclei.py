@@ -1,0 +1,176 @@
+"""GlaS and CRAG with nuclei of Lizard: both tasks of one image, as Co-Seg++ trains on them.
+
+    root/glas or root/crag      the glands, in a layout that `Glas` or `Crag` reads
+    root/lizard                 the nuclei, as `Lizard` reads them
+    root/<name>.json            which image of Lizard is which of ours; `prepare` writes it
+
+Lizard took whole images of both and gave them other names. Which is which its authors do not say;
+`prepare` finds it by the pixels. Images without a partner in Lizard are left out: the paper counts
+165 images of GlaS and 216 of CRAG, more than Lizard's released part holds.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from napari_coseg.datasets.base import Dataset, Layout, Sample
+from napari_coseg.datasets.crag import Crag
+from napari_coseg.datasets.files import find_folder, read_rgb
+from napari_coseg.datasets.glas import GLAND_CLASSES, Glas
+from napari_coseg.datasets.lizard import NUCLEUS_CLASSES, Lizard
+from napari_coseg.errors import DatasetError, OutputError
+
+MAX_PAIRS_BYTES = 2**20
+
+THUMBNAIL = 16
+"""Images are compared by the means of so many blocks along each axis."""
+
+SAME_IMAGE = 2.0
+"""Largest mean difference of thumbnails, in grey levels of 256, of what may be one image: JPEG and
+a change of file format stay below 0.5, neighbouring fields of one slide differ by ten and more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlandNuclei(Dataset):
+    """Glands as region, Lizard's nuclei as objects, named and split as the glands' dataset.
+
+    Parameters
+    ----------
+    glands, lizard
+        What is put together.
+    """
+
+    glands: Dataset
+    lizard: Lizard
+
+    GLANDS: ClassVar[type[Dataset]]
+    PREFIX: ClassVar[str]
+
+    @classmethod
+    def open(cls, root: Path) -> GlandNuclei:
+        glands = cls.GLANDS.open(find_folder(root, cls.PREFIX, depth=1) or root)
+        return cls(
+            root=root,
+            name=f"{cls.PREFIX}-lizard",
+            splits=glands.splits,
+            pixel_size_um=glands.pixel_size_um,
+            layout=Layout(),
+            semantic_classes=GLAND_CLASSES,
+            instance_classes=NUCLEUS_CLASSES,
+            glands=glands,
+            lizard=Lizard.open(find_folder(root, "lizard", depth=1) or root),
+        )
+
+    @property
+    def pairs_file(self) -> Path:
+        """Where `prepare` writes, and `pairs` reads."""
+        return self.root / f"{self.name}.json"
+
+    def pairs(self) -> dict[str, str]:
+        """Name of ours -> name in Lizard; `DatasetError` where `prepare` has not been run."""
+        path = self.pairs_file
+        try:
+            if path.stat().st_size > MAX_PAIRS_BYTES:
+                raise DatasetError(f"{path} is larger than 1 MiB; prepare the dataset again")
+            pairs = json.loads(path.read_text(encoding="utf-8"))["pairs"]
+            return {str(ours): str(theirs) for ours, theirs in pairs.items()}
+        except OSError as error:
+            raise DatasetError(
+                f"no {path.name} in {self.root}, which tells Lizard's names of the images; "
+                f"prepare the dataset {self.name!r} once"
+            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise DatasetError(f'{path} is not JSON of the form {{"pairs": {{name: name}}}}') from (
+                error
+            )
+
+    def names(self, split: str) -> tuple[str, ...]:
+        pairs = self.pairs()
+        return tuple(name for name in self.glands.names(split) if name in pairs)
+
+    def load(self, split: str, name: str) -> Sample:
+        partner = self.pairs().get(name)
+        if partner is None:
+            raise DatasetError(f"{self.pairs_file} tells no name of {name!r} in Lizard")
+        instances, types = self.lizard.nuclei(partner)
+        sample = self.glands.load(split, name)
+        return replace(sample, instances=instances, instance_types=types)
+
+    def prepare(self) -> tuple[Path, ...]:
+        """Find which images are the same, and write it. Reads every image once."""
+        ours = {
+            name: self.glands.load(split, name).image
+            for split in self.splits
+            for name in self.glands.names(split)
+        }
+        thumbnails = {name: _Thumbnail.of(image) for name, image in ours.items()}
+        pairs = match(
+            thumbnails,
+            {
+                name: _Thumbnail.of(read_rgb(path))
+                for name, path in self.lizard.images.items()
+                if name.lower().startswith(self.PREFIX)
+            },
+        )
+        text = json.dumps({"note": "name here: name in Lizard", "pairs": pairs}, indent=2)
+        try:
+            self.pairs_file.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot write {self.pairs_file}: {error}") from error
+        return (self.pairs_file,)
+
+    def notes(self, images: dict[str, int]) -> tuple[str, ...]:
+        ours = sum(len(self.glands.names(split)) for split in images)
+        return (f"{sum(images.values())} of {ours} images have nuclei in Lizard",)
+
+
+class GlasLizard(GlandNuclei):
+    """GlaS with nuclei."""
+
+    GLANDS = Glas
+    PREFIX = "glas"
+
+
+class CragLizard(GlandNuclei):
+    """CRAG with nuclei."""
+
+    GLANDS = Crag
+    PREFIX = "crag"
+
+
+@dataclass(frozen=True, eq=False)
+class _Thumbnail:
+    shape: tuple[int, ...]
+    means: np.ndarray
+
+    @classmethod
+    def of(cls, image: np.ndarray) -> _Thumbnail:
+        from PIL import Image
+
+        small = Image.fromarray(image).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+        return cls(image.shape, np.asarray(small, np.float32))
+
+    def differs_by(self, other: _Thumbnail) -> float:
+        if self.shape != other.shape:
+            return float("inf")
+        return float(np.abs(self.means - other.means).mean())
+
+
+def match(ours: dict[str, _Thumbnail], theirs: dict[str, _Thumbnail]) -> dict[str, str]:
+    """Name of ours -> name of theirs, for images of one size that look the same."""
+    pairs: dict[str, str] = {}
+    for name, thumbnail in theirs.items():
+        if not ours:
+            break
+        difference, nearest = min((thumbnail.differs_by(ours[n]), n) for n in ours)
+        if difference > SAME_IMAGE:
+            continue
+        if nearest in pairs:
+            raise DatasetError(f"{pairs[nearest]} and {name} of Lizard both look like {nearest}")
+        pairs[nearest] = name
+    return pairs
