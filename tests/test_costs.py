@@ -9,11 +9,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from napari_coseg.checkpoints.from_coseg_plus import AS_PUMA
 from napari_coseg.checkpoints.frugal import FrugalBuilding
+from napari_coseg.costs import as_markdown, encoded_once, encoded_twice, measure_costs
 from napari_coseg.models.base import CosegModel
 from napari_coseg.models.coseg_plus.model import CosegPlus
 from napari_coseg.models.outline import build_outline
 from napari_coseg.models.registry import build
-from tiny_models import tiny_card
+from tiny_models import tiny_card, tiny_model
 
 RELEASED_LEARNABLE = {
     "tiny": 14_220_000,
@@ -21,6 +22,25 @@ RELEASED_LEARNABLE = {
     "base-plus": 16_040_000,
     "large": 22_178_543,
 }
+
+
+def test_both_ways_of_running_give_the_same_answer() -> None:
+    model = tiny_model()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        once, twice = encoded_once(model, images), encoded_twice(model, images)
+    for name, maps in once._asdict().items():
+        apart = torch.cat([getattr(one, name) for one in twice])
+        torch.testing.assert_close(maps, apart, rtol=1e-4, atol=1e-4)
+
+
+def test_a_second_encoding_is_counted() -> None:
+    table = measure_costs(tiny_card(), 64, batch=2, repeats=1)
+    once, twice = table.rows
+    assert 1.2 < twice.gflop / once.gflop < 2
+    assert all(row.latency_ms is not None and row.latency_ms > 0 for row in table.rows)
+    assert 0 < table.learnable_m < table.parameters_m
+    assert f"| {twice.name} | {twice.gflop:.1f} |" in as_markdown(table)
 
 
 def flops(model: CosegModel, side: int, device: str) -> int:

@@ -10,27 +10,39 @@ from napari_coseg.errors import SettingsError
 
 HELP = "train the rows of an ablation and compare them"
 TABLES = ("components", "paradigm", "scan", "loss-factor", "forwards")
+COST = "cost"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `run` reads."""
     parser.add_argument("recipe", help="name of a shipped recipe, or a .toml file")
-    parser.add_argument("--table", choices=TABLES, default="components", help="which rows")
-    parser.add_argument("--data", type=Path, required=True, help="folder of the recipe's datasets")
+    parser.add_argument(
+        "--table",
+        choices=(*TABLES, COST),
+        default="components",
+        help="which rows; cost: parameters, FLOPs and latency (table 9), trains nothing",
+    )
+    parser.add_argument("--data", type=Path, help="folder of the recipe's datasets")
     parser.add_argument("--output", type=Path, help="folder (default: ablation/<recipe>/<table>)")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each row")
     parser.add_argument("--steps", type=int, help="fewer or more steps than the recipe's")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare crops")
+    parser.add_argument("--size", type=int, default=1024, help="cost: side of the images")
+    parser.add_argument("--batch-size", type=int, default=2, help="cost: images in one call")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train what is not yet trained, then print the table and write it as CSV."""
+    if arguments.table == COST:
+        return _print_costs(arguments)
     from napari_coseg.ablation import ABLATIONS, as_markdown, changed, run_ablation, summarise
     from napari_coseg.evaluation import score_held_out
     from napari_coseg.inference.loading import choose_device
     from napari_coseg.training.recipe import read_recipe
 
+    if arguments.data is None:
+        raise SettingsError("--data is missing: the folder that holds the recipe's datasets")
     if arguments.seeds < 1:
         raise SettingsError(f"--seeds is {arguments.seeds}; at least 1 training is needed")
     recipe = read_recipe(arguments.recipe)
@@ -62,4 +74,17 @@ def run(arguments: argparse.Namespace) -> int:
     )
     print(as_markdown(summary))
     print(output / "summary.csv")
+    return 0
+
+
+def _print_costs(arguments: argparse.Namespace) -> int:
+    from napari_coseg.costs import as_markdown, measure_costs
+    from napari_coseg.inference.loading import choose_device
+    from napari_coseg.training.recipe import read_recipe
+
+    recipe = read_recipe(arguments.recipe)
+    device = choose_device(arguments.device)
+    costs = measure_costs(recipe.card, arguments.size, batch=arguments.batch_size, device=device)
+    print(f"{recipe.name}: {arguments.batch_size} images of {arguments.size} px, on {device}")
+    print(as_markdown(costs))
     return 0
