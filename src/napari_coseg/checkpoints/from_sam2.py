@@ -1,13 +1,14 @@
-"""SAM2 and SAM2.1 checkpoints as the start of a Co-Seg++ network.
+"""SAM2 and SAM2.1 checkpoints as the start of a Co-Seg++ or a Co-Seg network.
 
     SAM2's part                                       starts
     image_encoder.trunk, image_encoder.neck           trunk and neck; must be there and fit
     sam_mask_decoder.conv_s0, conv_s1                 the projections of the fine features
-    sam_mask_decoder.transformer, output_upscaling    the same parts of both MTC-Decoders
-    sam_prompt_encoder.mask_downscaling,              mask branch, no-mask vector and positions
-        no_mask_embed, pe_layer                       of both SSP-Encoders
+    sam_mask_decoder.transformer, output_upscaling    the same parts of both decoders
+    sam_prompt_encoder.mask_downscaling,              mask branch (Co-Seg's has another shape),
+        no_mask_embed, pe_layer                       no-mask vector and positions of both prompt
+                                                      encoders
 
-Tokens, their MLPs, the scan branch, the fusion, the consistency maps and the adapters have no
+Tokens, their MLPs, the scan branch, the fusion, the consistency maps, the adapters and LoRA have no
 counterpart in SAM2. The released code of Co-Seg++ takes trunk and neck alone and leaves the rest at
 random without a word; here a part that fits starts from SAM2 and the report says so.
 """
@@ -34,6 +35,7 @@ Size = tuple[int, tuple[int, ...]]
 TRUNK = "image_encoder.trunk."
 REQUIRED = ("encoder.trunk", "encoder.neck")
 ADAPTERS = "encoder adapters"
+LORA = "encoder LoRA"
 
 _DECODERS = r"(?:semantic|instance)_decoder\."
 _PROMPTS = r"(?:semantic|instance)_prompt\."
@@ -196,6 +198,8 @@ def _check_required(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], to
 
 def _part(name: str) -> str:
     """``semantic_decoder.transformer.layers.0...`` -> ``semantic_decoder.transformer``."""
+    if name.startswith("lora."):
+        return LORA
     return ADAPTERS if ".mlp.adapter." in name else ".".join(name.split(".")[:2])
 
 
