@@ -1,4 +1,4 @@
-"""List the models there are, show what a weights file says of itself, or import another's."""
+"""List the models there are, show what a weights file says of itself, import or download others."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from napari_coseg.cli.progress import ProgressLine
 from napari_coseg.errors import CosegError, OutputError
 
-HELP = "list models, show a model's card, import the authors' checkpoints"
+HELP = "list models, show a model's card, import or download checkpoints"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,11 +22,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     info.add_argument("--json", action="store_true", help="as JSON")
     info.set_defaults(action=_info)
     importing = actions.add_parser("import", help="turn a released checkpoint into a weights file")
-    importing.add_argument("checkpoint", type=Path, help="Co-Seg++ checkpoint (.pth)")
+    importing.add_argument("checkpoint", type=Path, help="Co-Seg or Co-Seg++ checkpoint (.pth)")
     importing.add_argument("--output", type=Path, help="weights file (default: beside it)")
     importing.add_argument("--card", type=Path, help="model card as JSON: classes, pixel size")
     importing.add_argument("--overwrite", action="store_true", help="replace the weights file")
     importing.set_defaults(action=_import)
+    fetching = actions.add_parser("download", help="fetch a SAM2 checkpoint to start a training")
+    fetching.add_argument("name", nargs="?", help="as sam2.1-large (default: list all)")
+    fetching.add_argument("--folder", type=Path, help="where to (default: the cache folder)")
+    fetching.set_defaults(action=_download)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -84,20 +89,39 @@ def _info(arguments: argparse.Namespace) -> int:
 
 def _import(arguments: argparse.Namespace) -> int:
     from napari_coseg.card import ModelCard
-    from napari_coseg.checkpoints.from_coseg_plus import import_checkpoint
     from napari_coseg.checkpoints.native import save
+    from napari_coseg.checkpoints.released import import_released
 
     output = arguments.output or arguments.checkpoint.with_suffix(".safetensors")
     if output.exists() and not arguments.overwrite:
         raise OutputError(f"{output} is there already; choose another --output, or --overwrite")
     card = ModelCard.from_mapping(_json(arguments.card)) if arguments.card else None
-    imported = import_checkpoint(arguments.checkpoint, card)
+    imported = import_released(arguments.checkpoint, card)
     save(output, imported.model)
     ignored = imported.report.ignored
     print(f"{imported.report.used} entries used, {len(ignored)} never used by the network:")
     for name in ignored:
         print(f"  {name}", file=sys.stderr)
     print(output)
+    return 0
+
+
+def _download(arguments: argparse.Namespace) -> int:
+    from napari_coseg.checkpoints.download import SAM2_CHECKPOINTS, download, find, place_of
+
+    if arguments.name is None:
+        for known in SAM2_CHECKPOINTS.values():
+            print(f"{known.name:<18}{known.size_mb:>5,.0f} MB  {known.url}")
+        return 0
+    checkpoint = find(arguments.name)
+    place = place_of(checkpoint, arguments.folder)
+    print(f"{checkpoint.url}, {checkpoint.size_mb:,.0f} MB, to {place}", file=sys.stderr)
+    progress = ProgressLine(checkpoint.name)
+    try:
+        path = download(checkpoint, arguments.folder, progress=progress)
+    finally:
+        progress.close()
+    print(path)
     return 0
 
 
