@@ -1,14 +1,14 @@
 """How good a model is on a labelled dataset: one tidy table, a row a number.
 
-Rows are per image, the mean over the images that have the score (an image without an object of a
-class has none), and pooled over all pixels or objects of the dataset. The means are what papers
-report; false finds in images without the class cost nothing there, so read the pooled ones too.
+Rows are per image, the means over images, and pooled over all pixels or objects of the dataset;
+`napari_coseg.metrics.averaging` says what each way counts. The means are what papers report; false
+finds in images without the class cost nothing there, so read the pooled ones too. Matching is at an
+IoU above 0.5. Hausdorff distances are in micrometres.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +19,26 @@ from napari_coseg.datasets.registry import open_dataset
 from napari_coseg.errors import DatasetError
 from napari_coseg.inference.run import segment
 from napari_coseg.inference.settings import InferenceSettings
+from napari_coseg.metrics.averaging import (
+    AVERAGES,
+    IMAGES,
+    MEAN,
+    POOLED,
+    SCORES,
+    Counts,
+    Scores,
+    finite_mean,
+    mean_over_classes,
+)
+from napari_coseg.metrics.contingency import Contingency, by_class, contingency
 from napari_coseg.metrics.instances import (
-    Contingency,
-    PanopticQuality,
-    aggregated_jaccard_index,
-    by_class,
-    contingency,
+    aggregated_jaccard,
+    connected_regions,
     panoptic_quality,
 )
 from napari_coseg.metrics.overlap import Overlap, mask_overlap
+from napari_coseg.metrics.paper_tables import ALL, OBJECTS, REGIONS
+from napari_coseg.metrics.surface import hausdorff
 from napari_coseg.types import LabelClass, Prediction
 
 if TYPE_CHECKING:
@@ -37,40 +48,11 @@ if TYPE_CHECKING:
     from napari_coseg.training.recipe import Recipe
 
 COLUMNS = ("dataset", "split", "image", "task", "class", "metric", "value")
-OBJECTS, REGIONS, ALL = "objects", "regions", "all"
-MEAN, POOLED = "(mean)", "(pooled)"
-"""Stand in the column ``image`` for what is not one image's."""
+CLASSES = "(classes)"
+"""Stands in the column ``class`` for the mean over the classes of a task."""
 
-
-@dataclass
-class _Scores:
-    """What has been counted of one task and class so far."""
-
-    quality: PanopticQuality = field(default_factory=lambda: PanopticQuality(0, 0, 0, 0.0))
-    overlap: Overlap = field(default_factory=lambda: Overlap(0, 0, 0))
-    values: list[tuple[str, str, float]] = field(default_factory=list)
-
-    def add_quality(self, image: str, quality: PanopticQuality) -> None:
-        self.quality += quality
-        self.values += [(image, name, value) for name, value in _of_quality(quality)]
-
-    def add_overlap(self, image: str, overlap: Overlap) -> None:
-        self.overlap += overlap
-        self.values += [(image, name, value) for name, value in _of_overlap(overlap)]
-
-    def rows(self) -> list[tuple[str, str, float]]:
-        """(image, metric, value): of every image, the means, the pooled ones."""
-        names = list(dict.fromkeys(metric for _, metric, _ in self.values))
-        means = [
-            (MEAN, name, _mean(value for _, metric, value in self.values if metric == name))
-            for name in names
-        ]
-        pooled = [*_of_quality(self.quality), *_of_overlap(self.overlap)]
-        return [
-            *self.values,
-            *means,
-            *((POOLED, name, value) for name, value in pooled if name in names),
-        ]
+Key = tuple[str, str]
+"""Task and class."""
 
 
 def evaluate(
@@ -95,9 +77,17 @@ def evaluate(
     Returns
     -------
     pandas.DataFrame
-        Columns `COLUMNS`. Metrics of objects: PQ, DQ (the F1 at an IoU above 0.5), SQ, AJI, Dice
-        (of all objects as one mask); of each object class PQ, DQ, SQ; of each region class Dice
-        and IoU. AJI is not pooled.
+        Columns `COLUMNS`; metrics are `napari_coseg.metrics.averaging.SCORES`. ``image`` is an
+        image's name or one of ``AVERAGES``, ``class`` a class's name or one of
+
+        ``all``
+            Objects whatever their class; Dice and IoU of all of them as one mask.
+        ``(classes)``
+            The mean over the classes of a task: its PQ is the mPQ, its IoU the mIoU. In one image
+            a class that neither side has is left out; background is no class.
+
+        Object classes have no Dice, IoU or distance; the PQ of a region class is that of its
+        connected parts. A pixel that the dataset calls unknown counts nowhere.
 
     Raises
     ------
@@ -107,7 +97,7 @@ def evaluate(
     import pandas as pd
 
     names = tuple(names) if names is not None else dataset.names(split)
-    scores: dict[tuple[str, str], _Scores] = {}
+    tally: dict[Key, dict[str, Counts]] = {}
     for i, name in enumerate(names):
         sample = dataset.load(split, name)
         found = segment(
@@ -118,9 +108,9 @@ def evaluate(
             progress=_part(progress, i, len(names), name),
             should_cancel=should_cancel,
         )
-        _score_objects(scores, dataset, sample, found)
-        _score_regions(scores, dataset, sample, found)
-    if not scores:
+        for key, counts in _counts(dataset, sample, found):
+            tally.setdefault(key, {})[name] = counts
+    if not tally:
         raise DatasetError(
             f"dataset {dataset.name!r} has no labels that {model.card.name!r} could be compared "
             f"with; it has object labels: {bool(dataset.layout.instances)}, region classes: "
@@ -128,8 +118,9 @@ def evaluate(
         )
     rows = [
         (dataset.name, split, image, task, class_name, metric, value)
-        for (task, class_name), counted in scores.items()
-        for image, metric, value in counted.rows()
+        for (task, class_name), by_image in _all_scores(tally).items()
+        for image, scores in by_image.items()
+        for metric, value in scores.items()
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -140,7 +131,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     short = table[table["image"].isin([MEAN, POOLED])]
     index = ["dataset", "split", "task", "class", "image"]
     wide = short.pivot(index=index, columns="metric", values="value")
-    order = [name for name in ("PQ", "DQ", "SQ", "AJI", "Dice", "IoU") if name in wide.columns]
+    order = [name for name in (IMAGES, *SCORES) if name in wide.columns]
     result: pd.DataFrame = wide[order].rename_axis(index={"image": "over images"})
     return result
 
@@ -150,7 +141,9 @@ def score_held_out(model: CosegModel, recipe: Recipe, data_root: Path) -> dict[s
 
     ``object_panoptic_quality``, ``object_aji``, ``object_dice``, ``type_panoptic_quality`` (mean
     over the types), ``region_dice`` (mean over the region classes): each the mean over images, and
-    over the datasets of the recipe that have such labels.
+    over the datasets of the recipe that have such labels. Unlike in a paper's mean, an image where
+    a class is found that is not there counts 0: weights must not be preferred for finding it
+    everywhere.
     """
     import pandas as pd
 
@@ -162,58 +155,90 @@ def score_held_out(model: CosegModel, recipe: Recipe, data_root: Path) -> dict[s
         names = validation_names(dataset, split, recipe.held_out)
         tables.append(evaluate(model, dataset, split, names=names))
     table = pd.concat(tables)
-    means = table[table["image"] == MEAN]
-    whole = means["class"] == ALL
+    images = table[~table["image"].isin(AVERAGES)]
+    group = ["dataset", "split", "task", "class", "metric"]
+    means = images.groupby(group)["value"].mean().reset_index()
+    whole, typed = means["class"] == ALL, ~means["class"].isin([ALL, CLASSES])
     chosen = {
         "object_panoptic_quality": (OBJECTS, whole, "PQ"),
         "object_aji": (OBJECTS, whole, "AJI"),
         "object_dice": (OBJECTS, whole, "Dice"),
-        "type_panoptic_quality": (OBJECTS, ~whole, "PQ"),
-        "region_dice": (REGIONS, ~whole, "Dice"),
+        "type_panoptic_quality": (OBJECTS, typed, "PQ"),
+        "region_dice": (REGIONS, typed, "Dice"),
     }
     scores = {}
     for key, (task, rows, metric) in chosen.items():
         values = means[rows & (means["task"] == task) & (means["metric"] == metric)]["value"]
         if len(values):
-            scores[key] = _mean(values)
+            scores[key] = finite_mean(values)
     return scores
 
 
-def _score_objects(
-    scores: dict[tuple[str, str], _Scores], dataset: Dataset, sample: Sample, found: Prediction
-) -> None:
-    if sample.instances is None:
-        return
-    labels = found.instances.labels
-    table = contingency(sample.instances, labels)
-    whole = scores.setdefault((OBJECTS, ALL), _Scores())
-    whole.add_quality(sample.name, panoptic_quality(table))
-    whole.values.append((sample.name, "AJI", aggregated_jaccard_index(table)))
-    overlap = mask_overlap(sample.instances, labels)
-    whole.overlap += overlap
-    whole.values.append((sample.name, "Dice", overlap.dice))
+def _counts(dataset: Dataset, sample: Sample, found: Prediction) -> Iterator[tuple[Key, Counts]]:
+    """What one image adds to each task and class that both dataset and model know."""
+    if sample.instances is not None:
+        labels = _where_known(sample, found.instances.labels)
+        truth = _where_known(sample, sample.instances)
+        table = contingency(truth, labels)
+        yield (OBJECTS, ALL), _of_objects(table, mask_overlap(truth, labels))
+        if sample.instance_types is not None:
+            types = object_types(truth, sample.instance_types, table)
+            for name, of_class in _by_type(dataset, found, types, table):
+                yield (OBJECTS, name), _of_objects(of_class)
+    if sample.semantic is not None:
+        regions = _where_known(sample, found.semantic)
+        truth = _where_known(sample, sample.semantic)
+        for ours, theirs, name in _shared(found.semantic_classes, dataset.semantic_classes):
+            counts = _of_region(truth == theirs, regions == ours, sample.pixel_size_um)
+            yield (REGIONS, name), counts
+
+
+def _of_objects(table: Contingency, overlap: Overlap | None = None) -> Counts:
+    return Counts(panoptic_quality(table), aggregated_jaccard(table), overlap)
+
+
+def _of_region(truth: np.ndarray, prediction: np.ndarray, pixel_size_um: float) -> Counts:
+    parts = contingency(connected_regions(truth), connected_regions(prediction))
+    return Counts(
+        objects=panoptic_quality(parts),
+        overlap=mask_overlap(truth, prediction),
+        surface=hausdorff(truth, prediction, pixel_size_um),
+    )
+
+
+def _by_type(
+    dataset: Dataset, found: Prediction, truth_types: np.ndarray, table: Contingency
+) -> Iterator[tuple[str, Contingency]]:
+    """Table of each object class that both sides know, and its name."""
     shared = _shared(found.instances.classes, dataset.instance_classes)
-    if sample.instance_types is None or not shared:
-        return
-    truth = object_types(sample.instances, sample.instance_types, table)
-    predicted = found.instances.table["class_id"].to_numpy()
+    predicted = found.instances.table.set_index("id")["class_id"].loc[table.prediction_ids]
     # Both sides number the classes that they share from 1, in one order.
-    ours = _renumbering(ours_id for ours_id, _, _ in shared)
-    theirs = _renumbering(theirs_id for _, theirs_id, _ in shared)
-    tables = by_class(table, theirs[truth], ours[predicted], range(1, len(shared) + 1))
+    ours = _renumbering(ours_id for ours_id, _, _ in shared)[predicted.to_numpy()]
+    theirs = _renumbering(theirs_id for _, theirs_id, _ in shared)[truth_types]
+    tables = by_class(table, theirs, ours, range(1, len(shared) + 1))
     for number, (_, _, name) in enumerate(shared, 1):
-        counted = scores.setdefault((OBJECTS, name), _Scores())
-        counted.add_quality(sample.name, panoptic_quality(tables[number]))
+        yield name, tables[number]
 
 
-def _score_regions(
-    scores: dict[tuple[str, str], _Scores], dataset: Dataset, sample: Sample, found: Prediction
-) -> None:
-    if sample.semantic is None:
-        return
-    for ours, theirs, name in _shared(found.semantic_classes, dataset.semantic_classes):
-        overlap = mask_overlap(sample.semantic == theirs, found.semantic == ours)
-        scores.setdefault((REGIONS, name), _Scores()).add_overlap(sample.name, overlap)
+def _all_scores(tally: dict[Key, dict[str, Counts]]) -> dict[Key, dict[str, Scores]]:
+    """Of each task and class, by image or average; the mean over its classes ends a task."""
+    found: dict[Key, dict[str, Scores]] = {}
+    for key, images in tally.items():
+        averages = {way: average(tuple(images.values())) for way, average in AVERAGES.items()}
+        found[key] = {name: counts.scores() for name, counts in images.items()} | averages
+    for task in dict.fromkeys(task for task, _ in tally):
+        classes = [rows for (of, name), rows in found.items() if of == task and name != ALL]
+        images_and_averages = dict.fromkeys(name for rows in classes for name in rows)
+        if classes:
+            found[task, CLASSES] = {
+                name: mean_over_classes(rows[name] for rows in classes if name in rows)
+                for name in images_and_averages
+            }
+    return found
+
+
+def _where_known(sample: Sample, labels: np.ndarray) -> np.ndarray:
+    return labels if sample.known is None else np.where(sample.known, labels, 0)
 
 
 def object_types(instances: np.ndarray, types: np.ndarray, table: Contingency) -> np.ndarray:
@@ -237,19 +262,6 @@ def _renumbering(ids: Iterable[int]) -> np.ndarray:
     for number, class_id in enumerate(ids, 1):
         table[class_id] = number
     return table
-
-
-def _of_quality(quality: PanopticQuality) -> list[tuple[str, float]]:
-    return [("PQ", quality.pq), ("DQ", quality.dq), ("SQ", quality.sq)]
-
-
-def _of_overlap(overlap: Overlap) -> list[tuple[str, float]]:
-    return [("Dice", overlap.dice), ("IoU", overlap.intersection_over_union)]
-
-
-def _mean(values: Iterable[float]) -> float:
-    known = [float(value) for value in values if not np.isnan(value)]
-    return sum(known) / len(known) if known else float("nan")
 
 
 def _part(

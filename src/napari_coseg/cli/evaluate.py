@@ -1,4 +1,7 @@
-"""Segment the labelled images of a dataset and compare: a table on screen, all of it as CSV."""
+"""Segment the labelled images of a dataset and compare: a table on screen, all of it as CSV.
+
+With --table, the row of a paper's table as well.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,11 @@ from napari_coseg.cli.progress import ProgressLine
 from napari_coseg.cli.segment import add_inference_arguments, inference_settings
 
 HELP = "score a model on a labelled dataset"
+LEGEND = (
+    "(mean): over the images whose labels have the class. (pooled): pixels and objects of all\n"
+    "images summed first. (classes): mean over the classes; its IoU is the mIoU. Objects match at\n"
+    "an IoU above 0.5. Hausdorff distances (HD, HD95) leave out images where a side is empty."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", type=Path, required=True, help="folder of the dataset")
     parser.add_argument("--split", help="which images (default: the dataset's last split)")
     parser.add_argument("--output", type=Path, help="CSV file: every image, class and metric")
+    parser.add_argument(
+        "--table",
+        metavar="NAME",
+        help="also print the row of the papers' tables, as Markdown, in their columns for one "
+        "dataset: puma, crag, glas, toothfairy2 and others; an unknown name tells all",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the CSV file")
     add_inference_arguments(parser)
 
@@ -28,8 +42,11 @@ def run(arguments: argparse.Namespace) -> int:
     from napari_coseg.evaluation import evaluate, summary
     from napari_coseg.export.files import refuse_existing, written
     from napari_coseg.inference.loading import load_model
+    from napari_coseg.metrics.paper_tables import paper_row, tables_of
 
     settings = inference_settings(arguments)
+    if arguments.table:
+        tables_of(arguments.table)  # a name that does not exist is told before any work
     if arguments.output:
         refuse_existing([arguments.output], arguments.overwrite)
     dataset = open_dataset(arguments.dataset, arguments.root)
@@ -41,6 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         progress.close()
     print(summary(table).round(4).to_string(na_rep="-"))
+    print(LEGEND)
+    if arguments.table:
+        print()
+        print(paper_row(table, arguments.table, model.card.name, dataset.pixel_size_um))
     if arguments.output:
         with written(arguments.output, arguments.overwrite) as passing:
             table.to_csv(passing, index=False)
