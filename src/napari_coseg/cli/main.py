@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "models": "napari_coseg.cli.models",
     "train": "napari_coseg.cli.train",
     "evaluate": "napari_coseg.cli.evaluate",
+    "datasets": "napari_coseg.cli.datasets",
     "ablate": "napari_coseg.cli.ablate",
 }
 """Each module has ``HELP``, ``add_arguments(parser)`` and ``run(arguments) -> exit code``."""

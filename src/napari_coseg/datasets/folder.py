@@ -5,6 +5,7 @@
                                                    "color": [160, 90, 200]}],
                              "instance_classes": [...]}
     root/images/            and any of regions/, objects/, object_classes/, with the same stems
+    root/known/             where only a part of an image was annotated: 0 elsewhere
 
 With ``root/train/images`` and the like in place of ``root/images``, each such subfolder is a split.
 """
@@ -12,12 +13,14 @@ With ``root/train/images`` and the like in place of ``root/images``, each such s
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field
 
 from napari_coseg.card import ClassEntry
-from napari_coseg.datasets.base import Dataset, Layout
+from napari_coseg.datasets.base import Dataset, Layout, Sample
+from napari_coseg.datasets.files import IMAGE_SUFFIXES, read_labels
 from napari_coseg.errors import DatasetError
 from napari_coseg.settings import Settings
 
@@ -51,6 +54,15 @@ class Folder(Dataset):
             semantic_classes=tuple(c.as_label_class() for c in description.semantic_classes),
             instance_classes=tuple(c.as_label_class() for c in description.instance_classes),
         )
+
+    def load(self, split: str, name: str) -> Sample:
+        """As of every dataset, and what was annotated; all of it where ``known`` does not say."""
+        sample = super().load(split, name)
+        folder = self.folder(split) / "known"
+        for path in (folder / f"{name}{suffix}" for suffix in IMAGE_SUFFIXES):
+            if path.is_file():
+                return replace(sample, known=read_labels(path) > 0)
+        return sample
 
 
 def _read_description(path: Path) -> FolderDescription:

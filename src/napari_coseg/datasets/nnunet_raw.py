@@ -27,6 +27,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,9 +170,9 @@ class NnunetRaw(Dataset):
             known=None if ignored is None else numbers != ignored,
         )
 
-    def check(self) -> DatasetReport:
+    def check(self, progress: Callable[[float, str], None] | None = None) -> DatasetReport:
         """As of every dataset, and whether all cases are there that ``dataset.json`` tells of."""
-        report = super().check()
+        report = super().check(progress)
         problems = list(dict.fromkeys(report.problems))  # a broken volume is told once
         folder = self._folders("train")[1]
         there = len(self.cases("train")) if folder.is_dir() else 0
