@@ -241,3 +241,29 @@ def test_the_real_image_of_puma_has_its_nuclei() -> None:
     assert three.splits["all"].objects == 671
     assert three.splits["all"].objects_by_class == {"tumor": 180, "lymphocyte": 477, "other": 14}
     assert ten.splits["all"].objects_by_class["plasma_cell"] == 2
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("name", "stem"), [("consep", "train_1"), ("glas", "train_1")])
+def test_real_labels_read_the_same_in_the_released_layout(
+    tmp_path: Path, name: str, stem: str
+) -> None:
+    root = data_root()
+    if root is None or not (root / name).is_dir():
+        pytest.skip("no shared research images here (set NAPARI_COSEG_DATA); the twins ran")
+    known = open_dataset(name, root).load("train", stem)
+    if name == "consep":
+        released = np.array([0, 2, 3, 5, 1])  # inflammatory, epithelial, fibroblast, other
+        write(tmp_path / "Train" / "Images" / f"{stem}.png", known.image)
+        (tmp_path / "Train" / "Labels").mkdir()
+        maps = {
+            "inst_map": known.instances.astype(float),
+            "type_map": released[known.instance_types].astype(float),
+        }
+        savemat(tmp_path / "Train" / "Labels" / f"{stem}.mat", maps)
+    else:
+        write(tmp_path / f"{stem}.bmp", known.image)
+        write(tmp_path / f"{stem}_anno.bmp", known.semantic * 7)
+    read = open_dataset(name, tmp_path).load("train", stem)
+    for kind in ("image", "semantic", "instances", "instance_types"):
+        assert np.array_equal(getattr(read, kind), getattr(known, kind)), kind

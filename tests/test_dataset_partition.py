@@ -11,6 +11,7 @@ from napari_coseg.datasets.partition import (
     Partition,
     Partitioned,
     draw_partition,
+    draw_partition_of,
     load_partition,
     save_partition,
 )
@@ -149,3 +150,17 @@ def test_a_part_gives_its_own_images_alone(tmp_path: Path) -> None:
         dataset.load("train", parts.test[0])
     with pytest.raises(DatasetError, match="testA"):
         dataset.names("testA")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_images_of_one_patient_stand_in_one_part(tmp_path: Path, seed: int) -> None:
+    make_glas_bmp(tmp_path)
+    whole = open_dataset("glas", tmp_path)
+    table = whole.root / "Grade.csv"
+    table.write_text(table.read_text().replace("train_10,4", "train_10,0"))  # as testA_1
+    parts = draw_partition_of(whole, seed)
+    dataset = Partitioned.of(whole, parts)
+    assert len(parts.names) == 5
+    (together,) = (part for part in dataset.splits if "testA_1" in dataset.names(part))
+    assert "train_10" in dataset.names(together)
+    assert dataset.source("train_10") == dataset.source("testA_1") == "patient 0"

@@ -31,8 +31,8 @@ THUMBNAIL = 16
 """Images are compared by the means of so many blocks along each axis."""
 
 SAME_IMAGE = 2.0
-"""Largest mean difference of thumbnails, in grey levels of 256, of what may be one image: JPEG and
-a change of file format stay below 0.5, neighbouring fields of one slide differ by ten and more."""
+"""Largest mean difference of thumbnails, in grey levels of 256, of what may be one image. JPEG of
+quality 75 makes at most 0.53 of an image of GlaS; the two most alike of its 145 differ by 12.2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,22 +101,22 @@ class GlandNuclei(Dataset):
         sample = self.glands.load(split, name)
         return replace(sample, instances=instances, instance_types=types)
 
+    def source(self, name: str) -> str:
+        return self.glands.source(name)
+
     def prepare(self) -> tuple[Path, ...]:
         """Find which images are the same, and write it. Reads every image once."""
         ours = {
-            name: self.glands.load(split, name).image
+            name: _Thumbnail.of(self.glands.load(split, name).image)
             for split in self.splits
             for name in self.glands.names(split)
         }
-        thumbnails = {name: _Thumbnail.of(image) for name, image in ours.items()}
-        pairs = match(
-            thumbnails,
-            {
-                name: _Thumbnail.of(read_rgb(path))
-                for name, path in self.lizard.images.items()
-                if name.lower().startswith(self.PREFIX)
-            },
-        )
+        theirs = {
+            name: _Thumbnail.of(read_rgb(path))
+            for name, path in self.lizard.images.items()
+            if name.lower().startswith(self.PREFIX)
+        }
+        pairs = match(ours, theirs)
         text = json.dumps({"note": "name here: name in Lizard", "pairs": pairs}, indent=2)
         try:
             self.pairs_file.write_text(text + "\n", encoding="utf-8")

@@ -97,11 +97,13 @@ class GlasBmp(Glas):
         glands = read_labels(self.root / f"{name}_anno.bmp")
         return gland_sample(name, image, glands, self.pixel_size_um, self.AS_OBJECTS)
 
-    def grades(self) -> dict[str, Grade]:
-        """Patient and grade of each image, from ``Grade.csv``; empty where it is not there.
+    def source(self, name: str) -> str:
+        """The patient, as far as ``Grade.csv`` tells."""
+        grade = self.grades().get(name)
+        return f"patient {grade.patient}" if grade else name
 
-        Images of one patient are alike: a split that keeps them together tells more of new ones.
-        """
+    def grades(self) -> dict[str, Grade]:
+        """Patient and grade of each image, from ``Grade.csv``; empty where it is not there."""
         path = self.root / "Grade.csv"
         if not path.is_file():
             return {}

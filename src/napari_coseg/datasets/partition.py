@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
 
@@ -87,6 +87,23 @@ def draw_partition(
         train=tuple(n for i, n in enumerate(ordered) if i not in validation | test),
         validation=tuple(n for i, n in enumerate(ordered) if i in validation),
         test=tuple(n for i, n in enumerate(ordered) if i in test),
+    )
+
+
+def draw_partition_of(
+    dataset: Dataset, seed: int, shares: tuple[float, float, float] = PAPER_SHARES
+) -> Partition:
+    """Draw three parts of all images of a dataset, whatever its own splits, source by source.
+
+    Images of one source (`Dataset.source`: the slices of a volume, the images of a patient) stand
+    in one part; `shares` are of the sources. The papers do not say that theirs do.
+    """
+    names = [name for split in dataset.splits for name in dataset.names(split)]
+    source = {name: dataset.source(name) for name in names}
+    parts = draw_partition(source.values(), seed, shares)
+    members = {part: set(getattr(parts, part)) for part in PARTS}
+    return Partition(
+        **{part: tuple(n for n in names if source[n] in members[part]) for part in PARTS}
     )
 
 
@@ -189,7 +206,10 @@ class Partitioned(Dataset):
     def load(self, split: str, name: str) -> Sample:
         if name not in self.names(split):
             raise DatasetError(f"{name!r} is not an image of {split}")
-        return replace(self.whole.load(self.home[name], name))
+        return self.whole.load(self.home[name], name)
+
+    def source(self, name: str) -> str:
+        return self.whole.source(name)
 
     def notes(self, images: dict[str, int]) -> tuple[str, ...]:
         return ()
