@@ -51,7 +51,7 @@ _GROUPS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Bcss(Dataset):
-    """Tumour and stroma with the ids of `Puma`, on which Co-Seg++ is transferred (section 4.7).
+    """Tumour and stroma, with the ids of PUMA, for transfer from it (Co-Seg++, section 4.7).
 
     Angioinvasion and DCIS count as tumour, as the dataset's authors group them; the paper does not
     say. All else that is annotated is background.

@@ -34,7 +34,7 @@ fibroblast, muscle, endothelial."""
 
 
 class Consep(Dataset):
-    """Folders ``train`` and ``test``, each with ``images``, ``inst`` and ``type4``."""
+    """Nuclei of four types; as released, or unpacked into folders."""
 
     @classmethod
     def open(cls, root: Path) -> Consep:

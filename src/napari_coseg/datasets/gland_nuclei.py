@@ -82,7 +82,7 @@ class GlandNuclei(Dataset):
         except OSError as error:
             raise DatasetError(
                 f"no {path.name} in {self.root}, which tells Lizard's names of the images; "
-                f"prepare the dataset {self.name!r} once"
+                f"run: napari-coseg datasets prepare {self.name} --root {self.root}"
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DatasetError(f'{path} is not JSON of the form {{"pairs": {{name: name}}}}') from (
@@ -130,14 +130,14 @@ class GlandNuclei(Dataset):
 
 
 class GlasLizard(GlandNuclei):
-    """GlaS with nuclei."""
+    """GlaS: glands as a region, nuclei of three types."""
 
     GLANDS = Glas
     PREFIX = "glas"
 
 
 class CragLizard(GlandNuclei):
-    """CRAG with nuclei."""
+    """CRAG: glands as a region, nuclei of three types."""
 
     GLANDS = Crag
     PREFIX = "crag"

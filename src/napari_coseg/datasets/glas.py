@@ -41,7 +41,7 @@ class Grade(NamedTuple):
 
 @dataclass(frozen=True)
 class Glas(Dataset):
-    """Folders ``train`` and ``testA``, each with ``images`` and ``gland``; or a `GlasBmp`."""
+    """Glands as a region; as released, or unpacked into folders."""
 
     @classmethod
     def open(cls, root: Path) -> Glas:

@@ -45,7 +45,7 @@ MAX_TABLE_BYTES = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Lizard(Dataset):
-    """Every image, in the three parts of ``info.csv`` where that is there.
+    """Nuclei of three types, in the three folds of ``info.csv`` where that is there.
 
     Parameters
     ----------

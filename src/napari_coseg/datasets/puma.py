@@ -50,7 +50,7 @@ _BACKGROUND = "white_background"  # bare glass; outlined in some files
 
 @dataclass(frozen=True, kw_only=True)
 class Puma(Dataset):
-    """With the classes of Co-Seg++ (section 4.1): tumour and stroma; nuclei of three kinds.
+    """The classes of Co-Seg++ (section 4.1): tumour and stroma; three kinds of nuclei.
 
     Plasma cells count as lymphocytes, as the challenge's first track has it (tumour-infiltrating
     lymphocytes); the seven other kinds are one. Tissues but tumour and stroma are background.
@@ -135,7 +135,7 @@ class Puma(Dataset):
 
 @dataclass(frozen=True, kw_only=True)
 class Puma10(Puma):
-    """With the challenge's classes: ten kinds of nuclei, five tissues."""
+    """The classes of the challenge: five tissues; ten kinds of nuclei."""
 
     NAME: ClassVar[str] = "puma-10"
     NUCLEI: ClassVar[tuple[LabelClass, ...]] = _NUCLEI
