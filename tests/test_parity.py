@@ -1,4 +1,7 @@
-"""Checkpoints of the authors' released Co-Seg++ code give the outputs that code gives."""
+"""Checkpoints of the authors' released code give the outputs that code gives.
+
+The twin of Co-Seg, which needs no pinned file, is in ``test_from_coseg.py``.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import math
 import os
 import re
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from napari_coseg.checkpoints import from_coseg
 from napari_coseg.checkpoints.from_coseg_plus import convert, import_checkpoint, rename
+from napari_coseg.checkpoints.released import import_released
 from napari_coseg.errors import CheckpointError
 from napari_coseg.models.base import MaskPrompts
+from napari_coseg.models.coseg.model import Coseg
 from napari_coseg.models.coseg_plus.config import AS_RELEASED
 from napari_coseg.models.coseg_plus.model import CosegPlus
 from napari_coseg.nn.hiera import HieraConfig
@@ -26,6 +33,15 @@ from tiny_models import TINY_TRUNK, tiny_card, tiny_model
 PINNED_TRUNK = HieraConfig(
     embed_dim=16, num_heads=1, stages=(1, 2, 3, 1), global_attention_blocks=(4, 5)
 )
+COSEG_STRIDES = {
+    "fpn0": 8,
+    "fpn1": 8,
+    "embedding": 4,
+    "pass1_instance": 16,
+    "pass1_semantic": 16,
+    "pass2_instance": 16,
+    "pass2_semantic": 16,
+}
 STRIDES = {
     "fpn0": 8,
     "fpn1": 8,
@@ -87,37 +103,82 @@ def every_output(model: CosegPlus, images: Tensor) -> dict[str, Tensor]:
     }
 
 
+def every_coseg_output(model: Coseg, images: Tensor) -> dict[str, Tensor]:
+    """All that is pinned of Co-Seg, at full resolution."""
+    with torch.no_grad():
+        features = model.encode(images)
+        first = model.first_forward(features)
+        prompts = MaskPrompts(first.semantic_mask, first.instance_mask)
+        passes = (
+            model.first_forward_channels(features),
+            model.second_forward_channels(features, prompts),
+        )
+    size = images.shape[-2:]
+    outputs = {
+        "fpn0": features.high_resolution[0],
+        "fpn1": features.high_resolution[1],
+        "embedding": features.embedding,
+    }
+    for number, tasks in enumerate(passes, 1):
+        for task, maps in zip(("semantic", "instance"), tasks, strict=True):
+            full = F.interpolate(maps, size, mode="bilinear", align_corners=False)
+            outputs[f"pass{number}_{task}"] = full
+    return outputs
+
+
+PINNED = {
+    **{f"coseg {name}": ("coseg", name, COSEG_STRIDES[name]) for name in COSEG_STRIDES},
+    **{f"coseg_plus {name}": ("coseg_plus", name, STRIDES[name]) for name in STRIDES},
+}
+
+
 @pytest.fixture(scope="module")
-def pinned_and_ours() -> tuple[dict[str, np.ndarray], dict[str, Tensor]]:
-    root = parity_root()
-    keys = json.loads((root / "coseg_plus_keys.json").read_text())["keys"]
+def pinned_and_ours(
+    request: pytest.FixtureRequest,
+) -> tuple[dict[str, np.ndarray], dict[str, Tensor]]:
+    root, family = parity_root(), request.param
+    keys = json.loads((root / f"{family}_keys.json").read_text())["keys"]
     state = {name: value_by_rule(name, shape) for name, shape in keys}
-    model = import_checkpoint(state, encoder=PINNED_TRUNK).model
+    model = import_released(state, encoder=PINNED_TRUNK).model
     images = torch.randn(1, 3, 1024, 1024, generator=torch.Generator().manual_seed(20251121))
-    with np.load(root / "coseg_plus_outputs.npz") as pinned:
-        return dict(pinned), every_output(model, images)
+    ours = (every_coseg_output if isinstance(model, Coseg) else every_output)(model, images)
+    with np.load(root / f"{family}_outputs.npz") as pinned:
+        assert pinned.keys() == ours.keys()
+        return dict(pinned), ours
 
 
 @pytest.mark.data
 @pytest.mark.slow
-@pytest.mark.parametrize("name", STRIDES)
+@pytest.mark.parametrize(
+    ("pinned_and_ours", "name", "stride"),
+    PINNED.values(),
+    ids=PINNED.keys(),
+    indirect=["pinned_and_ours"],
+    scope="module",
+)
 def test_pinned_outputs_of_the_released_code(
-    pinned_and_ours: tuple[dict[str, np.ndarray], dict[str, Tensor]], name: str
+    pinned_and_ours: tuple[dict[str, np.ndarray], dict[str, Tensor]], name: str, stride: int
 ) -> None:
     pinned, ours = pinned_and_ours
-    stride = STRIDES[name]
     got = ours[name][..., ::stride, ::stride].numpy()
     assert got.shape == pinned[name].shape
     assert np.linalg.norm(got - pinned[name]) < 1e-4 * np.linalg.norm(pinned[name])
 
 
 @pytest.mark.data
-def test_every_entry_of_the_released_code_is_known() -> None:
-    keys = json.loads((parity_root() / "coseg_plus_keys.json").read_text())["keys"]
+@pytest.mark.parametrize(
+    ("family", "rename", "count"),
+    [("coseg", from_coseg.rename, 440), ("coseg_plus", rename, 492)],
+    ids=["coseg", "coseg_plus"],
+)
+def test_every_entry_of_the_released_code_is_known(
+    family: str, rename: Callable[[str], str | None], count: int
+) -> None:
+    keys = json.loads((parity_root() / f"{family}_keys.json").read_text())["keys"]
     renamed = {name: rename(name) for name, _ in keys}
     assert not [name for name, ours in renamed.items() if ours == name]
     used = [ours for ours in renamed.values() if ours is not None]
-    assert len(used) == len(set(used)) == 492
+    assert len(used) == len(set(used)) == count
 
 
 # A twin that needs no pinned file: our entries under the authors' names, written out again here.
