@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -117,6 +119,20 @@ def test_slivers_at_the_border_are_left_out_and_not_learned_as_background() -> N
         assert sizes[ids > 0].min() >= PLAIN.sliver_px
         dark = crop.image[0] < 135
         np.testing.assert_array_equal(dark & crop.valid, crop.instances > 0)
+
+
+def test_what_nobody_looked_at_is_not_learned_as_background() -> None:
+    sample = discs()
+    known = np.arange(sample.image.shape[0])[:, None] < 80
+    half = replace(sample, known=np.broadcast_to(known, sample.image.shape[:2]))
+    crops = [
+        training_crop(one, 64, 0.25, np.random.default_rng(3), PLAIN) for one in (sample, half)
+    ]
+    assert crops[0].valid.all()
+    assert 0 < crops[1].valid.mean() < 1
+    rows = crops[1].valid.any(axis=1)
+    assert (crops[1].valid == rows[:, None]).all()
+    assert rows[0] > rows[-1]
 
 
 @pytest.mark.parametrize(

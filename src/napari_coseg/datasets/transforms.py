@@ -111,6 +111,8 @@ def training_crop(
     sliver = _slivers(instances, valid, settings.sliver_px)
     if sliver is not None:
         instances[sliver], types[sliver], valid[sliver] = 0, 0, False
+    if sample.known is not None:
+        valid &= window.labels(sample.known.astype(np.uint8), np.uint8) > 0
     return Crop(
         image=augment_stain(image, rng, settings.stain),
         semantic=semantic,
