@@ -30,8 +30,8 @@ ROOMS = {
     "tiling": FOUNDATION,
     "decoding": FOUNDATION,
     "metrics": FOUNDATION,
-    "editing": FOUNDATION,
     "measure": FOUNDATION,
+    "editing": f"{FOUNDATION} decoding measure",
     "readers": f"{FOUNDATION} intake",
     "export": f"{FOUNDATION} intake",
     # Networks and their files.

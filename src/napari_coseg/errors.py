@@ -29,5 +29,9 @@ class OutputError(CosegError):
     """A result that cannot be written where it was asked for."""
 
 
+class EditError(CosegError):
+    """A correction that cannot be made as asked: a line that parts nothing, a click on nothing."""
+
+
 class Cancelled(CosegError):
     """The caller's `should_cancel` said so; nothing is kept."""

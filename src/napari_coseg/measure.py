@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -90,7 +90,6 @@ def object_table(
     """
     import pandas as pd
 
-    stack = labels.ndim == 3
     largest = int(labels.max(initial=0))
     n_regions = max((entry.id for entry in semantic_classes), default=0) + 1
     if semantic is not None:
@@ -103,17 +102,84 @@ def object_table(
     at = ids - 1
     class_of = np.zeros(largest, np.int64) if class_ids is None else np.asarray(class_ids)
     sure = np.full(largest, np.nan) if class_probabilities is None else class_probabilities
-    region_of = counts.regions[ids].argmax(axis=1)
-    pixel_area = float(pixel_size_um[-1] * pixel_size_um[-2])
-    centroids = counts.sums[:, ids] / np.maximum(counts.pixels[ids], 1)
-    boxes = _boxes(labels, ids)
     values = {
+        **_shape_columns(counts, ids, _boxes(labels, ids), pixel_size_um),
         "id": ids,
         "class_id": class_of[at],
         "class": _names(class_of[at], classes, UNTYPED),
         "class_probability": np.asarray(sure, dtype=np.float64)[at],
-        "region_id": region_of,
-        "region": _names(region_of, semantic_classes, BACKGROUND),
+    }
+    values["region"] = _names(values["region_id"], semantic_classes, BACKGROUND)
+    columns = STACK_OBJECT_COLUMNS if labels.ndim == 3 else OBJECT_COLUMNS
+    return pd.DataFrame({column: values[column] for column in columns})
+
+
+def table_of_pixels(
+    coordinates: Sequence[np.ndarray],
+    ids: np.ndarray,
+    regions: np.ndarray | None = None,
+    *,
+    pixel_size_um: Sequence[float],
+    class_ids: np.ndarray,
+    class_probabilities: np.ndarray,
+    classes: Sequence[LabelClass] = (),
+    semantic_classes: Sequence[LabelClass] = (),
+) -> pd.DataFrame:
+    """Measure objects given as lists of pixels: the same rows, bit by bit, as `object_table`'s.
+
+    For what an edit touches: the cost is that of the pixels given, whatever the image's size.
+
+    Parameters
+    ----------
+    coordinates
+        One array (n,) an axis, in the order (z,) y, x; every pixel of an object, once.
+    ids
+        (n,): whose pixel each is, from 1 on.
+    regions
+        (n,): region class id at each pixel.
+    pixel_size_um
+        Along the axes of the labels.
+    class_ids, class_probabilities
+        One entry an object, in the order of ids (not by number, as in `object_table`).
+    classes, semantic_classes
+        As in `object_table`.
+    """
+    import pandas as pd
+
+    found, number = np.unique(ids, return_inverse=True)
+    n_regions = max((entry.id for entry in semantic_classes), default=0) + 1
+    if regions is not None:
+        n_regions = max(n_regions, int(regions.max(initial=0)) + 1)
+    counts = _Counts(len(found), n_regions)
+    y, x = coordinates[-2:]
+    slices = coordinates[0] if len(coordinates) == 3 else np.zeros(len(ids), np.int64)
+    for z in np.unique(slices):
+        at = slices == z
+        counts.add_pixels(
+            int(z), y[at], x[at], number[at] + 1, None if regions is None else regions[at]
+        )
+    boxes = _boxes_of_pixels((slices, y, x), number)
+    values = {
+        **_shape_columns(counts, np.arange(len(found)) + 1, boxes, pixel_size_um),
+        "id": found.astype(np.int64),
+        "class_id": np.asarray(class_ids, dtype=np.int64),
+        "class": _names(class_ids, classes, UNTYPED),
+        "class_probability": np.asarray(class_probabilities, dtype=np.float64),
+    }
+    values["region"] = _names(values["region_id"], semantic_classes, BACKGROUND)
+    columns = STACK_OBJECT_COLUMNS if len(coordinates) == 3 else OBJECT_COLUMNS
+    return pd.DataFrame({column: values[column] for column in columns})
+
+
+def _shape_columns(
+    counts: _Counts, ids: np.ndarray, boxes: np.ndarray, pixel_size_um: Sequence[float]
+) -> dict[str, Any]:
+    """What counting gives: region, area, volume, centroid and box of the `ids` of `counts`."""
+    stack = len(pixel_size_um) == 3
+    pixel_area = float(pixel_size_um[-1] * pixel_size_um[-2])
+    centroids = counts.sums[:, ids] / np.maximum(counts.pixels[ids], 1)
+    values: dict[str, Any] = {
+        "region_id": counts.regions[ids].argmax(axis=1),
         "area_um2": (counts.largest_section if stack else counts.pixels)[ids] * pixel_area,
         "volume_um3": counts.pixels[ids] * pixel_area * float(pixel_size_um[0]),
     }
@@ -121,8 +187,7 @@ def object_table(
         values[f"centroid_{name}"] = centroids[axis]
         values[f"bbox_{name}0"] = boxes[:, axis, 0]
         values[f"bbox_{name}1"] = boxes[:, axis, 1]
-    columns = STACK_OBJECT_COLUMNS if stack else OBJECT_COLUMNS
-    return pd.DataFrame({column: values[column] for column in columns})
+    return values
 
 
 def region_table(
@@ -173,26 +238,33 @@ class _Counts:
         self._slice = 0
 
     def add(self, band: np.ndarray, offset: tuple[int, int], regions: np.ndarray | None) -> None:
-        if offset[0] != self._slice:
-            self._slice = offset[0]
-            self._section[:] = 0
+        """Count a band of rows that begins at `offset` (z, y)."""
         y, x = np.nonzero(band)
+        part = None if regions is None else regions[y, x]
+        self.add_pixels(offset[0], y + offset[1], x, band[y, x], part)
+
+    def add_pixels(
+        self, z: int, y: np.ndarray, x: np.ndarray, ids: np.ndarray, regions: np.ndarray | None
+    ) -> None:
+        """Count pixels of one slice; all of a slice before the next."""
         if not y.size:
             return
-        ids = band[y, x].astype(np.int64)
+        if z != self._slice:
+            self._slice = z
+            self._section[:] = 0
         # Ids of a band lie close together, so count only between its smallest and largest.
         low, span = int(ids.min()), int(ids.max()) - int(ids.min()) + 1
-        ids -= low
+        number = ids.astype(np.int64) - low
         here = slice(low, low + span)
-        pixels = np.bincount(ids, minlength=span)
+        pixels = np.bincount(number, minlength=span)
         self.pixels[here] += pixels
-        self.sums[0, here] += pixels * offset[0]
-        self.sums[1, here] += np.bincount(ids, y + offset[1], span)
-        self.sums[2, here] += np.bincount(ids, x, span)
+        self.sums[0, here] += pixels * z
+        self.sums[1, here] += np.bincount(number, y, span)
+        self.sums[2, here] += np.bincount(number, x, span)
         self._section[here] += pixels
         np.maximum(self.largest_section[here], self._section[here], out=self.largest_section[here])
         n_regions = self.regions.shape[1]
-        votes = ids * n_regions + (0 if regions is None else regions[y, x].astype(np.int64))
+        votes = number * n_regions + (0 if regions is None else regions.astype(np.int64))
         self.regions[here] += np.bincount(votes, minlength=span * n_regions).reshape(span, -1)
 
 
@@ -220,6 +292,18 @@ def _boxes(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
         bounds = [[(part.start, part.stop) for part in found[i - 1]] for i in ids]
         boxes[:, 3 - labels.ndim :] = np.asarray(bounds)
     return boxes
+
+
+def _boxes_of_pixels(coordinates: Sequence[np.ndarray], number: np.ndarray) -> np.ndarray:
+    """The same from lists of pixels; `number` is 0..n-1, each of them there."""
+    if not number.size:
+        return np.zeros((0, 3, 2), np.int64)
+    order = np.argsort(number, kind="stable")
+    starts = np.flatnonzero(np.diff(number[order], prepend=-1))
+    sorted_axes = [np.asarray(axis, np.int64)[order] for axis in coordinates]
+    low = [np.minimum.reduceat(axis, starts) for axis in sorted_axes]
+    high = [np.maximum.reduceat(axis, starts) + 1 for axis in sorted_axes]
+    return np.stack([np.stack(low, axis=1), np.stack(high, axis=1)], axis=2)
 
 
 def _names(ids: np.ndarray, classes: Sequence[LabelClass], otherwise: str) -> list[str]:
