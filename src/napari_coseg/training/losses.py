@@ -1,65 +1,33 @@
-"""Losses of the two forwards (Co-Seg++ sections 3.3 and 3.4, equations 9 to 12).
+"""Losses of the two forwards (Co-Seg++ equations 9 to 12, Co-Seg equation 8).
 
 Every image may be labelled for one task, for both, or for none: a term counts the images that
-have its label and the pixels marked valid, and is zero where there are none.
+have its label and the pixels marked valid, and is zero where there are none. What the papers and
+the authors' code weigh how is in `loss_settings`.
 
-The defaults are the paper's; `AS_RELEASED` holds the weights of the authors' code, which differ.
+Each term is a quotient of sums over a batch, Dice too. Where several processes share a batch, these
+sums run over all of them (`Sum`): every process computes the loss of the whole batch, and the
+gradients of all processes, each by its own part, add up to the gradient of one process alone.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
 from napari_coseg.models.base import FirstForward, TaskMaps, TwoForwards
-from napari_coseg.settings import Settings
+from napari_coseg.training.loss_settings import LossSettings
+
+Sum = Callable[[Tensor], Tensor]
+"""Adds a tensor over the processes that share a batch; its gradient is that of one's own part."""
 
 
-class LossSettings(Settings):
-    """Weight of each term; 0 leaves it out."""
-
-    first_forward: float = Field(0.5, ge=0, description="lambda of equation 12")
-    first_cross_entropy: float = Field(1.0, ge=0, description="equation 10")
-    first_dice: float = Field(0.0, ge=0)
-    consistency: float = Field(1.0, ge=0, description="equation 9")
-    consistency_symmetric: bool = False
-    semantic_cross_entropy: float = Field(1.0, ge=0)
-    semantic_dice: float = Field(1.0, ge=0)
-    object_cross_entropy: float = Field(0.0, ge=0)
-    object_focal: float = Field(1.0, ge=0)
-    object_dice: float = Field(1.0, ge=0)
-    class_cross_entropy: float = Field(0.5, ge=0)
-    class_dice: float = Field(0.2, ge=0)
-    class_focal: float = Field(0.5, ge=0)
-    hv_mse: float = Field(2.5, ge=0, description="as CellViT, which the paper follows")
-    hv_msge: float = Field(8.0, ge=0)
-    focal_gamma: float = Field(2.0, ge=0)
-    gradient_axis: str = Field(
-        "right",
-        pattern="^(right|as_released)$",
-        description="the released code differentiates each HV map along the other's axis",
-    )
-
-
-AS_RELEASED: dict[str, Any] = {
-    "first_dice": 1.0,
-    "consistency": 10.0,
-    "consistency_symmetric": True,
-    "semantic_cross_entropy": 0.5,
-    "semantic_dice": 0.5,
-    "object_cross_entropy": 1.0,
-    "object_focal": 0.0,
-    "class_cross_entropy": 1.0,
-    "class_dice": 1.0,
-    "class_focal": 0.0,
-    "hv_mse": 8.0,
-    "hv_msge": 2.5,
-    "gradient_axis": "as_released",
-}
+def alone(local: Tensor) -> Tensor:
+    """The `Sum` of a process that has the batch to itself."""
+    return local
 
 
 class Targets(NamedTuple):
@@ -82,105 +50,198 @@ class Targets(NamedTuple):
     valid: Tensor
 
 
+class Shares(NamedTuple):
+    """How much a micro batch counts in its step, by kind of label; a whole batch counts 1."""
+
+    semantic: float = 1.0
+    instance: float = 1.0
+    images: float = 1.0
+
+
 def two_forward_loss(
-    output: TwoForwards, targets: Targets, settings: LossSettings
+    output: TwoForwards,
+    targets: Targets,
+    settings: LossSettings,
+    shares: Shares | None = None,
+    add: Sum = alone,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Equation 12: the total, and each weighted term by name for the log."""
+    """Equation 12 (Co-Seg: 8): the total, and each weighted term by name for the log.
+
+    Parameters
+    ----------
+    shares
+        Of a micro batch, whose losses are added to those of the others of its step.
+    add
+        Where several processes share the batch.
+    """
+    count = shares or Shares()
     terms = {
-        **_first_terms(output.first, targets, settings),
-        **_semantic_terms(output.second, targets, settings),
-        **_instance_terms(output.second, targets, settings),
+        **_first_terms(output.first, targets, settings, count, add),
+        **_times(count.semantic, _semantic_terms(output.second, targets, settings, add)),
+        **_times(count.instance, _instance_terms(output.second, targets, settings, add)),
     }
     total = torch.stack(list(terms.values())).sum()
     return total, {name: float(value.detach()) for name, value in terms.items()}
 
 
+def _times(share: float, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: share * value for name, value in terms.items()}
+
+
 def _first_terms(
-    first: FirstForward, targets: Targets, settings: LossSettings
+    first: FirstForward, targets: Targets, settings: LossSettings, count: Shares, add: Sum
 ) -> dict[str, Tensor]:
-    size = first.semantic_mask.shape[-2:]
-    terms = {}
-    for task, logits, truth, known in (
-        ("semantic", first.semantic_mask, targets.semantic > 0, targets.has_semantic),
-        ("instance", first.instance_mask, targets.objects, targets.has_instances),
-    ):
-        logits = logits[known, 0].float()
-        truth = _area_fraction(truth[known], size)
-        weight = _area_fraction(targets.valid[known], size)
-        terms[f"first_{task}"] = settings.first_forward * (
-            settings.first_cross_entropy * binary_cross_entropy(logits, truth, weight)
-            + settings.first_dice * dice_loss(logits.sigmoid(), truth, weight)
-        )
+    terms = {
+        "first_semantic": count.semantic
+        * settings.first_semantic
+        * _mask_loss(
+            first.semantic_mask[targets.has_semantic, 0].float(),
+            (targets.semantic > 0)[targets.has_semantic],
+            targets.valid[targets.has_semantic],
+            settings,
+            False,
+            add,
+        ),
+        "first_instance": count.instance
+        * settings.first_instance
+        * _mask_loss(
+            first.instance_mask[targets.has_instances, 0].float(),
+            targets.objects[targets.has_instances],
+            targets.valid[targets.has_instances],
+            settings,
+            settings.first_object == "focal",
+            add,
+        ),
+    }
     maps = first.semantic_consistency, first.instance_consistency
     if settings.consistency and maps[0] is not None and maps[1] is not None:
-        loss = consistency_loss(maps[0], maps[1], settings.consistency_symmetric)
-        terms["consistency"] = settings.first_forward * settings.consistency * loss
-    return terms
+        loss = consistency_loss(maps[0], maps[1], settings.consistency_symmetric, add)
+        terms["consistency"] = count.images * settings.consistency * loss
+    return _times(settings.first_forward, terms)
 
 
-def _semantic_terms(maps: TaskMaps, targets: Targets, settings: LossSettings) -> dict[str, Tensor]:
+def _mask_loss(
+    logits: Tensor, truth: Tensor, valid: Tensor, settings: LossSettings, focal: bool, add: Sum
+) -> Tensor:
+    """Equation 10 on a binary mask, (B, y, x) against (B, Y, X) as the share of each pixel."""
+    size = logits.shape[-2:]
+    share, weight = _area_fraction(truth, size), _area_fraction(valid, size)
+    per_pixel = F.binary_cross_entropy_with_logits(logits, share, reduction="none")
+    if focal:
+        per_pixel = _focal(per_pixel, settings.focal_gamma)
+    dice = dice_loss(logits.sigmoid(), share, weight, settings.dice_over, add)
+    mean = _mean(per_pixel, weight, add)
+    return settings.first_cross_entropy * mean + settings.first_dice * dice
+
+
+def _semantic_terms(
+    maps: TaskMaps, targets: Targets, settings: LossSettings, add: Sum
+) -> dict[str, Tensor]:
     known = targets.has_semantic
     logits = maps.semantic[known].float()
     truth, weight = targets.semantic[known], targets.valid[known].float()
-    cross_entropy = _mean(F.cross_entropy(logits, truth, reduction="none"), weight)
+    cross_entropy = _mean(F.cross_entropy(logits, truth, reduction="none"), weight, add)
+    dice = class_dice_loss(logits, truth, weight, settings.dice_over, add)
     return {
         "semantic_cross_entropy": settings.semantic_cross_entropy * cross_entropy,
-        "semantic_dice": settings.semantic_dice * _class_dice_loss(logits, truth, weight),
+        "semantic_dice": settings.semantic_dice * dice,
     }
 
 
-def _instance_terms(maps: TaskMaps, targets: Targets, settings: LossSettings) -> dict[str, Tensor]:
+def _instance_terms(
+    maps: TaskMaps, targets: Targets, settings: LossSettings, add: Sum
+) -> dict[str, Tensor]:
     known = targets.has_instances
     weight = targets.valid[known].float()
     objects = targets.objects[known].float()
     logits = maps.object[known, 0].float()
     per_pixel = F.binary_cross_entropy_with_logits(logits, objects, reduction="none")
-    terms = {
-        "object_cross_entropy": settings.object_cross_entropy * _mean(per_pixel, weight),
-        "object_focal": settings.object_focal
-        * _mean(_focal(per_pixel, settings.focal_gamma), weight),
-        "object_dice": settings.object_dice * dice_loss(logits.sigmoid(), objects, weight),
-    }
+    focal = _focal(per_pixel, settings.focal_gamma)
+    dice = dice_loss(logits.sigmoid(), objects, weight, settings.dice_over, add)
     hv, hv_truth = maps.hv[known].float(), targets.hv[known]
-    terms["hv_mse"] = settings.hv_mse * _mean((hv - hv_truth).square().mean(dim=1), weight)
-    terms["hv_msge"] = settings.hv_msge * gradient_loss(
-        hv, hv_truth, objects * weight, settings.gradient_axis
-    )
+    mse = _mean((hv - hv_truth).square().mean(dim=1), weight, add)
+    msge = gradient_loss(hv, hv_truth, objects * weight, settings.gradient_axis, add)
+    terms = {
+        "object_cross_entropy": settings.object_cross_entropy * _mean(per_pixel, weight, add),
+        "object_focal": settings.object_focal * _mean(focal, weight, add),
+        "object_dice": settings.object_dice * dice,
+        "hv_mse": settings.hv_mse * mse,
+        "hv_msge": settings.hv_msge * msge,
+    }
     if maps.classes.shape[1]:
-        class_logits, classes = maps.classes[known].float(), targets.classes[known]
-        per_pixel = F.cross_entropy(class_logits, classes, reduction="none")
-        terms["class_cross_entropy"] = settings.class_cross_entropy * _mean(per_pixel, weight)
-        terms["class_focal"] = settings.class_focal * _mean(
-            _focal(per_pixel, settings.focal_gamma), weight
-        )
-        terms["class_dice"] = settings.class_dice * _class_dice_loss(class_logits, classes, weight)
+        logits, truth = maps.classes[known].float(), targets.classes[known]
+        per_pixel = F.cross_entropy(logits, truth, reduction="none")
+        focal = _focal(per_pixel, settings.focal_gamma)
+        dice = class_dice_loss(logits, truth, weight, settings.dice_over, add)
+        terms["class_cross_entropy"] = settings.class_cross_entropy * _mean(per_pixel, weight, add)
+        terms["class_focal"] = settings.class_focal * _mean(focal, weight, add)
+        terms["class_dice"] = settings.class_dice * dice
     return terms
 
 
-def binary_cross_entropy(logits: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
-    """Mean over weighted pixels; truth may be a fraction (B, y, x)."""
-    return _mean(F.binary_cross_entropy_with_logits(logits, truth, reduction="none"), weight)
+def dice_loss(
+    probability: Tensor, truth: Tensor, weight: Tensor, over: str = "batch", add: Sum = alone
+) -> Tensor:
+    """1 - Dice of one mask (B, Y, X): of all pixels at once, or the mean over the images.
 
-
-def dice_loss(probability: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
-    """1 - Dice over all pixels of the batch at once, so that empty images do no harm."""
-    intersection = (probability * truth * weight).sum()
-    total = ((probability + truth) * weight).sum()
+    At once, an empty image does no harm.
+    """
+    if over == "image":
+        return _dice_by_image(probability.unsqueeze(1), truth.unsqueeze(1), weight, add)
+    intersection, total = add(
+        torch.stack([(probability * truth * weight).sum(), ((probability + truth) * weight).sum()])
+    )
     return 1 - (2 * intersection + 1) / (total + 1)
 
 
-def consistency_loss(semantic: Tensor, instance: Tensor, symmetric: bool) -> Tensor:
+def class_dice_loss(
+    logits: Tensor, truth: Tensor, weight: Tensor, over: str = "batch", add: Sum = alone
+) -> Tensor:
+    """1 - mean Dice over the foreground classes that the batch holds, or as `_dice_by_image`."""
+    probability = logits.softmax(dim=1)
+    one_hot = F.one_hot(truth, logits.shape[1]).permute(0, 3, 1, 2).to(logits.dtype)
+    if over == "image":
+        return _dice_by_image(probability, one_hot, weight, add)
+    probability, one_hot = probability[:, 1:], one_hot[:, 1:]
+    weight = weight.unsqueeze(1)
+    intersection, truth_area, area = add(
+        torch.stack(
+            [
+                (maps * weight).sum(dim=(0, 2, 3))
+                for maps in (probability * one_hot, one_hot, probability)
+            ]
+        )
+    )
+    loss = 1 - (2 * intersection + 1) / (area + truth_area + 1)
+    present = (truth_area > 0).to(loss.dtype)
+    return (loss * present).sum() / present.sum().clamp(min=1)
+
+
+def _dice_by_image(probability: Tensor, truth: Tensor, weight: Tensor, add: Sum) -> Tensor:
+    """Mean over images and classes of 1 - Dice, (B, C, Y, X); absent classes count as well."""
+    weight = weight.unsqueeze(1)
+    intersection = (probability * truth * weight).sum(dim=(2, 3))
+    total = ((probability + truth) * weight).sum(dim=(2, 3))
+    loss = 1 - (2 * intersection + 1e-5) / (total + 1e-5)
+    return _mean(loss, torch.ones_like(loss), add)
+
+
+def consistency_loss(
+    semantic: Tensor, instance: Tensor, symmetric: bool, add: Sum = alone
+) -> Tensor:
     """Equation 9: KL divergence between the two tasks' maps (B, 2, h, w), mean over elements."""
     log_semantic = F.log_softmax(semantic.float(), dim=1)
     log_instance = F.log_softmax(instance.float(), dim=1)
-    loss = F.kl_div(log_semantic, log_instance, reduction="none", log_target=True).mean()
+    loss = F.kl_div(log_semantic, log_instance, reduction="none", log_target=True)
     if symmetric:
-        back = F.kl_div(log_instance, log_semantic, reduction="none", log_target=True).mean()
+        back = F.kl_div(log_instance, log_semantic, reduction="none", log_target=True)
         loss = 0.5 * (loss + back)
-    return loss
+    return _mean(loss, torch.ones_like(loss), add)
 
 
-def gradient_loss(hv: Tensor, truth: Tensor, inside: Tensor, axis: str = "right") -> Tensor:
+def gradient_loss(
+    hv: Tensor, truth: Tensor, inside: Tensor, axis: str = "right", add: Sum = alone
+) -> Tensor:
     """Mean squared gradient error inside objects (HoVer-Net, equation 4).
 
     The horizontal map is differentiated along x and the vertical one along y, by 5x5 kernels
@@ -194,20 +255,7 @@ def gradient_loss(hv: Tensor, truth: Tensor, inside: Tensor, axis: str = "right"
     kernels = (along_x, along_y) if axis == "right" else (along_y, along_x)
     kernel = torch.stack(kernels).unsqueeze(1)  # (2, 1, 5, 5), one a map
     difference = F.conv2d(hv - truth, kernel, padding=2, groups=2)
-    return _mean(difference.square().mean(dim=1), inside)
-
-
-def _class_dice_loss(logits: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
-    """1 - mean Dice over the foreground classes that the batch holds."""
-    probability = logits.softmax(dim=1)[:, 1:]
-    one_hot = F.one_hot(truth, logits.shape[1]).permute(0, 3, 1, 2)[:, 1:].to(logits.dtype)
-    weight = weight.unsqueeze(1)
-    intersection = (probability * one_hot * weight).sum(dim=(0, 2, 3))
-    truth_area = (one_hot * weight).sum(dim=(0, 2, 3))
-    total = (probability * weight).sum(dim=(0, 2, 3)) + truth_area
-    loss = 1 - (2 * intersection + 1) / (total + 1)
-    present = (truth_area > 0).to(loss.dtype)
-    return (loss * present).sum() / present.sum().clamp(min=1)
+    return _mean(difference.square().mean(dim=1), inside, add)
 
 
 def _focal(cross_entropy: Tensor, gamma: float) -> Tensor:
@@ -221,5 +269,6 @@ def _area_fraction(mask: Tensor, size: torch.Size) -> Tensor:
     return F.adaptive_avg_pool2d(mask.unsqueeze(1).float(), (size[0], size[1]))[:, 0]
 
 
-def _mean(per_pixel: Tensor, weight: Tensor) -> Tensor:
-    return (per_pixel * weight).sum() / weight.sum().clamp(min=1)
+def _mean(values: Tensor, weight: Tensor, add: Sum) -> Tensor:
+    total, count = add(torch.stack([(values * weight).sum(), weight.sum()]))
+    return total / count.clamp(min=1)
