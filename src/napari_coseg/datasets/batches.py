@@ -94,14 +94,25 @@ class CropSampler:
         self.settings = settings or AugmentationSettings()
         self._objects = [_objects_by_class(source.samples) for source in self.sources]
 
-    def draw(self, step: int) -> Batch:
-        """The batch of `step`; the same whenever and wherever it is drawn."""
-        crops = []
-        for number, source in enumerate(self.sources):
-            for slot in range(source.per_batch):
-                rng = np.random.default_rng([self.seed, step, number, slot])
-                crops.append(self._crop(number, rng))
-        return stack(crops)
+    def draw(self, step: int, rank: int = 0, of: int = 1) -> Batch:
+        """The batch of `step`; the same whenever and wherever it is drawn.
+
+        Where `of` processes share it, the process `rank` gets every `of`-th crop of it.
+        """
+        slots = [
+            (n, slot) for n, source in enumerate(self.sources) for slot in range(source.per_batch)
+        ]
+        if len(slots) < of:
+            raise DatasetError(
+                f"a batch of {len(slots)} crops cannot be shared by {of} processes; start fewer, "
+                "or give the recipe more crops a batch"
+            )
+        return stack(
+            [
+                self._crop(number, np.random.default_rng([self.seed, step, number, slot]))
+                for number, slot in slots[rank::of]
+            ]
+        )
 
     def draw_ahead(self, first_step: int, last_step: int, threads: int = 1) -> Iterator[Batch]:
         """Batches of ``range(first_step, last_step)`` in order, computed by `threads` ahead."""
