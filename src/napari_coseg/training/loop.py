@@ -1,16 +1,15 @@
 """The training loop: steps, moving average, checkpoints, exact resume.
 
-The loop knows nothing of files of images: `draw(step)` gives a step's batches and depends on
-nothing but the step, so that a resumed run sees what an uninterrupted one would have seen.
+The loop knows nothing of files of images: `draw(step)` gives a step's batches (this process' share
+of them) and depends on nothing but the step, so that a resumed run sees what an uninterrupted one
+would have seen.
 """
 
 from __future__ import annotations
 
-import csv
-import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -21,15 +20,24 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 
 from napari_coseg.datasets.batches import Batch
-from napari_coseg.errors import Cancelled, CheckpointError
+from napari_coseg.errors import Cancelled
 from napari_coseg.models.base import CosegModel
-from napari_coseg.training.losses import Targets, two_forward_loss
-from napari_coseg.training.recipe import OptimiserSettings, Recipe
-from napari_coseg.training.trainable import decay_groups, train_only
+from napari_coseg.training.logs import Logs
+from napari_coseg.training.memory import checkpointed_blocks, reproducible
+from napari_coseg.training.processes import ALONE, Processes
+from napari_coseg.training.recipe import Recipe
+from napari_coseg.training.saving import STATE_FILE, TrainingState
+from napari_coseg.training.schedule import learning_rate, steps_of
+from napari_coseg.training.stepping import (
+    DivergedError,
+    Outcome,
+    Stepper,
+    make_optimiser,
+    make_scaler,
+)
+from napari_coseg.training.trainable import train_only
 
 Draw = Callable[[int], Sequence[Batch]]
-STATE_FILE = "training-state.pt"
-LOG_FILE = "log.csv"
 
 
 @dataclass
@@ -37,7 +45,8 @@ class TrainingHooks:
     """What the caller wants to hear, and whether it wants to stop. All are optional.
 
     progress(fraction, message); should_cancel() -> bool; validate(step, model) is called with the
-    moving average when the recipe says so and returns the scores to log.
+    moving average when the recipe says so and returns the scores to log. Where several processes
+    train, only the first one's are called.
     """
 
     progress: Callable[[float, str], None] = lambda fraction, message: None
@@ -53,54 +62,71 @@ def train(
     hooks: TrainingHooks | None = None,
     device: str = "cpu",
     workers: int = 1,
+    processes: Processes | None = None,
 ) -> CosegModel:
     """Train `model` in place of its recipe, resuming from `output_dir`; returns the average.
+
+    Parameters
+    ----------
+    workers
+        Processes that draw crops ahead, and make their horizontal and vertical maps.
+    processes
+        Those that share every batch; `draw` then gives the share of this one.
 
     Raises
     ------
     Cancelled
         `should_cancel` said so; the state is saved, and the same call goes on from there.
+    DivergedError
+        More steps in a row than `skip_at_most` had no finite loss; the last state is kept.
     """
-    hooks = hooks or TrainingHooks()
+    hooks, processes = hooks or TrainingHooks(), processes or ALONE
+    steps = steps_of(recipe)
     output_dir.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(recipe.seed)
-    in_channels_last(model.to(device)).train()
+    torch.manual_seed(recipe.seed + processes.rank)  # dropout is not the same in two processes
+    model = _one_normalisation(in_channels_last(model.to(device)), processes, device).train()
+    processes.copy_from_first(model)
     parameters = train_only(model, recipe.trained_parts)
-    settings = recipe.optimiser
-    optimiser = torch.optim.AdamW(
-        decay_groups(parameters, settings.weight_decay),
-        lr=settings.learning_rate,
-        betas=(0.9, settings.beta2),
-    )
-    average = AveragedModel(model, multi_avg_fn=_average_towards(settings.ema_decay))
-    state = output_dir / STATE_FILE
-    start = _resume(state, model, average, optimiser)
+    optimiser = make_optimiser(parameters, recipe.optimiser)
+    average = AveragedModel(model, multi_avg_fn=_average_towards(recipe.optimiser.ema_decay))
     averaged = cast(CosegModel, average.module)
+    scaler = make_scaler(recipe, device)
+    state = TrainingState(model, average, optimiser, scaler, device)
+    path = output_dir / STATE_FILE
+    start = state.resume(path, processes)
+    step_with = Stepper(model, optimiser, scaler, recipe, device, processes)
+    watch = _Watch(recipe, path)
     began = time.monotonic()
-    with _Log(output_dir / LOG_FILE, start) as log:
+    with ExitStack() as within:
+        within.enter_context(reproducible(recipe.deterministic))
+        within.enter_context(checkpointed_blocks(model, recipe.activation_checkpointing))
+        logs = within.enter_context(Logs.open(output_dir, start, recipe.logs, processes))
         for step, batches in zip(
-            range(start, recipe.steps), _feed(draw, start, recipe.steps, workers), strict=True
+            range(start, steps), _feed(draw, start, steps, workers), strict=True
         ):
-            rate = learning_rate(step, recipe.steps, settings)
-            terms = _one_step(model, optimiser, batches, recipe, rate, device)
-            average.update_parameters(model)
-            done = step + 1
-            log.write(done, {"learning_rate": rate, **terms})
-            left = (time.monotonic() - began) / (done - start) * (recipe.steps - done)
-            hooks.progress(
-                done / recipe.steps,
-                f"step {done} of {recipe.steps}, loss {sum(terms.values()):.3f}, "
-                f"{left / 60:.0f} min left",
-            )
-            cancelled = hooks.should_cancel()
-            last = done == recipe.steps
-            if done % recipe.checkpoint_every_steps == 0 or cancelled or last:
-                _save(state, done, model, average, optimiser)
+            rate = learning_rate(step, steps, recipe.optimiser)
+            outcome = step_with(batches, rate)
+            done, last = step + 1, step + 1 == steps
+            watch.look(done, outcome)
+            if outcome.taken:
+                average.update_parameters(model)
+            else:
+                _restore_statistics(model, averaged)
+            logs.write(done, {"learning_rate": rate, **outcome.terms})
+            if processes.is_first:
+                left = (time.monotonic() - began) / (done - start) * (steps - done)
+                hooks.progress(done / steps, _told(done, steps, outcome, left))
+            asked = processes.is_first and hooks.should_cancel()
+            cancelled = bool(processes.add_up([float(asked)], device)[0])
+            due = done % recipe.checkpoint_every_steps == 0 and not watch.skipped
+            if due or cancelled or last:
+                state.save(path, done, processes)
             if cancelled:
                 raise Cancelled(f"training stopped after step {done}; the same command goes on")
+            logs.draw(done, batches, averaged, device)
             due = done % recipe.validation.every_steps == 0 and done > recipe.validation.start_step
-            if hooks.validate is not None and (due or last):
-                log.write(done, hooks.validate(done, averaged.eval()))
+            if hooks.validate is not None and processes.is_first and (due or last):
+                logs.write(done, hooks.validate(done, averaged.eval()))
                 averaged.train()
     return averaged.eval()
 
@@ -113,72 +139,48 @@ def in_channels_last(model: CosegModel) -> CosegModel:
     return model
 
 
-def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
-    """Linear warm-up, then one or two cosines to zero or the paper's exponential decay."""
-    if step < settings.warmup_steps:
-        return settings.learning_rate * (step + 1) / settings.warmup_steps
-    if settings.schedule == "cosine":
-        restart = settings.restart_step or steps
-        if step < restart:
-            return settings.learning_rate * _cosine(step, settings.warmup_steps, restart)
-        rate = settings.learning_rate * settings.restart_rate
-        return rate * _cosine(step, restart, steps)
-    return settings.learning_rate * settings.decay ** (step // settings.steps_per_epoch)
+def _one_normalisation(model: CosegModel, processes: Processes, device: str) -> CosegModel:
+    """Let batch normalisation see the whole batch; torch has that for CUDA only.
+
+    Elsewhere each process normalises its own share; the first one's statistics are kept.
+    """
+    if processes.count == 1 or not device.startswith("cuda"):
+        return model
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
-def _cosine(step: int, start: int, stop: int) -> float:
-    return 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, stop - start)))
+def _told(done: int, steps: int, outcome: Outcome, left_s: float) -> str:
+    loss = f"loss {sum(outcome.terms.values()):.3f}"
+    skipped = "" if outcome.taken else ", left out"
+    return f"step {done} of {steps}, {loss}{skipped}, {left_s / 60:.0f} min left"
 
 
-def to_tensors(batch: Batch, device: str) -> tuple[Tensor, Targets]:
-    """Arrays of a batch -> images (B, 3, Y, X) of 0..255 and their targets, on the device."""
+@dataclass
+class _Watch:
+    """Counts the steps in a row that were left out, and ends the training at too many."""
 
-    def put(array: object) -> Tensor:
-        return torch.as_tensor(array).to(device, non_blocking=True)
+    recipe: Recipe
+    state: Path
+    skipped: int = 0
 
-    objects = put(batch.instances) > 0
-    targets = Targets(
-        semantic=put(batch.semantic).long(),
-        objects=objects,
-        classes=put(batch.types).long() * objects,
-        hv=put(batch.hv),
-        has_semantic=put(batch.has_semantic),
-        has_instances=put(batch.has_instances),
-        valid=put(batch.valid),
-    )
-    return put(batch.images), targets
+    def look(self, done: int, outcome: Outcome) -> None:
+        self.skipped = 0 if outcome.taken else self.skipped + 1
+        if self.skipped <= self.recipe.skip_at_most:
+            return
+        terms = ", ".join(f"{name} {value:.4g}" for name, value in outcome.terms.items())
+        kept = f"{self.state} is kept" if self.state.exists() else "no state was saved before"
+        raise DivergedError(
+            f"step {done} had no finite loss or gradient ({terms}), nor had the "
+            f"{self.skipped - 1} steps before it; {kept}, as it was before them. Lower "
+            'optimiser.learning_rate, set precision = "fp32", or look for broken labels'
+        )
 
 
-def _one_step(
-    model: CosegModel,
-    optimiser: torch.optim.Optimizer,
-    batches: Sequence[Batch],
-    recipe: Recipe,
-    rate: float,
-    device: str,
-) -> dict[str, float]:
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    optimiser.zero_grad(set_to_none=True)
-    terms: dict[str, float] = {}
-    for batch in batches:  # different crop sizes cannot share a tensor: their gradients add up
-        images, targets = to_tensors(batch, device)
-        images = model.normalise(images).to(memory_format=torch.channels_last)
-        with torch.autocast(
-            torch.device(device).type, torch.bfloat16, enabled=recipe.precision == "bf16"
-        ):
-            output = model(images)
-        loss, parts = two_forward_loss(output, targets, recipe.losses)
-        loss.backward()
-        for name, value in parts.items():
-            terms[name] = terms.get(name, 0.0) + value
-    norm = nn.utils.clip_grad_norm_(
-        [p for group in optimiser.param_groups for p in group["params"]],
-        recipe.optimiser.clip_gradient_norm,
-    )
-    if torch.isfinite(norm):  # a step that overflowed is left out, not learnt
-        optimiser.step()
-    return terms
+@torch.no_grad()
+def _restore_statistics(model: nn.Module, averaged: nn.Module) -> None:
+    """Take running statistics from before a step that was left out: it may have spoilt them."""
+    for mine, kept in zip(model.buffers(), averaged.buffers(), strict=True):
+        mine.copy_(kept)
 
 
 def _average_towards(decay: float) -> Callable:
@@ -210,62 +212,3 @@ def _feed(draw: Draw, start: int, stop: int, workers: int) -> Iterator[Sequence[
         generator=torch.Generator(),  # drawing its seed must not move the networks' random state
     )
     return iter(loader)
-
-
-def _save(
-    path: Path, step: int, model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer
-) -> None:
-    state = {
-        "step": step,
-        "model": model.state_dict(),
-        "average": average.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "random": torch.get_rng_state(),
-    }
-    unfinished = path.with_suffix(".unfinished")
-    torch.save(state, unfinished)
-    os.replace(unfinished, path)
-
-
-def _resume(
-    path: Path, model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer
-) -> int:
-    if not path.exists():
-        return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    try:
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        torch.set_rng_state(state["random"])
-        return int(state["step"])
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is not a state of this training: {error}; give another output folder"
-        ) from error
-
-
-class _Log:
-    """One row a value (step, name, value): tidy, and new names need no new columns."""
-
-    def __init__(self, path: Path, start: int) -> None:
-        keep = []
-        if path.exists():
-            with path.open(newline="") as file:
-                keep = [
-                    row for row in csv.reader(file) if row[0].isdigit() and int(row[0]) <= start
-                ]
-        self.file = path.open("w", newline="")
-        self.writer = csv.writer(self.file)
-        self.writer.writerow(("step", "name", "value"))
-        self.writer.writerows(keep)
-
-    def __enter__(self) -> _Log:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.file.close()
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        self.writer.writerows((step, name, f"{value:.6g}") for name, value in values.items())
-        self.file.flush()

@@ -5,15 +5,15 @@ from __future__ import annotations
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from napari_coseg.card import ModelCard
 from napari_coseg.datasets.transforms import AugmentationSettings
 from napari_coseg.errors import SettingsError
 from napari_coseg.settings import Settings
-from napari_coseg.training.losses import LossSettings
+from napari_coseg.training.loss_settings import LossSettings
 
 
 class BatchPart(Settings):
@@ -22,7 +22,9 @@ class BatchPart(Settings):
     dataset: str = Field(description="key of napari_coseg.datasets.registry.DATASETS")
     split: str = "train"
     crop_px: int = Field(ge=32, multiple_of=32, description="side of the crops, model pixels")
-    crops: int = Field(ge=1, description="crops in a batch")
+    crops: int = Field(
+        ge=1, description="crops in a batch, which processes and micro batches divide among them"
+    )
     every_steps: int = Field(1, ge=1, description="take part in every step, every second, ...")
     from_step: int = Field(0, ge=0, description="take part from this step on")
     object_fraction: float = Field(
@@ -34,8 +36,9 @@ class BatchPart(Settings):
 
 
 class OptimiserSettings(Settings):
-    """AdamW; the paper's own (section 4.1) is Adam, 1e-4, times 0.98 an epoch."""
+    """The papers' own (Co-Seg++ section 4.1, Co-Seg 3.1) is Adam, 1e-4, times 0.98 an epoch."""
 
+    algorithm: Literal["adam", "adamw"] = "adamw"
     learning_rate: float = Field(1e-4, gt=0)
     weight_decay: float = Field(0.0, ge=0, description="matrices only, never norms or biases")
     beta2: float = Field(0.999, gt=0, lt=1)
@@ -48,7 +51,9 @@ class OptimiserSettings(Settings):
         0.5, gt=0, le=1, description="cosine: where the second begins, as a part of the first"
     )
     decay: float = Field(0.98, gt=0, le=1, description="exponential: factor an epoch")
-    steps_per_epoch: int = Field(100, ge=1, description="exponential: steps an epoch")
+    steps_per_epoch: int = Field(
+        100, ge=1, description="exponential: steps an epoch; counted where the recipe has `epochs`"
+    )
     clip_gradient_norm: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.0, ge=0, lt=1, description="0 keeps no moving average")
 
@@ -57,8 +62,20 @@ class ValidationSettings(Settings):
     """How often to validate, and what is chosen by: the sum of the named scores."""
 
     every_steps: int = Field(500, ge=1)
+    every_epochs: int | None = Field(
+        None, ge=1, description="in place of every_steps where the recipe has `epochs`"
+    )
     start_step: int = Field(0, ge=0, description="no validation before this step")
     choose_by: tuple[str, ...] = ("object_panoptic_quality", "region_dice")
+
+
+class LogSettings(Settings):
+    """What is written beside ``log.csv``."""
+
+    tensorboard: bool = Field(False, description='needs the extra "train"')
+    pictures_every_steps: int = Field(
+        0, ge=0, description="image, truth and prediction of some crops as PNG; 0 for none"
+    )
 
 
 class Recipe(Settings):
@@ -66,14 +83,33 @@ class Recipe(Settings):
 
     name: str
     seed: int = 0
-    steps: int = Field(ge=1)
-    precision: str = Field("bf16", pattern="^(bf16|fp32)$")
+    steps: int | None = Field(None, ge=1, description="goes before `epochs`")
+    epochs: int | None = Field(
+        None, ge=1, description="an epoch shows as many crops of each part as it has images"
+    )
+    precision: Literal["fp16", "bf16", "fp32"] = Field(
+        "bf16", description="of the networks; losses are always computed in fp32"
+    )
+    accumulate: int = Field(
+        1, ge=1, description="micro batches that a batch is learnt in, for less memory"
+    )
+    activation_checkpointing: bool = Field(
+        False, description="compute the trunk's blocks twice, for less memory; same gradients"
+    )
+    deterministic: bool = Field(
+        False, description="the same bits every time on the same CUDA machine; slower"
+    )
+    skip_at_most: int = Field(
+        20, ge=0, description="steps in a row without a finite loss, before the training stops"
+    )
     trained_parts: tuple[str, ...] = Field(
         ("adapters", "neck", "prompt_encoders", "decoders"),
         description="names in the model's parts(); the paper freezes the trunk (section 3.4)",
     )
     held_out: str = Field(
-        "colon_default", description="split file: names held out of training, to choose by"
+        "colon_default",
+        description="file of names held out of training, to choose by; or a partition in three, "
+        "whose test images are looked at neither here nor there",
     )
     card: ModelCard
     batches: tuple[BatchPart, ...] = Field(min_length=1)
@@ -81,7 +117,14 @@ class Recipe(Settings):
     losses: LossSettings = LossSettings()
     augmentation: AugmentationSettings = AugmentationSettings()
     validation: ValidationSettings = ValidationSettings()
+    logs: LogSettings = LogSettings()
     checkpoint_every_steps: int = Field(100, ge=1)
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> Self:
+        if self.steps is None and self.epochs is None:
+            raise ValueError("give steps or epochs")
+        return self
 
 
 def recipe_names() -> list[str]:

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from napari_coseg.checkpoints.native import read_card, save
 from napari_coseg.datasets.base import Dataset
 from napari_coseg.datasets.batches import Batch, CropSampler, CropSource
-from napari_coseg.datasets.registry import hold_out, load_split, open_dataset
-from napari_coseg.errors import SettingsError
+from napari_coseg.datasets.partition import Partition, load_partition
+from napari_coseg.datasets.registry import (
+    SUBFOLDERS,
+    Split,
+    hold_out,
+    load_split,
+    open_dataset,
+)
+from napari_coseg.errors import DatasetError, SettingsError
 from napari_coseg.models.base import CosegModel
 from napari_coseg.models.registry import build
 from napari_coseg.training.loop import TrainingHooks, train
+from napari_coseg.training.processes import ALONE, Processes
 from napari_coseg.training.recipe import BatchPart, Recipe, read_recipe
+from napari_coseg.training.schedule import with_steps
 
+Value = TypeVar("Value")
 Validate = Callable[[CosegModel, Recipe, Path], dict[str, float]]
 """Scores a model on the recipe's held-out images below a data root, by name; larger is better."""
 
@@ -37,12 +49,26 @@ class Turn:
 
 @dataclass(frozen=True)
 class StepSource:
-    """Draws the batches of a step, one for each size of crop; a pure function of the step."""
+    """Draws the batches of a step, one for each size of crop; a pure function of the step.
+
+    Where several processes share the batches, it draws the share of one of them.
+    """
 
     samplers: tuple[tuple[Turn, CropSampler], ...]
+    processes: Processes = ALONE
 
     def __call__(self, step: int) -> Sequence[Batch]:
-        return [sampler.draw(step) for turn, sampler in self.samplers if turn.comes(step)]
+        rank, of = self.processes.rank, self.processes.count
+        return [sampler.draw(step, rank, of) for turn, sampler in self.samplers if turn.comes(step)]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps after which every part has shown as many crops as it has images, on average."""
+        return max(
+            math.ceil(Fraction(len(source.samples) * turn.every_steps, source.per_batch))
+            for turn, sampler in self.samplers
+            for source in sampler.sources
+        )
 
 
 def train_recipe(
@@ -55,14 +81,24 @@ def train_recipe(
     workers: int = 1,
     progress: Callable[[float, str], None] | None = None,
     should_cancel: Callable[[], bool] | None = None,
+    processes: Processes | None = None,
 ) -> Path:
     """Train, or go on where `output_dir` left off; returns the path of the chosen weights.
 
     The weights are those of the moving average that `validate` scored best; the test images are
     never looked at. Usually `validate` is `napari_coseg.evaluation.score_held_out`.
+
+    Parameters
+    ----------
+    processes
+        Those that share every batch (`processes.joined`); each calls this function, and the first
+        one validates, writes and reports.
     """
+    processes = processes or ALONE
     if not isinstance(recipe, Recipe):
         recipe = read_recipe(recipe)
+    source = step_source(recipe, data_root, processes)
+    recipe = with_steps(recipe, source.steps_per_epoch)
     torch.manual_seed(recipe.seed)
     model = build(recipe.card)
     chosen = output_dir / f"{recipe.name}.safetensors"
@@ -71,12 +107,11 @@ def train_recipe(
         should_cancel=should_cancel or (lambda: False),
         validate=_KeepBest(recipe, validate, data_root, chosen),
     )
-    source = step_source(recipe, data_root)
-    train(model, source, recipe, output_dir, hooks, device=device, workers=workers)
+    train(model, source, recipe, output_dir, hooks, device, workers, processes)
     return chosen
 
 
-def step_source(recipe: Recipe, data_root: Path) -> StepSource:
+def step_source(recipe: Recipe, data_root: Path, processes: Processes | None = None) -> StepSource:
     """Load what the recipe trains on, without its held-out part, into memory.
 
     Parts with crops of one size whose turns come together share a batch.
@@ -99,19 +134,58 @@ def step_source(recipe: Recipe, data_root: Path) -> StepSource:
                 ),
             )
             for turn, sources in shared.items()
-        )
+        ),
+        processes or ALONE,
     )
 
 
 def validation_names(dataset: Dataset, split: str, held_out: str) -> tuple[str, ...]:
-    """The held-out images of a dataset's split."""
-    return hold_out(dataset.names(split), load_split(held_out)[dataset.name]).validation
+    """The images of a dataset's split to choose weights by."""
+    return _divided(dataset, split, held_out).validation
 
 
 def _crop_source(part: BatchPart, data_root: Path, held_out: str) -> CropSource:
     dataset = open_dataset(part.dataset, data_root)
-    names = hold_out(dataset.names(part.split), load_split(held_out)[part.dataset]).train
+    names = _divided(dataset, part.split, held_out).train
+    if not names:
+        raise DatasetError(
+            f"split {held_out!r} leaves no image of {part.split!r} of {dataset.name!r} to train on"
+        )
     return CropSource(dataset.load_all(part.split, names), part.crops, part.object_fraction)
+
+
+def _divided(dataset: Dataset, split: str, held_out: str) -> Split:
+    """To learn from and to choose by; images that a partition calls test are in neither."""
+    names = dataset.names(split)
+    partition = _of(dataset, _partitions(held_out))
+    if partition is not None:
+        train, validation = set(partition.train), set(partition.validation)
+        return Split(
+            train=tuple(name for name in names if name in train),
+            validation=tuple(name for name in names if name in validation),
+        )
+    known = load_split(held_out)
+    held = _of(dataset, known)
+    if held is None:
+        raise DatasetError(
+            f"split {held_out!r} says nothing of dataset {dataset.name!r}, only of "
+            f"{', '.join(known)}; name the images to choose weights by in a file of the form "
+            f'{{"validation": {{"{dataset.name}": [names]}}}} and give its path as held_out'
+        )
+    return hold_out(names, held)
+
+
+def _partitions(held_out: str) -> dict[str, Partition]:
+    """Of a file that splits in three; none where it only names what is held out."""
+    try:
+        return load_partition(held_out)
+    except DatasetError:
+        return {}
+
+
+def _of(dataset: Dataset, known: Mapping[str, Value]) -> Value | None:
+    """What is said of a dataset, or of the one that it is another reading of."""
+    return known.get(dataset.name, known.get(SUBFOLDERS.get(dataset.name, "")))
 
 
 class _KeepBest:

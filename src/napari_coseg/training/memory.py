@@ -1,0 +1,72 @@
+"""Less memory for more computing, and the same bits every time for less speed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from sam2.modeling.backbones.hieradet import MultiScaleBlock
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from napari_coseg.errors import SettingsError
+
+
+@contextmanager
+def checkpointed_blocks(model: nn.Module, wanted: bool = True) -> Iterator[None]:
+    """Within, the trunk's blocks keep their inputs only and are computed again for the gradient.
+
+    The gradients are the same. The parameters and their names are untouched.
+
+    Raises
+    ------
+    SettingsError
+        Where it is wanted and the network has no blocks of a Hiera trunk.
+    """
+    blocks = [m for m in model.modules() if isinstance(m, MultiScaleBlock)] if wanted else []
+    if wanted and not blocks:
+        raise SettingsError(
+            f"{type(model).__name__} has no Hiera trunk whose blocks could be computed again; "
+            "set activation_checkpointing = false"
+        )
+    for block in blocks:
+        # On the instance, over the class's own: taken away again below.
+        block.__dict__["forward"] = partial(_again, block.forward)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.__dict__["forward"]
+
+
+def _again(forward: Callable[..., Any], *inputs: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*inputs)
+    return checkpoint(forward, *inputs, use_reentrant=False)
+
+
+@contextmanager
+def reproducible(wanted: bool = True) -> Iterator[None]:
+    """Within, only operations that give the same bits every time; slower on CUDA.
+
+    An operation that has no such version ends with torch's own error, which names it.
+    """
+    if not wanted:
+        yield
+        return
+    # Read by cuBLAS when its first handle is made; without it torch refuses matrix products.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    cudnn = torch.backends.cudnn
+    cudnn_before = cudnn.deterministic, cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        cudnn.deterministic, cudnn.benchmark = cudnn_before

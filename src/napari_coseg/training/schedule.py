@@ -1,0 +1,55 @@
+"""How many steps a training has, and how fast it learns at each of them."""
+
+from __future__ import annotations
+
+import math
+
+from napari_coseg.errors import SettingsError
+from napari_coseg.training.recipe import OptimiserSettings, Recipe
+
+
+def with_steps(recipe: Recipe, steps_per_epoch: int) -> Recipe:
+    """The recipe with `epochs` counted out in steps; the same where it names its steps itself.
+
+    The learning rate's epochs and `validation.every_epochs` are counted with the same length.
+    """
+    if recipe.steps is not None or recipe.epochs is None:
+        return recipe
+    validation = recipe.validation
+    if validation.every_epochs is not None:
+        every = validation.every_epochs * steps_per_epoch
+        validation = validation.model_copy(update={"every_steps": every})
+    return recipe.model_copy(
+        update={
+            "steps": recipe.epochs * steps_per_epoch,
+            "optimiser": recipe.optimiser.model_copy(update={"steps_per_epoch": steps_per_epoch}),
+            "validation": validation,
+        }
+    )
+
+
+def steps_of(recipe: Recipe) -> int:
+    """The number of steps, which must be known by now."""
+    if recipe.steps is None:
+        raise SettingsError(
+            f"recipe {recipe.name!r} counts in epochs, whose length depends on the data; count "
+            "them out with with_steps(recipe, steps_per_epoch) first"
+        )
+    return recipe.steps
+
+
+def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
+    """Linear warm-up, then one or two cosines to zero or the paper's exponential decay."""
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    if settings.schedule == "cosine":
+        restart = settings.restart_step or steps
+        if step < restart:
+            return settings.learning_rate * _cosine(step, settings.warmup_steps, restart)
+        rate = settings.learning_rate * settings.restart_rate
+        return rate * _cosine(step, restart, steps)
+    return settings.learning_rate * settings.decay ** (step // settings.steps_per_epoch)
+
+
+def _cosine(step: int, start: int, stop: int) -> float:
+    return 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, stop - start)))

@@ -1,0 +1,189 @@
+"""Recipes: schedules, epochs, who is held out, turns, and what a slip is told."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from napari_coseg.datasets.registry import open_dataset
+from napari_coseg.errors import DatasetError, SettingsError
+from napari_coseg.training.recipe import OptimiserSettings, Recipe, read_recipe, recipe_names
+from napari_coseg.training.run import StepSource, Turn, step_source, validation_names
+from napari_coseg.training.schedule import learning_rate, steps_of, with_steps
+from tiny_training import make_folder, tiny_recipe
+
+
+@pytest.mark.parametrize(
+    ("step", "settings", "rate"),
+    [
+        (0, {"warmup_steps": 10}, 0.1),
+        (9, {"warmup_steps": 10}, 1.0),
+        (50, {"schedule": "cosine"}, 0.5),
+        (99, {"schedule": "cosine"}, 0.5 * (1 + math.cos(math.pi * 0.99))),
+        (40, {"schedule": "cosine", "restart_step": 40, "restart_rate": 0.2}, 0.2),
+        (70, {"schedule": "cosine", "restart_step": 40, "restart_rate": 0.2}, 0.1),
+        (20, {"schedule": "cosine", "restart_step": 40, "restart_rate": 0.2}, 0.5),
+        (25, {"schedule": "exponential", "steps_per_epoch": 10}, 0.98**2),
+    ],
+)
+def test_learning_rate(step: int, settings: dict, rate: float) -> None:
+    chosen = OptimiserSettings(learning_rate=1.0, **settings)
+    assert learning_rate(step, 100, chosen) == pytest.approx(rate)
+
+
+# ---------------------------------------------------------------------------------------------
+# Epochs
+
+
+def parts(*parts: tuple[int, int]) -> list[dict]:
+    """(crops, every_steps) of each."""
+    return [
+        {"dataset": "folder", "split": "all", "crop_px": 32, "crops": crops, "every_steps": every}
+        for crops, every in parts
+    ]
+
+
+@pytest.mark.parametrize(
+    ("batches", "steps"),
+    [
+        (parts((1, 1)), 6),
+        (parts((4, 1)), 2),  # 6 images, 4 crops a step: one step is not enough
+        (parts((16, 1)), 1),
+        (parts((4, 1), (1, 5)), 30),  # the slower part sets the length
+    ],
+)
+def test_an_epoch_shows_as_many_crops_as_there_are_images(batches, steps, tmp_path) -> None:
+    make_folder(tmp_path, images=7)  # one of them is held out
+    recipe = tiny_recipe(batches=batches, held_out=str(tmp_path / "held-out.json"))
+    assert step_source(recipe, tmp_path).steps_per_epoch == steps
+
+
+def test_epochs_are_counted_out_in_steps() -> None:
+    recipe = tiny_recipe(steps=None, epochs=300, validation={"every_epochs": 10})
+    with pytest.raises(SettingsError, match="counts in epochs"):
+        steps_of(recipe)
+    counted = with_steps(recipe, 9)
+    assert steps_of(counted) == 2700
+    assert counted.validation.every_steps == 90
+    rates = [learning_rate(step, 2700, counted.optimiser) for step in (0, 8, 9, 2699)]
+    assert rates == pytest.approx([1e-3, 1e-3, 0.98e-3, 0.98**299 * 1e-3])
+    assert Recipe.from_mapping(counted.model_dump(mode="json")) == counted
+
+
+def test_steps_go_before_epochs() -> None:
+    recipe = tiny_recipe(steps=5, epochs=300)
+    assert with_steps(recipe, 9) is recipe
+
+
+# ---------------------------------------------------------------------------------------------
+# Who is held out
+
+
+@pytest.mark.parametrize(
+    ("held_out", "train", "validation"),
+    [
+        pytest.param({"validation": {"folder": ["s1"]}}, {"s0", "s2", "s3"}, {"s1"}, id="names"),
+        pytest.param(
+            {"datasets": {"folder": {"train": ["s0"], "validation": ["s3"], "test": ["s1", "s2"]}}},
+            {"s0"},
+            {"s3"},
+            id="partition",
+        ),
+    ],
+)
+def test_held_out_images_are_not_learnt_from(held_out, train, validation, tmp_path) -> None:
+    make_folder(tmp_path, images=4)
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps(held_out))
+    recipe = tiny_recipe(batches=parts((1, 1)), held_out=str(path))
+    (_, sampler), *_ = step_source(recipe, tmp_path).samplers
+    assert {sample.name for sample in sampler.sources[0].samples} == train
+    dataset = open_dataset("folder", tmp_path)
+    assert set(validation_names(dataset, "all", str(path))) == validation
+
+
+@pytest.mark.parametrize(
+    ("held_out", "message"),
+    [
+        ({"validation": {"glas": ["a"]}}, "says nothing of dataset 'folder', only of glas"),
+        (
+            {"datasets": {"folder": {"train": [], "validation": ["s0"], "test": []}}},
+            "leaves no image of 'all'",
+        ),
+        ({"held": []}, "not JSON of the form"),
+    ],
+)
+def test_a_split_that_does_not_fit_is_refused(held_out, message, tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps(held_out))
+    recipe = tiny_recipe(batches=parts((1, 1)), held_out=str(path))
+    with pytest.raises(DatasetError, match=message):
+        step_source(recipe, tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------
+# Turns and files
+
+
+@pytest.mark.parametrize(
+    ("step", "sizes"),
+    [(0, [32, 64]), (1, [32]), (4, [32, 64, 96]), (5, [32]), (6, [32, 64, 96])],
+)
+def test_parts_take_turns(step: int, sizes: list[int]) -> None:
+    class Sampler:
+        def __init__(self, size: int) -> None:
+            self.size = size
+
+        def draw(self, step: int, rank: int, of: int) -> int:
+            return self.size
+
+    turns = (Turn(0, 1, 32), Turn(0, 2, 64), Turn(3, 2, 96))
+    source = StepSource(tuple((turn, Sampler(turn.crop_px)) for turn in turns))
+    assert source(step) == sizes
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_shipped_recipes_are_valid(name: str) -> None:
+    assert read_recipe(name).name == name
+
+
+def test_the_shipped_model_is_trained_as_it_was() -> None:
+    """What the recipe does not name must go on meaning what it meant."""
+    recipe = read_recipe("colon-default")
+    assert (recipe.steps, recipe.precision, recipe.accumulate) == (2800, "bf16", 1)
+    assert (recipe.optimiser.algorithm, recipe.optimiser.clip_gradient_norm) == ("adamw", 1.0)
+    assert (recipe.losses.first_forward, recipe.losses.consistency) == (0.5, 1.0)
+    assert (recipe.losses.dice_over, recipe.losses.gradient_axis) == ("batch", "right")
+    assert not recipe.activation_checkpointing and not recipe.deterministic
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stesp = 3", "unknown setting 'stesp'; did you mean 'steps'"),
+        ("steps = 0", "setting 'steps'.*greater than or equal to 1"),
+        ("[losses]\npresett = 'coseg-paper'", "did you mean 'preset'"),
+        ("[optimiser]\nalgorithm = 'sgd'", "setting 'optimiser.algorithm'.*'adam' or 'adamw'"),
+        ("precision = 'fp8'", "setting 'precision'.*'fp16', 'bf16' or 'fp32'"),
+        ("steps = ", "not valid TOML"),
+    ],
+)
+def test_a_recipe_with_a_slip_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=message):
+        read_recipe(path)
+
+
+def test_a_recipe_without_an_end_is_refused() -> None:
+    with pytest.raises(SettingsError, match="give steps or epochs"):
+        tiny_recipe(steps=None)
+
+
+def test_an_unknown_recipe_lists_the_known() -> None:
+    with pytest.raises(SettingsError, match=r"'colon'.*colon-default"):
+        read_recipe("colon")
