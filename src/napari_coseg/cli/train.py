@@ -1,12 +1,19 @@
-"""Train a model from a recipe; run it again with --resume to go on after an interruption."""
+"""Train a model from a recipe; run it again with --resume to go on after an interruption.
+
+On several GPUs: torchrun --nproc_per_node=2 -m napari_coseg.cli.main train RECIPE --data DIR
+"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from napari_coseg.cli.progress import ProgressLine
 from napari_coseg.errors import OutputError
+
+if TYPE_CHECKING:
+    from napari_coseg.training.recipe import Recipe
 
 HELP = "train a model from a recipe"
 
@@ -21,34 +28,61 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with what is in --output")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare crops")
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write curves to OUTPUT/tensorboard as well"
+    )
+    parser.add_argument(
+        "--pictures-every",
+        type=int,
+        metavar="STEPS",
+        help="write image, truth and prediction of some crops to OUTPUT/pictures",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, then say where the chosen weights are."""
     from napari_coseg.evaluation import score_held_out
     from napari_coseg.inference.loading import choose_device
+    from napari_coseg.training.processes import first_of_all, joined
     from napari_coseg.training.recipe import read_recipe
     from napari_coseg.training.run import train_recipe
 
-    recipe = read_recipe(arguments.recipe)
+    recipe = _with_logs(read_recipe(arguments.recipe), arguments)
     output = arguments.output or Path("training") / recipe.name
-    if output.exists() and any(output.iterdir()) and not arguments.resume:
+    speaks = first_of_all()
+    if speaks and output.exists() and any(output.iterdir()) and not arguments.resume:
         raise OutputError(
             f"{output} holds an earlier training; give --resume to go on with it, or another "
             "--output"
         )
     progress = ProgressLine(recipe.name)
     try:
-        weights = train_recipe(
-            recipe,
-            arguments.data,
-            output,
-            score_held_out,
-            device=choose_device(arguments.device),
-            workers=arguments.workers,
-            progress=progress,
-        )
+        with joined(choose_device(arguments.device)) as (processes, device):
+            weights = train_recipe(
+                recipe,
+                arguments.data,
+                output,
+                score_held_out,
+                device=device,
+                workers=arguments.workers,
+                progress=progress,
+                processes=processes,
+            )
     finally:
         progress.close()
-    print(weights)
+    if speaks:
+        print(weights)
     return 0
+
+
+def _with_logs(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
+    """The recipe with the logs that the command line asks for."""
+    asked: dict[str, Any] = {}
+    if arguments.tensorboard:
+        asked["tensorboard"] = True
+    if arguments.pictures_every is not None:
+        asked["pictures_every_steps"] = arguments.pictures_every
+    if not asked:
+        return recipe
+    logs = type(recipe.logs).from_mapping({**recipe.logs.model_dump(), **asked})
+    return recipe.model_copy(update={"logs": logs})
