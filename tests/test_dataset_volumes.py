@@ -185,8 +185,21 @@ def test_labels_of_a_test_folder_make_a_split(tmp_path: Path) -> None:
 
 
 def test_slices_without_labels_come_when_asked_for(tmp_path: Path) -> None:
-    dataset = replace(open_dataset("nnunet-raw", make_raw(tmp_path)), every_slice=True)
-    assert len(dataset.names("train")) == 10
+    dataset = open_dataset("nnunet-raw", make_raw(tmp_path))
+    assert len(dataset.names("train")) == 4
+    assert len(replace(dataset, every_slice=True).names("train")) == 10
+
+
+@pytest.mark.parametrize("ending", [".mha", ".nii.gz"])
+def test_a_flat_image_is_a_volume_of_one_slice(tmp_path: Path, ending: str) -> None:
+    make_raw(tmp_path, ending, values=VALUES[1], labels=LABELS[1])
+    changes = {"spacing": "0.3 0.3"} if ending == ".mha" else {}
+    for case in ("a_2", "a_10"):
+        WRITERS[ending](tmp_path / "labelsTr" / f"{case}{ending}", LABELS[1], **changes)
+        WRITERS[ending](tmp_path / "imagesTr" / f"{case}_0000{ending}", VALUES[1], **changes)
+    dataset = open_dataset("nnunet-raw", tmp_path)
+    assert dataset.names("train") == ("a_2_0000", "a_10_0000")
+    np.testing.assert_array_equal(dataset.load("train", "a_2_0000").semantic, LABELS[1])
 
 
 def test_slices_of_one_case_have_one_source(tmp_path: Path) -> None:
@@ -244,8 +257,11 @@ def test_channels_become_colours(tmp_path: Path, channels: list[str], expected) 
 
 def test_the_window_can_be_chosen(tmp_path: Path) -> None:
     dataset = open_dataset("nnunet-raw", make_raw(tmp_path))
+    dataset.load("train", "a_2_0001")  # what was read with another window is not given again
     image = replace(dataset, window_hu=(0.0, 255.0)).load("train", "a_2_0001").image
     np.testing.assert_array_equal(image[..., 0], np.clip(VALUES[1], 0, 255))
+    with pytest.raises(DatasetError, match="lower end first"):
+        replace(dataset, window_hu=(5.0, 5.0)).load("train", "a_2_0001")
 
 
 def test_what_is_ignored_is_not_known(tmp_path: Path) -> None:

@@ -120,12 +120,10 @@ def _pictures_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DatasetError(f"dataset 'dsb2018' needs the folder {folder}")
     found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
-    return sorted(found, key=lambda path: natural_key(path.stem))
+    shown = (path for path in found if not path.name.startswith("."))
+    return sorted(shown, key=lambda path: natural_key(path.stem))
 
 
 def _has_masks(folder: Path) -> bool:
-    """The images of stage1_test were released without masks; those are not read."""
-    if not folder.is_dir():
-        return False
-    first = next((path for path in sorted(folder.iterdir()) if path.is_dir()), None)
-    return first is not None and (first / "masks").is_dir()
+    """Whether any image has masks: those of stage1_test were released without, and are not read."""
+    return folder.is_dir() and any((path / "masks").is_dir() for path in folder.iterdir())

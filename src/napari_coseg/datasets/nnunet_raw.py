@@ -102,7 +102,7 @@ class NnunetRaw(Dataset):
     n_cases: int | None = None
     window_hu: tuple[float, float] = CT_WINDOW_HU
     every_slice: bool = False
-    _cache: _Cache = field(default_factory=_Cache, repr=False, compare=False)
+    _cache: _Cache = field(default_factory=_Cache, init=False, repr=False, compare=False)
 
     @classmethod
     def open(cls, root: Path) -> Self:
@@ -236,7 +236,10 @@ class NnunetRaw(Dataset):
         header = read_header(label_file)
         axis, spacing = header.slicing_axis(), header.upright_spacing_mm
         labels = read_numbers(header)
-        self._refuse_unknown(np.bincount(labels.ravel(), minlength=256) > 0, label_file)
+        present = np.zeros(256, bool)
+        for plane in labels:  # plane by plane: counting takes eight bytes a voxel
+            present |= np.bincount(plane.ravel(), minlength=256) > 0
+        self._refuse_unknown(present, label_file)
         channels = tuple(
             slices_across(self._channel(split, case, number, header), axis)
             for number in range(min(len(self.channels), MOST_CHANNELS))
