@@ -1,0 +1,168 @@
+"""From pixels that change to an `Edit` with the rows that change with them.
+
+Every action ends in one of three: pixels of objects, pixels of regions, or classes of objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from napari_coseg.editing.desk import Desk, Kind, regions_of
+from napari_coseg.editing.edit import Edit, around_pixels
+from napari_coseg.editing.index import counted, inside, moved
+from napari_coseg.measure import UNTYPED
+
+
+def change_pixels(
+    desk: Desk,
+    name: str,
+    indices: tuple[np.ndarray, ...],
+    new_values: np.ndarray | int,
+    *,
+    old_values: np.ndarray | None = None,
+    kinds: Mapping[int, Kind] | None = None,
+) -> Edit:
+    """The edit that gives pixels other owners, with the rows of all objects that it touches.
+
+    Parameters
+    ----------
+    indices
+        One int array an axis, each pixel once.
+    new_values
+        An id a pixel, or one for all; 0 is background.
+    old_values
+        What was there, where napari has already painted the new values; None reads the labels.
+    kinds
+        Class and probability of new objects, and of those that change it.
+    """
+    labels = desk.labels
+    old = labels[indices] if old_values is None else np.asarray(old_values, labels.dtype)
+    new = np.broadcast_to(np.asarray(new_values, labels.dtype), old.shape)
+    differs = old != new
+    indices = tuple(np.asarray(axis, np.int64)[differs] for axis in indices)
+    old, new = old[differs], new[differs]
+    lost, gained = counted(old), counted(new)
+    kinds = kinds or {}
+    touched = sorted({*lost, *gained, *(i for i in kinds if i in desk.index)})
+    staying = [i for i in touched if desk.index.count(i) - lost.get(i, 0) + gained.get(i, 0)]
+    coordinates, owners = _pixels_after(desk, staying, indices, new)
+    regions = None if desk.regions is None else desk.regions[coordinates]
+    rows = desk.measured(coordinates, owners, kinds, regions)
+    return Edit(name, "objects", indices, old, new, desk.rows(touched), rows)
+
+
+def change_regions(
+    desk: Desk,
+    name: str,
+    indices: tuple[np.ndarray, ...],
+    new_values: np.ndarray | int,
+    *,
+    old_values: np.ndarray | None = None,
+) -> Edit:
+    """The edit that gives pixels other region classes, with the rows of objects that then lie in
+    another region.
+
+    Parameters are those of `change_pixels`.
+
+    Raises
+    ------
+    EditError
+        Where the desk has no regions.
+    """
+    regions = regions_of(desk)
+    old = regions[indices] if old_values is None else np.asarray(old_values, regions.dtype)
+    new = np.broadcast_to(np.asarray(new_values, regions.dtype), old.shape)
+    differs = old != new
+    indices = tuple(np.asarray(axis, np.int64)[differs] for axis in indices)
+    old, new = old[differs], new[differs]
+    ids = list(counted(desk.labels[indices]))
+    coordinates, owners = desk.pixels(ids)
+    before = desk.rows(ids)
+    after = desk.measured(
+        coordinates, owners, {}, _regions_after(regions, coordinates, indices, new)
+    )
+    moves = before["region_id"].to_numpy() != after["region_id"].to_numpy()
+    old_rows, new_rows = (rows[moves].reset_index(drop=True) for rows in (before, after))
+    return Edit(name, "regions", indices, old, new, old_rows, new_rows)
+
+
+def change_kinds(desk: Desk, name: str, kinds: Mapping[int, Kind]) -> Edit:
+    """The edit that gives objects other classes; no pixel changes."""
+    old = desk.rows(kinds)
+    found = [kinds[i] for i in old["id"].tolist()]
+    names = {entry.id: entry.name for entry in desk.classes}
+    new = old.assign(
+        class_id=np.array([kind.class_id for kind in found], dtype=np.int64),
+        class_probability=np.array([kind.probability for kind in found], dtype=np.float64),
+    )
+    new["class"] = [names.get(kind.class_id, UNTYPED) for kind in found]
+    new = new.astype(desk.table.dtypes.to_dict())
+    nothing = np.zeros(0, dtype=np.int64)
+    values = nothing.astype(desk.labels.dtype)
+    indices = (nothing,) * desk.labels.ndim
+    return Edit(name, "objects", indices, values, values, old, new)
+
+
+def joined(
+    parts: Sequence[tuple[tuple[np.ndarray, ...], np.ndarray]], shape: tuple[int, ...]
+) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """Changes of several objects as one; a pixel that two of them want goes to the first."""
+    flat = [np.ravel_multi_index(indices, shape) for indices, _ in parts]
+    if not flat:
+        nothing = np.zeros(0, dtype=np.int64)
+        return (nothing,) * len(shape), nothing
+    pixels, first = np.unique(np.concatenate(flat), return_index=True)
+    values = np.concatenate([values for _, values in parts])[first]
+    return np.unravel_index(pixels, shape), values
+
+
+def _pixels_after(
+    desk: Desk, ids: Sequence[int], indices: tuple[np.ndarray, ...], new: np.ndarray
+) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """What `Desk.pixels` will give after the change.
+
+    Those that do not change, and those that become an object's.
+    """
+    there = [i for i in ids if i in desk.index]
+    coordinates, owners = desk.pixels(there)
+    if not len(new):
+        return coordinates, owners
+    stays = ~_among(coordinates, indices)
+    comes = np.isin(new, ids)
+    return (
+        tuple(
+            np.concatenate([axis[stays], added[comes]])
+            for axis, added in zip(coordinates, indices, strict=True)
+        ),
+        np.concatenate([owners[stays], new[comes]]),
+    )
+
+
+def _regions_after(
+    regions: np.ndarray,
+    coordinates: tuple[np.ndarray, ...],
+    indices: tuple[np.ndarray, ...],
+    new: np.ndarray,
+) -> np.ndarray:
+    """Region class ids at the coordinates after a change of regions."""
+    found = regions[coordinates]
+    if not len(new):
+        return found
+    box = around_pixels(indices)
+    after = regions[box].copy()
+    after[moved(indices, box, -1)] = new
+    here = inside(coordinates, box)
+    found[here] = after[moved((axis[here] for axis in coordinates), box, -1)]
+    return found
+
+
+def _among(coordinates: tuple[np.ndarray, ...], pixels: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Which of the coordinates are those of one of the pixels."""
+    box = around_pixels(pixels)
+    hit = np.zeros([part.stop - part.start for part in box], dtype=bool)
+    hit[moved(pixels, box, -1)] = True
+    found = inside(coordinates, box)
+    found[found] = hit[moved((axis[found] for axis in coordinates), box, -1)]
+    return found

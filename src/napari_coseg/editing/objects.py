@@ -1,0 +1,236 @@
+"""Actions on whole objects: merge, delete, classify, fill, smooth, paint."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+from typing import Literal
+
+import numpy as np
+
+from napari_coseg.editing.changes import change_kinds, change_pixels, joined
+from napari_coseg.editing.desk import BY_HAND, Desk, Kind, known_ids
+from napari_coseg.editing.drawing import Points, in_image, polygon_pixels
+from napari_coseg.editing.edit import Edit
+from napari_coseg.editing.index import moved, widened
+from napari_coseg.errors import EditError
+
+Outline = Literal["median", "open", "close"]
+
+
+def merge(desk: Desk, ids: Collection[int]) -> Edit:
+    """Make one object of several; they need not touch.
+
+    It keeps the id of the largest, so that the fewest pixels change. Its class is that of most of
+    its area; its class probability the mean of the objects of this class, weighted by area.
+
+    Raises
+    ------
+    EditError
+        Where fewer than two objects are given.
+    """
+    ids = known_ids(desk, ids)
+    if len(ids) < 2:
+        raise EditError(f"only object {ids[0]} is chosen; touch two or more to merge them")
+    target = max(ids, key=lambda i: (desk.index.count(i), -i))
+    indices, _ = desk.pixels([i for i in ids if i != target])
+    kinds = {target: _merged_kind(desk, ids)}
+    return change_pixels(desk, f"Merge {len(ids)} objects", indices, target, kinds=kinds)
+
+
+def delete(desk: Desk, ids: Collection[int]) -> Edit:
+    """Give the objects' pixels back to the background."""
+    ids = known_ids(desk, ids)
+    return change_pixels(desk, _name("Delete", ids), desk.pixels(ids)[0], 0)
+
+
+def set_class(desk: Desk, ids: Collection[int], class_id: int) -> Edit:
+    """Give objects a class, with a probability of 1: a person said so.
+
+    Raises
+    ------
+    EditError
+        Where there is no such class. 0, no class, there always is.
+    """
+    names = {entry.id: entry.name for entry in desk.classes}
+    if class_id not in names and class_id != 0:
+        raise EditError(f"there is no class {class_id}; use one of {sorted(names)}")
+    kind = Kind(class_id, BY_HAND) if class_id else Kind()
+    kinds = dict.fromkeys(known_ids(desk, ids), kind)
+    return change_kinds(desk, f"Make {names.get(class_id, 'untyped')}", kinds)
+
+
+def fill_holes(desk: Desk, ids: Collection[int]) -> Edit:
+    """Give background that an object encloses to it; other objects inside stay.
+
+    In a stack a hole is what no way through the volume leaves.
+    """
+    from scipy.ndimage import binary_fill_holes
+
+    ids = known_ids(desk, ids)
+    return _reshaped(desk, _name("Fill", ids), ids, 0, binary_fill_holes)
+
+
+def smooth(desk: Desk, ids: Collection[int], radius_px: float = 2, how: Outline = "median") -> Edit:
+    """Smooth outlines, slice by slice.
+
+    ``median``: a pixel goes with most of the disk around it. ``open`` takes away what a disk does
+    not fit into, ``close`` adds what no disk outside reaches. Only background is added; of an
+    object that falls apart the largest piece stays; one that would be gone stays as it is.
+
+    Raises
+    ------
+    EditError
+        For a radius that is not between 0 and 50, or another `how`.
+    """
+    if not 0 < radius_px <= 50:
+        raise EditError(f"a radius of {radius_px} px cannot be used; choose one up to 50")
+    shapes: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+        "median": _median,
+        "open": lambda mask, radius: _grown(~_grown(~mask, radius), radius),
+        "close": lambda mask, radius: ~_grown(~_grown(mask, radius), radius),
+    }
+    if how not in shapes:
+        raise EditError(f"outlines cannot be smoothed by {how!r}; use one of {sorted(shapes)}")
+
+    def smoothed(mask: np.ndarray) -> np.ndarray:
+        planes = mask if mask.ndim == 3 else mask[None]
+        found = np.stack([shapes[how](plane, radius_px) for plane in planes])
+        return largest_piece(found.reshape(mask.shape))
+
+    ids = known_ids(desk, ids)
+    return _reshaped(desk, _name("Smooth", ids), ids, 2 * int(np.ceil(radius_px)) + 1, smoothed)
+
+
+def add_polygon(
+    desk: Desk,
+    polygon: Points,
+    *,
+    class_id: int = 0,
+    extend: int | None = None,
+    z: int | None = None,
+) -> Edit:
+    """Make the background inside an outline an object; other objects stay as they are.
+
+    Where others leave several pieces of it, the largest becomes the object.
+
+    Parameters
+    ----------
+    extend
+        An object that gets the pixels instead, as over the slices of a stack.
+
+    Raises
+    ------
+    EditError
+        Where no background is inside.
+    """
+    shape = desk.labels.shape
+    pixels = in_image(polygon_pixels(polygon, shape), shape, z)
+    free = desk.labels[pixels] == 0
+    pixels = tuple(axis[free] for axis in pixels)
+    if not len(pixels[0]):
+        raise EditError("there is no background inside the outline; draw it around free pixels")
+    if extend is not None:
+        desk.index.box(extend)
+        return change_pixels(desk, f"Extend object {extend}", pixels, extend)
+    return add_pixels(
+        desk, "Add an object", pixels, Kind(class_id, BY_HAND if class_id else np.nan)
+    )
+
+
+def add_pixels(desk: Desk, name: str, pixels: tuple[np.ndarray, ...], kind: Kind) -> Edit:
+    """Make the largest connected piece of some background pixels a new object."""
+    box = tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in pixels)
+    mask = np.zeros([part.stop - part.start for part in box], dtype=bool)
+    mask[moved(pixels, box, -1)] = True
+    (new,) = desk.free_ids(1)
+    indices = moved(np.nonzero(largest_piece(mask)), box)
+    return change_pixels(desk, name, indices, new, kinds={new: kind})
+
+
+def painted(
+    desk: Desk, atoms: Sequence[tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray | int]]
+) -> Edit:
+    """The edit that a brush has already made to the labels: its pixels, and the rows they change.
+
+    Parameters
+    ----------
+    atoms
+        ``(indices, old values, new values)`` in the order they were painted, as in the history of
+        napari's Labels. A pixel may be painted more than once.
+    """
+    indices, before = first_values(atoms, desk.labels.shape)
+    return change_pixels(desk, "Paint", indices, desk.labels[indices], old_values=before)
+
+
+def first_values(
+    atoms: Sequence[tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray | int]],
+    shape: tuple[int, ...],
+) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """All pixels that the atoms paint, each once, and what was there before the first."""
+    parts = [(indices, np.broadcast_to(old, np.shape(indices[0]))) for indices, old, _ in atoms]
+    return joined(parts, shape)
+
+
+def largest_piece(mask: np.ndarray) -> np.ndarray:
+    """The largest piece of a mask whose pixels share edges or corners."""
+    from scipy import ndimage
+
+    pieces, count = ndimage.label(mask, np.ones((3,) * mask.ndim))
+    if count < 2:
+        return mask
+    return pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
+
+
+def _reshaped(
+    desk: Desk, name: str, ids: list[int], margin: int, shaped: Callable[[np.ndarray], np.ndarray]
+) -> Edit:
+    """Give each object another shape, made from its mask with a margin; never over others."""
+    parts = []
+    for object_id in ids:
+        box = widened(desk.index.box(object_id), margin, desk.labels.shape)
+        crop = desk.labels[box]
+        before = crop == object_id
+        # The margin must be there at the image's border too, or the object would end in it.
+        pad = [(0, 0)] * (crop.ndim - 2) + [(margin, margin)] * 2
+        core = (..., *(slice(margin, margin + size) for size in crop.shape[-2:]))
+        after = shaped(np.pad(before, pad))[core] & (before | (crop == 0))
+        if not after.any():
+            continue
+        changes = np.nonzero(after != before)
+        values = np.where(after[changes], object_id, 0).astype(desk.labels.dtype)
+        parts.append((moved(changes, box), values))
+    return change_pixels(desk, name, *joined(parts, desk.labels.shape))
+
+
+def _median(mask: np.ndarray, radius: float) -> np.ndarray:
+    from scipy.signal import fftconvolve
+
+    reach = int(radius)
+    offsets = np.arange(-reach, reach + 1)
+    disk = (offsets[:, None] ** 2 + offsets**2 <= radius**2).astype(np.float32)
+    votes = fftconvolve(mask.astype(np.float32), disk, mode="same")
+    return votes > disk.sum() / 2
+
+
+def _grown(mask: np.ndarray, radius: float) -> np.ndarray:
+    from scipy.ndimage import distance_transform_edt
+
+    return distance_transform_edt(~mask) <= radius if mask.any() else mask
+
+
+def _merged_kind(desk: Desk, ids: Collection[int]) -> Kind:
+    areas: dict[int, int] = defaultdict(int)
+    sums: dict[int, float] = defaultdict(float)
+    rows = desk.rows(ids)
+    columns = (rows[column].tolist() for column in ("id", "class_id", "class_probability"))
+    for object_id, class_id, probability in zip(*columns, strict=True):
+        area = desk.index.count(object_id)
+        areas[class_id] += area
+        sums[class_id] += area * probability
+    winner = max(areas, key=lambda class_id: (areas[class_id], -class_id))
+    return Kind(winner, sums[winner] / areas[winner])
+
+
+def _name(verb: str, ids: list[int]) -> str:
+    return f"{verb} object {ids[0]}" if len(ids) == 1 else f"{verb} {len(ids)} objects"

@@ -1,0 +1,144 @@
+"""Part an object in two or more: along a drawn line, or by clicks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from napari_coseg.editing.changes import change_pixels, joined
+from napari_coseg.editing.desk import Desk, Kind, known_ids
+from napari_coseg.editing.drawing import Points, cut_pixels, pixel_at
+from napari_coseg.editing.edit import Edit
+from napari_coseg.editing.index import moved
+from napari_coseg.errors import EditError
+
+
+def split_along(
+    desk: Desk, line: Points, ids: Collection[int] | None = None, min_piece_px: int = 4
+) -> Edit:
+    """Cut objects along a line from side to side.
+
+    The pieces are what is connected, by edges or corners, once the line is cut out; its pixels, and
+    pieces below `min_piece_px`, then go to the piece they are nearest to within the object. The
+    largest piece keeps the id; all keep the class. In a stack the line cuts through all slices.
+
+    Parameters
+    ----------
+    line
+        (n, 2): y, x.
+    ids
+        Which objects; None: all that the line parts.
+
+    Raises
+    ------
+    EditError
+        Where the line parts none of them.
+    """
+    y, x = cut_pixels(line, desk.labels.shape)
+    if ids is None:
+        crossed = [int(i) for i in np.unique(desk.labels[..., y, x]) if i]
+    else:
+        crossed = known_ids(desk, ids)
+    found = {}
+    for object_id in crossed:
+        pieces = _cut(desk, object_id, y, x, min_piece_px)
+        if pieces.max() > 1:
+            found[object_id] = pieces
+    if not found:
+        raise EditError("the line parts no object; draw it from one side of an object to the other")
+    return _parted(desk, "Split along a line", found)
+
+
+def split_at(desk: Desk, points: Sequence[Sequence[float]]) -> Edit:
+    """Part one object by two or more clicks, one in each part: (y, x) or (z, y, x).
+
+    Flooding from the clicks over the distance to the outline (watershed), with the distance to the
+    click added, so that parts without a neck between them come out of like size as well.
+
+    Raises
+    ------
+    EditError
+        Where clicks lie on background, on more than one object, or on one pixel.
+    """
+    pixels = sorted({pixel_at(point, desk.labels.shape) for point in points})
+    if len(pixels) < 2:
+        raise EditError("one click does not say where to split; click once in each part")
+    owners = {int(desk.labels[pixel]) for pixel in pixels}
+    if len(owners) > 1 or 0 in owners:
+        raise EditError(
+            f"the clicks lie on {sorted(owners)}, where 0 is background; click twice or more "
+            "in one object"
+        )
+    (object_id,) = owners
+    box = desk.index.box(object_id)
+    mask = desk.labels[box] == object_id
+    markers = np.zeros(mask.shape, dtype=np.int32)
+    starts = moved(np.array(pixels).T, box, -1)
+    markers[starts] = np.arange(1, len(pixels) + 1)
+    return _parted(desk, f"Split object {object_id}", {object_id: _flooded(desk, mask, markers)})
+
+
+COMPACTNESS = 1.0
+
+
+def _flooded(desk: Desk, mask: np.ndarray, markers: np.ndarray) -> np.ndarray:
+    from scipy.ndimage import distance_transform_edt
+    from skimage.segmentation import watershed
+
+    sampling = np.asarray(desk.pixel_size_um) / desk.pixel_size_um[-1]
+    padded = np.pad(mask, 1)
+    core = (slice(1, -1),) * mask.ndim
+    depth = distance_transform_edt(padded, sampling=sampling)[core]
+    flooded = watershed(-depth, markers, connectivity=mask.ndim, mask=mask, compactness=COMPACTNESS)
+    return _nearest(flooded, mask)
+
+
+def _cut(desk: Desk, object_id: int, y: np.ndarray, x: np.ndarray, min_piece_px: int) -> np.ndarray:
+    """Pieces 1..k of the object in its box, 0 elsewhere."""
+    from scipy import ndimage
+    from skimage.segmentation import watershed
+
+    box = desk.index.box(object_id)
+    mask = desk.labels[box] == object_id
+    here = (y >= box[-2].start) & (y < box[-2].stop) & (x >= box[-1].start) & (x < box[-1].stop)
+    left = mask.copy()
+    left[..., y[here] - box[-2].start, x[here] - box[-1].start] = False
+    pieces, _ = ndimage.label(left, np.ones((3,) * mask.ndim))
+    sizes = np.bincount(pieces.ravel())
+    large = sizes >= min_piece_px
+    large[0] = False
+    markers = (np.cumsum(large) * large).astype(np.int32)[pieces]
+    # With nothing to climb, the flood goes the same way from all pieces: to the nearest.
+    flooded = watershed(np.zeros_like(markers), markers, connectivity=mask.ndim, mask=mask)
+    return _nearest(flooded, mask)
+
+
+def _nearest(pieces: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Give what no flood has reached, parts that did not touch the rest, to the nearest piece."""
+    from scipy.ndimage import distance_transform_edt
+
+    left = mask & (pieces == 0)
+    if not left.any() or not pieces.any():
+        return pieces
+    nearest = distance_transform_edt(pieces == 0, return_distances=False, return_indices=True)
+    pieces[left] = pieces[tuple(nearest)][left]
+    return pieces
+
+
+def _parted(desk: Desk, name: str, found: dict[int, np.ndarray]) -> Edit:
+    """The edit that makes pieces 1..k of each object's box objects of their own."""
+    parts, kinds = [], {}
+    new_ids = iter(desk.free_ids(sum(int(pieces.max()) - 1 for pieces in found.values())))
+    rows = desk.rows(found)
+    columns = (rows[column].tolist() for column in ("class_id", "class_probability"))
+    for (object_id, pieces), *kind in zip(sorted(found.items()), *columns, strict=True):
+        sizes = np.bincount(pieces.ravel())
+        ids = np.zeros(len(sizes), dtype=desk.labels.dtype)
+        largest = 1 + int(sizes[1:].argmax())
+        for piece in range(1, len(sizes)):
+            ids[piece] = object_id if piece == largest else next(new_ids)
+            kinds[int(ids[piece])] = Kind(*kind)
+        changes = np.nonzero((pieces > 0) & (pieces != largest))
+        parts.append((moved(changes, desk.index.box(object_id)), ids[pieces[changes]]))
+    return change_pixels(desk, name, *joined(parts, desk.labels.shape), kinds=kinds)
