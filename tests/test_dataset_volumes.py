@@ -240,6 +240,30 @@ def test_slices_lie_across_the_largest_spacing(tmp_path: Path, axis: int) -> Non
 
 
 @pytest.mark.parametrize(
+    ("matrix", "slices"),
+    [
+        ("1 0 0 0 1 0 0 0 1", (1, 2)),
+        ("-1 0 0 0 -1 0 0 0 -1", (2, 3)),
+        ("0 0 1 1 0 0 0 1 0", (4, 5)),
+        ("0 0 -1 1 0 0 0 1 0", (0, 1)),
+        ("1 0 0 0 0 -1 0 1 0", (2, 3)),
+    ],
+    ids=["upright", "all flipped", "x to the head", "x to the feet", "y to the feet"],
+)
+def test_slices_are_found_however_the_volume_lies(tmp_path: Path, matrix: str, slices) -> None:
+    labels = np.zeros((5, 4, 6), np.uint8)
+    labels[1:3, :2, 4:] = 1
+    make_raw(tmp_path, cases=())
+    write_mha(tmp_path / "imagesTr" / "c_0000.mha", labels * np.int16(1000), matrix=matrix)
+    write_mha(tmp_path / "labelsTr" / "c.mha", labels, matrix=matrix)
+    dataset = open_dataset("nnunet-raw", tmp_path)
+    assert dataset.names("train") == tuple(f"c_{i:04d}" for i in slices)
+    for sample in dataset.load_all("train"):
+        assert sample.semantic.sum() == labels.sum() / len(slices)
+        np.testing.assert_array_equal(sample.image[..., 0] == 255, sample.semantic == 1)
+
+
+@pytest.mark.parametrize(
     ("channels", "expected"),
     [
         (["CT"], [[0, 0, 0], [255, 255, 255]]),
