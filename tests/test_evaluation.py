@@ -206,7 +206,7 @@ def test_a_dataset_without_labels_is_refused(monkeypatch) -> None:
 
 def test_held_out_scores_count_false_finds(monkeypatch) -> None:
     dataset = dataset_of(monkeypatch, ONE, OTHER)
-    monkeypatch.setattr(evaluation, "open_dataset", lambda *_: dataset)
+    monkeypatch.setattr("napari_coseg.training.run.open_part", lambda *_: dataset)
     monkeypatch.setattr("napari_coseg.training.run.validation_names", lambda d, *_: d.names(""))
     part = SimpleNamespace(dataset="glas", split="test")
     recipe = SimpleNamespace(batches=[part, part], held_out=None)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_coseg.datasets.base import Dataset, Sample
-from napari_coseg.datasets.registry import open_dataset
+from napari_coseg.datasets.partition import Partitioned
 from napari_coseg.errors import DatasetError
 from napari_coseg.inference.run import segment
 from napari_coseg.inference.settings import InferenceSettings
@@ -147,13 +147,14 @@ def score_held_out(model: CosegModel, recipe: Recipe, data_root: Path) -> dict[s
     """
     import pandas as pd
 
-    from napari_coseg.training.run import validation_names
+    from napari_coseg.training.run import open_part, validation_names
 
     tables = []
     for name, split in dict.fromkeys((part.dataset, part.split) for part in recipe.batches):
-        dataset = open_dataset(name, data_root)
+        dataset = open_part(name, data_root, recipe)
         names = validation_names(dataset, split, recipe.held_out)
-        tables.append(evaluate(model, dataset, split, names=names))
+        where = "validation" if isinstance(dataset, Partitioned) else split
+        tables.append(evaluate(model, dataset, where, names=names))
     table = pd.concat(tables)
     images = table[~table["image"].isin(AVERAGES)]
     group = ["dataset", "split", "task", "class", "metric"]

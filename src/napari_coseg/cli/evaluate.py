@@ -25,6 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", required=True, help="consep, glas, folder")
     parser.add_argument("--root", type=Path, required=True, help="folder of the dataset")
     parser.add_argument("--split", help="which images (default: the dataset's last split)")
+    parser.add_argument(
+        "--partition",
+        help="file or name of a split in three: then the splits are train, validation and test; "
+        "a training that drew its own writes split.json beside its weights",
+    )
     parser.add_argument("--output", type=Path, help="CSV file: every image, class and metric")
     parser.add_argument(
         "--table",
@@ -49,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         tables_of(arguments.table)  # a name that does not exist is told before any work
     if arguments.output:
         refuse_existing([arguments.output], arguments.overwrite)
-    dataset = open_dataset(arguments.dataset, arguments.root)
+    dataset = open_dataset(arguments.dataset, arguments.root, arguments.partition)
     model = load_model(arguments.model, arguments.device)
     split = arguments.split or dataset.splits[-1]
     progress = ProgressLine(f"{dataset.name} {split}")

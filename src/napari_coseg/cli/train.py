@@ -6,13 +6,16 @@ On several GPUs: torchrun --nproc_per_node=2 -m napari_coseg.cli.main train RECI
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_coseg.cli.progress import ProgressLine
-from napari_coseg.errors import OutputError
+from napari_coseg.errors import OutputError, SettingsError
 
 if TYPE_CHECKING:
+    from napari_coseg.models.base import CosegModel
     from napari_coseg.training.recipe import Recipe
 
 HELP = "train a model from a recipe"
@@ -23,6 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="name of a shipped recipe, or a .toml file")
     parser.add_argument(
         "--data", type=Path, required=True, help="folder that holds the recipe's datasets"
+    )
+    parser.add_argument(
+        "--init",
+        metavar="CHECKPOINT",
+        help="start from SAM2's weights: a file, or a name to download, as sam2.1-large",
     )
     parser.add_argument("--output", type=Path, help="folder (default: training/<recipe>)")
     parser.add_argument("--resume", action="store_true", help="go on with what is in --output")
@@ -55,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"{output} holds an earlier training; give --resume to go on with it, or another "
             "--output"
         )
+    start = _starting(recipe, arguments, output, speaks)
     progress = ProgressLine(recipe.name)
     try:
         with joined(choose_device(arguments.device)) as (processes, device):
@@ -67,12 +76,43 @@ def run(arguments: argparse.Namespace) -> int:
                 workers=arguments.workers,
                 progress=progress,
                 processes=processes,
+                start=start,
             )
     finally:
         progress.close()
     if speaks:
         print(weights)
     return 0
+
+
+def _starting(
+    recipe: Recipe, arguments: argparse.Namespace, output: Path, speaks: bool
+) -> Callable[[CosegModel], None] | None:
+    """What gives a fresh network its first weights; the file is fetched before anything is done."""
+    from napari_coseg.checkpoints.starting import initialise, starting_file
+    from napari_coseg.training.saving import STATE_FILE
+
+    if (output / STATE_FILE).exists():
+        return None  # the training goes on with its own weights
+    if arguments.init is None:
+        if "trunk" not in recipe.trained_parts:
+            raise SettingsError(
+                f"recipe {recipe.name!r} does not train the encoder's trunk, which must then come "
+                "from SAM2: give --init with a file or a name, as sam2.1-large"
+            )
+        return None
+    progress = ProgressLine(arguments.init)
+    try:
+        path = starting_file(arguments.init, progress=progress)
+    finally:
+        progress.close()
+
+    def start(model: CosegModel) -> None:
+        report = initialise(model, path)
+        if speaks:
+            print(report, file=sys.stderr)
+
+    return start
 
 
 def _with_logs(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +15,13 @@ import torch
 from napari_coseg.checkpoints.native import read_card, save
 from napari_coseg.datasets.base import Dataset
 from napari_coseg.datasets.batches import Batch, CropSampler, CropSource
-from napari_coseg.datasets.partition import Partition, load_partition
+from napari_coseg.datasets.partition import (
+    Partition,
+    Partitioned,
+    draw_partition_of,
+    load_partition,
+    save_partition,
+)
 from napari_coseg.datasets.registry import (
     SUBFOLDERS,
     Split,
@@ -25,12 +32,17 @@ from napari_coseg.datasets.registry import (
 from napari_coseg.errors import DatasetError, SettingsError
 from napari_coseg.models.base import CosegModel
 from napari_coseg.models.registry import build
+from napari_coseg.training.classes import ClassMap
 from napari_coseg.training.loop import TrainingHooks, train
 from napari_coseg.training.processes import ALONE, Processes
 from napari_coseg.training.recipe import BatchPart, Recipe, read_recipe
+from napari_coseg.training.saving import STATE_FILE
 from napari_coseg.training.schedule import with_steps
 
 Value = TypeVar("Value")
+DRAWN = "7:1:2"
+"""`held_out` of a recipe whose images are drawn in three parts by its seed, as in the papers."""
+DRAWN_FILE = "split.json"
 Validate = Callable[[CosegModel, Recipe, Path], dict[str, float]]
 """Scores a model on the recipe's held-out images below a data root, by name; larger is better."""
 
@@ -82,6 +94,7 @@ def train_recipe(
     progress: Callable[[float, str], None] | None = None,
     should_cancel: Callable[[], bool] | None = None,
     processes: Processes | None = None,
+    start: Callable[[CosegModel], None] | None = None,
 ) -> Path:
     """Train, or go on where `output_dir` left off; returns the path of the chosen weights.
 
@@ -93,6 +106,9 @@ def train_recipe(
     processes
         Those that share every batch (`processes.joined`); each calls this function, and the first
         one validates, writes and reports.
+    start
+        Gives a fresh network its first weights, as `napari_coseg.checkpoints.starting.initialise`
+        does. Not asked where a training goes on.
     """
     processes = processes or ALONE
     if not isinstance(recipe, Recipe):
@@ -101,6 +117,10 @@ def train_recipe(
     recipe = with_steps(recipe, source.steps_per_epoch)
     torch.manual_seed(recipe.seed)
     model = build(recipe.card)
+    if start is not None and not (output_dir / STATE_FILE).exists():
+        start(model)
+    if processes.is_first:
+        _keep_drawn(recipe, data_root, output_dir)
     chosen = output_dir / f"{recipe.name}.safetensors"
     hooks = TrainingHooks(
         progress=progress or (lambda fraction, message: None),
@@ -119,7 +139,7 @@ def step_source(recipe: Recipe, data_root: Path, processes: Processes | None = N
     shared: dict[Turn, list[CropSource]] = {}
     for part in recipe.batches:
         turn = Turn(part.from_step, part.every_steps, part.crop_px)
-        source = _crop_source(part, data_root, recipe.held_out)
+        source = _crop_source(part, data_root, recipe)
         shared.setdefault(turn, []).append(source)
     return StepSource(
         tuple(
@@ -139,23 +159,51 @@ def step_source(recipe: Recipe, data_root: Path, processes: Processes | None = N
     )
 
 
+def open_part(name: str, data_root: Path, recipe: Recipe) -> Dataset:
+    """A dataset of a recipe; in "train", "validation" and "test" where the recipe draws them."""
+    if recipe.held_out == DRAWN:
+        return _draw(name, data_root, recipe.seed)
+    return open_dataset(name, data_root)
+
+
+@lru_cache(maxsize=8)
+def _draw(name: str, data_root: Path, seed: int) -> Partitioned:
+    """Kept, for it is asked at every validation, and names of slices cost reading the volumes."""
+    dataset = open_dataset(name, data_root)
+    return Partitioned.of(dataset, draw_partition_of(dataset, seed))
+
+
 def validation_names(dataset: Dataset, split: str, held_out: str) -> tuple[str, ...]:
     """The images of a dataset's split to choose weights by."""
     return _divided(dataset, split, held_out).validation
 
 
-def _crop_source(part: BatchPart, data_root: Path, held_out: str) -> CropSource:
-    dataset = open_dataset(part.dataset, data_root)
-    names = _divided(dataset, part.split, held_out).train
+def _keep_drawn(recipe: Recipe, data_root: Path, output_dir: Path) -> None:
+    """Write who was drawn for what, for an evaluation of the test images."""
+    if recipe.held_out == DRAWN:
+        names = dict.fromkeys(part.dataset for part in recipe.batches)
+        drawn = {name: _draw(name, data_root, recipe.seed).parts for name in names}
+        output_dir.mkdir(parents=True, exist_ok=True)
+        save_partition(output_dir / DRAWN_FILE, drawn, f"drawn {DRAWN} with seed {recipe.seed}")
+
+
+def _crop_source(part: BatchPart, data_root: Path, recipe: Recipe) -> CropSource:
+    dataset = open_part(part.dataset, data_root, recipe)
+    to_card = ClassMap.between(dataset, recipe.card)
+    names = _divided(dataset, part.split, recipe.held_out).train
     if not names:
         raise DatasetError(
-            f"split {held_out!r} leaves no image of {part.split!r} of {dataset.name!r} to train on"
+            f"split {recipe.held_out!r} leaves no image of {part.split!r} of {dataset.name!r} to "
+            "train on"
         )
-    return CropSource(dataset.load_all(part.split, names), part.crops, part.object_fraction)
+    samples = tuple(map(to_card, dataset.load_all(part.split, names)))
+    return CropSource(samples, part.crops, part.object_fraction)
 
 
 def _divided(dataset: Dataset, split: str, held_out: str) -> Split:
     """To learn from and to choose by; images that a partition calls test are in neither."""
+    if isinstance(dataset, Partitioned):
+        return Split(train=dataset.names("train"), validation=dataset.names("validation"))
     names = dataset.names(split)
     partition = _of(dataset, _partitions(held_out))
     if partition is not None:
