@@ -70,7 +70,8 @@ def test_epochs_are_counted_out_in_steps() -> None:
     assert counted.validation.every_steps == 90
     rates = [learning_rate(step, 2700, counted.optimiser) for step in (0, 8, 9, 2699)]
     assert rates == pytest.approx([1e-3, 1e-3, 0.98e-3, 0.98**299 * 1e-3])
-    assert Recipe.from_mapping(counted.model_dump(mode="json")) == counted
+    values = counted.model_dump(mode="json")
+    assert Recipe.from_mapping(values).model_dump(mode="json") == values
 
 
 def test_steps_go_before_epochs() -> None:
