@@ -141,7 +141,14 @@ class CropSampler:
 
 
 def stack(crops: Sequence[Crop]) -> Batch:
-    """Crops of one size -> a batch, with horizontal and vertical maps of their objects."""
+    """Crops of one size -> a batch, with horizontal and vertical maps of their objects.
+
+    The maps are made here, crop by crop, in whatever process or thread draws the batch: the workers
+    of a training, in parallel. They are not kept: an object that the crop's border cuts has another
+    centre in every crop, and crops begin anywhere, so that only whole images drawn without
+    augmentation would come again; and there they cost 10 ms of the 60 ms that such a crop of
+    1024 x 1024 with 325 objects takes (110 ms with augmentation), against 8 MB an image and worker.
+    """
     from napari_coseg.decoding.hover_targets import horizontal_vertical_maps
 
     shape = crops[0].instances.shape
