@@ -150,6 +150,7 @@ def run_ablation(
     workers: int = 1,
     progress: Callable[[float, str], None] | None = None,
     should_cancel: Callable[[], bool] | None = None,
+    start: Callable[[CosegModel], None] | None = None,
 ) -> pd.DataFrame:
     """Train and score every row with every seed.
 
@@ -163,6 +164,8 @@ def run_ablation(
     seeds
         Each changes the first weights and the crops. Seeds go round before rows do, so that an
         early look already compares all rows.
+    start
+        Gives each fresh network its first weights, as in `napari_coseg.training.run.train_recipe`.
 
     Returns
     -------
@@ -180,7 +183,7 @@ def run_ablation(
             told = _part(progress, number, len(jobs), f"{row.name}, seed {seed}")
             one = changed(recipe, {**row.changes, "seed": seed})
             scores = _train_and_score(
-                one, data_root, folder, score, device, workers, told, should_cancel
+                one, data_root, folder, score, device, workers, told, should_cancel, start
             )
             _write_scores(folder, recipe, row, scores)
         found += [(row.name, seed, metric, value) for metric, value in scores.items()]
@@ -260,21 +263,30 @@ def _train_and_score(
     workers: int,
     progress: Callable[[float, str], None] | None,
     should_cancel: Callable[[], bool] | None,
+    start: Callable[[CosegModel], None] | None,
 ) -> dict[str, float]:
     import torch
 
     from napari_coseg.models.registry import build
     from napari_coseg.training.loop import TrainingHooks, train
     from napari_coseg.training.run import step_source
+    from napari_coseg.training.saving import STATE_FILE
+    from napari_coseg.training.schedule import with_steps
 
     torch.manual_seed(recipe.seed)
     hooks = TrainingHooks(
         progress=progress or (lambda fraction, message: None),
         should_cancel=should_cancel or (lambda: False),
     )
+    source = step_source(recipe, data_root)
+    if recipe.steps is None:
+        recipe = with_steps(recipe, source.steps_per_epoch)
+    fresh = build(recipe.card)
+    if start is not None and not (folder / STATE_FILE).exists():
+        start(fresh)
     model = train(
-        build(recipe.card),
-        step_source(recipe, data_root),
+        fresh,
+        source,
         recipe,
         folder,
         hooks,

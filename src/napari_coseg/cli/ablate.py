@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from napari_coseg.cli.progress import ProgressLine
+from napari_coseg.cli.starting import add_init_argument, first_weights
 from napari_coseg.errors import SettingsError
 
 HELP = "train the rows of an ablation and compare them"
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which rows; cost: parameters, FLOPs and latency (table 9), trains nothing",
     )
     parser.add_argument("--data", type=Path, help="folder of the recipe's datasets")
+    add_init_argument(parser)
     parser.add_argument("--output", type=Path, help="folder (default: ablation/<recipe>/<table>)")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each row")
     parser.add_argument("--steps", type=int, help="fewer or more steps than the recipe's")
@@ -50,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         recipe = changed(recipe, {"steps": arguments.steps})
     output = arguments.output or Path("ablation") / recipe.name / arguments.table
     ablation = ABLATIONS[arguments.table]
+    start = first_weights(recipe, arguments.init)
     progress = ProgressLine(f"{recipe.name}, {arguments.table}")
     try:
         table = run_ablation(
@@ -62,14 +65,16 @@ def run(arguments: argparse.Namespace) -> int:
             device=choose_device(arguments.device),
             workers=arguments.workers,
             progress=progress,
+            start=start,
         )
     finally:
         progress.close()
     summary = summarise(table, [row.name for row in ablation.rows])
     table.to_csv(output / "scores.csv", index=False)
     summary.to_csv(output / "summary.csv", index=False)
+    length = f"{recipe.steps} steps" if recipe.steps else f"{recipe.epochs} epochs"
     print(
-        f"{ablation.source}: {recipe.steps} steps, {arguments.seeds} seeds, held-out images, "
+        f"{ablation.source}: {length}, {arguments.seeds} seeds, held-out images, "
         "mean ± half of the 95 % interval"
     )
     print(as_markdown(summary))

@@ -6,16 +6,14 @@ On several GPUs: torchrun --nproc_per_node=2 -m napari_coseg.cli.main train RECI
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_coseg.cli.progress import ProgressLine
-from napari_coseg.errors import OutputError, SettingsError
+from napari_coseg.cli.starting import add_init_argument, first_weights
+from napari_coseg.errors import OutputError
 
 if TYPE_CHECKING:
-    from napari_coseg.models.base import CosegModel
     from napari_coseg.training.recipe import Recipe
 
 HELP = "train a model from a recipe"
@@ -27,11 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, required=True, help="folder that holds the recipe's datasets"
     )
-    parser.add_argument(
-        "--init",
-        metavar="CHECKPOINT",
-        help="start from SAM2's weights: a file, or a name to download, as sam2.1-large",
-    )
+    add_init_argument(parser)
     parser.add_argument("--output", type=Path, help="folder (default: training/<recipe>)")
     parser.add_argument("--resume", action="store_true", help="go on with what is in --output")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
@@ -54,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     from napari_coseg.training.processes import first_of_all, joined
     from napari_coseg.training.recipe import read_recipe
     from napari_coseg.training.run import train_recipe
+    from napari_coseg.training.saving import STATE_FILE
 
     recipe = _with_logs(read_recipe(arguments.recipe), arguments)
     output = arguments.output or Path("training") / recipe.name
@@ -63,7 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
             f"{output} holds an earlier training; give --resume to go on with it, or another "
             "--output"
         )
-    start = _starting(recipe, arguments, output, speaks)
+    goes_on = (output / STATE_FILE).exists()
+    # The others get the first process' weights, and must not fetch the same file at once.
+    start = first_weights(recipe, arguments.init) if speaks and not goes_on else None
     progress = ProgressLine(recipe.name)
     try:
         with joined(choose_device(arguments.device)) as (processes, device):
@@ -83,36 +80,6 @@ def run(arguments: argparse.Namespace) -> int:
     if speaks:
         print(weights)
     return 0
-
-
-def _starting(
-    recipe: Recipe, arguments: argparse.Namespace, output: Path, speaks: bool
-) -> Callable[[CosegModel], None] | None:
-    """What gives a fresh network its first weights; the file is fetched before anything is done."""
-    from napari_coseg.checkpoints.starting import initialise, starting_file
-    from napari_coseg.training.saving import STATE_FILE
-
-    if (output / STATE_FILE).exists():
-        return None  # the training goes on with its own weights
-    if arguments.init is None:
-        if "trunk" not in recipe.trained_parts:
-            raise SettingsError(
-                f"recipe {recipe.name!r} does not train the encoder's trunk, which must then come "
-                "from SAM2: give --init with a file or a name, as sam2.1-large"
-            )
-        return None
-    progress = ProgressLine(arguments.init)
-    try:
-        path = starting_file(arguments.init, progress=progress)
-    finally:
-        progress.close()
-
-    def start(model: CosegModel) -> None:
-        report = initialise(model, path)
-        if speaks:
-            print(report, file=sys.stderr)
-
-    return start
 
 
 def _with_logs(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:

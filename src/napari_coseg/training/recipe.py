@@ -109,7 +109,7 @@ class Recipe(Settings):
     held_out: str = Field(
         "colon_default",
         description="file of names held out of training, to choose by; or a partition in three, "
-        "whose test images are looked at neither here nor there",
+        "whose test images are looked at neither here nor there; or 7:1:2, drawn by the seed",
     )
     card: ModelCard
     batches: tuple[BatchPart, ...] = Field(min_length=1)
