@@ -150,6 +150,12 @@ def test_losses_of_the_second_forward_reach_the_first(model: CosegModel) -> None
     assert first.instance_mask.grad.abs().max() > 0
 
 
+def test_a_model_that_has_predicted_can_learn(model: CosegModel) -> None:
+    with torch.inference_mode():
+        model(images())
+    model.train()(images()).second.object.square().mean().backward()
+
+
 def test_parts_hold_every_parameter_once(model: CosegModel) -> None:
     held = [id(parameter) for part in model.parts().values() for parameter in part]
     assert len(held) == len(set(held))

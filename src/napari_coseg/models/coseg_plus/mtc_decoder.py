@@ -17,7 +17,7 @@ from sam2.modeling.sam2_utils import MLP
 from torch import Tensor, nn
 
 from napari_coseg.models.coseg_plus.config import CosegPlusConfig
-from napari_coseg.nn.norm import ChannelNorm
+from napari_coseg.nn.doubling import Doubling
 
 FIRST_FORWARD_DOUBLINGS = 2
 """The first forward's mask is at stride 4, as the SSP-Encoder expects."""
@@ -94,24 +94,3 @@ class MTCDecoder(nn.Module):
         weights = torch.stack([self.token_mlps[i](tokens[:, i]) for i in wanted], dim=1)
         masks = torch.einsum("bkc,bcyx->bkyx", weights, pixels)
         return masks, consistency
-
-
-class Doubling(nn.Module):
-    """One transposed convolution; the feature of that size is added before the activation."""
-
-    def __init__(self, before: int, after: int, norm: bool, refine: bool) -> None:
-        super().__init__()
-        self.up = nn.ConvTranspose2d(before, after, kernel_size=2, stride=2)
-        self.norm = ChannelNorm(after) if norm or refine else nn.Identity()
-        self.activation = nn.GELU()
-        self.refine: nn.Module | None = None
-        if refine:
-            self.refine = nn.Sequential(
-                nn.Conv2d(after, after, 3, padding=1), ChannelNorm(after), nn.ReLU()
-            )
-
-    def forward(self, pixels: Tensor, feature: Tensor) -> Tensor:
-        pixels = self.activation(self.norm(self.up(pixels) + feature))
-        if self.refine is not None:
-            pixels = pixels + self.refine(pixels)
-        return pixels

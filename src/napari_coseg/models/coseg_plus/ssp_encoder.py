@@ -11,13 +11,12 @@ import math
 
 import torch
 import torch.nn.functional as F
-from sam2.modeling.memory_attention import MemoryAttentionLayer
 from sam2.modeling.position_encoding import PositionEmbeddingRandom
-from sam2.modeling.sam.transformer import RoPEAttention
 from torch import Tensor, nn
 
 from napari_coseg.models.coseg_plus.config import CosegPlusConfig
 from napari_coseg.nn.norm import ChannelNorm
+from napari_coseg.nn.rotary_fusion import RotaryFusion
 from napari_coseg.nn.selective_scan import selective_scan
 
 MASK_CHANNELS = (4, 16)
@@ -49,21 +48,11 @@ class SSPEncoder(nn.Module):
         if not self.fuses:
             return
         self.sequence_branch = SequenceBranch(config)
-        self.fusion = MemoryAttentionLayer(
-            activation="relu",
-            self_attention=_rotary_attention(config),
-            cross_attention=_rotary_attention(config),
-            d_model=width,
-            dim_feedforward=config.fusion_mlp_dim,
-            dropout=config.fusion_dropout,
-            pos_enc_at_attn=False,
-            pos_enc_at_cross_attn_keys=False,
-            pos_enc_at_cross_attn_queries=False,
-        )
+        self.fusion = RotaryFusion(width, config.fusion_mlp_dim, config.fusion_dropout)
 
     def forward(self, mask_logits: Tensor, embedding: Tensor) -> Tensor:
         """Mask (B, 1, y, x) and embedding (B, C, h, w) -> prompt (B, C, h, w), equations 4 to 6."""
-        size = embedding.shape[-2:]
+        size = (int(embedding.shape[-2]), int(embedding.shape[-1]))
         wanted = (4 * size[0], 4 * size[1])
         if tuple(mask_logits.shape[-2:]) != wanted:
             mask_logits = F.interpolate(mask_logits, wanted, mode="bilinear", align_corners=False)
@@ -72,8 +61,7 @@ class SSPEncoder(nn.Module):
             return mask
         mask_tokens = mask.flatten(2).transpose(1, 2)  # (B, N, C)
         sequence = self.sequence_branch(embedding.flatten(2).transpose(1, 2))  # (B, N, C)
-        self._lay_out_positions(size, embedding.device)
-        fused = self.fusion(mask_tokens, sequence)
+        fused: Tensor = self.fusion(mask_tokens, sequence, size)
         return fused.transpose(1, 2).unflatten(2, size)
 
     def no_mask_prompt(self, embedding: Tensor) -> Tensor:
@@ -84,14 +72,6 @@ class SSPEncoder(nn.Module):
         """(1, C, h, w) random Fourier features of the grid of the embedding."""
         size = (int(embedding.shape[-2]), int(embedding.shape[-1]))
         return self.position(size).unsqueeze(0)
-
-    def _lay_out_positions(self, size: torch.Size, device: torch.device) -> None:
-        # RoPEAttention knows square grids only and would guess one from the number of tokens.
-        for attention in (self.fusion.self_attn, self.fusion.cross_attn_image):
-            if getattr(attention, "grid", None) != tuple(size):
-                attention.freqs_cis = attention.compute_cis(end_x=size[1], end_y=size[0])
-                attention.grid = tuple(size)
-            attention.freqs_cis = attention.freqs_cis.to(device)
 
 
 class SequenceBranch(nn.Module):
@@ -139,17 +119,6 @@ class SequenceBranch(nn.Module):
 
     def _bias_before_scan(self) -> Tensor | None:
         return self.project_step.bias if self.bias_twice else None
-
-
-def _rotary_attention(config: CosegPlusConfig) -> RoPEAttention:
-    return RoPEAttention(
-        rope_theta=10000.0,
-        feat_sizes=(1, 1),  # laid out anew for each grid, see SSPEncoder
-        embedding_dim=config.width,
-        num_heads=1,
-        downsample_rate=1,
-        dropout=config.fusion_dropout,
-    )
 
 
 def _start_steps_log_uniform(
