@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from histology_twins import (
+    GLANDS,
+    make_crag,
+    make_glas_bmp,
+    make_lizard,
+    make_puma,
+    picture,
+    write,
+)
 from napari_coseg.cli.main import main
 from napari_coseg.datasets.partition import Partitioned, load_partition
 from napari_coseg.datasets.registry import open_dataset
 from napari_coseg.evaluation import score_held_out
 from napari_coseg.models.base import CosegModel
-from napari_coseg.training.recipe import Recipe
+from napari_coseg.training.recipe import Recipe, read_recipe
 from napari_coseg.training.run import DRAWN, open_part, step_source, train_recipe
 from tiny_training import as_toml, make_folder, tiny_recipe
+from volume_twins import make_toothfairy2
 
 IMAGES = 10
 
@@ -165,3 +176,51 @@ def test_a_training_without_its_first_weights_does_not_begin(
     assert main([*command, *options]) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
+
+
+# ---------------------------------------------------------------------------------------------
+# The papers' recipes on tiny copies of their data
+
+
+def glas_lizard(root: Path) -> None:
+    """Three images of GlaS are in Lizard, as many as a split in three needs."""
+    make_glas_bmp(root / "glas")
+    make_lizard(root / "lizard", {"glas_1": 0, "glas_2": 2, "glas_3": 4})
+    open_dataset("glas-lizard", root).prepare()
+
+
+def crag_lizard(root: Path) -> None:
+    make_crag(root / "crag")
+    for kind, array in (("Images", picture(12)), ("Annotation", GLANDS)):
+        write(root / "crag" / "CRAG" / "train" / kind / "train_2.png", array)
+    make_lizard(root / "lizard", {"crag_1": 10, "crag_2": 11, "crag_3": 12})
+    open_dataset("crag-lizard", root).prepare()
+
+
+def toothfairy2(root: Path) -> None:
+    folder = make_toothfairy2(root) / "Dataset112_ToothFairy2"
+    for kind, ending in (("imagesTr", "_0000.mha"), ("labelsTr", ".mha")):
+        shutil.copy(
+            folder / kind / f"ToothFairy2F_001{ending}", folder / kind / f"ToothFairy2F_003{ending}"
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "types"),
+    [
+        pytest.param("puma", make_puma, True, id="puma"),
+        pytest.param("coseg-puma", make_puma, False, id="coseg-puma"),
+        pytest.param("glas", glas_lizard, True, id="glas"),
+        pytest.param("crag", crag_lizard, True, id="crag"),
+        pytest.param("toothfairy2", toothfairy2, True, id="toothfairy2"),
+    ],
+)
+def test_a_papers_recipe_reads_its_data(name: str, make, types: bool, tmp_path: Path) -> None:
+    make(tmp_path)
+    shipped = read_recipe(name)
+    samples = learnt_from(tmp_path, shipped)
+    assert samples
+    regions = set().union(*(np.unique(sample.semantic) for sample in samples.values()))
+    assert regions <= {0, *(entry.id for entry in shipped.card.semantic_classes)}
+    assert max(regions) > 0
+    assert all((sample.instance_types is not None) == types for sample in samples.values())
