@@ -67,7 +67,7 @@ class Desk:
     labels: np.ndarray
     pixel_size_um: tuple[float, ...]
     regions: np.ndarray | None = None
-    table: pd.DataFrame = None  # type: ignore[assignment]  # made in __post_init__
+    table: pd.DataFrame = None  # made in __post_init__
     classes: tuple[LabelClass, ...] = ()
     region_classes: tuple[LabelClass, ...] = ()
     index: ObjectIndex = field(init=False)

@@ -193,8 +193,8 @@ def _reshaped(
         before = crop == object_id
         # The margin must be there at the image's border too, or the object would end in it.
         pad = [(0, 0)] * (crop.ndim - 2) + [(margin, margin)] * 2
-        core = (..., *(slice(margin, margin + size) for size in crop.shape[-2:]))
-        after = shaped(np.pad(before, pad))[core] & (before | (crop == 0))
+        rows, columns = (slice(margin, margin + size) for size in crop.shape[-2:])
+        after = shaped(np.pad(before, pad))[..., rows, columns] & (before | (crop == 0))
         if not after.any():
             continue
         changes = np.nonzero(after != before)
@@ -204,12 +204,12 @@ def _reshaped(
 
 
 def _median(mask: np.ndarray, radius: float) -> np.ndarray:
-    from scipy.signal import fftconvolve
+    from scipy.ndimage import convolve
 
     reach = int(radius)
     offsets = np.arange(-reach, reach + 1)
-    disk = (offsets[:, None] ** 2 + offsets**2 <= radius**2).astype(np.float32)
-    votes = fftconvolve(mask.astype(np.float32), disk, mode="same")
+    disk = (offsets[:, None] ** 2 + offsets**2 <= radius**2).astype(np.int32)
+    votes = convolve(mask.astype(np.int32), disk, mode="constant")
     return votes > disk.sum() / 2
 
 
