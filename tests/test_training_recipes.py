@@ -11,7 +11,7 @@ import pytest
 from napari_coseg.datasets.registry import open_dataset
 from napari_coseg.errors import DatasetError, SettingsError
 from napari_coseg.training.recipe import OptimiserSettings, Recipe, read_recipe, recipe_names
-from napari_coseg.training.run import StepSource, Turn, step_source, validation_names
+from napari_coseg.training.run import StepSource, Turn, some_of, step_source, validation_names
 from napari_coseg.training.schedule import learning_rate, steps_of, with_steps
 from tiny_training import make_folder, tiny_recipe
 
@@ -81,6 +81,19 @@ def test_steps_go_before_epochs() -> None:
 
 # ---------------------------------------------------------------------------------------------
 # Who is held out
+
+
+@pytest.mark.parametrize(
+    ("fraction", "count"), [(0.01, 1), (0.1, 2), (0.3, 6), (0.5, 10), (1.0, 20)]
+)
+def test_a_fraction_of_the_images_holds_every_smaller_one(fraction: float, count: int) -> None:
+    names = [f"image_{i}" for i in range(20)]
+    drawn = some_of(names, fraction, seed=4)
+    assert len(drawn) == count
+    assert set(some_of(names, fraction / 2, seed=4)) <= set(drawn) <= set(names)
+    assert sorted(drawn, key=names.index) == list(drawn)
+    if 0.05 < fraction < 1:
+        assert drawn != some_of(names, fraction, seed=5)
 
 
 @pytest.mark.parametrize(

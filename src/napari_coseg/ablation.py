@@ -30,6 +30,7 @@ Score = Callable[["CosegModel", Recipe, Path], dict[str, float]]
 COLUMNS = ("row", "seed", "metric", "value")
 SCORES_FILE = "scores.json"
 CONFIDENCE = 0.95
+FRACTIONS = (0.1, 0.3, 0.5)
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,13 @@ ABLATIONS: dict[str, Ablation] = {
     "loss-factor": Ablation(
         "Co-Seg++, figure 8 (1)",
         (*(_factor(value) for value in (0.1, 0.3, 0.7, 0.9, 1.0)), _factor(0.5)),
+    ),
+    "fractions": Ablation(
+        "Co-Seg++, table 11",
+        (
+            *(Row(f"{part:.0%} of the images", {"training_fraction": part}) for part in FRACTIONS),
+            Row("all images"),
+        ),
     ),
     "forwards": Ablation(
         "Co-Seg++, figure 8 (2)",

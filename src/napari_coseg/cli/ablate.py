@@ -10,7 +10,7 @@ from napari_coseg.cli.starting import add_init_argument, first_weights
 from napari_coseg.errors import SettingsError
 
 HELP = "train the rows of an ablation and compare them"
-TABLES = ("components", "paradigm", "scan", "loss-factor", "forwards")
+TABLES = ("components", "paradigm", "scan", "loss-factor", "fractions", "forwards")
 COST = "cost"
 
 

@@ -106,6 +106,13 @@ class Recipe(Settings):
         ("adapters", "neck", "prompt_encoders", "decoders"),
         description="names in the model's parts(); the paper freezes the trunk (section 3.4)",
     )
+    training_fraction: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="part of each dataset's training images, drawn by the seed (Co-Seg++, table "
+        "11); a smaller part lies within a larger one",
+    )
     held_out: str = Field(
         "colon_default",
         description="file of names held out of training, to choose by; or a partition in three, "

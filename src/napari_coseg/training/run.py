@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 
 from napari_coseg.checkpoints.native import read_card, save
@@ -196,8 +197,20 @@ def _crop_source(part: BatchPart, data_root: Path, recipe: Recipe) -> CropSource
             f"split {recipe.held_out!r} leaves no image of {part.split!r} of {dataset.name!r} to "
             "train on"
         )
+    names = some_of(names, recipe.training_fraction, recipe.seed)
     samples = tuple(map(to_card, dataset.load_all(part.split, names)))
     return CropSource(samples, part.crops, part.object_fraction)
+
+
+def some_of(names: Sequence[str], fraction: float, seed: int) -> tuple[str, ...]:
+    """A part of the names, at least one, in their order; of one seed each part holds the smaller.
+
+    >>> some_of(["a", "b", "c", "d"], 1.0, seed=0)
+    ('a', 'b', 'c', 'd')
+    """
+    count = max(1, round(fraction * len(names)))
+    drawn = np.random.default_rng(seed).permutation(len(names))[:count]
+    return tuple(names[i] for i in sorted(drawn))
 
 
 def _divided(dataset: Dataset, split: str, held_out: str) -> Split:
