@@ -1,0 +1,159 @@
+"""What is reviewed is never overwritten, and what is left comes in the order of doubt."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from editing_desks import plane, stack
+from napari_coseg.editing.objects import delete, merge, set_class
+from napari_coseg.editing.rerun import merge_prediction, merge_regions
+from napari_coseg.editing.review import Reviewed, doubtful_first
+from napari_coseg.errors import EditError
+
+SHAPES = [pytest.param((30, 40), id="plane"), pytest.param((3, 30, 40), id="stack")]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 1])
+def test_marks_of_regions_come_back_as_they_were(shape, share):
+    mask = np.random.default_rng(0).random(shape) < share
+    marked = Reviewed(shape).with_region(np.nonzero(mask))
+    np.testing.assert_array_equal(marked.mask(), mask)
+    labels = np.zeros(shape, np.int32)
+    every = np.nonzero(np.ones(shape))
+    np.testing.assert_array_equal(marked.protects(every, labels), mask.ravel())
+    read = Reviewed.from_json(json.loads(json.dumps(marked.as_json())), shape)
+    np.testing.assert_array_equal(read.mask(), mask)
+    assert not len(marked.without_region(every).runs)
+
+
+def test_reviewed_objects_are_protected_wherever_they_are():
+    labels = np.array([[1, 1, 0, 2]])
+    marked = Reviewed((1, 4)).with_objects([1, 7])
+    assert marked.protects(np.nonzero(labels >= 0), labels).tolist() == [True, True, False, False]
+    assert marked.without_objects([1]).ids == {7}
+    assert marked.among([1, 2]).ids == {1}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param({}, id="nothing"),
+        pytest.param({"shape": [4, 5], "ids": [], "runs": []}, id="another shape"),
+        pytest.param({"shape": [4, 4], "ids": ["x"], "runs": []}, id="ids in words"),
+        pytest.param({"shape": [4, 4], "ids": [], "runs": [[1, 2, 3]]}, id="odd runs"),
+        pytest.param({"shape": [4, 4], "ids": [], "runs": [[0, 17]]}, id="past the end"),
+        pytest.param({"shape": [4, 4], "ids": [], "runs": [[5, 7], [6, 9]]}, id="overlapping"),
+        pytest.param({"shape": [4, 4], "ids": [], "runs": [[-3, 7]]}, id="before the beginning"),
+        pytest.param({"shape": [4, 4], "ids": [], "runs": [[0, 1 << 90]]}, id="over 64 bits"),
+    ],
+)
+def test_marks_that_cannot_be_right_are_refused(broken):
+    with pytest.raises(EditError):
+        Reviewed.from_json(broken, (4, 4))
+
+
+# ---------------------------------------------------------------------------------------------
+# Order of doubt
+
+
+def test_the_least_sure_come_first_and_the_reviewed_not_at_all():
+    desk = plane()
+    table = desk.table.assign(class_probability=np.linspace(0.9, 0.1, len(desk.table)))
+    table.loc[0, "class_probability"] = np.nan
+    ids = table["id"].tolist()
+    queue = doubtful_first(table)
+    assert queue.ids.tolist() == [*ids[:0:-1], ids[0]]
+    seen = Reviewed(desk.labels.shape).with_objects(ids[-2:])
+    queue = doubtful_first(table, seen)
+    assert (queue.left, queue.total) == (len(ids) - 2, len(ids))
+    assert queue.ids[0] == ids[-3]
+
+
+def test_a_reviewed_region_reviews_what_lies_in_it():
+    desk = plane()
+    half = np.zeros(desk.labels.shape, bool)
+    half[:, :80] = True
+    queue = doubtful_first(desk.table, Reviewed(half.shape).with_region(np.nonzero(half)))
+    left = desk.rows(queue.ids)
+    assert (left["centroid_x"] >= 79.5).all()
+    assert len(left) == (desk.table["centroid_x"] >= 79.5).sum()
+
+
+def test_a_class_given_by_hand_leaves_no_doubt():
+    desk = plane()
+    first = int(doubtful_first(desk.table).ids[0])
+    desk.apply(set_class(desk, [first], 1))
+    assert doubtful_first(desk.table).ids[-1] == first
+
+
+# ---------------------------------------------------------------------------------------------
+# A new run
+
+
+@pytest.mark.parametrize("make", [plane, stack])
+def test_a_new_run_overwrites_nothing_that_is_reviewed(make):
+    desk, new = make(0), make(1)
+    before, rows = desk.labels.copy(), desk.table.set_index("id")
+    region = np.zeros(before.shape, bool)
+    region[..., 30:60, 40:80] = True
+    marks = [int(i) for i in desk.index.ids[:4]]
+    reviewed = Reviewed(before.shape).with_objects(marks).with_region(np.nonzero(region))
+    desk.apply(merge_prediction(desk, new.labels, new.table, reviewed))
+    kept = sorted(set(marks) | set(np.unique(before[region])) - {0})
+    np.testing.assert_array_equal(desk.labels[region], before[region])
+    for object_id in kept:
+        np.testing.assert_array_equal(desk.labels == object_id, before == object_id)
+    after = desk.table.set_index("id")
+    assert after.loc[kept].equals(rows.loc[kept])
+
+
+def test_without_marks_a_new_run_is_taken_whole():
+    desk, new = plane(0), plane(1)
+    desk.apply(merge_prediction(desk, new.labels, new.table, Reviewed(new.labels.shape)))
+    np.testing.assert_array_equal(desk.labels > 0, new.labels > 0)
+    pairs = np.unique(np.stack([desk.labels.ravel(), new.labels.ravel()]), axis=1)
+    assert pairs.shape[1] == len(desk.index) + 1 == len(new.index) + 1
+    ours, theirs = desk.table.set_index("id"), new.table.set_index("id")
+    columns = ["class_id", "class_probability", "area_um2", "bbox_x0"]
+    for here, there in pairs.T[1:].tolist():
+        assert ours.loc[here, columns].equals(theirs.loc[there, columns])
+
+
+def test_what_a_new_run_finds_again_keeps_its_id_and_its_pixels():
+    desk, new = plane(0), plane(0)
+    new.apply(delete(new, [3]))
+    new.apply(merge(new, [10, 11]))
+    new.apply(set_class(new, [20], 3 - int(new.rows([20])["class_id"][0])))
+    edit = merge_prediction(desk, new.labels, new.table, Reviewed(new.labels.shape))
+    touched = {*edit.removed, *edit.added, *edit.changed}
+    assert {3, 20} <= touched <= {3, 10, 11, 20, *edit.added}
+    assert set(np.unique(desk.labels[edit.indices])) <= {0, 3, 10, 11}
+
+
+def test_new_regions_stop_at_reviewed_ones():
+    desk = plane()
+    before, new = desk.regions.copy(), np.full_like(desk.regions, 1)
+    seen = np.zeros(before.shape, bool)
+    seen[50:90] = True
+    desk.apply(merge_regions(desk, new, Reviewed(before.shape).with_region(np.nonzero(seen))))
+    np.testing.assert_array_equal(desk.regions[seen], before[seen])
+    assert (desk.regions[~seen] == 1).all()
+
+
+OTHERS = {
+    "labels": lambda desk, marks: merge_prediction(desk, desk.labels[1:], desk.table, marks),
+    "regions": lambda desk, marks: merge_regions(desk, desk.regions[1:], marks),
+    "table": lambda desk, marks: merge_prediction(desk, desk.labels, desk.table[1:], marks),
+}
+
+
+@pytest.mark.parametrize("take", OTHERS.values(), ids=OTHERS)
+def test_a_run_of_another_image_is_refused(take):
+    desk = plane()
+    marks = Reviewed(desk.labels.shape)
+    with pytest.raises(EditError):
+        take(desk, marks)
