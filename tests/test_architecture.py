@@ -33,7 +33,7 @@ ROOMS = {
     "measure": FOUNDATION,
     "editing": f"{FOUNDATION} decoding measure",
     "readers": f"{FOUNDATION} intake",
-    "export": f"{FOUNDATION} intake",
+    "export": f"{FOUNDATION} intake measure",
     # Networks and their files.
     "nn": FOUNDATION,
     "models": f"{FOUNDATION} nn",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,6 +34,36 @@ def written(path: Path, overwrite: bool = False) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             passing.unlink()
+
+
+@contextmanager
+def written_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """As `written`, for formats that are a folder; an older one goes when the new one is whole."""
+    refuse_existing([path], overwrite)
+    passing = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    older = path.with_name(f".{path.name}.{os.getpid()}.old")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield passing
+        if path.exists():
+            os.replace(path, older)
+        try:
+            os.replace(passing, path)
+        except OSError:
+            if older.exists():
+                os.replace(older, path)
+            raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"{path} cannot be written ({reason}); choose another folder or make room"
+        ) from error
+    finally:
+        shutil.rmtree(passing, ignore_errors=True)
+        if older.is_dir():
+            shutil.rmtree(older, ignore_errors=True)
+        else:
+            older.unlink(missing_ok=True)
 
 
 def refuse_existing(paths: list[Path], overwrite: bool) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 
+from napari_coseg.errors import ImageError
 from napari_coseg.export.files import written
 from napari_coseg.types import Image, LabelClass, Prediction
 
 TILE_PX = 512
+PROVENANCE = "napari-coseg"
+"""Key of the provenance in the map annotation."""
 
 
 def write(prediction: Prediction, image: Image, paths: list[Path], overwrite: bool) -> None:
@@ -39,6 +44,40 @@ def write_image(path: Path, image: Image, overwrite: bool = False) -> None:
         _write(passing, data, image.axes, image.pixel_size_um, {"Name": image.name})
 
 
+def read_notes(path: Path) -> tuple[tuple[LabelClass, ...], dict[str, Any]]:
+    """The classes and the provenance that `write` put beside labels; nothing in other files.
+
+    Raises
+    ------
+    ImageError
+        Where the notes are there but are not as `write` puts them.
+    """
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            root = ElementTree.fromstring(file.ome_metadata or "<none/>")
+        notes = {
+            str(element.get("K")): element.text or ""
+            for element in root.iter()
+            if element.tag.rsplit("}", 1)[-1] == "M"
+        }
+        provenance = json.loads(notes.get(PROVENANCE, "{}"))
+        classes = [
+            LabelClass(int(number[1]), name, _color(notes.get(f"{key} color", "#808080")))
+            for key, name in notes.items()
+            if (number := re.fullmatch(r"class (\d{1,3})", key))
+        ]
+    except (OSError, ValueError, tifffile.TiffFileError, ElementTree.ParseError) as error:
+        raise ImageError(f"the notes in {path} cannot be understood: {error}") from error
+    return tuple(classes), provenance if isinstance(provenance, dict) else {}
+
+
+def _color(text: str) -> tuple[int, int, int]:
+    red, green, blue = bytes.fromhex(text.removeprefix("#"))
+    return red, green, blue
+
+
 def _write(
     path: Path,
     data: np.ndarray,
@@ -62,6 +101,8 @@ def _write(
         path,
         data,
         ome=True,
+        # tifffile's own choice counts on compression; classic files end at 4 GiB.
+        bigtiff=data.nbytes > 2**32 - 2**25,
         photometric="rgb" if colour and data.shape[-1] in (3, 4) else "minisblack",
         compression="zlib",
         tile=(TILE_PX, TILE_PX) if min(sides) > TILE_PX else None,
@@ -72,7 +113,7 @@ def _write(
 
 
 def _metadata(name: str, prediction: Prediction, classes: Sequence[LabelClass]) -> dict[str, Any]:
-    notes = {"napari-coseg": json.dumps(prediction.provenance)}
+    notes = {PROVENANCE: json.dumps(prediction.provenance)}
     for entry in classes:
         notes[f"class {entry.id}"] = entry.name
         notes[f"class {entry.id} color"] = "#{:02X}{:02X}{:02X}".format(*entry.color)

@@ -18,10 +18,14 @@ from napari_coseg.types import Image, Prediction
 
 @dataclass(frozen=True)
 class Format:
-    """Where the writer of a format is, and what is appended to the name of the image."""
+    """Where the writer of a format is, and what is appended to the name of the image.
+
+    `shows_image` tells those that need the pixels of the image, and not its name alone.
+    """
 
     writer: str
     suffixes: tuple[str, ...]
+    shows_image: bool = False
 
 
 FORMATS: dict[str, Format] = {
@@ -29,7 +33,12 @@ FORMATS: dict[str, Format] = {
         "napari_coseg.export.ome_tiff:write", ("_regions.ome.tif", "_objects.ome.tif")
     ),
     "csv": Format("napari_coseg.export.table:write", ("_objects.csv",)),
-    "overlay": Format("napari_coseg.export.overlay:write", ("_overlay.png",)),
+    "overlay": Format("napari_coseg.export.overlay:write", ("_overlay.png",), shows_image=True),
+    "csv-regions": Format("napari_coseg.export.table:write_regions", ("_regions.csv",)),
+    "geojson": Format("napari_coseg.export.geojson:write", (".geojson",)),
+    "ome-zarr": Format("napari_coseg.export.ome_zarr:write", (".ome.zarr",), shows_image=True),
+    "coco": Format("napari_coseg.export.coco:write", ("_coco.json",)),
+    "nifti": Format("napari_coseg.export.nifti:write", ("_regions.nii.gz", "_objects.nii.gz")),
 }
 
 

@@ -1,10 +1,11 @@
-"""The object table as CSV."""
+"""The tables of objects and of regions as CSV."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from napari_coseg.export.files import written
+from napari_coseg.measure import region_table
 from napari_coseg.types import Image, Prediction
 
 
@@ -12,3 +13,15 @@ def write(prediction: Prediction, image: Image, paths: list[Path], overwrite: bo
     """One line an object, the columns of `napari_coseg.measure`; UTF-8, dots in numbers."""
     with written(paths[0], overwrite) as passing:
         prediction.instances.table.to_csv(passing, index=False)
+
+
+def write_regions(prediction: Prediction, image: Image, paths: list[Path], overwrite: bool) -> None:
+    """One line a class of regions, background first: area, objects in it, and their density."""
+    table = region_table(
+        prediction.semantic,
+        prediction.instances.table,
+        pixel_size_um=prediction.pixel_size_um,
+        semantic_classes=prediction.semantic_classes,
+    )
+    with written(paths[0], overwrite) as passing:
+        table.to_csv(passing, index=False)
