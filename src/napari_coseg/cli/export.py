@@ -1,0 +1,274 @@
+"""Write labels that `napari-coseg segment` wrote, or any label images, in other formats.
+
+Of `<stem>_objects.ome.tif`, `<stem>_regions.ome.tif` and `<stem>_objects.csv` one is named and
+those beside it are found. A label image of another name holds objects. A GeoJSON file, for example
+one that was corrected in QuPath, is painted into labels. The image itself, which some formats
+show, is looked for beside them under the same stem.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_coseg.errors import ImageError, SettingsError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from napari_coseg.types import Image, LabelClass, Prediction
+
+HELP = "write labels in other formats: GeoJSON for QuPath, OME-Zarr, COCO, NIfTI and others"
+OBJECTS, REGIONS, TABLE = "_objects.ome.tif", "_regions.ome.tif", "_objects.csv"
+GEOJSON = (".geojson", ".json")
+
+
+@dataclass(frozen=True)
+class Result:
+    """The files of one image's labels."""
+
+    folder: Path
+    name: str
+    objects: Path | None = None
+    regions: Path | None = None
+    geojson: Path | None = None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `run` reads."""
+    parser.add_argument("labels", nargs="+", type=Path, metavar="LABELS", help="label files")
+    parser.add_argument(
+        "--format",
+        action="append",
+        dest="formats",
+        metavar="NAME",
+        required=True,
+        help="geojson, ome-zarr, coco, nifti, csv, csv-regions, ome-tiff, overlay; may be repeated",
+    )
+    parser.add_argument("--output-dir", type=Path, help="folder to write; beside the labels else")
+    parser.add_argument("--image", type=Path, help="the image; looked for beside the labels else")
+    parser.add_argument(
+        "--pixel-size-um",
+        type=_numbers,
+        metavar="UM",
+        help="micrometres a pixel: one number, or y,x or z,y,x; what the labels say otherwise",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read and write one result after the other."""
+    from napari_coseg.export.registry import FORMATS, export, output_paths
+
+    formats = tuple(dict.fromkeys(arguments.formats))
+    output_paths(Path(), "", formats)  # a format that does not exist is told before any work
+    results = find_results(arguments.labels)
+    if arguments.image and len(results) > 1:
+        raise SettingsError(f"--image goes with the labels of one image; got {len(results)}")
+    for result in results:
+        image = _image(result, arguments.image)
+        if image is None and any(FORMATS[key].shows_image for key in formats):
+            raise SettingsError(
+                f"the image {result.name!r} is not beside its labels in {result.folder}, and the "
+                f"formats {', '.join(k for k in formats if FORMATS[k].shows_image)} show it; give "
+                "it by --image"
+            )
+        found = read_result(result, image, arguments.pixel_size_um)
+        folder = arguments.output_dir or result.folder
+        for file in export(
+            found,
+            image or _stand_in(found, result.name),
+            folder,
+            formats,
+            name=result.name,
+            overwrite=arguments.overwrite,
+        ):
+            print(file)
+    return 0
+
+
+def find_results(paths: list[Path]) -> list[Result]:
+    """One `Result` an image, however many of its files are named."""
+    from napari_coseg.readers.registry import stem_of
+
+    found: dict[tuple[Path, str, Path | None], Result] = {}
+    for path in paths:
+        if not path.is_file():
+            raise ImageError(f"there is no file of labels {path}")
+        name = path.name
+        if name.lower().endswith(GEOJSON):
+            result = Result(path.parent, path.stem, geojson=path)
+        elif name.endswith((OBJECTS, REGIONS)):
+            stem = name.removesuffix(OBJECTS).removesuffix(REGIONS)
+            both = (path.with_name(f"{stem}{ending}") for ending in (OBJECTS, REGIONS))
+            result = Result(path.parent, stem, *(file if file.exists() else None for file in both))
+        elif name.endswith(TABLE):
+            raise ImageError(f"{path} is a table; name the labels, and it is found beside them")
+        else:
+            result = Result(path.parent, stem_of(path), objects=path)
+        found[result.folder, result.name, result.geojson] = result
+    return list(found.values())
+
+
+def read_result(
+    result: Result, image: Image | None = None, pixel_size_um: list[float] | None = None
+) -> Prediction:
+    """The labels, classes and table of an image.
+
+    Objects without a table are measured anew, and so are those whose table has other ids.
+
+    Raises
+    ------
+    ImageError
+        Where labels are not whole numbers, are of different shapes, or nobody says how large a
+        pixel is.
+    """
+    import numpy as np
+
+    from napari_coseg.export.read_geojson import read_geojson
+    from napari_coseg.intake import understand
+    from napari_coseg.types import LABEL_DTYPE, Instances, Prediction
+
+    if result.geojson is not None:
+        shape = image.spatial_shape if image else None
+        size = _size(image, pixel_size_um, len(shape or (0, 0)))
+        return read_geojson(result.geojson, shape=shape, pixel_size_um=size)
+    regions = _labels(result.regions) if result.regions else None
+    objects = _labels(result.objects) if result.objects else None
+    either = objects or regions
+    if either is None:
+        raise ImageError(f"there are no labels of {result.name} in {result.folder}")
+    if objects and regions and objects.data.shape != regions.data.shape:
+        raise ImageError(
+            f"{result.objects} has shape {objects.data.shape}, {result.regions} "
+            f"{regions.data.shape}; they are not of one image"
+        )
+    size = understand(either, pixel_size_um=pixel_size_um).pixel_size_um or (
+        image.pixel_size_um if image else None
+    )
+    if size is None:
+        raise ImageError(
+            f"the labels of {result.name} say no pixel size; give it by --pixel-size-um"
+        )
+    shape = either.data.shape
+    semantic = regions.data.astype(np.uint8) if regions else np.zeros(shape, np.uint8)
+    labels = objects.data.astype(LABEL_DTYPE) if objects else np.zeros(shape, LABEL_DTYPE)
+    semantic_classes, _ = _notes(result.regions)
+    classes, provenance = _notes(result.objects or result.regions)
+    classes = classes if result.objects else ()
+    semantic_classes = _named(semantic, semantic_classes)
+    table = _table(result, labels, semantic, size, semantic_classes)
+    return Prediction(
+        semantic, semantic_classes, Instances(labels, table, classes), size, provenance
+    )
+
+
+def _labels(path: Path) -> Image:
+    """A label image, loaded; its values checked."""
+    import numpy as np
+
+    from napari_coseg.readers.registry import read_image
+    from napari_coseg.types import Image
+
+    read = read_image(path)
+    largest = 255 if path.name.endswith(REGIONS) else np.iinfo(np.int32).max
+    if "C" in read.axes or read.data.dtype.kind not in "iub":
+        raise ImageError(
+            f"{path} has axes {read.axes} of {read.data.dtype}; labels are one whole number a "
+            "pixel, (Y, X) or (Z, Y, X)"
+        )
+    data = np.asarray(read.data)
+    if data.size and (data.min() < 0 or data.max() > largest):
+        raise ImageError(
+            f"{path} has values from {data.min()} to {data.max()}; expected 0 to {largest}"
+        )
+    return Image(data, read.axes, read.pixel_size_um, read.name)
+
+
+def _notes(path: Path | None) -> tuple[tuple[LabelClass, ...], dict[str, Any]]:
+    from napari_coseg.export.ome_tiff import read_notes
+
+    is_tiff = path is not None and path.name.lower().endswith((".tif", ".tiff"))
+    return read_notes(path) if path is not None and is_tiff else ((), {})
+
+
+def _named(semantic: np.ndarray, classes: tuple[LabelClass, ...]) -> tuple[LabelClass, ...]:
+    """The classes, and one for every further value, so that no region is lost."""
+    import numpy as np
+
+    from napari_coseg.types import LabelClass
+
+    known = {entry.id for entry in classes}
+    values = np.flatnonzero(np.bincount(semantic.ravel(), minlength=1))
+    more = [int(value) for value in values if value and int(value) not in known]
+    return (*classes, *(LabelClass(value, f"class {value}", (128, 128, 128)) for value in more))
+
+
+def _table(
+    result: Result,
+    labels: np.ndarray,
+    semantic: np.ndarray,
+    size: tuple[float, ...],
+    semantic_classes: tuple[LabelClass, ...],
+) -> pd.DataFrame:
+    import warnings
+
+    import numpy as np
+    import pandas as pd
+
+    from napari_coseg.measure import object_table
+
+    measured = object_table(labels, semantic, pixel_size_um=size, semantic_classes=semantic_classes)
+    path = result.folder / f"{result.name}{TABLE}"
+    if result.objects is None or not path.exists():
+        return measured
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path} cannot be read as a table: {error}") from error
+    columns = {"id", "class_id", "class_probability"}
+    if not columns <= set(table.columns):
+        raise ImageError(f"{path} lacks the columns {sorted(columns - set(table.columns))}")
+    if not np.array_equal(np.sort(table["id"]), measured["id"]):
+        warnings.warn(
+            f"{path.name} lists other objects than {result.objects.name} holds; they were measured "
+            "anew, without classes",
+            stacklevel=2,
+        )
+        return measured
+    return table
+
+
+def _image(result: Result, given: Path | None) -> Image | None:
+    from napari_coseg.readers.registry import READERS, read_image
+
+    if given is not None:
+        return read_image(given)
+    beside = (result.folder / f"{result.name}{ending}" for ending in READERS)
+    path = next((path for path in beside if path.is_file() and path != result.objects), None)
+    return read_image(path) if path else None
+
+
+def _size(
+    image: Image | None, pixel_size_um: list[float] | None, axes: int
+) -> tuple[float, ...] | None:
+    if pixel_size_um is not None:
+        return tuple(pixel_size_um * axes) if len(pixel_size_um) == 1 else tuple(pixel_size_um)
+    return image.pixel_size_um if image else None
+
+
+def _stand_in(found: Prediction, name: str) -> Image:
+    """For the formats that need no more of the image than its name."""
+    from napari_coseg.types import Image
+
+    return Image(found.semantic, "ZYX"[-found.semantic.ndim :], found.pixel_size_um, name)
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, nor several") from error
