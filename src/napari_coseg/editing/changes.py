@@ -5,14 +5,14 @@ Every action ends in one of three: pixels of objects, pixels of regions, or clas
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from napari_coseg.editing.desk import Desk, Kind, regions_of
 from napari_coseg.editing.edit import Edit, around_pixels
 from napari_coseg.editing.index import counted, inside, moved
-from napari_coseg.measure import UNTYPED
+from napari_coseg.measure import BACKGROUND, UNTYPED
 
 
 def change_pixels(
@@ -77,27 +77,25 @@ def change_regions(
     differs = old != new
     indices = tuple(np.asarray(axis, np.int64)[differs] for axis in indices)
     old, new = old[differs], new[differs]
-    ids = list(counted(desk.labels[indices]))
-    coordinates, owners = desk.pixels(ids)
-    before = desk.rows(ids)
-    after = desk.measured(
-        coordinates, owners, {}, _regions_after(regions, coordinates, indices, new)
-    )
-    moves = before["region_id"].to_numpy() != after["region_id"].to_numpy()
-    old_rows, new_rows = (rows[moves].reset_index(drop=True) for rows in (before, after))
+    owners = desk.labels[indices]
+    in_region = _regions_of_objects(desk, regions, indices, new, owners)
+    before = desk.rows(in_region)
+    region_ids = np.array([in_region[i] for i in before["id"].tolist()], dtype=np.int64)
+    moves = before["region_id"].to_numpy() != region_ids
+    old_rows, region_ids = before[moves].reset_index(drop=True), region_ids[moves]
+    names = {entry.id: entry.name for entry in desk.region_classes}
+    new_rows = old_rows.assign(
+        region_id=region_ids, region=[names.get(i, BACKGROUND) for i in region_ids.tolist()]
+    ).astype(desk.table.dtypes.to_dict())
     return Edit(name, "regions", indices, old, new, old_rows, new_rows)
 
 
-def change_kinds(desk: Desk, name: str, kinds: Mapping[int, Kind]) -> Edit:
-    """The edit that gives objects other classes; no pixel changes."""
-    old = desk.rows(kinds)
-    found = [kinds[i] for i in old["id"].tolist()]
+def change_kinds(desk: Desk, name: str, ids: Collection[int], kind: Kind) -> Edit:
+    """The edit that gives objects a class; no pixel changes."""
+    old = desk.rows(ids)
     names = {entry.id: entry.name for entry in desk.classes}
-    new = old.assign(
-        class_id=np.array([kind.class_id for kind in found], dtype=np.int64),
-        class_probability=np.array([kind.probability for kind in found], dtype=np.float64),
-    )
-    new["class"] = [names.get(kind.class_id, UNTYPED) for kind in found]
+    new = old.assign(class_id=kind.class_id, class_probability=kind.probability)
+    new["class"] = names.get(kind.class_id, UNTYPED)
     new = new.astype(desk.table.dtypes.to_dict())
     nothing = np.zeros(0, dtype=np.int64)
     values = nothing.astype(desk.labels.dtype)
@@ -138,6 +136,38 @@ def _pixels_after(
         ),
         np.concatenate([owners[stays], new[comes]]),
     )
+
+
+def _regions_of_objects(
+    desk: Desk,
+    regions: np.ndarray,
+    indices: tuple[np.ndarray, ...],
+    new: np.ndarray,
+    owners: np.ndarray,
+) -> dict[int, int]:
+    """In which region each object lies, of whose pixels (`owners`) some change to `new`.
+
+    That of most of its pixels, the lower id on a tie, as `measure` has it. Only objects that keep
+    some pixels are looked at once more.
+    """
+    counts = counted(owners)
+    ids = np.array(sorted(counts), dtype=np.int64)
+    of_objects = owners > 0
+    partly = [i for i, count in counts.items() if count < desk.index.count(i)]
+    coordinates, their_owners = desk.pixels(partly)
+    after = _regions_after(regions, coordinates, indices, new)
+    n_classes = 1 + max(int(after.max(initial=0)), int(new.max(initial=0)))
+    votes = _votes(ids, owners[of_objects], new[of_objects], n_classes)
+    at = np.searchsorted(ids, partly)
+    votes[at] = _votes(ids, their_owners, after, n_classes)[at]
+    return dict(zip(ids.tolist(), votes.argmax(axis=1).tolist(), strict=True))
+
+
+def _votes(ids: np.ndarray, owners: np.ndarray, classes: np.ndarray, n_classes: int) -> np.ndarray:
+    """Pixels by object and class, int64 (ids, classes)."""
+    number = np.searchsorted(ids, owners).astype(np.int64)
+    votes = np.bincount(number * n_classes + classes, minlength=len(ids) * n_classes)
+    return votes.reshape(len(ids), n_classes)
 
 
 def _regions_after(

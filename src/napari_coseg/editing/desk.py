@@ -115,7 +115,7 @@ class Desk:
             raise EditError("there are no regions here; run a model that finds some")
         image[edit.indices] = edit.new_values
         self.table = with_rows(self.table, edit.old_rows, edit.new_rows)
-        if edit.target == "objects":
+        if edit.target == "objects" and len(edit.new_values):
             self.index.update(edit)
 
     def revert(self, edit: Edit) -> None:

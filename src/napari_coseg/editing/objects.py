@@ -56,8 +56,7 @@ def set_class(desk: Desk, ids: Collection[int], class_id: int) -> Edit:
     if class_id not in names and class_id != 0:
         raise EditError(f"there is no class {class_id}; use one of {sorted(names)}")
     kind = Kind(class_id, BY_HAND) if class_id else Kind()
-    kinds = dict.fromkeys(known_ids(desk, ids), kind)
-    return change_kinds(desk, f"Make {names.get(class_id, 'untyped')}", kinds)
+    return change_kinds(desk, f"Make {names.get(class_id, 'untyped')}", known_ids(desk, ids), kind)
 
 
 def fill_holes(desk: Desk, ids: Collection[int]) -> Edit:
