@@ -267,3 +267,23 @@ def test_new_ids_never_come_to_mean_two_objects():
     desk.revert(edit)
     again = add_polygon(desk, [(100, 100), (100, 150), (150, 150)])
     assert edit.added[0] < again.added[0]
+
+
+@pytest.mark.parametrize("make", DESKS)
+def test_an_edit_is_one_step_of_naparis_own_undo(make):
+    layers = pytest.importorskip("napari.layers")
+    desk = make()
+    layer = layers.Labels(desk.labels)
+    assert layer.data is desk.labels
+    before = state(desk)
+    edit = merge(desk, _some(desk, np.random.default_rng(2), 3))
+    layer._save_history(edit.history_item())
+    desk.apply(edit)
+    after = state(desk)
+    layer.undo()
+    np.testing.assert_array_equal(desk.labels, before[0])
+    desk.revert(edit)  # table and index follow; the pixels are there already
+    assert_same(before, state(desk))
+    layer.redo()
+    desk.apply(edit)
+    assert_same(after, state(desk))

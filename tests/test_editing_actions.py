@@ -180,6 +180,13 @@ def test_smoothing_takes_spikes_and_fills_notches(how, has_spike, has_notch):
     assert bool(found[27, 15] == 0) is has_notch
 
 
+def test_smoothing_keeps_both_parts_of_what_was_merged_across_a_gap():
+    labels = np.zeros((40, 40), np.int32)
+    labels[4:16, 4:16], labels[22:38, 22:38] = 1, 1
+    desk = on(labels)
+    assert (after(desk, smooth(desk, [1], 2, "open"))[6:14, 6:14] == 1).all()
+
+
 @pytest.mark.parametrize("how", ["median", "open", "close"])
 def test_smoothing_leaves_straight_sides_at_the_border_and_small_objects(how):
     labels = np.zeros((40, 40), np.int32)
@@ -208,6 +215,7 @@ REFUSED = {
     "no such object": lambda desk: delete(desk, [999]),
     "one to merge": lambda desk: merge(desk, [1]),
     "no such class": lambda desk: set_class(desk, [1], 9),
+    "no such class to add": lambda desk: add_polygon(desk, [(0, 6), (4, 6), (4, 9)], class_id=9),
     "one click": lambda desk: split_at(desk, [(1, 1)]),
     "clicks on background": lambda desk: split_at(desk, [(0, 8), (1, 8)]),
     "clicks on two objects": lambda desk: split_at(desk, [(0, 0), (8, 8)]),
@@ -241,6 +249,9 @@ def test_labels_of_8_bits_run_out_of_ids():
     "arguments",
     [
         pytest.param((np.zeros((4, 4)), (1, 1)), id="labels with fractions"),
+        pytest.param((np.zeros((4, 4), np.uint64), (1, 1)), id="labels of 64 bits without a sign"),
+        pytest.param((np.full((4, 4), -1), (1, 1)), id="labels below 0"),
+        pytest.param((np.zeros(4, int), (1,)), id="a line of labels"),
         pytest.param((np.zeros((4, 4), int), (1, 1, 1)), id="a pixel size too many"),
         pytest.param((np.zeros((4, 4), int), (1, 1), np.zeros((5, 4))), id="regions too large"),
         pytest.param((np.eye(4, dtype=int), (1, 1), None, plane().table), id="table of others"),
@@ -249,6 +260,17 @@ def test_labels_of_8_bits_run_out_of_ids():
 def test_a_desk_refuses_what_does_not_belong_together(arguments):
     with pytest.raises(EditError):
         Desk(*arguments)
+
+
+def test_an_edit_of_other_labels_is_refused_and_changes_nothing():
+    desk = on(picture("1122", "1122"))
+    edit = delete(desk, [1])
+    desk.labels[0, 0] = 2  # painted behind the desk's back
+    before, table = desk.labels.copy(), desk.table
+    with pytest.raises(EditError, match="changed since"):
+        desk.apply(edit)
+    np.testing.assert_array_equal(desk.labels, before)
+    assert desk.table is table
 
 
 def test_a_desk_on_a_prediction_leaves_the_prediction_alone():

@@ -61,7 +61,8 @@ class Desk:
     Raises
     ------
     EditError
-        Where shapes do not fit, labels are not whole numbers, or the table is of other labels.
+        Where shapes do not fit, values are not whole numbers from 0 on, or the table is of other
+        labels.
     """
 
     labels: np.ndarray
@@ -74,11 +75,9 @@ class Desk:
 
     def __post_init__(self) -> None:
         labels = self.labels
-        if labels.ndim not in (2, 3) or labels.dtype.kind not in "iu":
-            raise EditError(
-                f"labels have shape {labels.shape} and type {labels.dtype}; expected whole numbers "
-                "(Y, X) or (Z, Y, X)"
-            )
+        if labels.ndim not in (2, 3):
+            raise EditError(f"labels have shape {labels.shape}; expected (Y, X) or (Z, Y, X)")
+        _check_numbers(labels, "labels")
         if len(self.pixel_size_um) != labels.ndim:
             raise EditError(
                 f"pixel size {self.pixel_size_um} has {len(self.pixel_size_um)} numbers; labels of "
@@ -89,6 +88,8 @@ class Desk:
                 f"regions have shape {self.regions.shape}, labels {labels.shape}; correct them on "
                 "one grid"
             )
+        if self.regions is not None:
+            _check_numbers(self.regions, "regions")
         self.index = ObjectIndex.of(labels)
         self.table = self._checked(self.table)
 
@@ -109,10 +110,21 @@ class Desk:
 
         Writing the pixels again changes nothing, so it may also follow a change that napari has
         already made to the layer's array.
+
+        Raises
+        ------
+        EditError
+            Where the pixels are neither as before nor as after the edit; then nothing is changed.
         """
         image = self.labels if edit.target == "objects" else self.regions
         if image is None:
             raise EditError("there are no regions here; run a model that finds some")
+        present = image[edit.indices]
+        if not ((present == edit.old_values) | (present == edit.new_values)).all():
+            raise EditError(
+                f"{edit.name!r} was made for other {edit.target}: they have changed since; "
+                "take back what came after it first"
+            )
         image[edit.indices] = edit.new_values
         self.table = with_rows(self.table, edit.old_rows, edit.new_rows)
         if edit.target == "objects" and len(edit.new_values):
@@ -199,6 +211,15 @@ class Desk:
         # A table of no rows has other types of text than one of some, and rows come and go.
         text = pd.Series(["text"]).dtype
         return table.astype({"class": text, "region": text})
+
+
+def _check_numbers(image: np.ndarray, name: str) -> None:
+    if not (image.dtype.kind in "iu" and np.can_cast(image.dtype, np.int64)):
+        raise EditError(
+            f"{name} are of type {image.dtype}; convert them to whole numbers of 32 bits"
+        )
+    if image.dtype.kind == "i" and int(image.min(initial=0)) < 0:
+        raise EditError(f"{name} have values below 0; number them from 1 on, 0 is background")
 
 
 def regions_of(desk: Desk) -> np.ndarray:

@@ -16,6 +16,7 @@ from napari_coseg.errors import EditError
 
 Points = np.ndarray | Sequence[Sequence[float]]
 """(n, 2): y, x."""
+_FARTHEST_PX = 1e6
 
 
 def stroke_pixels(
@@ -189,7 +190,7 @@ def _points(points: Points, at_least: int) -> np.ndarray:
             f"a drawing of shape {array.shape} has too few points, or not two numbers each; "
             f"draw at least {at_least}"
         )
-    if not np.isfinite(array).all() or np.abs(array).max() > 1e7:
+    if not np.isfinite(array).all() or np.abs(array).max() > _FARTHEST_PX:
         raise EditError("the drawing lies outside every image; draw it again")
     return array
 

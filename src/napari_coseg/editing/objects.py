@@ -14,6 +14,7 @@ from napari_coseg.editing.drawing import Points, in_image, polygon_pixels
 from napari_coseg.editing.edit import Edit
 from napari_coseg.editing.index import moved, widened
 from napari_coseg.errors import EditError
+from napari_coseg.measure import UNTYPED
 
 Outline = Literal["median", "open", "close"]
 
@@ -52,11 +53,8 @@ def set_class(desk: Desk, ids: Collection[int], class_id: int) -> Edit:
     EditError
         Where there is no such class. 0, no class, there always is.
     """
-    names = {entry.id: entry.name for entry in desk.classes}
-    if class_id not in names and class_id != 0:
-        raise EditError(f"there is no class {class_id}; use one of {sorted(names)}")
-    kind = Kind(class_id, BY_HAND) if class_id else Kind()
-    return change_kinds(desk, f"Make {names.get(class_id, 'untyped')}", known_ids(desk, ids), kind)
+    kind, name = _kind_by_hand(desk, class_id)
+    return change_kinds(desk, f"Make {name}", known_ids(desk, ids), kind)
 
 
 def fill_holes(desk: Desk, ids: Collection[int]) -> Edit:
@@ -74,8 +72,8 @@ def smooth(desk: Desk, ids: Collection[int], radius_px: float = 2, how: Outline 
     """Smooth outlines, slice by slice.
 
     ``median``: a pixel goes with most of the disk around it. ``open`` takes away what a disk does
-    not fit into, ``close`` adds what no disk outside reaches. Only background is added; of an
-    object that falls apart the largest piece stays; one that would be gone stays as it is.
+    not fit into, ``close`` adds what no disk outside reaches. Only background is added; where an
+    object falls apart its largest piece stays; one that would be gone stays as it is.
 
     Raises
     ------
@@ -95,7 +93,7 @@ def smooth(desk: Desk, ids: Collection[int], radius_px: float = 2, how: Outline 
     def smoothed(mask: np.ndarray) -> np.ndarray:
         planes = mask if mask.ndim == 3 else mask[None]
         found = np.stack([shapes[how](plane, radius_px) for plane in planes])
-        return largest_piece(found.reshape(mask.shape))
+        return found.reshape(mask.shape)
 
     ids = known_ids(desk, ids)
     return _reshaped(desk, _name("Smooth", ids), ids, 2 * int(np.ceil(radius_px)) + 1, smoothed)
@@ -121,7 +119,7 @@ def add_polygon(
     Raises
     ------
     EditError
-        Where no background is inside.
+        Where no background is inside, or there is no such class.
     """
     shape = desk.labels.shape
     pixels = in_image(polygon_pixels(polygon, shape), shape, z)
@@ -132,9 +130,7 @@ def add_polygon(
     if extend is not None:
         desk.index.box(extend)
         return change_pixels(desk, f"Extend object {extend}", pixels, extend)
-    return add_pixels(
-        desk, "Add an object", pixels, Kind(class_id, BY_HAND if class_id else np.nan)
-    )
+    return add_pixels(desk, "Add an object", pixels, _kind_by_hand(desk, class_id)[0])
 
 
 def add_pixels(desk: Desk, name: str, pixels: tuple[np.ndarray, ...], kind: Kind) -> Edit:
@@ -184,7 +180,10 @@ def largest_piece(mask: np.ndarray) -> np.ndarray:
 def _reshaped(
     desk: Desk, name: str, ids: list[int], margin: int, shaped: Callable[[np.ndarray], np.ndarray]
 ) -> Edit:
-    """Give each object another shape, made from its mask with a margin; never over others."""
+    """Give each object another shape, made from its mask with a margin; never over others.
+
+    One that was connected stays so: the largest piece is kept.
+    """
     parts = []
     for object_id in ids:
         box = widened(desk.index.box(object_id), margin, desk.labels.shape)
@@ -196,6 +195,8 @@ def _reshaped(
         after = shaped(np.pad(before, pad))[..., rows, columns] & (before | (crop == 0))
         if not after.any():
             continue
+        if largest_piece(before).sum() == before.sum():
+            after = largest_piece(after)
         changes = np.nonzero(after != before)
         values = np.where(after[changes], object_id, 0).astype(desk.labels.dtype)
         parts.append((moved(changes, box), values))
@@ -229,6 +230,14 @@ def _merged_kind(desk: Desk, ids: Collection[int]) -> Kind:
         sums[class_id] += area * probability
     winner = max(areas, key=lambda class_id: (areas[class_id], -class_id))
     return Kind(winner, sums[winner] / areas[winner])
+
+
+def _kind_by_hand(desk: Desk, class_id: int) -> tuple[Kind, str]:
+    """The kind of an object that a person gives a class, and the name of the class."""
+    names = {0: UNTYPED} | {entry.id: entry.name for entry in desk.classes}
+    if class_id not in names:
+        raise EditError(f"there is no class {class_id}; use one of {sorted(names)}")
+    return (Kind(class_id, BY_HAND) if class_id else Kind()), names[class_id]
 
 
 def _name(verb: str, ids: list[int]) -> str:

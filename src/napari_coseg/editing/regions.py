@@ -54,10 +54,11 @@ def clean_regions(desk: Desk, min_area_um2: float = 0, min_hole_um2: float = 0) 
     if not (0 <= min_area_um2 < np.inf and 0 <= min_hole_um2 < np.inf):
         raise EditError(f"areas {min_area_um2} and {min_hole_um2} um2 must be 0 or more")
     regions = regions_of(desk)
+    if int(regions.max(initial=0)) > 255:
+        raise EditError("there are region classes above 255; number them anew")
     pixel_area = desk.pixel_size_um[-1] * desk.pixel_size_um[-2]
     area_px, hole_px = (int(np.ceil(um2 / pixel_area)) for um2 in (min_area_um2, min_hole_um2))
     planes = regions if regions.ndim == 3 else regions[None]
-    # A class id has 8 bits; a layer may hold it in more.
     cleaned = [remove_small_regions(plane.astype(np.uint8), area_px, hole_px) for plane in planes]
     found = [np.nonzero(new != old) for new, old in zip(cleaned, planes, strict=True)]
     slices = np.repeat(np.arange(len(found)), [len(y) for y, _ in found])

@@ -68,6 +68,8 @@ class Reviewed:
         ----------
         indices
             One int array an axis.
+        labels
+            In which reviewed objects have their ids.
         """
         found = self._in_region(indices)
         return found | np.isin(labels[indices], list(self.ids)) if self.ids else found
