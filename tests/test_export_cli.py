@@ -121,6 +121,14 @@ def test_mistakes_are_one_line(tmp_path, capsys, name, data, message):
     assert message in printed and printed.count("\n") == 1
 
 
+@pytest.mark.parametrize("size", ["0", "-1", "nan", "1,2,3"])
+def test_pixel_sizes_that_cannot_be_are_refused(result, capsys, size):
+    labels = str(result[0] / "slide_objects.ome.tif")
+    arguments = ["export", labels, "--format", "geojson", f"--pixel-size-um={size}"]
+    assert main(arguments) == 2
+    assert "2 axes and a pixel size of" in capsys.readouterr().err
+
+
 def test_formats_that_show_the_image_ask_for_it(result, capsys):
     folder, _ = result
     (folder / "slide.png").rename(folder / "other.png")

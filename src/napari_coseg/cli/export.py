@@ -126,44 +126,47 @@ def read_result(
         Where labels are not whole numbers, are of different shapes, or nobody says how large a
         pixel is.
     """
+    from napari_coseg.export.read_geojson import read_geojson
+
+    if result.geojson is None:
+        return _from_rasters(result, image, pixel_size_um)
+    shape = image.spatial_shape if image else None
+    size = _size(image, pixel_size_um, len(shape or (0, 0)))
+    return read_geojson(result.geojson, shape=shape, pixel_size_um=size)
+
+
+def _from_rasters(
+    result: Result, image: Image | None, pixel_size_um: list[float] | None
+) -> Prediction:
     import numpy as np
 
-    from napari_coseg.export.read_geojson import read_geojson
-    from napari_coseg.intake import understand
     from napari_coseg.types import LABEL_DTYPE, Instances, Prediction
 
-    if result.geojson is not None:
-        shape = image.spatial_shape if image else None
-        size = _size(image, pixel_size_um, len(shape or (0, 0)))
-        return read_geojson(result.geojson, shape=shape, pixel_size_um=size)
-    regions = _labels(result.regions) if result.regions else None
-    objects = _labels(result.objects) if result.objects else None
+    objects, regions = (
+        _labels(path) if path else None for path in (result.objects, result.regions)
+    )
     either = objects or regions
     if either is None:
         raise ImageError(f"there are no labels of {result.name} in {result.folder}")
-    if objects and regions and objects.data.shape != regions.data.shape:
-        raise ImageError(
-            f"{result.objects} has shape {objects.data.shape}, {result.regions} "
-            f"{regions.data.shape}; they are not of one image"
-        )
-    size = understand(either, pixel_size_um=pixel_size_um).pixel_size_um or (
-        image.pixel_size_um if image else None
-    )
-    if size is None:
-        raise ImageError(
-            f"the labels of {result.name} say no pixel size; give it by --pixel-size-um"
-        )
     shape = either.data.shape
+    if regions and regions.data.shape != shape:
+        raise ImageError(
+            f"{result.objects} has shape {shape}, {result.regions} {regions.data.shape}; they are "
+            "not of one image"
+        )
+    size = _size(None, pixel_size_um, len(shape)) or either.pixel_size_um or _size(image, None, 0)
+    if size is None or len(size) != len(shape) or not all(0 < n < float("inf") for n in size):
+        raise ImageError(
+            f"the labels of {result.name} have {len(shape)} axes and a pixel size of "
+            f"{size or 'nobody knows what'}; give it by --pixel-size-um"
+        )
     semantic = regions.data.astype(np.uint8) if regions else np.zeros(shape, np.uint8)
     labels = objects.data.astype(LABEL_DTYPE) if objects else np.zeros(shape, LABEL_DTYPE)
-    semantic_classes, _ = _notes(result.regions)
-    classes, provenance = _notes(result.objects or result.regions)
-    classes = classes if result.objects else ()
-    semantic_classes = _named(semantic, semantic_classes)
-    table = _table(result, labels, semantic, size, semantic_classes)
-    return Prediction(
-        semantic, semantic_classes, Instances(labels, table, classes), size, provenance
-    )
+    region_classes, provenance = _notes(result.regions)
+    classes, provenance = _notes(result.objects) if objects else ((), provenance)
+    region_classes = _named(semantic, region_classes)
+    table = _table(result, labels, semantic, size, region_classes)
+    return Prediction(semantic, region_classes, Instances(labels, table, classes), size, provenance)
 
 
 def _labels(path: Path) -> Image:

@@ -66,7 +66,7 @@ def read_notes(path: Path) -> tuple[tuple[LabelClass, ...], dict[str, Any]]:
         classes = [
             LabelClass(int(number[1]), name, _color(notes.get(f"{key} color", "#808080")))
             for key, name in notes.items()
-            if (number := re.fullmatch(r"class (\d{1,3})", key))
+            if (number := re.fullmatch(r"class ([1-9]\d{0,2})", key))
         ]
     except (OSError, ValueError, tifffile.TiffFileError, ElementTree.ParseError) as error:
         raise ImageError(f"the notes in {path} cannot be understood: {error}") from error

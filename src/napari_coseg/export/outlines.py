@@ -81,10 +81,10 @@ def _edges(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     flat = parts.ravel()
     ahead = np.array([1, width, -1, -width])
     beyond = np.array([-width, 1, width, -1])
-    inside = np.flatnonzero(flat)
-    keys = np.concatenate(
-        [inside[flat[inside] != flat[inside + beyond[s]]] * 4 + s for s in range(4)]
-    )
+    core = parts[1:-1, 1:-1]
+    around = (parts[:-2, 1:-1], parts[1:-1, 2:], parts[2:, 1:-1], parts[1:-1, :-2])
+    places = [np.nonzero((core != other) & (core > 0)) for other in around]
+    keys = np.concatenate([((y + 1) * width + x + 1) * 4 + s for s, (y, x) in enumerate(places)])
     keys.sort()
     pixel, side = keys // 4, keys % 4
     mine, straight = flat[pixel], pixel + ahead[side]

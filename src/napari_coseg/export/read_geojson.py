@@ -91,15 +91,7 @@ def read_geojson(
     semantic_classes = _classes(path, said.semantic_classes, regions)
     semantic = np.zeros(extent, np.uint8)
     _paint(semantic, regions, [_class_id(one, semantic_classes) for one in regions], said.origin)
-    classes = _classes(path, said.instance_classes, objects)
-    ids = _ids(path, objects)
-    labels = np.zeros(extent, LABEL_DTYPE)
-    _paint(labels, objects, ids, said.origin)
-    class_ids = np.zeros(max(ids, default=0), np.int64)
-    sure = np.full(len(class_ids), np.nan)
-    for one, number in zip(objects, ids, strict=True):
-        class_ids[number - 1] = _class_id(one, classes)
-        sure[number - 1] = one.probability
+    labels, class_ids, sure, classes = _instances(path, said, objects, extent)
     table = object_table(
         labels,
         semantic,
@@ -145,6 +137,22 @@ def _said(path: Path, content: Any) -> _Said:
         )
     except _BROKEN as error:
         raise ImageError(f"what {path} says of itself cannot be understood: {error!r}") from error
+
+
+def _instances(
+    path: Path, said: _Said, objects: Sequence[_Shape], extent: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[LabelClass, ...]]:
+    """Labels; class and class probability of each id, from 1 on; the classes."""
+    classes = _classes(path, said.instance_classes, objects)
+    ids = _ids(path, objects)
+    labels = np.zeros(extent, LABEL_DTYPE)
+    _paint(labels, objects, ids, said.origin)
+    class_ids = np.zeros(max(ids, default=0), np.int64)
+    sure = np.full(len(class_ids), np.nan)
+    for one, number in zip(objects, ids, strict=True):
+        class_ids[number - 1] = _class_id(one, classes)
+        sure[number - 1] = one.probability
+    return labels, class_ids, sure, classes
 
 
 def _parse(path: Path) -> Any:
