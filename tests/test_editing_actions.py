@@ -376,11 +376,11 @@ def test_a_region_takes_its_objects_along():
 
 
 def test_a_bucket_fills_a_piece_however_far_it_reaches():
-    regions = np.zeros((40, 900), np.uint8)
-    regions[10:12], regions[12:30, 890:], regions[20:30, :5] = 1, 1, 1
+    regions = np.zeros((40, 1900), np.uint8)
+    regions[10:12], regions[12:30, 1890:], regions[20:30, :5] = 1, 1, 1
     desk = on(np.zeros(regions.shape, np.int32), regions)
     found = after(desk, fill_region(desk, (11, 3), 3))
-    assert (found == 3).sum() == 2 * 900 + 18 * 10
+    assert (found == 3).sum() == 2 * 1900 + 18 * 10
     assert (found[20:30, :5] == 1).all()
 
 

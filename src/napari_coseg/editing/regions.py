@@ -15,7 +15,7 @@ from napari_coseg.editing.index import moved
 from napari_coseg.editing.objects import first_values
 from napari_coseg.errors import EditError
 
-_FIRST_REACH_PX = 128
+_FIRST_REACH_PX = 256
 
 
 def set_region(desk: Desk, polygon: Points, class_id: int, z: int | None = None) -> Edit:
@@ -87,7 +87,7 @@ def _class_name(desk: Desk, class_id: int) -> str:
 
 def _piece_at(plane: np.ndarray, pixel: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Pixels of the piece, looked for in ever larger windows."""
-    from scipy.ndimage import label
+    from skimage.segmentation import flood
 
     reach = _FIRST_REACH_PX
     while True:
@@ -95,9 +95,8 @@ def _piece_at(plane: np.ndarray, pixel: tuple[int, ...]) -> tuple[np.ndarray, np
             slice(max(at - reach, 0), min(at + reach + 1, size))
             for at, size in zip(pixel, plane.shape, strict=True)
         )
-        pieces, _ = label(plane[box] == plane[pixel])
         at = tuple(value - part.start for value, part in zip(pixel, box, strict=True))
-        y, x = moved(np.nonzero(pieces == pieces[at]), box)
+        y, x = moved(np.nonzero(flood(plane[box], at, connectivity=1)), box)
         if not _reaches_on((y, x), box, plane.shape):
             return y, x
         reach *= 4
