@@ -77,8 +77,8 @@ def change_regions(
     differs = old != new
     indices = tuple(np.asarray(axis, np.int64)[differs] for axis in indices)
     old, new = old[differs], new[differs]
-    owners = desk.labels[indices]
-    in_region = _regions_of_objects(desk, regions, indices, new, owners)
+    present = old if old_values is None else regions[indices]
+    in_region = _regions_of_objects(desk, regions, indices, present, new)
     before = desk.rows(in_region)
     region_ids = np.array([in_region[i] for i in before["id"].tolist()], dtype=np.int64)
     moves = before["region_id"].to_numpy() != region_ids
@@ -142,24 +142,27 @@ def _regions_of_objects(
     desk: Desk,
     regions: np.ndarray,
     indices: tuple[np.ndarray, ...],
+    present: np.ndarray,
     new: np.ndarray,
-    owners: np.ndarray,
 ) -> dict[int, int]:
-    """In which region each object lies, of whose pixels (`owners`) some change to `new`.
+    """In which region each object lies of whose pixels some change from `present` to `new`.
 
     That of most of its pixels, the lower id on a tie, as `measure` has it. Only objects that keep
     some pixels are looked at once more.
     """
+    owners = desk.labels[indices]
     counts = counted(owners)
     ids = np.array(sorted(counts), dtype=np.int64)
-    of_objects = owners > 0
     partly = [i for i, count in counts.items() if count < desk.index.count(i)]
     coordinates, their_owners = desk.pixels(partly)
-    after = _regions_after(regions, coordinates, indices, new)
-    n_classes = 1 + max(int(after.max(initial=0)), int(new.max(initial=0)))
-    votes = _votes(ids, owners[of_objects], new[of_objects], n_classes)
+    whole = regions[coordinates]
+    n_classes = 1 + max(int(values.max(initial=0)) for values in (whole, present, new))
+    of_objects = owners > 0
+    owners, present, new = owners[of_objects], present[of_objects], new[of_objects]
+    votes = _votes(ids, owners, new, n_classes)
+    stays = _votes(ids, their_owners, whole, n_classes) - _votes(ids, owners, present, n_classes)
     at = np.searchsorted(ids, partly)
-    votes[at] = _votes(ids, their_owners, after, n_classes)[at]
+    votes[at] += stays[at]
     return dict(zip(ids.tolist(), votes.argmax(axis=1).tolist(), strict=True))
 
 
@@ -168,24 +171,6 @@ def _votes(ids: np.ndarray, owners: np.ndarray, classes: np.ndarray, n_classes: 
     number = np.searchsorted(ids, owners).astype(np.int64)
     votes = np.bincount(number * n_classes + classes, minlength=len(ids) * n_classes)
     return votes.reshape(len(ids), n_classes)
-
-
-def _regions_after(
-    regions: np.ndarray,
-    coordinates: tuple[np.ndarray, ...],
-    indices: tuple[np.ndarray, ...],
-    new: np.ndarray,
-) -> np.ndarray:
-    """Region class ids at the coordinates after a change of regions."""
-    found = regions[coordinates]
-    if not len(new):
-        return found
-    box = around_pixels(indices)
-    after = regions[box].copy()
-    after[moved(indices, box, -1)] = new
-    here = inside(coordinates, box)
-    found[here] = after[moved((axis[here] for axis in coordinates), box, -1)]
-    return found
 
 
 def _among(coordinates: tuple[np.ndarray, ...], pixels: tuple[np.ndarray, ...]) -> np.ndarray:
