@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_coseg.types import LabelClass, Prediction
+from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf
 from napari_coseg.widgets.layers import geometry
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from napari.layers import Image as ImageLayer
     from napari.layers import Labels
     from napari.viewer import Viewer
-
-METADATA_KEY = "napari_coseg"
-"""Key of ``layer.metadata`` under which an output layer tells what it is."""
 
 COLOR_BY = ("class", "id")
 OBJECT_OPACITY, REGION_OPACITY = 0.9, 0.35
@@ -156,8 +154,7 @@ def is_output(layer: Any, kind: str) -> bool:
 
 def classes_of(layer: Labels) -> tuple[LabelClass, ...]:
     """The classes that an output layer's metadata names."""
-    entries = layer.metadata.get(METADATA_KEY, {}).get("classes", ())
-    return tuple(LabelClass(e["id"], e["name"], tuple(e["color"])) for e in entries)
+    return LabelsOf.read(layer.metadata, None).classes
 
 
 def _direct(colors: dict[int, tuple[int, int, int]], unknown: tuple[int, int, int] | None) -> Any:

@@ -5,10 +5,12 @@ The first half runs over there, the second half in napari; neither knows napari 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_coseg.errors import Cancelled
 from napari_coseg.types import Image, Instances, LabelClass, Prediction
 from napari_coseg.widgets.process import JobContext, Reply
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 DEVICES = "napari_coseg.widgets.tasks:devices"
 SEGMENT = "napari_coseg.widgets.tasks:segment"
 GUIDANCE = "napari_coseg.widgets.tasks:guidance"
+EXPORT = "napari_coseg.widgets.tasks:export"
 FILE_PIXEL_SIZE = "napari_coseg.widgets.tasks:file_pixel_size"
 
 
@@ -105,6 +108,59 @@ def guidance(
     return Reply({"offset": offset}, found.maps())
 
 
+def export(
+    job: JobContext,
+    *,
+    name: str,
+    axes: str | None,
+    pixel_size_um: list[float],
+    classes: list[list[Any]],
+    region_classes: list[list[Any]],
+    provenance: dict[str, Any],
+    formats: list[str],
+    folder: str,
+    overwrite: bool,
+) -> Reply:
+    """Measure labels as they are now and write them; ``files`` are the paths written.
+
+    Arrays of the job: ``labels`` and ``regions``, of which one may be missing; ``ids``,
+    ``class_ids`` and ``probabilities`` of the objects; ``image`` where `axes` are given.
+    """
+    from napari_coseg.export.registry import export as write
+    from napari_coseg.widgets.corrected import LabelsOf, corrected_prediction
+
+    job.progress(0.0, "measuring")
+    arrays = {key: np.asarray(array) for key, array in job.arrays.items() if key != "image"}
+    of_labels = LabelsOf(
+        _unpack_classes(classes),
+        arrays["ids"],
+        arrays["class_ids"],
+        arrays["probabilities"],
+        provenance,
+    )
+    found = corrected_prediction(
+        arrays.get("labels"),
+        arrays.get("regions"),
+        pixel_size_um,
+        of_labels,
+        LabelsOf(_unpack_classes(region_classes)),
+    )
+    size = tuple(pixel_size_um)
+    if axes is None:
+        shape = found.semantic.shape
+        blank = np.broadcast_to(np.zeros((), np.uint8), shape)
+        image = Image(blank, "ZYX"[-len(shape) :], size, name)
+    else:
+        image = Image(job.arrays["image"], axes, size, name)
+    files: list[Path] = []
+    for number, one in enumerate(formats):
+        job.progress((1 + number) / (1 + len(formats)), f"writing {one}")
+        if job.should_cancel():
+            raise Cancelled(f"cancelled; {len(files)} files were written before")
+        files += write(found, image, folder, [one], overwrite=overwrite)
+    return Reply({"files": [str(path) for path in files], "objects": len(found.instances)})
+
+
 def _model(job: JobContext, source: str, device: str) -> Any:
     """The loaded model, kept for the next run; loaded again where its file has changed."""
     from napari_coseg.inference.loading import load_model, weights_path
@@ -126,8 +182,8 @@ def pack(prediction: Prediction) -> Reply:
     arrays = {"semantic": prediction.semantic, "labels": prediction.instances.labels}
     columns, texts = _pack_table(prediction.instances.table)
     values = {
-        "semantic_classes": [_pack_class(entry) for entry in prediction.semantic_classes],
-        "classes": [_pack_class(entry) for entry in prediction.instances.classes],
+        "semantic_classes": [pack_class(entry) for entry in prediction.semantic_classes],
+        "classes": [pack_class(entry) for entry in prediction.instances.classes],
         "pixel_size_um": list(prediction.pixel_size_um),
         "provenance": prediction.provenance,
         "region_pixels": np.bincount(prediction.semantic.ravel(), minlength=256).tolist(),
@@ -151,7 +207,8 @@ def _pack_table(table: pd.DataFrame) -> tuple[dict[str, np.ndarray], dict[str, l
     return arrays, texts
 
 
-def _pack_class(entry: LabelClass) -> list[Any]:
+def pack_class(entry: LabelClass) -> list[Any]:
+    """A class as JSON values."""
     return [entry.id, entry.name, list(entry.color)]
 
 

@@ -1,0 +1,237 @@
+"""The Export widget: labels as they are now, in the formats of other programs."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image as ImageLayer
+from napari.layers import Labels
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_coseg.errors import ImageError, SettingsError
+from napari_coseg.export.registry import FORMATS, output_paths
+from napari_coseg.widgets import layers, outputs, tasks
+from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf
+from napari_coseg.widgets.image_choice import narrow_box
+from napari_coseg.widgets.job_bar import in_words
+from napari_coseg.widgets.job_widget import JobWidget, group, row, told
+from napari_coseg.widgets.process import Reply
+from napari_coseg.widgets.worker import Worker
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+FORMAT_WORDS = {
+    "ome-tiff": "OME-TIFF: regions and objects",
+    "csv": "CSV: a row an object",
+    "csv-regions": "CSV: a row a region class",
+    "geojson": "GeoJSON: QuPath",
+    "ome-zarr": "OME-Zarr: image and labels",
+    "coco": "COCO JSON: objects",
+    "nifti": "NIfTI: volumes",
+    "overlay": "PNG: a picture to look at",
+}
+AT_FIRST = ("ome-tiff", "csv", "geojson")
+NONE = "none"
+
+
+class ExportWidget(JobWidget):
+    """Dock widget that writes labels layers, measured anew, in a process beside the window."""
+
+    def __init__(self, napari_viewer: Viewer, worker: Worker | None = None) -> None:
+        super().__init__(napari_viewer, worker)
+        self.objects_box = narrow_box("Labels whose values are objects")
+        self.regions_box = narrow_box("Labels whose values are region classes")
+        self.formats = {key: QCheckBox(FORMAT_WORDS.get(key, key)) for key in FORMATS}
+        self.folder_edit = QLineEdit()
+        self.folder_edit.setPlaceholderText("folder to write to")
+        self.name_edit = QLineEdit()
+        self.name_edit.setToolTip("Beginning of the file names")
+        self.overwrite_box = QCheckBox("replace files that are there")
+        self._build()
+        self.bar.run_button.setText("Export")
+        self._viewer.layers.events.inserted.connect(self._list_layers)
+        self._viewer.layers.events.removed.connect(self._list_layers)
+        self.objects_box.currentIndexChanged.connect(self._propose_name)
+        self._list_layers()
+
+    def _build(self) -> None:
+        labels = QWidget()
+        form = QFormLayout(labels)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.addRow("Objects", self.objects_box)
+        form.addRow("Regions", self.regions_box)
+        listed = QWidget()
+        column = QVBoxLayout(listed)
+        column.setContentsMargins(0, 0, 0, 0)
+        for key, box in self.formats.items():
+            box.setChecked(key in AT_FIRST)
+            box.setToolTip(", ".join(f"*{suffix}" for suffix in FORMATS[key].suffixes))
+            column.addWidget(box)
+        browse = QPushButton("Browse…")
+        browse.clicked.connect(self._browse)
+        place = QWidget()
+        where = QFormLayout(place)
+        where.setContentsMargins(0, 0, 0, 0)
+        where.addRow("Folder", self.folder_edit)
+        where.addRow("", row(browse))
+        where.addRow("Name", self.name_edit)
+        where.addRow("", self.overwrite_box)
+        about = QLabel("Objects are measured anew, as they are now.")
+        about.setWordWrap(True)
+        self.lay_out(
+            group("Labels", labels), group("Formats", listed), group("Files", place), about
+        )
+
+    def run(self) -> None:
+        """Write what is chosen; a `CosegError` becomes a notification."""
+        if self.bar.is_busy:
+            return
+        with told():
+            arguments, arrays = self._request()
+            self.start(tasks.EXPORT, arguments, arrays)
+
+    def receive(self, reply: Reply, seconds: float) -> None:
+        files = [Path(path) for path in reply.values["files"]]
+        names = "<br>".join(html.escape(path.name) for path in files)
+        self.bar.finish(
+            f"<b>{reply.values['objects']:,} objects, {len(files)} files</b> in "
+            f"{in_words(seconds)}<br>{names}",
+            done=True,
+        )
+
+    def let_go(self) -> None:
+        self._viewer.layers.events.inserted.disconnect(self._list_layers)
+        self._viewer.layers.events.removed.disconnect(self._list_layers)
+
+    # -- what is asked -------------------------------------------------------------------------
+
+    def _request(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        objects, regions = self._layer(self.objects_box), self._layer(self.regions_box)
+        either = objects or regions
+        if either is None:
+            raise ImageError("there are no labels to export; run Segment, or add a labels layer")
+        formats = [key for key, box in self.formats.items() if box.isChecked()]
+        folder, name = self.folder_edit.text().strip(), self.name_edit.text().strip()
+        self._check(formats, folder, name)
+        image, axes = self._image(either)
+        if image is None and any(FORMATS[key].shows_image for key in formats):
+            shown = ", ".join(key for key in formats if FORMATS[key].shows_image)
+            raise ImageError(
+                f"the image of {either.name!r} is not in the viewer, and {shown} shows it; open it "
+                "again, or leave these formats out"
+            )
+        of_objects = _known(objects)
+        arrays: dict[str, Any] = {
+            "ids": of_objects.ids,
+            "class_ids": of_objects.class_ids,
+            "probabilities": of_objects.probabilities,
+        }
+        for key, layer in (("labels", objects), ("regions", regions), ("image", image)):
+            if layer is not None:
+                arrays[key] = layers.level_0(layer)
+        arguments = {
+            "name": name,
+            "axes": axes,
+            "pixel_size_um": _pixel_size(either),
+            "classes": [tasks.pack_class(entry) for entry in of_objects.classes],
+            "region_classes": [tasks.pack_class(entry) for entry in _known(regions).classes],
+            "provenance": of_objects.provenance or _known(regions).provenance,
+            "formats": formats,
+            "folder": folder,
+            "overwrite": self.overwrite_box.isChecked(),
+        }
+        return arguments, arrays
+
+    def _check(self, formats: list[str], folder: str, name: str) -> None:
+        if not formats:
+            raise SettingsError("no format is chosen; tick at least one")
+        if not folder or not Path(folder).is_dir():
+            raise SettingsError(
+                f"{folder or 'nothing'} is not a folder that exists; choose where to write"
+            )
+        if not name or name != Path(name).name:
+            raise SettingsError(f"{name!r} cannot begin a file name; give one without slashes")
+        there = [path for path in output_paths(Path(folder), name, formats) if path.exists()]
+        if there and not self.overwrite_box.isChecked():
+            raise SettingsError(
+                f"{there[0].name} is in {folder} already; choose another folder or name, or tick "
+                "'replace files that are there'"
+            )
+
+    def _image(self, labels: Labels) -> tuple[ImageLayer | None, str | None]:
+        """The image that the labels were made of, where it is still here and of their size."""
+        name = dict(labels.metadata.get(METADATA_KEY, {})).get("image")
+        provenance = _known(labels).provenance
+        if name not in self._viewer.layers or "axes" not in provenance:
+            return None, None
+        layer, axes = self._viewer.layers[name], provenance["axes"]
+        if not isinstance(layer, ImageLayer) or len(axes) != len(layers.level_0(layer).shape):
+            return None, None
+        shape = layers.layer_to_image(layer, axes).spatial_shape
+        return (layer, axes) if shape == labels.data.shape else (None, None)
+
+    # -- the form ------------------------------------------------------------------------------
+
+    def _layer(self, box: QComboBox) -> Labels | None:
+        name = box.currentData()
+        return next((layer for layer in self._viewer.layers if layer.name == name), None)
+
+    def _list_layers(self, _: Any = None) -> None:
+        """List the labels layers; the newest of ours is chosen where nothing was."""
+        for box, kind in ((self.objects_box, "objects"), (self.regions_box, "regions")):
+            before = box.currentData()
+            found = [layer for layer in self._viewer.layers if isinstance(layer, Labels)]
+            box.blockSignals(True)
+            box.clear()
+            box.addItem(NONE, None)
+            for layer in found:
+                box.addItem(layer.name, layer.name)
+            ours = [layer.name for layer in found if outputs.is_output(layer, kind)]
+            known = {layer.name for layer in found}
+            chosen = before if before in known else ours[-1] if ours else None
+            box.setCurrentIndex(max(0, box.findData(chosen)))
+            box.blockSignals(False)
+        self._propose_name()
+
+    def _propose_name(self, _: Any = None) -> None:
+        either = self._layer(self.objects_box) or self._layer(self.regions_box)
+        if either is not None:
+            made_of = dict(either.metadata.get(METADATA_KEY, {})).get("image")
+            self.name_edit.setText(Path(made_of or either.name).name.replace(" ", "_"))
+
+    def _browse(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Export to", self.folder_edit.text())
+        if folder:
+            self.folder_edit.setText(folder)
+
+
+def _known(layer: Labels | None) -> LabelsOf:
+    return LabelsOf() if layer is None else LabelsOf.read(layer.metadata, layer.features)
+
+
+def _pixel_size(layer: Labels) -> list[float]:
+    """What the run took; of a layer painted by hand, what its scale says."""
+    told_by_run = dict(layer.metadata.get(METADATA_KEY, {})).get("pixel_size_um")
+    if told_by_run:
+        return [float(size) for size in told_by_run]
+    axes = "ZYX"[-layer.ndim :]
+    size = layers.layer_pixel_size(layer, axes)
+    if size.um is None:
+        raise ImageError(
+            f"the pixel size of {layer.name!r} is not known; set the layer's scale and units, or "
+            "make it over an image that has them"
+        )
+    return [float(value) for value in size.um]

@@ -1,0 +1,67 @@
+"""napari's own Save: labels layers as GeoJSON that QuPath opens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_coseg.errors import ImageError
+from napari_coseg.types import Image
+from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf, corrected_prediction
+
+FullLayerData = tuple[Any, dict[str, Any], str]
+"""Data, attributes and type of a layer, as napari hands them to a writer."""
+
+
+def write_geojson(path: str, layer_data: Sequence[FullLayerData]) -> list[str]:
+    """Write a layer of objects, one of regions, or both.
+
+    A layer that Segment did not make holds objects. napari has asked before it writes over a file.
+
+    Raises
+    ------
+    ImageError
+        For two layers of one kind.
+    """
+    from napari_coseg.export.geojson import write
+
+    chosen: dict[str, FullLayerData] = {}
+    for layer in layer_data:
+        kind = dict(layer[1].get("metadata", {}).get(METADATA_KEY, {})).get("kind", "objects")
+        if kind in chosen:
+            names = ", ".join(repr(one[1].get("name", "?")) for one in layer_data)
+            raise ImageError(
+                f"{names} cannot go into one file; select one layer of objects and one of regions"
+            )
+        chosen[kind] = layer
+    labels, regions = chosen.get("objects"), chosen.get("regions")
+    prediction = corrected_prediction(
+        None if labels is None else np.asarray(labels[0]),
+        None if regions is None else np.asarray(regions[0]),
+        _pixel_size(labels or regions),
+        _known(labels),
+        _known(regions),
+    )
+    shape = prediction.semantic.shape
+    blank = np.broadcast_to(np.zeros((), np.uint8), shape)
+    image = Image(blank, "ZYX"[-len(shape) :], prediction.pixel_size_um, Path(path).stem)
+    write(prediction, image, [Path(path)], overwrite=True)
+    return [path]
+
+
+def _known(layer: FullLayerData | None) -> LabelsOf:
+    if layer is None:
+        return LabelsOf()
+    return LabelsOf.read(layer[1].get("metadata", {}), layer[1].get("features"))
+
+
+def _pixel_size(layer: FullLayerData | None) -> list[float]:
+    """In micrometres: what the run took, else the layer's scale."""
+    if layer is None:
+        raise ImageError("there are no labels to save")
+    attributes = layer[1]
+    told = dict(attributes.get("metadata", {}).get(METADATA_KEY, {})).get("pixel_size_um")
+    return [float(size) for size in told or attributes.get("scale", (1.0,) * layer[0].ndim)]

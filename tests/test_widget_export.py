@@ -1,0 +1,193 @@
+"""The Export widget: what is written is what the layers hold now, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from napari_coseg.errors import ImageError
+from napari_coseg.export.read_geojson import read_geojson
+from napari_coseg.types import LabelClass
+from napari_coseg.widgets.corrected import LARGEST_ID, LabelsOf, corrected_prediction
+
+pytest_plugins = ["widget_fixtures"]
+RED, BLUE = LabelClass(1, "red", (200, 0, 0)), LabelClass(2, "blue", (0, 0, 200))
+GLAND = LabelClass(1, "gland", (230, 159, 0))
+LABELS = np.zeros((12, 16), np.int32)
+LABELS[1:4, 1:5], LABELS[6:9, 3:6], LABELS[5:11, 9:15] = 1, 2, 7
+REGIONS = (np.indices(LABELS.shape)[1] < 8).astype(np.uint8)
+OF_LABELS = LabelsOf(
+    (RED, BLUE), np.array([1, 2, 5]), np.array([2, 1, 1]), np.array([0.9, 0.6, 0.7])
+)
+
+
+def metadata(kind: str, *classes: LabelClass) -> dict[str, Any]:
+    listed = [{"id": c.id, "name": c.name, "color": list(c.color)} for c in classes]
+    about = {"kind": kind, "image": "biopsy", "classes": listed, "pixel_size_um": [0.5, 0.5]}
+    return {"napari_coseg": {**about, "provenance": {"model": "discs", "axes": "YX"}}}
+
+
+# ---------------------------------------------------------------------------------------------
+# From labels to a prediction
+
+
+def test_objects_are_measured_as_they_are_now() -> None:
+    found = corrected_prediction(LABELS, REGIONS, (0.5, 0.5), OF_LABELS, LabelsOf((GLAND,)))
+    table = found.instances.table.set_index("id")
+    assert list(table.index) == [1, 2, 7]
+    assert table["class"].tolist()[:2] == ["blue", "red"]
+    assert table.loc[7, "class_id"] == 0
+    assert np.isnan(table.loc[7, "class_probability"])
+    assert table["area_um2"].tolist() == pytest.approx([3.0, 2.25, 9.0])
+    assert table["region"].tolist()[0] == "gland"
+
+
+def test_a_region_without_a_name_gets_a_plain_one() -> None:
+    found = corrected_prediction(
+        None, REGIONS * np.uint8(3), (0.5, 0.5), LabelsOf(), LabelsOf((GLAND,))
+    )
+    assert [entry.name for entry in found.semantic_classes] == ["gland", "region 3"]
+    assert len(found.instances) == 0
+
+
+@pytest.mark.parametrize(
+    ("labels", "regions", "message"),
+    [
+        (None, None, "no labels to export"),
+        (LABELS, REGIONS[:5], r"\(5, 16\).*\(12, 16\)"),
+        (LABELS, np.full(LABELS.shape, 300), "expected 0 to 255"),
+        (-LABELS, None, "from -7 to 0"),
+        (np.where(LABELS == 7, LARGEST_ID + 1, LABELS), None, "number them anew"),
+    ],
+    ids=["nothing", "two images", "regions beyond 8 bits", "negative", "a huge id"],
+)
+def test_labels_that_cannot_be_written(labels, regions, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        corrected_prediction(labels, regions, (0.5, 0.5), LabelsOf(), LabelsOf())
+
+
+@pytest.mark.parametrize("features", [None, pd.DataFrame({"index": [1], "size": [3]})])
+def test_a_layer_painted_by_hand_has_no_classes(features: pd.DataFrame | None) -> None:
+    known = LabelsOf.read({}, features)
+    assert (known.classes, len(known.ids)) == ((), 0)
+
+
+# ---------------------------------------------------------------------------------------------
+# The widget
+
+
+@pytest.fixture
+def widget(viewer: Any, worker: Any, tmp_path: Path) -> Any:
+    from napari_coseg.widgets.export import ExportWidget
+
+    viewer.add_image(np.zeros(LABELS.shape, np.uint8), name="biopsy")
+    viewer.add_labels(REGIONS, name="biopsy regions", metadata=metadata("regions", GLAND))
+    viewer.add_labels(
+        LABELS.copy(),
+        name="biopsy objects",
+        metadata=metadata("objects", RED, BLUE),
+        features=pd.DataFrame(
+            {"index": [1, 2, 7], "class": ["blue", "red", "red"], "probability": [0.9, 0.6, 0.5]}
+        ),
+    )
+    widget = ExportWidget(viewer, worker)
+    widget.folder_edit.setText(str(tmp_path))
+    yield widget
+    widget.close()
+
+
+@pytest.mark.gui
+def test_corrected_labels_are_what_is_written(
+    viewer: Any, widget: Any, qtbot: Any, tmp_path: Path
+) -> None:
+    from widget_values import RUN_MS
+
+    viewer.layers["biopsy objects"].fill((7, 4), 1)  # object 2 becomes a part of object 1
+    for key, box in widget.formats.items():
+        box.setChecked(key != "nifti")
+    widget.bar.run_button.click()
+    qtbot.waitUntil(lambda: not widget.bar.is_busy, timeout=RUN_MS)
+    assert "2 objects" in widget.bar.text.text()
+    written = {path.name for path in tmp_path.iterdir()}
+    assert {"biopsy_objects.ome.tif", "biopsy.geojson", "biopsy_coco.json"} <= written
+    expected = np.where(LABELS == 2, 1, LABELS)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "biopsy_objects.ome.tif"), expected)
+    back = read_geojson(tmp_path / "biopsy.geojson", shape=LABELS.shape)
+    np.testing.assert_array_equal(back.instances.labels > 0, expected > 0)
+    table = pd.read_csv(tmp_path / "biopsy_objects.csv")
+    assert table["class"].tolist() == ["blue", "red"]
+    assert table["area_um2"].tolist() == pytest.approx([5.25, 9.0])
+
+
+@pytest.mark.gui
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w, v: w.folder_edit.setText("/nowhere/at/all"), "not a folder that exists"),
+        (lambda w, v: w.name_edit.setText("a/b"), "cannot begin a file name"),
+        (lambda w, v: [b.setChecked(False) for b in w.formats.values()], "No format is chosen"),
+        (lambda w, v: v.layers.clear(), "There are no labels to export"),
+        (
+            lambda w, v: (v.layers.remove("biopsy"), w.formats["overlay"].setChecked(True)),
+            "is not in the viewer, and overlay shows it",
+        ),
+    ],
+    ids=["no folder", "a slash", "no format", "no labels", "no image"],
+)
+def test_what_cannot_be_done_is_told(
+    viewer: Any, widget: Any, notes: list[str], change: Any, message: str, tmp_path: Path
+) -> None:
+    change(widget, viewer)
+    widget.bar.run_button.click()
+    assert not widget.bar.is_busy
+    assert len(notes) == 1
+    assert message in notes[0]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.gui
+def test_files_that_are_there_are_kept_unless_told(
+    widget: Any, notes: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "biopsy_objects.csv").write_text("mine")
+    widget.bar.run_button.click()
+    assert "already" in notes[0]
+    assert (tmp_path / "biopsy_objects.csv").read_text() == "mine"
+
+
+# ---------------------------------------------------------------------------------------------
+# napari's own Save
+
+
+@pytest.mark.gui
+@pytest.mark.parametrize("names", [["biopsy objects"], ["biopsy regions", "biopsy objects"]])
+def test_napari_saves_layers_as_geojson(
+    viewer: Any, widget: Any, tmp_path: Path, names: list[str]
+) -> None:
+    from napari.components import LayerList
+    from npe2 import PluginManager, PluginManifest
+
+    plugins = PluginManager.instance()
+    if "napari-coseg" not in plugins:
+        plugins.register(PluginManifest.from_distribution("napari-coseg"))
+    chosen = LayerList([viewer.layers[name] for name in names])
+    path = tmp_path / "saved.geojson"
+    assert chosen.save(str(path), plugin="napari-coseg") == [str(path)]
+    back = read_geojson(path, shape=LABELS.shape)
+    np.testing.assert_array_equal(back.instances.labels > 0, LABELS > 0)
+    assert sorted(back.instances.table["class"]) == ["blue", "red", "red"]
+    assert (back.semantic > 0).any() == (len(names) == 2)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_two_layers_of_objects_are_not_one_image(tmp_path: Path, count: int) -> None:
+    from napari_coseg.widgets.saving import write_geojson
+
+    layer = (LABELS, {"name": "a", "metadata": metadata("objects", RED)}, "labels")
+    with pytest.raises(ImageError, match="one layer of objects and one of regions"):
+        write_geojson(str(tmp_path / "saved.geojson"), [layer] * count)
