@@ -27,18 +27,19 @@ ROOMS = {
     # Arrays in, arrays out; no torch down to here and in these.
     "intensity": FOUNDATION,
     "intake": f"{FOUNDATION} intensity",
+    "polygons": FOUNDATION,
     "tiling": FOUNDATION,
     "decoding": FOUNDATION,
     "metrics": FOUNDATION,
     "measure": FOUNDATION,
-    "editing": f"{FOUNDATION} decoding measure",
+    "editing": f"{FOUNDATION} polygons decoding measure",
     "readers": f"{FOUNDATION} intake",
-    "export": f"{FOUNDATION} intake measure",
+    "export": f"{FOUNDATION} polygons intake measure",
     # Networks and their files.
     "nn": FOUNDATION,
     "models": f"{FOUNDATION} nn",
     "checkpoints": f"{FOUNDATION} nn models",
-    "datasets": f"{FOUNDATION} intensity decoding.hover_targets",
+    "datasets": f"{FOUNDATION} polygons intensity decoding.hover_targets",
     # What one does with them.
     "inference": (
         f"{FOUNDATION} intensity intake tiling decoding measure readers nn models checkpoints"

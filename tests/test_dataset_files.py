@@ -130,7 +130,7 @@ def test_outlines_that_would_take_much_memory_are_refused(
 ) -> None:
     outline = Outline("a", (np.array(square(0, 0, 8)),))
     monkeypatch.setattr(geojson, "MAX_CROSSINGS", 15)  # two edges of 8 rows
-    with pytest.raises(DatasetError, match="crosses 16 rows"):
+    with pytest.raises(DatasetError, match="crosses more than 15 rows"):
         draw([outline], [1], (8, 8), np.uint8)
     monkeypatch.setattr(geojson, "MAX_BYTES", 10)
     write_geojson(tmp_path / "a.geojson")

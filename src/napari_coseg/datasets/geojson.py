@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from napari_coseg.errors import DatasetError
+from napari_coseg.errors import DatasetError, ImageError
+from napari_coseg.polygons import inside
 
 MAX_BYTES = 64 * 2**20
 """Largest file read. Parsed, JSON takes some twenty times its size."""
@@ -98,26 +99,11 @@ def _paint(labels: np.ndarray, outline: Outline, value: int) -> None:
     start = np.clip(np.floor(corners.min(axis=0)), 0, extent).astype(int)
     stop = np.clip(np.ceil(corners.max(axis=0)), 0, extent).astype(int)
     width, height = stop - start
-    inside = _fill([ring - start for ring in outline.rings], (height, width))
-    labels[start[1] : stop[1], start[0] : stop[0]][inside] = value
-
-
-def _fill(rings: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
-    """Pixels whose centre an odd number of edges lies left of: bool (Y, X)."""
-    height, width = shape
-    ends = np.concatenate([np.hstack([ring[:-1], ring[1:]]) for ring in rings])
-    x0, y0, x1, y1 = ends.T
-    first = np.clip(np.ceil(np.minimum(y0, y1) - 0.5), 0, height).astype(int)
-    rows = np.clip(np.ceil(np.maximum(y0, y1) - 0.5), 0, height).astype(int) - first
-    if rows.sum() > MAX_CROSSINGS:
-        raise DatasetError(f"an outline of {len(ends)} corners crosses {rows.sum()} rows of pixels")
-    edge = np.repeat(np.arange(len(ends)), rows)
-    row = np.arange(len(edge)) - np.repeat(np.cumsum(rows) - rows, rows) + first[edge]
-    slope = (x1 - x0)[edge] / (y1 - y0)[edge]  # no edge that lies flat crosses a row
-    x = x0[edge] + (row + 0.5 - y0[edge]) * slope
-    column = np.clip(np.ceil(x - 0.5), 0, width).astype(int)
-    crossed = np.bincount(row * (width + 1) + column, minlength=height * (width + 1))
-    return np.cumsum(crossed.reshape(height, width + 1), axis=1)[:, :width] % 2 == 1
+    try:
+        within = inside([ring - start for ring in outline.rings], (height, width), MAX_CROSSINGS)
+    except ImageError as error:
+        raise DatasetError(f"outline of {outline.name!r}: {error}") from error
+    labels[start[1] : stop[1], start[0] : stop[0]][within] = value
 
 
 def _parse(path: Path) -> Any:

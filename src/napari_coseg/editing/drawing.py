@@ -13,6 +13,7 @@ import numpy as np
 
 from napari_coseg.editing.desk import Desk
 from napari_coseg.errors import EditError
+from napari_coseg.polygons import inside
 
 Points = np.ndarray | Sequence[Sequence[float]]
 """(n, 2): y, x."""
@@ -54,35 +55,17 @@ def cut_pixels(points: Points, shape: Sequence[int]) -> tuple[np.ndarray, np.nda
 def polygon_pixels(polygon: Points, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (y, x) of a plane whose centres lie inside an outline, which closes itself.
 
-    Where the outline crosses itself, what it surrounds twice is outside (even-odd rule). Time grows
-    with the area and the length, not with the number of corners, unlike scikit-image's.
+    Where the outline crosses itself, what it surrounds twice is outside (even-odd rule).
     """
     corners = _points(polygon, 3)
     (top, left), (bottom, right) = (
-        np.clip(np.ceil(edge), 0, shape[-2:]).astype(np.int64)
+        np.clip(np.ceil(edge), 0, shape[-2:]).astype(int)
         for edge in (corners.min(axis=0), corners.max(axis=0) + 1)
     )
-    size = (max(bottom - top, 0), max(right - left, 0) + 1)
-    rows, columns = _crossings(corners - (top, left), size)
-    # Every crossing turns the rest of its row inside out.
-    crossed = np.bincount(rows * size[1] + columns, minlength=size[0] * size[1])
-    inside = np.cumsum(crossed.reshape(size), axis=1, dtype=np.uint8)[:, :-1] & 1
-    y, x = np.nonzero(inside)
+    # Here a pixel's centre is at whole numbers, there at halves.
+    ring = (np.vstack([corners, corners[:1]]) - (top, left) + 0.5)[:, ::-1]
+    y, x = np.nonzero(inside([ring], (max(bottom - top, 0), max(right - left, 0))))
     return y + top, x + left
-
-
-def _crossings(corners: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Where an outline crosses the rows of a window: row, and the first column right of it."""
-    ends = np.stack([corners, np.roll(corners, -1, axis=0)])
-    ends = np.take_along_axis(ends, ends[..., :1].argsort(axis=0), axis=0)  # the upper one first
-    (y0, x0), (y1, x1) = ends[0].T, ends[1].T
-    first, last = (np.clip(np.ceil(y), 0, size[0]).astype(np.int64) for y in (y0, y1))
-    edge = np.repeat(np.arange(len(corners)), last - first)
-    begin = np.cumsum(last - first) - (last - first)
-    row = np.arange(len(edge)) - begin[edge] + first[edge]
-    slope = (x1 - x0)[edge] / (y1 - y0)[edge]
-    column = np.ceil(x0[edge] + (row - y0[edge]) * slope)
-    return row, np.clip(column, 0, size[1] - 1).astype(np.int64)
 
 
 def in_image(

@@ -7,15 +7,12 @@ its centre lies inside.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from napari_coseg.errors import ImageError
-
-MAX_CROSSINGS = 50_000_000
-"""Most edges of one outline met, added up over the rows of the image; some 2 GB of memory."""
+from napari_coseg.polygons import inside
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,36 +133,5 @@ def paint(labels: np.ndarray, rings: Sequence[np.ndarray], value: int) -> None:
     high = np.clip(np.ceil(corners.max(axis=0)), 0, extent).astype(np.int64)
     width, height = (int(n) for n in high - low)
     if width and height:
-        inside = _inside([ring - low for ring in rings], height, width)
-        labels[low[1] : high[1], low[0] : high[0]][inside] = value
-
-
-def _inside(rings: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
-    """Which pixel centres lie right of an odd number of edges, bool (height, width)."""
-    parity = np.zeros((height, width + 1), bool)
-    for row, column in _crossings(rings, height, width):
-        np.logical_xor.at(parity, (row, column), True)
-    return np.logical_xor.accumulate(parity, axis=1)[:, :width]
-
-
-def _crossings(
-    rings: Sequence[np.ndarray], height: int, width: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows whose middle an edge crosses, and the first pixel whose centre lies right of it."""
-    total = 0
-    for ring in rings:
-        (x0, y0), (x1, y1) = ring[:-1].T, ring[1:].T
-        top, bottom = np.minimum(y0, y1), np.maximum(y0, y1)
-        first = np.clip(np.ceil(top - 0.5), 0, height).astype(np.int64)
-        count = np.clip(np.ceil(bottom - 0.5), 0, height).astype(np.int64) - first
-        total += int(count.sum())
-        if total > MAX_CROSSINGS:
-            raise ImageError(
-                f"an outline of {sum(map(len, rings))} corners crosses more than {MAX_CROSSINGS} "
-                "rows of pixels; it is no outline of an object or region"
-            )
-        edge = np.repeat(np.arange(len(count)), count)
-        row = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count) + first[edge]
-        share = (row + 0.5 - y0[edge]) / (y1 - y0)[edge]  # flat edges cross no row
-        x = x0[edge] + share * (x1 - x0)[edge]
-        yield row, np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
+        within = inside([ring - low for ring in rings], (height, width))
+        labels[low[1] : high[1], low[0] : high[0]][within] = value
