@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_coseg.card import ClassEntry, ModelCard, Normalisation
 from napari_coseg.checkpoints import from_coseg_plus
-from napari_coseg.checkpoints.from_coseg_plus import ImportReport
-from napari_coseg.checkpoints.from_sam2 import size_name, trunk_size
+from napari_coseg.checkpoints.from_coseg_plus import ImportReport, recognised_trunk
 from napari_coseg.checkpoints.safe import check_finite, check_shapes, named_tensors
 from napari_coseg.errors import CheckpointError
 
@@ -166,7 +165,7 @@ def _read_config(state: Mapping[str, Tensor], encoder: str | HieraConfig | None)
     """A `CosegConfig` as plain JSON values: sizes off the shapes, the rest as released."""
     from napari_coseg.models.coseg.config import AS_RELEASED
 
-    trunk = encoder if encoder is not None else _recognised(state)
+    trunk = encoder if encoder is not None else recognised_trunk(state)
     return {
         **AS_RELEASED,
         "encoder": trunk if isinstance(trunk, str) else trunk.model_dump(mode="json"),
@@ -203,17 +202,3 @@ def _size(state: Mapping[str, Tensor], name: str, axis: int) -> int:
             f"it cannot tell the network's size"
         )
     return shape[axis]
-
-
-def _recognised(state: Mapping[str, Tensor]) -> str:
-    """The name of the SAM2 trunk that has these shapes."""
-    size = trunk_size(
-        {name: tuple(value.shape) for name, value in state.items()}, prefix="encoder.trunk."
-    )
-    name = size_name(size)
-    if name is None:
-        raise CheckpointError(
-            f"the trunk has {size[0]} channels and stages of {size[1]} blocks, which is none of "
-            f"SAM2's sizes; give its HieraConfig as `encoder`"
-        )
-    return name

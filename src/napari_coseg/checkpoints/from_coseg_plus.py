@@ -211,7 +211,7 @@ def _read_config(state: Mapping[str, Tensor], encoder: str | HieraConfig | None)
         return shape[axis]
 
     branch = "semantic_prompt.sequence_branch"
-    trunk = encoder if encoder is not None else _recognised(state)
+    trunk = encoder if encoder is not None else recognised_trunk(state)
     return {
         **AS_RELEASED,
         "encoder": trunk if isinstance(trunk, str) else trunk.model_dump(mode="json"),
@@ -229,7 +229,7 @@ def _read_config(state: Mapping[str, Tensor], encoder: str | HieraConfig | None)
     }
 
 
-def _recognised(state: Mapping[str, Tensor]) -> str:
+def recognised_trunk(state: Mapping[str, Tensor]) -> str:
     """The name of the SAM2 trunk that has these shapes."""
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     size = trunk_size(shapes, prefix="encoder.trunk.")

@@ -23,6 +23,7 @@ from sam2.modeling.backbones.image_encoder import FpnNeck
 from sam2.modeling.position_encoding import PositionEmbeddingSine
 from torch import Tensor, nn
 
+from napari_coseg.errors import SettingsError
 from napari_coseg.nn.adapter import AdaptedMLP, Adapter
 from napari_coseg.settings import Settings
 
@@ -100,6 +101,15 @@ HIERA_SIZES: dict[str, HieraConfig] = {
         stem_channels=(16, 32, 64),
     ),
 }
+
+
+def named_shape(encoder: str | HieraConfig) -> HieraConfig:
+    """A shape by its name in `HIERA_SIZES`; a shape comes back as it is."""
+    if isinstance(encoder, HieraConfig):
+        return encoder
+    if encoder not in HIERA_SIZES:
+        raise SettingsError(f"unknown encoder {encoder!r}; choose one of {', '.join(HIERA_SIZES)}")
+    return HIERA_SIZES[encoder]
 
 
 class ConvolutionalStem(nn.Module):
@@ -199,6 +209,17 @@ class HieraEncoder(nn.Module):
         *finest, level_4, tokens = self.stem(images)
         (level_8, embedding, _), _ = self.neck(self.trunk(tokens))
         return embedding, (*finest, self.project_f0(level_4), self.project_f1(level_8))
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """Its parameters as ``trunk`` (with the stem), ``adapters`` and ``neck``."""
+        adapters = [p for adapter in self.adapters() for p in adapter.parameters()]
+        known = {id(p) for p in adapters}
+        trunk = [p for p in self.trunk.parameters() if id(p) not in known]
+        if self.stem is not None:
+            trunk += self.stem.parameters()
+        neck = [*self.neck.parameters(), *self.project_f0.parameters()]
+        neck += self.project_f1.parameters()
+        return {"trunk": trunk, "adapters": adapters, "neck": neck}
 
     def adapters(self) -> Iterable[Adapter]:
         """Every adapter, in the order of the blocks."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QLabel
 
 from napari_coseg.widgets import layers, tasks
+from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.image_choice import ChosenImage, ImageChoice
 from napari_coseg.widgets.job_bar import in_words
 from napari_coseg.widgets.job_widget import JobWidget, group, told
@@ -73,7 +74,7 @@ class GuidanceWidget(JobWidget):
                 opacity=OPACITY,
                 blending="translucent_no_depth",
                 visible=number == 0,
-                metadata={"napari_coseg": {"kind": "guidance", "image": chosen.layer.name}},
+                metadata={METADATA_KEY: {"kind": "guidance", "image": chosen.layer.name}},
                 **place,
             )
 

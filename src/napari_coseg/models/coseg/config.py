@@ -6,8 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from napari_coseg.errors import SettingsError
-from napari_coseg.nn.hiera import HIERA_SIZES, HieraConfig
+from napari_coseg.nn.hiera import HieraConfig, named_shape
 from napari_coseg.settings import Settings
 
 
@@ -57,13 +56,7 @@ class CosegConfig(Settings):
 
     @property
     def hiera(self) -> HieraConfig:
-        if isinstance(self.encoder, HieraConfig):
-            return self.encoder
-        if self.encoder not in HIERA_SIZES:
-            raise SettingsError(
-                f"unknown encoder {self.encoder!r}; choose one of {', '.join(HIERA_SIZES)}"
-            )
-        return HIERA_SIZES[self.encoder]
+        return named_shape(self.encoder)
 
 
 AS_RELEASED: dict[str, Any] = {

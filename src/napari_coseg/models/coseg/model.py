@@ -109,20 +109,11 @@ class Coseg(CosegModel):
 
         ``trunk`` is what the paper freezes (section 2.4).
         """
-        adapters = [p for adapter in self.encoder.adapters() for p in adapter.parameters()]
-        known = {id(p) for p in adapters}
-        trunk = [p for p in self.encoder.trunk.parameters() if id(p) not in known]
-        if self.encoder.stem is not None:
-            trunk += self.encoder.stem.parameters()
-        neck = [*self.encoder.neck.parameters(), *self.encoder.project_f0.parameters()]
-        neck += self.encoder.project_f1.parameters()
         prompts = [*self.semantic_prompt.parameters(), *self.instance_prompt.parameters()]
         decoders = [*self.semantic_decoder.parameters(), *self.instance_decoder.parameters()]
         return {
-            "trunk": trunk,
-            "adapters": adapters,
+            **self.encoder.parts(),
             "lora": list(self.lora.parameters()),
-            "neck": neck,
             "prompt_encoders": prompts,
             "decoders": decoders,
         }

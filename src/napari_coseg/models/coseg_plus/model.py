@@ -106,17 +106,8 @@ class CosegPlus(CosegModel):
 
         ``trunk`` is what the paper freezes (section 3.4).
         """
-        adapters = [p for adapter in self.encoder.adapters() for p in adapter.parameters()]
-        known = {id(p) for p in adapters}
-        trunk = [p for p in self.encoder.trunk.parameters() if id(p) not in known]
-        if self.encoder.stem is not None:
-            trunk += self.encoder.stem.parameters()
-        neck = [*self.encoder.neck.parameters(), *self.encoder.project_f0.parameters()]
-        neck += self.encoder.project_f1.parameters()
         return {
-            "trunk": trunk,
-            "adapters": adapters,
-            "neck": neck,
+            **self.encoder.parts(),
             "prompt_encoders": [
                 *self.semantic_prompt.parameters(),
                 *self.instance_prompt.parameters(),
