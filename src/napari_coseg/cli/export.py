@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_coseg.cli.segment import numbers
 from napari_coseg.errors import ImageError, SettingsError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", type=Path, help="the image; looked for beside the labels else")
     parser.add_argument(
         "--pixel-size-um",
-        type=_numbers,
+        type=numbers,
         metavar="UM",
         help="micrometres a pixel: one number, or y,x or z,y,x; what the labels say otherwise",
     )
@@ -61,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read and write one result after the other."""
-    from napari_coseg.export.registry import FORMATS, export, output_paths
+    from napari_coseg.export.registry import FORMATS, export, output_paths, stand_in
 
     formats = tuple(dict.fromkeys(arguments.formats))
     output_paths(Path(), "", formats)  # a format that does not exist is told before any work
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         folder = arguments.output_dir or result.folder
         for file in export(
             found,
-            image or _stand_in(found, result.name),
+            image or stand_in(found, result.name),
             folder,
             formats,
             name=result.name,
@@ -261,17 +262,3 @@ def _size(
     if pixel_size_um is not None:
         return tuple(pixel_size_um * axes) if len(pixel_size_um) == 1 else tuple(pixel_size_um)
     return image.pixel_size_um if image else None
-
-
-def _stand_in(found: Prediction, name: str) -> Image:
-    """For the formats that need no more of the image than its name."""
-    from napari_coseg.types import Image
-
-    return Image(found.semantic, "ZYX"[-found.semantic.ndim :], found.pixel_size_um, name)
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number, nor several") from error

@@ -41,7 +41,7 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     """What the image is, where its file does not say it."""
     parser.add_argument(
         "--pixel-size-um",
-        type=_numbers,
+        type=numbers,
         metavar="UM",
         help="micrometres a pixel: one number, or y,x or z,y,x; what the file says otherwise",
     )
@@ -162,7 +162,8 @@ def _refuse_twins(images: list[Path], output_dir: Path | None) -> None:
         )
 
 
-def _numbers(text: str) -> list[float]:
+def numbers(text: str) -> list[float]:
+    """One number, or several with commas between, as an argument's type."""
     try:
         return [float(part) for part in text.split(",")]
     except ValueError as error:

@@ -89,6 +89,12 @@ def export(
     return done
 
 
+def stand_in(prediction: Prediction, name: str) -> Image:
+    """For the formats that need no more of the image than its name and place."""
+    shape = prediction.semantic.shape
+    return Image(prediction.semantic, "ZYX"[-len(shape) :], prediction.pixel_size_um, name)
+
+
 def _format(name: str) -> Format:
     if name not in FORMATS:
         raise SettingsError(f"format {name!r} is not known; choose from {', '.join(FORMATS)}")

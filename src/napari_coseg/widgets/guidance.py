@@ -48,12 +48,8 @@ class GuidanceWidget(JobWidget):
             chosen = self.image.chosen()
             *depth, rows, columns = layers.view_region(self._viewer, chosen.layer, chosen.axes)
             arguments = {
-                "model": self.model.source,
-                "device": self.model.device,
-                "name": chosen.layer.name,
-                "axes": chosen.axes,
-                "channels": chosen.channels,
-                "pixel_size_um": chosen.pixel_size_um,
+                **self.model.arguments(),
+                **chosen.arguments(),
                 "region": [rows, columns],
                 "z": depth[0][0] if depth else 0,
             }

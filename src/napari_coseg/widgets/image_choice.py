@@ -50,6 +50,15 @@ class ChosenImage:
     channels: list[int] | None
     pixel_size_um: tuple[float, ...] | None
 
+    def arguments(self) -> dict[str, Any]:
+        """What a job of the worker process is told of it."""
+        return {
+            "name": self.layer.name,
+            "axes": self.axes,
+            "channels": self.channels,
+            "pixel_size_um": self.pixel_size_um,
+        }
+
 
 class ImageChoice(QWidget):
     """A list of the viewer's image layers and a form of what the chosen one is understood to be.

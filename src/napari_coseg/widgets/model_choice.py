@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QLabel, QWidget
@@ -51,6 +52,10 @@ class ModelChoice(QWidget):
         self._former = 0
         self.model_box.currentIndexChanged.connect(self._on_chosen)
         self._read_card()
+
+    def arguments(self) -> dict[str, Any]:
+        """What a job of the worker process is told of it."""
+        return {"model": self.source, "device": self.device}
 
     @property
     def source(self) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from napari_coseg.errors import ImageError
-from napari_coseg.types import Image
 from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf, corrected_prediction
 
 FullLayerData = tuple[Any, dict[str, Any], str]
@@ -27,6 +26,7 @@ def write_geojson(path: str, layer_data: Sequence[FullLayerData]) -> list[str]:
         For two layers of one kind.
     """
     from napari_coseg.export.geojson import write
+    from napari_coseg.export.registry import stand_in
 
     chosen: dict[str, FullLayerData] = {}
     for layer in layer_data:
@@ -45,9 +45,7 @@ def write_geojson(path: str, layer_data: Sequence[FullLayerData]) -> list[str]:
         _known(labels),
         _known(regions),
     )
-    shape = prediction.semantic.shape
-    blank = np.broadcast_to(np.zeros((), np.uint8), shape)
-    image = Image(blank, "ZYX"[-len(shape) :], prediction.pixel_size_um, Path(path).stem)
+    image = stand_in(prediction, Path(path).stem)
     write(prediction, image, [Path(path)], overwrite=True)
     return [path]
 

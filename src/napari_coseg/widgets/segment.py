@@ -83,12 +83,8 @@ class SegmentWidget(JobWidget):
             if self.view_button.isChecked():
                 region = layers.view_region(self._viewer, chosen.layer, chosen.axes)
             arguments = {
-                "model": self.model.source,
-                "device": self.model.device,
-                "name": chosen.layer.name,
-                "axes": chosen.axes,
-                "channels": chosen.channels,
-                "pixel_size_um": chosen.pixel_size_um,
+                **self.model.arguments(),
+                **chosen.arguments(),
                 "region": region,
                 "settings": self.settings.settings().model_dump(),
             }

@@ -127,6 +127,7 @@ def export(
     ``class_ids`` and ``probabilities`` of the objects; ``image`` where `axes` are given.
     """
     from napari_coseg.export.registry import export as write
+    from napari_coseg.export.registry import stand_in
     from napari_coseg.widgets.corrected import LabelsOf, corrected_prediction
 
     job.progress(0.0, "measuring")
@@ -145,13 +146,9 @@ def export(
         of_labels,
         LabelsOf(_unpack_classes(region_classes)),
     )
-    size = tuple(pixel_size_um)
-    if axes is None:
-        shape = found.semantic.shape
-        blank = np.broadcast_to(np.zeros((), np.uint8), shape)
-        image = Image(blank, "ZYX"[-len(shape) :], size, name)
-    else:
-        image = Image(job.arrays["image"], axes, size, name)
+    image = stand_in(found, name)
+    if axes is not None:
+        image = Image(job.arrays["image"], axes, tuple(pixel_size_um), name)
     files: list[Path] = []
     for number, one in enumerate(formats):
         job.progress((1 + number) / (1 + len(formats)), f"writing {one}")
