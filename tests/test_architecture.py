@@ -33,6 +33,7 @@ ROOMS = {
     "metrics": FOUNDATION,
     "measure": FOUNDATION,
     "editing": f"{FOUNDATION} polygons decoding measure",
+    "workspace": f"{FOUNDATION} editing measure",
     "readers": f"{FOUNDATION} intake",
     "export": f"{FOUNDATION} polygons intake measure",
     # Networks and their files.

@@ -33,5 +33,9 @@ class EditError(CosegError):
     """A correction that cannot be made as asked: a line that parts nothing, a click on nothing."""
 
 
+class WorkspaceError(CosegError):
+    """A workspace that is damaged, foreign, in use, or cannot be written at the moment."""
+
+
 class Cancelled(CosegError):
     """The caller's `should_cancel` said so; nothing is kept."""
