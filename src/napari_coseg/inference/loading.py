@@ -16,7 +16,12 @@ DEFAULT_MODEL = "default"
 _ORIGINS: WeakKeyDictionary[CosegModel, dict[str, Any]] = WeakKeyDictionary()
 
 
-def load_model(source: str | Path = DEFAULT_MODEL, device: str = "auto") -> CosegModel:
+def load_model(
+    source: str | Path = DEFAULT_MODEL,
+    device: str = "auto",
+    *,
+    adapter: str | Path | None = None,
+) -> CosegModel:
     """The network that `source` holds, ready to segment.
 
     Parameters
@@ -26,11 +31,13 @@ def load_model(source: str | Path = DEFAULT_MODEL, device: str = "auto") -> Cose
     device
         "auto" (CUDA where there is one, else the CPU), or a name that torch knows: "cpu", "cuda",
         "cuda:1", "mps".
+    adapter
+        File of an adapter that was fine-tuned from `source`; None for the weights as they are.
 
     Raises
     ------
     CheckpointError
-        Where there is no such file, or it is not one of ours.
+        Where there is no such file, or it is not one of ours, or the adapter is of another model.
     SettingsError
         Where this machine has no such device.
     """
@@ -40,7 +47,30 @@ def load_model(source: str | Path = DEFAULT_MODEL, device: str = "auto") -> Cose
     model: CosegModel = native.load(path, choose_device(device))
     model.eval()
     _ORIGINS[model] = {"file": path.name, "sha256": native.file_sha256(path)}
-    return model
+    return model if adapter is None else switch_adapter(model, adapter)
+
+
+def switch_adapter(base: CosegModel, adapter: str | Path) -> CosegModel:
+    """A model that `load_model` gave, with an adapter; the model itself stays as it is.
+
+    Raises
+    ------
+    CheckpointError
+        Where the model did not come from a file, or the adapter is of another model.
+    """
+    from napari_coseg.checkpoints import native
+    from napari_coseg.checkpoints.adapters import with_adapter
+
+    origin = model_origin(base)
+    if "sha256" not in origin or "adapter" in origin:
+        raise CheckpointError(
+            "an adapter goes on a base as load_model gave it, without another adapter; load that"
+        )
+    path = Path(adapter).expanduser()
+    adapted = with_adapter(base, origin["sha256"], path)
+    told = {"file": path.name, "sha256": native.file_sha256(path)}
+    _ORIGINS[adapted] = {**origin, "adapter": told}
+    return adapted
 
 
 def weights_path(source: str | Path = DEFAULT_MODEL) -> Path:

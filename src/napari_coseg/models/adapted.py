@@ -1,0 +1,95 @@
+"""A base network as the start of an adapter: its own copy, with other classes and with LoRA."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from napari_coseg.card import ModelCard
+from napari_coseg.errors import SettingsError
+from napari_coseg.models.base import CosegModel
+from napari_coseg.models.growing import Origins, grow
+from napari_coseg.models.registry import build
+from napari_coseg.nn.lora import put_in_lora
+
+LORA = "lora"
+
+
+def starting_network(
+    base: CosegModel,
+    card: ModelCard,
+    semantic_origins: Origins,
+    instance_origins: Origins,
+    lora_rank: int = 0,
+    building: Callable[[ModelCard], CosegModel] = build,
+) -> CosegModel:
+    """What an adapter begins from: always the same for the same base and arguments.
+
+    Parameters
+    ----------
+    base
+        Stays as it is; nothing of it is shared.
+    card, semantic_origins, instance_origins, building
+        As in `growing.grow`.
+    lora_rank
+        Of LoRA put into a trunk that has none; 0 for none.
+
+    Raises
+    ------
+    SettingsError
+        Where LoRA is asked for and has no trunk to go into, or is there already.
+    """
+    same = (_kept(base.card.semantic_classes), _kept(base.card.instance_classes))
+    if (semantic_origins, instance_origins) == same:
+        card = card.model_copy(update={"config": base.card.config})
+        network = copy.deepcopy(base)
+    else:
+        network = grow(base, card, semantic_origins, instance_origins, building)
+        card = card.model_copy(update={"config": network.card.config})
+    _say(network, card)
+    if lora_rank:
+        _put_in_lora(network, lora_rank)
+    return network
+
+
+def parts_of(network: CosegModel) -> dict[str, list[nn.Parameter]]:
+    """`CosegModel.parts`, and ``lora`` where it was put in from outside; empty parts left out."""
+    parts = network.parts()
+    lora = getattr(network, LORA, None)
+    if isinstance(lora, nn.Module) and LORA not in parts:
+        parts = {**parts, LORA: list(lora.parameters())}
+    return {name: parameters for name, parameters in parts.items() if parameters}
+
+
+def _kept(classes: tuple[Any, ...]) -> Origins:
+    return tuple((entry.id,) for entry in classes)
+
+
+def _say(network: CosegModel, card: ModelCard) -> None:
+    """Classes and normalisation as `card` has them."""
+    network.card = card
+    for buffer, values in (
+        (network.pixel_mean, card.normalisation.mean),
+        (network.pixel_std, card.normalisation.std),
+    ):
+        buffer.copy_(torch.tensor(values).view(1, 3, 1, 1))
+
+
+def _put_in_lora(network: CosegModel, rank: int) -> None:
+    trunk = getattr(getattr(network, "encoder", None), "trunk", None)
+    if trunk is None:
+        raise SettingsError(
+            f"a model of the family {network.card.family!r} has no Hiera trunk to put LoRA into; "
+            "choose other parts"
+        )
+    if len(getattr(network, LORA, ())):
+        raise SettingsError("the model has LoRA of its own already; set lora_rank to 0")
+    device = next(network.buffers()).device
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        lora = put_in_lora(trunk, rank)
+    cast(nn.Module, network).add_module(LORA, lora.to(device))
