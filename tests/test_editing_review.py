@@ -30,6 +30,25 @@ def test_marks_of_regions_come_back_as_they_were(shape, share):
     assert not len(marked.without_region(every).runs)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", range(5))
+def test_marks_come_and_go_piece_by_piece(shape, seed):
+    """Against a mask of all pixels, with pieces that touch, overlap and reach the ends."""
+    rng = np.random.default_rng(seed)
+    mask, marked = np.zeros(shape, bool), Reviewed(shape)
+    for _ in range(20):
+        rows = slice(*np.sort(rng.integers(0, shape[-2] + 1, 2)).tolist())
+        columns = slice(*np.sort(rng.integers(0, shape[-1] + 1, 2)).tolist())
+        piece = np.zeros(shape, bool)
+        piece[..., rows, columns] = True
+        value = bool(rng.random() < 0.6)
+        mask[piece] = value
+        change = marked.with_region if value else marked.without_region
+        marked = change(np.nonzero(piece))
+        np.testing.assert_array_equal(marked.mask(), mask)
+        Reviewed.from_json(marked.as_json(), shape)  # in order, with gaps between
+
+
 def test_reviewed_objects_are_protected_wherever_they_are():
     labels = np.array([[1, 1, 0, 2]])
     marked = Reviewed((1, 4)).with_objects([1, 7])

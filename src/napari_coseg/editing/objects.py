@@ -144,7 +144,9 @@ def add_pixels(desk: Desk, name: str, pixels: tuple[np.ndarray, ...], kind: Kind
 
 
 def painted(
-    desk: Desk, atoms: Sequence[tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray | int]]
+    desk: Desk,
+    atoms: Sequence[tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray | int]],
+    class_id: int = 0,
 ) -> Edit:
     """The edit that a brush has already made to the labels: its pixels, and the rows they change.
 
@@ -153,18 +155,28 @@ def painted(
     atoms
         ``(indices, old values, new values)`` in the order they were painted, as in the history of
         napari's Labels. A pixel may be painted more than once.
+    class_id
+        Of objects that are new.
     """
-    indices, before = first_values(atoms, desk.labels.shape)
-    return change_pixels(desk, "Paint", indices, desk.labels[indices], old_values=before)
+    indices, before, after = values_of(atoms, desk.labels.shape)
+    kind = _kind_by_hand(desk, class_id)[0]
+    kinds = {int(i): kind for i in np.unique(after) if i and int(i) not in desk.index}
+    return change_pixels(desk, "Paint", indices, after, old_values=before, kinds=kinds)
 
 
-def first_values(
+def values_of(
     atoms: Sequence[tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray | int]],
     shape: tuple[int, ...],
-) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """All pixels that the atoms paint, each once, and what was there before the first."""
-    parts = [(indices, np.broadcast_to(old, np.shape(indices[0]))) for indices, old, _ in atoms]
-    return joined(parts, shape)
+) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
+    """All pixels that the atoms paint, each once, before the first and after the last.
+
+    Taken from the atoms, since napari tells of a stroke before or after it writes the pixels.
+    """
+    before = [(indices, np.broadcast_to(old, np.shape(indices[0]))) for indices, old, _ in atoms]
+    after = [(indices, np.broadcast_to(new, np.shape(indices[0]))) for indices, _, new in atoms]
+    indices, first = joined(before, shape)
+    _, last = joined(after[::-1], shape)
+    return indices, first, last
 
 
 def largest_piece(mask: np.ndarray) -> np.ndarray:

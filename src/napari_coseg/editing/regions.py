@@ -12,7 +12,7 @@ from napari_coseg.editing.desk import Desk, regions_of
 from napari_coseg.editing.drawing import Points, in_image, pixel_at, polygon_pixels
 from napari_coseg.editing.edit import Edit
 from napari_coseg.editing.index import moved
-from napari_coseg.editing.objects import first_values
+from napari_coseg.editing.objects import values_of
 from napari_coseg.errors import EditError
 
 _FIRST_REACH_PX = 256
@@ -72,10 +72,8 @@ def painted_regions(
     desk: Desk, atoms: Sequence[tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray | int]]
 ) -> Edit:
     """The edit that a brush has already made to the regions; see `objects.painted`."""
-    indices, before = first_values(atoms, desk.labels.shape)
-    return change_regions(
-        desk, "Paint regions", indices, regions_of(desk)[indices], old_values=before
-    )
+    indices, before, after = values_of(atoms, regions_of(desk).shape)
+    return change_regions(desk, "Paint regions", indices, after, old_values=before)
 
 
 def _class_name(desk: Desk, class_id: int) -> str:

@@ -114,15 +114,23 @@ class Reviewed:
         return np.searchsorted(self.runs.reshape(-1), flat, side="right") % 2 == 1
 
     def _with_pixels(self, pixels: tuple[np.ndarray, ...], value: bool) -> Reviewed:
-        mask = self.mask()
-        mask[pixels] = value
-        flat = mask.reshape(-1)
-        edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-        if flat.size and flat[0]:
-            edges = np.insert(edges, 0, 0)
-        if len(edges) % 2:
-            edges = np.append(edges, flat.size)
-        return replace(self, runs=edges.reshape(-1, 2))
+        """Looks only between the first and the last of the pixels."""
+        flat = np.ravel_multi_index(pixels, self.shape)
+        if not len(flat):
+            return self
+        low, high = int(flat.min()), int(flat.max()) + 1
+        starts, stops = self.runs.T
+        mask = np.zeros(high - low, dtype=bool)
+        for start, stop in self.runs[(stops > low) & (starts < high)].tolist():
+            mask[max(start - low, 0) : max(stop - low, 0)] = True
+        mask[flat - low] = value
+        edges = np.flatnonzero(np.diff(mask, prepend=False, append=False)) + low
+        before = np.minimum(self.runs[starts < low], low)
+        after = np.maximum(self.runs[stops > high], high)
+        runs = np.concatenate([before.reshape(-1), edges, after.reshape(-1)])
+        # Runs that touch at the seams are one: a stop that is the next one's start goes with it.
+        seam = np.flatnonzero(np.diff(runs) == 0)
+        return replace(self, runs=np.delete(runs, [seam, seam + 1]).reshape(-1, 2))
 
 
 class Doubtful(NamedTuple):
