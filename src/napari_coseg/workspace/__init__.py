@@ -21,7 +21,7 @@ Writing, as the dock widget does::
     workspace = create_workspace("colon.coseg")       # or open_workspace(..., write=True)
     entry = workspace.add(reference_of(image, path, workspace.path), saved)
     writer = workspace.writer(entry)                  # one thread
-    writer.record_edit(edit)                          # after Desk.apply; edit.inverse() after revert
+    writer.record_edit(edit)                          # made; edit.inverse() for one taken back
     writer.flush()                                    # all is on the disk, or a CosegError
     workspace.close()
 

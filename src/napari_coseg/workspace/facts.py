@@ -71,6 +71,8 @@ class EntryFacts(Settings):
     provenance: dict[str, Any] = {}
     stale_ids: list[int] = []
     """Objects whose pixels changed without their rows; measured anew when the entry is loaded."""
+    regions_are_stale: bool = False
+    """Regions changed without a word on which objects lie in them; then all are."""
 
 
 class WorkspaceFacts(Settings):
@@ -139,8 +141,10 @@ def image_facts(image: ImageReference) -> ImageFacts:
 
 
 def class_facts(classes: tuple[LabelClass, ...]) -> tuple[ClassFacts, ...]:
+    """The facts for the values."""
     return tuple(ClassFacts(id=one.id, name=one.name, color=one.color) for one in classes)
 
 
 def label_classes(facts: tuple[ClassFacts, ...]) -> tuple[LabelClass, ...]:
+    """The values for the facts."""
     return tuple(LabelClass(one.id, one.name, one.color) for one in facts)

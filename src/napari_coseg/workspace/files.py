@@ -54,7 +54,12 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, values: Any) -> None:
-    write_whole(path, json.dumps(values, indent=1, allow_nan=False).encode())
+    """Replace a file by JSON in one step. Raises `OSError`, `WorkspaceError` for other values."""
+    try:
+        text = json.dumps(values, indent=1, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise WorkspaceError(f"{path.name} holds plain JSON values only: {error}") from error
+    write_whole(path, text.encode())
 
 
 def sync(path: Path) -> None:

@@ -173,7 +173,7 @@ def check_relative(path: str) -> None:
     """
     parts = path.split("/")
     up = next((n for n, part in enumerate(parts) if part != ".."), len(parts))
-    odd = any(part in ("", ".", "..") or set(part) & set('\\:\0') for part in parts[up:])
+    odd = any(part in ("", ".", "..") or set(part) & set("\\:\0") for part in parts[up:])
     if odd or up > MOST_PARENTS or up == len(parts):
         raise WorkspaceError(
             f"the image's path {path!r} is refused: expected one relative to the workspace, at "
@@ -181,9 +181,7 @@ def check_relative(path: str) -> None:
         )
 
 
-def find_image(
-    reference: ImageReference, workspace: Path, also: Iterable[Path] = ()
-) -> Path:
+def find_image(reference: ImageReference, workspace: Path, also: Iterable[Path] = ()) -> Path:
     """Where the image is now: by its path, then by its name in the workspace, beside it and above.
 
     A file counts only if it has the content, where that is known.
@@ -200,7 +198,9 @@ def find_image(
     places = [place / reference.file_name if place.is_dir() else place for place in also]
     if reference.path is not None:
         places.append(workspace / reference.path)
-    places += [folder / reference.file_name for folder in (workspace, *workspace.resolve().parents[:2])]
+    places += [
+        folder / reference.file_name for folder in (workspace, *workspace.resolve().parents[:2])
+    ]
     places = list(dict.fromkeys(places))
     others = []
     for place in places:

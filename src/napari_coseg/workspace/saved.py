@@ -1,0 +1,235 @@
+"""What an entry holds, as plain values, and its table as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from napari_coseg.editing.desk import Desk
+from napari_coseg.editing.index import ObjectIndex
+from napari_coseg.editing.review import Reviewed
+from napari_coseg.errors import WorkspaceError
+from napari_coseg.measure import (
+    BACKGROUND,
+    OBJECT_COLUMNS,
+    STACK_OBJECT_COLUMNS,
+    UNTYPED,
+    object_table,
+)
+from napari_coseg.types import LabelClass, Prediction
+from napari_coseg.workspace.files import checked_size, refusals
+from napari_coseg.workspace.records import TEXT_COLUMNS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LARGEST_TABLE = 8 * 2**30
+LARGEST_ID = 2**26
+"""Measuring takes memory for every id up to the largest, whether it is there or not."""
+_ROWS_AT_ONCE = 500
+"""Rows written in one go: pandas keeps the interpreter's lock for as long as that takes."""
+_WHOLE = ("id", "class_id", "region_id")
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """Labels of one image and all that belongs to them.
+
+    Parameters
+    ----------
+    labels
+        Object ids, (Y, X) or (Z, Y, X), 0 is background.
+    pixel_size_um
+        Along the axes of `labels`.
+    regions
+        Region class ids on the same grid, 0 is background; None where there are none.
+    table
+        One row an object, as `napari_coseg.measure.object_table` measures it; None measures it
+        here, and then no object has a class.
+    reviewed
+        What a person has checked; None means nothing.
+    classes, region_classes
+        What class ids mean.
+    provenance
+        Plain JSON values: which model, which settings. Empty for labels made by hand.
+    offset
+        Of the labels' first pixel in the image, along the spatial axes; () is its corner.
+    """
+
+    labels: np.ndarray
+    pixel_size_um: tuple[float, ...]
+    regions: np.ndarray | None = None
+    table: pd.DataFrame = None  # made in __post_init__
+    reviewed: Reviewed = None  # type: ignore[assignment]  # made in __post_init__
+    classes: tuple[LabelClass, ...] = ()
+    region_classes: tuple[LabelClass, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+    offset: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.table is None:
+            measured = object_table(
+                self.labels,
+                self.regions,
+                pixel_size_um=self.pixel_size_um,
+                classes=self.classes,
+                semantic_classes=self.region_classes,
+            )
+            object.__setattr__(self, "table", measured)
+        if cast(object, self.reviewed) is None:
+            object.__setattr__(self, "reviewed", Reviewed(self.labels.shape))
+
+    @classmethod
+    def of_prediction(cls, prediction: Prediction) -> Saved:
+        """What one run gave, nothing of it reviewed. Arrays are not copied."""
+        return cls(
+            prediction.instances.labels,
+            prediction.pixel_size_um,
+            prediction.semantic,
+            prediction.instances.table,
+            classes=prediction.instances.classes,
+            region_classes=prediction.semantic_classes,
+            provenance=prediction.provenance,
+            offset=tuple(int(at) for at in prediction.provenance.get("region_offset", ())),
+        )
+
+    def reviewed_area(self) -> np.ndarray:
+        """Bool, of the labels' shape: the reviewed part of the image."""
+        return self.reviewed.mask()
+
+    def reviewed_objects(self) -> np.ndarray:
+        """Bool, of the labels' shape: pixels of objects that are marked as reviewed."""
+        ids = np.fromiter(self.reviewed.ids, dtype=np.int64, count=len(self.reviewed.ids))
+        return np.isin(self.labels, ids)
+
+    def desk(self) -> Desk:
+        """A desk that edits these very arrays."""
+        return Desk(
+            self.labels,
+            self.pixel_size_um,
+            self.regions,
+            self.table,
+            self.classes,
+            self.region_classes,
+        )
+
+
+def columns_of(ndim: int) -> tuple[str, ...]:
+    """Columns of the table of a plane or a stack."""
+    return STACK_OBJECT_COLUMNS if ndim == 3 else OBJECT_COLUMNS
+
+
+def numbers_of(ndim: int) -> tuple[str, ...]:
+    """The columns that are numbers; the others follow from them."""
+    return tuple(column for column in columns_of(ndim) if column not in TEXT_COLUMNS)
+
+
+def dtype_of(column: str) -> type:
+    """Whole numbers or not."""
+    return np.int64 if column in _WHOLE or column.startswith("bbox_") else np.float64
+
+
+def table_of(
+    numbers: dict[str, np.ndarray],
+    ndim: int,
+    classes: Sequence[LabelClass],
+    region_classes: Sequence[LabelClass],
+) -> pd.DataFrame:
+    """A table, ordered by id, from its columns of numbers."""
+    import pandas as pd
+
+    names = {entry.id: entry.name for entry in classes}
+    places = {entry.id: entry.name for entry in region_classes}
+    text = {
+        "class": [names.get(i, UNTYPED) for i in numbers["class_id"].tolist()],
+        "region": [places.get(i, BACKGROUND) for i in numbers["region_id"].tolist()],
+    }
+    table = pd.DataFrame({column: (numbers | text)[column] for column in columns_of(ndim)})
+    return table.sort_values("id", ignore_index=True)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """As CSV that gives every number back bit by bit. Raises `OSError`."""
+    table.to_csv(path, index=False, chunksize=_ROWS_AT_ONCE)
+
+
+def read_numbers(path: Path, ndim: int) -> dict[str, np.ndarray]:
+    """The columns of numbers of a table.
+
+    Raises
+    ------
+    WorkspaceError
+        Where the file is missing or no such table.
+    """
+    import pandas as pd
+
+    checked_size(path, LARGEST_TABLE, "a table")
+    wanted = numbers_of(ndim)
+    try:
+        with refusals(path, "read"):
+            found = pd.read_csv(
+                path,
+                usecols=list(wanted),
+                dtype={column: dtype_of(column) for column in wanted},
+                float_precision="round_trip",
+            )
+    except (ValueError, OverflowError, MemoryError) as error:  # pandas' errors are ValueErrors
+        raise WorkspaceError(
+            f"{path} is damaged: no table of objects ({error}); bring it back from a backup"
+        ) from error
+    if found["id"].duplicated().any():
+        raise WorkspaceError(f"{path} is damaged: an object has two rows")
+    return {column: found[column].to_numpy() for column in wanted}
+
+
+def remeasured(
+    saved: Saved, stale: Iterable[int], *, everything: bool = False
+) -> tuple[Saved, list[str]]:
+    """With rows that fit the labels, whatever happened, and what was mended, in words.
+
+    Rows of objects that are not there go, objects without a row get one (of no class). Marks of
+    objects that are not there go too, as later ids may be the same.
+
+    Parameters
+    ----------
+    stale
+        Objects whose pixels changed without their rows.
+    everything
+        All are.
+
+    Raises
+    ------
+    WorkspaceError
+        For ids so large that measuring them would take more memory than there is.
+    """
+    index = ObjectIndex.of(saved.labels)
+    ids = index.ids
+    reviewed = saved.reviewed.among(ids.tolist())
+    saved = replace(saved, reviewed=reviewed)
+    odd = set(np.setxor1d(saved.table["id"].to_numpy(), ids).tolist()) | set(stale)
+    if not (odd or everything):
+        return saved, []
+    largest = int(ids.max(initial=0))
+    if largest > LARGEST_ID:
+        raise WorkspaceError(
+            f"the labels have ids up to {largest:,}, more than {LARGEST_ID:,}; they are damaged, "
+            "or must be numbered anew"
+        )
+    by_id = saved.table.set_index("id").reindex(ids)
+    class_ids, sure = np.zeros(largest, np.int64), np.full(largest, np.nan)
+    class_ids[ids - 1] = by_id["class_id"].fillna(0).to_numpy(np.int64)
+    sure[ids - 1] = by_id["class_probability"].to_numpy(np.float64)
+    measured = object_table(
+        saved.labels,
+        saved.regions,
+        pixel_size_um=saved.pixel_size_um,
+        class_ids=class_ids,
+        class_probabilities=sure,
+        classes=saved.classes,
+        semantic_classes=saved.region_classes,
+    )
+    return replace(saved, table=measured), ["objects painted without the table were measured anew"]
