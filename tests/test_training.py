@@ -274,6 +274,7 @@ def big_batch(step: int, broken: bool) -> Batch:
     tiles = {
         name: np.tile(value, (1,) * (value.ndim - 2) + (2, 2)) if value.ndim > 2 else value
         for name, value in vars(batch).items()
+        if value is not None
     }
     if broken:
         tiles["images"][0, 0, 0, 0] = np.inf

@@ -54,6 +54,9 @@ class Sample:
     known
         bool, (Y, X): False where nobody annotated, so that neither background nor a class may be
         learned or scored there; None where all of the image was annotated.
+    derived
+        uint8, (Y, X), 0 or 1: a region that was derived from the objects (`datasets.derived`), not
+        annotated; it may prompt a network, and is never its truth. None where there is none.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Sample:
     instances: np.ndarray | None = None
     instance_types: np.ndarray | None = None
     known: np.ndarray | None = None
+    derived: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
@@ -70,7 +74,7 @@ class Sample:
                 f"image {self.name!r} has shape {self.image.shape} and dtype {self.image.dtype}; "
                 "expected (Y, X, 3) of uint8: convert it to 8-bit RGB"
             )
-        for kind in ("semantic", "instances", "instance_types", "known"):
+        for kind in ("semantic", "instances", "instance_types", "known", "derived"):
             labels = getattr(self, kind)
             if labels is not None and labels.shape != self.image.shape[:2]:
                 raise DatasetError(

@@ -26,6 +26,10 @@ class Batch:
     images float32 (B, 3, Y, X) of 0..255; semantic, types uint8 (B, Y, X); instances int32
     (B, Y, X); hv float32 (B, 2, Y, X) of -1..1; valid bool (B, Y, X); has_semantic, has_instances,
     has_types bool (B,).
+
+    derived   uint8 (B, Y, X), `NOT_GIVEN` for a crop without one; None where no crop has one
+    prompts   uint8 (B, 2, Y, X): masks of regions and objects that the second forward is prompted
+              with, `NOT_GIVEN` where it is the first forward's own; None for the first's everywhere
     """
 
     images: np.ndarray
@@ -37,6 +41,12 @@ class Batch:
     has_instances: np.ndarray
     has_types: np.ndarray
     valid: np.ndarray
+    derived: np.ndarray | None = None
+    prompts: np.ndarray | None = None
+
+
+NOT_GIVEN = 2
+"""In a mask of 0 and 1: not known here."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +176,15 @@ def stack(crops: Sequence[Crop]) -> Batch:
         has_instances=np.array([crop.has_instances for crop in crops]),
         has_types=np.array([crop.has_types for crop in crops]),
         valid=np.stack([crop.valid for crop in crops]),
+        derived=_stack_derived(crops),
     )
+
+
+def _stack_derived(crops: Sequence[Crop]) -> np.ndarray | None:
+    if all(crop.derived is None for crop in crops):
+        return None
+    nothing = np.full(crops[0].valid.shape, NOT_GIVEN, np.uint8)
+    return np.stack([nothing if crop.derived is None else crop.derived for crop in crops])
 
 
 class _Places(NamedTuple):

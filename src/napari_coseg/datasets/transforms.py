@@ -70,6 +70,8 @@ class Crop:
         bool (Y, X), False beyond the sample's border and on slivers left out: learn nothing there.
     has_semantic, has_instances, has_types
         Whether the sample has labels of that kind.
+    derived
+        uint8 (Y, X), the sample's derived region; None where it has none.
     """
 
     image: np.ndarray
@@ -80,6 +82,7 @@ class Crop:
     has_semantic: bool
     has_instances: bool
     has_types: bool
+    derived: np.ndarray | None = None
 
 
 def training_crop(
@@ -122,6 +125,7 @@ def training_crop(
         has_semantic=sample.semantic is not None,
         has_instances=sample.instances is not None,
         has_types=sample.instance_types is not None,
+        derived=None if sample.derived is None else window.labels(sample.derived, np.uint8),
     )
 
 

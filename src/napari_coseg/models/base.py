@@ -50,12 +50,27 @@ class FirstForward(NamedTuple):
 class MaskPrompts(NamedTuple):
     """The masks fed to the second forward, as logits (B, 1, y, x).
 
-    Usually the first forward's own; a person's corrected masks go in the same way
-    (paint as logits of about -8 and 8).
+    Usually the first forward's own; masks that are given go in the same way (`prompts_from`).
     """
 
     semantic: Tensor
     instance: Tensor
+
+
+class GivenMasks(NamedTuple):
+    """Masks to prompt with in place of the first forward's: a person's, or in training the truth.
+
+    semantic, instance   (B, 1, Y, X) float, at the size of the images: the share of each pixel that
+                         lies in any region, or in any object, 0..1; not a number where the first
+                         forward's own mask stays
+    """
+
+    semantic: Tensor
+    instance: Tensor
+
+
+PAINTED_LOGIT = 6.0
+"""The largest logit of a given mask: as sure as trained networks are of their own (4 to 7)."""
 
 
 class TaskMaps(NamedTuple):
@@ -128,13 +143,38 @@ class CosegModel(nn.Module, ABC):
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by part ("trunk", "adapters", ...); each stands in exactly one part."""
 
-    def forward(self, images: Tensor) -> TwoForwards:
-        """Normalised images (B, 3, Y, X) -> both forwards, from one encoding."""
+    def forward(self, images: Tensor, given: GivenMasks | None = None) -> TwoForwards:
+        """Normalised images (B, 3, Y, X) -> both forwards, from one encoding.
+
+        The second is prompted by the masks that are given, and by the first's where none is.
+        """
         features = self.encode(images)
         first = self.first_forward(features)
-        prompts = MaskPrompts(first.semantic_mask, first.instance_mask)
-        second = self.second_forward(features, prompts)
+        second = self.second_forward(features, prompts_from(first, given))
         return TwoForwards(first, second)
+
+
+def prompts_from(first: FirstForward, given: GivenMasks | None = None) -> MaskPrompts:
+    """The first forward's masks, with those that are given painted over them.
+
+    A given mask is shrunk to the first forward's size and becomes what a perfect first forward
+    would say: the log-odds of the share of each pixel, at most `PAINTED_LOGIT`. A pixel that is
+    not given as a whole keeps the first forward's value.
+    """
+    if given is None:
+        return MaskPrompts(first.semantic_mask, first.instance_mask)
+    return MaskPrompts(
+        _painted(first.semantic_mask, given.semantic),
+        _painted(first.instance_mask, given.instance),
+    )
+
+
+def _painted(own: Tensor, given: Tensor) -> Tensor:
+    # The area mean of what holds a NaN is NaN: such pixels stay as they are.
+    share = F.interpolate(given.float(), size=own.shape[-2:], mode="area")
+    least = torch.sigmoid(torch.tensor(-PAINTED_LOGIT)).item()
+    logits = torch.logit(share.nan_to_num(0.5), eps=least).to(own.dtype)
+    return torch.where(share.isnan(), own, logits)
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:

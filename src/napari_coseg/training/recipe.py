@@ -14,6 +14,7 @@ from napari_coseg.datasets.transforms import AugmentationSettings
 from napari_coseg.errors import SettingsError
 from napari_coseg.settings import Settings
 from napari_coseg.training.loss_settings import LossSettings
+from napari_coseg.training.prompting import PromptSettings
 
 
 class BatchPart(Settings):
@@ -32,6 +33,11 @@ class BatchPart(Settings):
         ge=0,
         le=1,
         description="share of crops laid around an object of a randomly drawn class",
+    )
+    derived_region_of: str | None = Field(
+        None,
+        description="name of an object class; a region derived from its objects prompts crops "
+        "whose dataset has no regions, where `prompts` asks for truth. It is never learnt itself",
     )
 
 
@@ -123,6 +129,7 @@ class Recipe(Settings):
     optimiser: OptimiserSettings = OptimiserSettings()
     losses: LossSettings = LossSettings()
     augmentation: AugmentationSettings = AugmentationSettings()
+    prompts: PromptSettings = PromptSettings()
     validation: ValidationSettings = ValidationSettings()
     logs: LogSettings = LogSettings()
     checkpoint_every_steps: int = Field(100, ge=1)

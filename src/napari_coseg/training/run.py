@@ -16,6 +16,7 @@ import torch
 from napari_coseg.checkpoints.native import read_card, save
 from napari_coseg.datasets.base import Dataset
 from napari_coseg.datasets.batches import Batch, CropSampler, CropSource
+from napari_coseg.datasets.derived import class_id_of, with_derived_region
 from napari_coseg.datasets.partition import (
     Partition,
     Partitioned,
@@ -36,6 +37,7 @@ from napari_coseg.models.registry import build
 from napari_coseg.training.classes import ClassMap
 from napari_coseg.training.loop import TrainingHooks, train
 from napari_coseg.training.processes import ALONE, Processes
+from napari_coseg.training.prompting import NO_PROMPTS, PromptSettings, draw_prompts
 from napari_coseg.training.recipe import BatchPart, Recipe, read_recipe
 from napari_coseg.training.saving import STATE_FILE
 from napari_coseg.training.schedule import with_steps
@@ -69,10 +71,20 @@ class StepSource:
 
     samplers: tuple[tuple[Turn, CropSampler], ...]
     processes: Processes = ALONE
+    prompts: PromptSettings = NO_PROMPTS
+    seed: int = 0
 
     def __call__(self, step: int) -> Sequence[Batch]:
         rank, of = self.processes.rank, self.processes.count
-        return [sampler.draw(step, rank, of) for turn, sampler in self.samplers if turn.comes(step)]
+        batches = [
+            (number, sampler.draw(step, rank, of))
+            for number, (turn, sampler) in enumerate(self.samplers)
+            if turn.comes(step)
+        ]
+        return [
+            draw_prompts(batch, self.prompts, (self.seed, step, number), first=rank, every=of)
+            for number, batch in batches
+        ]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -157,6 +169,8 @@ def step_source(recipe: Recipe, data_root: Path, processes: Processes | None = N
             for turn, sources in shared.items()
         ),
         processes or ALONE,
+        recipe.prompts,
+        recipe.seed,
     )
 
 
@@ -199,6 +213,9 @@ def _crop_source(part: BatchPart, data_root: Path, recipe: Recipe) -> CropSource
         )
     names = some_of(names, recipe.training_fraction, recipe.seed)
     samples = tuple(map(to_card, dataset.load_all(part.split, names)))
+    if part.derived_region_of is not None:
+        kind = class_id_of(part.derived_region_of, recipe.card.instance_label_classes)
+        samples = tuple(with_derived_region(sample, kind) for sample in samples)
     return CropSource(samples, part.crops, part.object_fraction)
 
 

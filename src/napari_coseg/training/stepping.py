@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from napari_coseg.datasets.batches import Batch
+from napari_coseg.datasets.batches import NOT_GIVEN, Batch
 from napari_coseg.errors import CosegError
-from napari_coseg.models.base import CosegModel
+from napari_coseg.models.base import CosegModel, GivenMasks
 from napari_coseg.training.losses import Shares, Targets, two_forward_loss
 from napari_coseg.training.processes import Processes
 from napari_coseg.training.recipe import OptimiserSettings, Recipe
@@ -72,7 +73,7 @@ class Stepper:
         images = self.model.normalise(images).to(memory_format=torch.channels_last)
         kind, dtype = torch.device(self.device).type, AUTOCAST.get(self.recipe.precision)
         with torch.autocast(kind, dtype, enabled=dtype is not None):
-            output = self.model(images)
+            output = self.model(images, given_masks(batch, self.device))
         loss, terms = two_forward_loss(
             output, targets, self.recipe.losses, shares, self.processes.add
         )
@@ -113,7 +114,18 @@ def make_scaler(recipe: Recipe, device: str) -> torch.amp.GradScaler:
 
 def cut(batch: Batch, crops: slice) -> Batch:
     """Some crops of a batch."""
-    return Batch(**{field.name: getattr(batch, field.name)[crops] for field in fields(Batch)})
+    arrays = {field.name: getattr(batch, field.name) for field in fields(Batch)}
+    parts: dict[str, Any] = {n: None if a is None else a[crops] for n, a in arrays.items()}
+    return Batch(**parts)
+
+
+def given_masks(batch: Batch, device: str) -> GivenMasks | None:
+    """The prompts drawn for a batch; None where the first forward prompts the second alone."""
+    if batch.prompts is None:
+        return None
+    masks = torch.as_tensor(batch.prompts).to(device, non_blocking=True)
+    shares = masks.float().masked_fill(masks == NOT_GIVEN, float("nan"))
+    return GivenMasks(shares[:, :1], shares[:, 1:])
 
 
 def to_tensors(batch: Batch, device: str) -> tuple[Tensor, Targets]:
