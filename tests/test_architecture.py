@@ -50,6 +50,10 @@ ROOMS = {
         f"{FOUNDATION} intensity intake tiling decoding metrics measure readers"
         " nn models checkpoints datasets inference training"
     ),
+    "finetuning": (
+        f"{FOUNDATION} intake decoding metrics readers models checkpoints datasets workspace"
+        " inference training"
+    ),
     "costs": f"{FOUNDATION} models",
     "ablation": f"{FOUNDATION} models training",
     # The faces: everything but each other.

@@ -1,0 +1,123 @@
+"""Reviewed images from a workspace: all that fine-tuning knows of how corrections are kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from napari_coseg.errors import DatasetError
+from napari_coseg.finetuning.joining import together
+from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
+from napari_coseg.intake import RgbSource, understand
+from napari_coseg.readers.registry import read_image
+from napari_coseg.types import LABEL_DTYPE
+from napari_coseg.workspace.entry import Entry
+from napari_coseg.workspace.folder import WORKSPACE, open_workspace
+from napari_coseg.workspace.saved import Saved
+
+BLOCK_PX = 256
+"""An image is read only in blocks of this side around what was reviewed."""
+CONTEXT_PX = 64
+
+
+def is_workspace(path: Path) -> bool:
+    """Whether the folder is one."""
+    return (path / WORKSPACE).is_file()
+
+
+def read_workspace(path: Path) -> ReviewedSet:
+    """Of every image the parts with anything reviewed; of a stack each slice by itself.
+
+    A reviewed part of the image counts for both tasks, an object marked as reviewed for itself.
+
+    Raises
+    ------
+    CosegError
+        Where the workspace is damaged, an image is not found, or its entries differ in classes.
+    """
+    sets = []
+    with open_workspace(path) as workspace:
+        for entry in workspace.entries:
+            saved = entry.load()
+            if saved.reviewed.ids or len(saved.reviewed.runs):
+                images = tuple(_parts(entry, saved))
+                classes = saved.region_classes, saved.classes
+                sets.append(ReviewedSet(images, *classes, source=f"{path}, {entry.name}"))
+    if not sets:
+        return ReviewedSet((), source=str(path))
+    return together(sets)
+
+
+def _parts(entry: Entry, saved: Saved) -> Iterator[ReviewedImage]:
+    image = understand(read_image(entry.find_image()), entry.image.axes)
+    source = RgbSource(image, saved.provenance.get("channels"))
+    labels = saved.labels.reshape(-1, *saved.labels.shape[-2:])
+    regions = None if saved.regions is None else saved.regions.reshape(labels.shape)
+    area = saved.reviewed_area().reshape(labels.shape)
+    marked = area | saved.reviewed_objects().reshape(labels.shape)
+    type_of = _types(saved)
+    offset = (0,) * (3 - len(entry.offset)) + tuple(entry.offset)
+    _check_inside(entry, labels.shape, offset, (source.n_slices, *source.plane_shape))
+    y_um, x_um = saved.pixel_size_um[-2:]
+    for z in np.flatnonzero(marked.any(axis=(1, 2))).tolist():
+        for rows, columns in _boxes(marked[z]):
+            here = (z, rows, columns)
+            there = [
+                slice(s.start + o, s.stop + o) for s, o in zip(here[1:], offset[1:], strict=True)
+            ]
+            rgb = source.read(z + offset[0], there[0], there[1])
+            objects = labels[here].astype(LABEL_DTYPE)
+            yield ReviewedImage(
+                name=f"{entry.name}" + (f" z{z}" if len(labels) > 1 else ""),
+                image=np.clip(np.rint(rgb), 0, 255).astype(np.uint8),
+                pixel_size_um=math.sqrt(y_um * x_um),
+                semantic=None if regions is None else regions[here].astype(np.uint8),
+                objects=objects,
+                types=None if type_of is None else type_of[objects],
+                semantic_reviewed=None if regions is None else area[here],
+                objects_reviewed=marked[here],
+            )
+
+
+def _types(saved: Saved) -> np.ndarray | None:
+    """uint8, class of each object by its id; None where objects have no classes."""
+    if not saved.classes:
+        return None
+    of = np.zeros(int(saved.labels.max(initial=0)) + 1, np.uint8)
+    ids = saved.table["id"].to_numpy()
+    there = ids < len(of)
+    of[ids[there]] = saved.table["class_id"].to_numpy()[there]
+    return of
+
+
+def _boxes(mask: np.ndarray) -> Iterator[tuple[slice, slice]]:
+    """Windows around what is marked, with some context; blocks that touch are one window."""
+    from scipy.ndimage import find_objects, label
+
+    height, width = mask.shape
+    padded = np.pad(mask, [(0, -side % BLOCK_PX) for side in mask.shape])
+    rows, columns = (side // BLOCK_PX for side in padded.shape)
+    blocks = padded.reshape(rows, BLOCK_PX, columns, BLOCK_PX).any(axis=(1, 3))
+    parts, _ = label(blocks, np.ones((3, 3)))
+    for y, x in find_objects(parts):
+        yield (
+            slice(
+                max(0, y.start * BLOCK_PX - CONTEXT_PX), min(height, y.stop * BLOCK_PX + CONTEXT_PX)
+            ),
+            slice(
+                max(0, x.start * BLOCK_PX - CONTEXT_PX), min(width, x.stop * BLOCK_PX + CONTEXT_PX)
+            ),
+        )
+
+
+def _check_inside(
+    entry: Entry, shape: tuple[int, ...], offset: tuple[int, ...], whole: tuple[int, ...]
+) -> None:
+    if any(o + n > most for o, n, most in zip(offset, shape, whole, strict=True)):
+        raise DatasetError(
+            f"labels of {entry.name!r} have shape {shape} from {offset} on, but its image has "
+            f"{whole}: the image is another than the one that was labelled"
+        )

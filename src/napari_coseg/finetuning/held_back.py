@@ -1,0 +1,79 @@
+"""Which of what was reviewed scores the model and is not learnt: the same for the same reviews."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+
+from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
+
+WHOLE_IMAGES_FROM = 4
+"""With so many images, whole ones are held back; of fewer, a strip of each."""
+
+
+class Divided(NamedTuple):
+    """What is learnt and what is held back. Either may have no images."""
+
+    to_learn: tuple[ReviewedImage, ...]
+    held_back: tuple[ReviewedImage, ...]
+
+
+def hold_back(reviewed: ReviewedSet, fraction: float) -> Divided:
+    """Hold back about `fraction` of the reviewed pixels.
+
+    Of `WHOLE_IMAGES_FROM` images or more, whole ones, in the order of the hashes of their names;
+    of fewer a strip at one end of each, across its longer side. Objects that the strip's border
+    cuts are neither learnt nor scored.
+    """
+    images = reviewed.images
+    if not fraction:
+        return Divided(images, ())
+    names = {image.name for image in images}
+    if len(names) >= WHOLE_IMAGES_FROM:
+        held = _chosen(images, fraction)
+        return Divided(
+            tuple(image for image in images if image.name not in held),
+            tuple(image for image in images if image.name in held),
+        )
+    parts = [_strip(image, fraction) for image in images]
+    learnt = [image.within(~strip) for image, strip in zip(images, parts, strict=True)]
+    held_parts = [image.within(strip) for image, strip in zip(images, parts, strict=True)]
+    return Divided(
+        tuple(image for image in learnt if image.reviewed.any()),
+        tuple(image for image in held_parts if image.reviewed.any()),
+    )
+
+
+def _chosen(images: tuple[ReviewedImage, ...], fraction: float) -> set[str]:
+    areas: dict[str, int] = {}
+    for image in images:
+        areas[image.name] = areas.get(image.name, 0) + int(image.reviewed.sum())
+    wanted = fraction * sum(areas.values())
+    chosen: set[str] = set()
+    for name in sorted(areas, key=_hash):
+        if chosen and sum(areas[n] for n in chosen) >= 0.75 * wanted:
+            break
+        if len(chosen) + 1 < len(areas):
+            chosen.add(name)
+    return chosen
+
+
+def _strip(image: ReviewedImage, fraction: float) -> np.ndarray:
+    """Bool (Y, X): the last rows or columns of what was reviewed, or the first."""
+    mask = image.reviewed
+    spans = [np.flatnonzero(mask.any(axis=1 - axis)) for axis in (0, 1)]
+    axis = int(np.argmax([span[-1] - span[0] for span in spans]))
+    along = mask.sum(axis=1 - axis).cumsum()
+    if _hash(image.name) & 1:
+        rows = np.arange(len(along)) < np.searchsorted(along, fraction * along[-1])
+    else:
+        rows = np.arange(len(along)) > np.searchsorted(along, (1 - fraction) * along[-1])
+    strip = np.zeros(image.shape, bool)
+    strip[rows if axis == 0 else (slice(None), rows)] = True
+    return strip
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")

@@ -1,0 +1,231 @@
+"""What a person has reviewed: images with labels, and where these are known to be right."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from napari_coseg.errors import DatasetError
+from napari_coseg.types import LABEL_DTYPE, LabelClass
+
+NOTHING_REVIEWED = (
+    "nothing is reviewed, so there is nothing to learn from: mark regions or objects as reviewed "
+    "first (in a labelled folder, all of an image counts unless known/ says otherwise)"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ReviewedImage:
+    """One plane, or a part of one, with labels and where they were reviewed. Treat as read-only.
+
+    A task whose labels are None has none here; its mask of what was reviewed is then None too.
+
+    Parameters
+    ----------
+    name
+        Of the image; the same for every part of it.
+    image
+        uint8, (Y, X, 3): red, green, blue, as a network is shown it.
+    pixel_size_um
+        Micrometres a pixel, the same along both axes; None where it is not known. It is then taken
+        to be the base model's, as `napari_coseg.segment` does.
+    semantic
+        uint8, (Y, X): region class ids, 0 background.
+    objects
+        int32, (Y, X): object ids, 0 background.
+    types
+        uint8, (Y, X): the class of the object at each pixel, 0 where it is not known or there is
+        none; None where objects have no classes.
+    semantic_reviewed, objects_reviewed
+        bool, (Y, X): where each task's labels are known to be right. Only there they are learnt.
+    """
+
+    name: str
+    image: np.ndarray
+    pixel_size_um: float | None
+    semantic: np.ndarray | None = None
+    objects: np.ndarray | None = None
+    types: np.ndarray | None = None
+    semantic_reviewed: np.ndarray | None = None
+    objects_reviewed: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
+            raise DatasetError(
+                f"image {self.name!r} has shape {self.image.shape} and dtype {self.image.dtype}; "
+                "expected (Y, X, 3) of uint8"
+            )
+        for kind, dtype in _KINDS.items():
+            labels = getattr(self, kind)
+            if labels is not None and (labels.shape, labels.dtype) != (self.shape, dtype):
+                raise DatasetError(
+                    f"{kind} of {self.name!r} has shape {labels.shape} and dtype {labels.dtype}; "
+                    f"its image has {self.shape}, and {np.dtype(dtype)} is expected: labels must "
+                    "lie on the image's pixels"
+                )
+        for labels, reviewed in (
+            ("semantic", "semantic_reviewed"),
+            ("objects", "objects_reviewed"),
+        ):
+            if (getattr(self, labels) is None) != (getattr(self, reviewed) is None):
+                raise DatasetError(
+                    f"image {self.name!r} has only one of {labels} and {reviewed}; give both"
+                )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(Y, X)."""
+        y, x = self.image.shape[:2]
+        return int(y), int(x)
+
+    @property
+    def reviewed(self) -> np.ndarray:
+        """bool, (Y, X): where any task was reviewed."""
+        mask = np.zeros(self.shape, bool)
+        for part in (self.semantic_reviewed, self.objects_reviewed):
+            if part is not None:
+                mask |= part
+        return mask
+
+    def within(self, mask: np.ndarray) -> ReviewedImage:
+        """What was reviewed inside `mask`, bool (Y, X); objects that it cuts are not known."""
+        semantic, objects = self.semantic_reviewed, self.objects_reviewed
+        return replace(
+            self,
+            semantic_reviewed=None if semantic is None else semantic & mask,
+            objects_reviewed=None if objects is None else objects & mask,
+        ).without_cut_objects()
+
+    def without_cut_objects(self) -> ReviewedImage:
+        """Objects that reach beyond what was reviewed are known nowhere.
+
+        What lies beyond was not looked at, so that neither their outline nor their centre is.
+        """
+        if self.objects is None or self.objects_reviewed is None:
+            return self
+        cut = np.unique(self.objects[~self.objects_reviewed])
+        cut = cut[cut > 0]
+        if not len(cut):
+            return self
+        return replace(self, objects_reviewed=self.objects_reviewed & ~np.isin(self.objects, cut))
+
+
+_KINDS: dict[str, type[np.generic]] = {
+    "semantic": np.uint8,
+    "objects": LABEL_DTYPE,
+    "types": np.uint8,
+    "semantic_reviewed": np.bool_,
+    "objects_reviewed": np.bool_,
+}
+
+
+@dataclass(frozen=True)
+class Reviews:
+    """How much was reviewed.
+
+    Parameters
+    ----------
+    images
+        With anything reviewed.
+    area_px
+        Pixels with any task reviewed.
+    objects
+        Whole reviewed objects.
+    objects_by_class, region_px_by_class
+        By name of class; classes without any have 0.
+    """
+
+    images: int
+    area_px: int
+    objects: int
+    objects_by_class: dict[str, int]
+    region_px_by_class: dict[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class ReviewedSet:
+    """Reviewed images and what their class ids mean.
+
+    Parameters
+    ----------
+    images
+        As reviewed; objects that the border of a reviewed region cuts are left out by `checked`.
+    semantic_classes, instance_classes
+        Of all images.
+    source
+        Where they come from, for messages.
+    """
+
+    images: tuple[ReviewedImage, ...]
+    semantic_classes: tuple[LabelClass, ...] = ()
+    instance_classes: tuple[LabelClass, ...] = ()
+    source: str = "the reviewed images"
+
+    def checked(self) -> ReviewedSet:
+        """Images with anything reviewed, without the objects that a border cuts.
+
+        Raises
+        ------
+        DatasetError
+            Where nothing is reviewed, or labels hold classes that have no name.
+        """
+        whole = tuple(image.without_cut_objects() for image in self.images)
+        images = tuple(image for image in whole if image.reviewed.any())
+        if not images:
+            raise DatasetError(f"{self.source}: {NOTHING_REVIEWED}")
+        for image in images:
+            self._check_ids(image, "region", image.semantic, self.semantic_classes)
+            self._check_ids(image, "object", image.types, self.instance_classes)
+        return replace(self, images=images)
+
+    def reviews(self) -> Reviews:
+        """Count what was reviewed."""
+        objects: Counter[int] = Counter()
+        regions: Counter[int] = Counter()
+        area = images = 0
+        for image in self.images:
+            reviewed = image.reviewed
+            area += int(reviewed.sum())
+            images += bool(reviewed.any())
+            objects += _count_objects(image)
+            if image.semantic is not None:
+                ids = image.semantic[image.semantic_reviewed]
+                regions += Counter(dict(enumerate(np.bincount(ids, minlength=256).tolist())))
+        return Reviews(
+            images=images,
+            area_px=area,
+            objects=objects.total(),
+            objects_by_class={c.name: objects[c.id] for c in self.instance_classes},
+            region_px_by_class={c.name: regions[c.id] for c in self.semantic_classes},
+        )
+
+    def _check_ids(
+        self,
+        image: ReviewedImage,
+        kind: str,
+        labels: np.ndarray | None,
+        classes: tuple[LabelClass, ...],
+    ) -> None:
+        if labels is None:
+            return
+        strange = set(np.unique(labels[image.reviewed]).tolist()) - {0, *(c.id for c in classes)}
+        if strange:
+            raise DatasetError(
+                f"{self.source}: {kind} labels of {image.name!r} hold the classes "
+                f"{sorted(strange)}, which have no name; named are "
+                f"{', '.join(f'{c.id} {c.name}' for c in classes) or 'none'}"
+            )
+
+
+def _count_objects(image: ReviewedImage) -> Counter[int]:
+    """Reviewed objects by class id, 0 where it is not known."""
+    if image.objects is None or image.objects_reviewed is None:
+        return Counter()
+    inside = np.where(image.objects_reviewed, image.objects, 0)
+    ids, first = np.unique(inside, return_index=True)
+    first = first[ids > 0]
+    if image.types is None:
+        return Counter({0: len(first)})
+    return Counter(image.types.reshape(-1)[first].tolist())

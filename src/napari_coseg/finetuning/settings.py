@@ -1,0 +1,120 @@
+"""What can be chosen about a fine-tuning; the command line and the widget build this object."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from napari_coseg.datasets.stain import StainSettings
+from napari_coseg.datasets.transforms import AugmentationSettings
+from napari_coseg.settings import Settings
+from napari_coseg.training.loss_settings import LossSettings
+
+HEADS = ("prompt_encoders", "decoders")
+"""What follows the encoder."""
+THROUGH_ENCODER = ("adapters", "lora", "neck")
+
+FINETUNING_LOSSES = LossSettings(
+    semantic_cross_entropy=1.0,
+    semantic_dice=1.0,
+    object_cross_entropy=1.0,
+    object_focal=0.0,
+    class_cross_entropy=1.0,
+    class_focal=0.0,
+    class_dice=0.5,
+    hv_mse=4.0,
+    hv_msge=0.5,
+)
+"""Cross-entropy for probabilities that mean what they say; gradients of the distance maps, which
+would drown the other terms at the weights of CellViT, count little."""
+
+FINETUNING_AUGMENTATION = AugmentationSettings(
+    free_probability=0.5,
+    stain=StainSettings(
+        stain_probability=0.5,
+        stain_factor_spread=0.25,
+        stain_vector_sigma=0.03,
+        colour_probability=0.3,
+        blur_probability=0.1,
+        sharpen_probability=0.05,
+        jpeg_probability=0.05,
+        noise_probability=0.1,
+    ),
+)
+"""Less far from the images than where a network learns from scratch: these are the user's own."""
+
+
+class FinetuneSettings(Settings):
+    """Settings of a fine-tuning. Sizes in pixels are of the model's grid."""
+
+    speed: Literal["heads", "adapters"] = Field(
+        "heads",
+        description="heads: the frozen encoder's features are kept on disk, and what follows it "
+        "trains; adapters: trains through the encoder",
+    )
+    parts: tuple[str, ...] | None = Field(
+        None,
+        description="parts of the model that train: adapters, lora, neck, prompt_encoders, "
+        "decoders; None: all that the speed can train. The trunk never does",
+    )
+    lora_rank: int = Field(
+        0, ge=0, le=256, description="put LoRA of this rank into the trunk, for speed adapters"
+    )
+    minutes: float = Field(
+        5.0, gt=0, le=10_000, description="about how long it may take, scores and all; minutes"
+    )
+    steps: int | None = Field(
+        None, ge=1, description="steps in place of minutes; the same on every machine"
+    )
+    crops: int = Field(4, ge=1, le=256, description="crops a step")
+    crop_px: int = Field(256, ge=32, le=4096, description="side of the crops")
+    learning_rate: float | None = Field(
+        None, gt=0, description="at its highest; None: 1e-3 for heads, 5e-4 for adapters"
+    )
+    distance_to_base: float = Field(
+        0.05,
+        ge=0,
+        description="how fast weights are drawn back to the base's, a part of the learning rate; "
+        "0 lets them go where they will",
+    )
+    replay_fraction: float = Field(
+        0.25,
+        ge=0,
+        lt=1,
+        description="share of crops from the replayed images, where some are given",
+    )
+    held_back_fraction: float = Field(
+        0.2, ge=0, lt=0.9, description="share of what was reviewed that scores and is not learnt"
+    )
+    validations: int = Field(4, ge=1, le=100, description="how often the held-back part scores")
+    match_input: bool = Field(
+        True,
+        description="look for the linear change of intensities (inverted, stretched, tinted) under "
+        "which the base model fits the reviewed labels best, and keep it with the adapter",
+    )
+    add_classes: bool = Field(False, description="learn classes that the base does not know")
+    rename: dict[str, str] = Field({}, description="name of a class of the base -> new name")
+    merge: dict[str, tuple[str, ...]] = Field(
+        {}, description="new name -> classes of the base that become one"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="of the network; auto: bf16 on CUDA, else fp32"
+    )
+    activation_checkpointing: bool | None = Field(
+        None, description="compute the trunk's blocks twice; None: where memory runs out"
+    )
+    variants: int = Field(
+        8, ge=1, le=64, description="speed heads: how often each place is encoded, augmented anew"
+    )
+    cache_mb: int = Field(
+        2000, ge=10, description="speed heads: largest size of the features on disk; megabytes"
+    )
+    checkpoint_every_s: float = Field(30.0, gt=0, description="seconds between saved states")
+    seed: int = 0
+    losses: LossSettings = FINETUNING_LOSSES
+    augmentation: AugmentationSettings = FINETUNING_AUGMENTATION
+
+    def rate(self) -> float:
+        """The learning rate at its highest."""
+        return self.learning_rate or {"heads": 1e-3, "adapters": 5e-4}[self.speed]
