@@ -31,7 +31,7 @@ ROOMS = {
     "tiling": FOUNDATION,
     "decoding": FOUNDATION,
     "metrics": FOUNDATION,
-    "measure": FOUNDATION,
+    "measure": f"{FOUNDATION} intake",
     "editing": f"{FOUNDATION} polygons decoding measure",
     "workspace": f"{FOUNDATION} editing measure",
     "readers": f"{FOUNDATION} intake",
