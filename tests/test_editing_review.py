@@ -47,6 +47,8 @@ def test_marks_come_and_go_piece_by_piece(shape, seed):
         marked = change(np.nonzero(piece))
         np.testing.assert_array_equal(marked.mask(), mask)
         Reviewed.from_json(marked.as_json(), shape)  # in order, with gaps between
+        box = (*(slice(1, 3) for _ in shape[:-2]), slice(4, 19), slice(7, 33))
+        np.testing.assert_array_equal(marked.mask(box), mask[box])
 
 
 def test_reviewed_objects_are_protected_wherever_they_are():

@@ -12,7 +12,7 @@ from napari_coseg.editing.desk import Desk, Kind
 from napari_coseg.editing.drawing import in_image, pixel_at
 from napari_coseg.editing.edit import Box, Edit
 from napari_coseg.editing.index import moved
-from napari_coseg.editing.objects import add_pixels
+from napari_coseg.editing.objects import add_pixels, kind_by_hand
 from napari_coseg.editing.review import Reviewed
 from napari_coseg.errors import EditError
 
@@ -35,6 +35,8 @@ def grow(
     hv: np.ndarray,
     *,
     class_probability: np.ndarray | None = None,
+    field: Box | None = None,
+    class_id: int = 0,
     reviewed: Reviewed | None = None,
     settings: HoverSettings | None = None,
 ) -> Edit:
@@ -51,8 +53,12 @@ def grow(
         (y, x), or (z, y, x) in a stack: in pixels of the labels. Grown within the slice.
     object_probability, hv, class_probability
         The model's maps of the plane or slice: float (Ym, Xm), 0..1; (2, Ym, Xm), -1..1; and
-        (1 + T, Ym, Xm), background first, for the type. On any grid that covers the same field as
-        the labels, as that of the network.
+        (1 + T, Ym, Xm), background first, for the type. On any grid that covers the same field, as
+        that of the network.
+    field
+        Rows and columns of the labels that the maps cover; None: all. The object ends there.
+    class_id
+        Of the object where there is no `class_probability`.
     settings
         Those of the run; its threshold is an upper limit here.
 
@@ -65,23 +71,25 @@ def grow(
     settings = settings or HoverSettings()
     pixel = pixel_at(point, desk.labels.shape)
     _check(object_probability, hv, class_probability)
-    free = _free(desk, pixel, reviewed)
+    field = _field(field, pixel, desk.labels.shape[-2:])
+    free = _free(desk, pixel, field, reviewed)
+    here = tuple(at - part.start for at, part in zip(pixel[-2:], field, strict=True))
     factors = tuple(
         maps / labels for maps, labels in zip(object_probability.shape, free.shape, strict=True)
     )
-    seed = _positions(np.array([pixel[-2:]]).T, factors)
+    seed = _positions(np.array([here]).T, factors)
     seed_at = tuple(
         int(np.clip(np.rint(axis[0]), 0, size - 1))
         for axis, size in zip(seed, object_probability.shape, strict=True)
     )
     grown = _grown(object_probability, hv, seed_at, free, factors, settings)
-    kind = Kind()
+    kind = kind_by_hand(desk, class_id)[0]
     if class_probability is not None and len(class_probability) > 1:
         class_ids, sure = classify(
             grown.mask.astype(np.int32), class_probability[(slice(None), *grown.box)]
         )
         kind = Kind(int(class_ids[0]), float(sure[0]))
-    pixels = _on_labels(grown, free, factors, pixel[-2:])
+    pixels = moved(_on_labels(grown, free, factors, here), field)
     z = pixel[0] if desk.labels.ndim == 3 else None
     return add_pixels(desk, "Add an object", in_image(pixels, desk.labels.shape, z), kind)
 
@@ -101,18 +109,31 @@ class _Free(NamedTuple):
         return free if self.taken is None else free & ~self.taken[where]
 
 
-def _free(desk: Desk, pixel: tuple[int, ...], reviewed: Reviewed | None) -> _Free:
-    has_regions = reviewed is not None and len(reviewed.runs)
-    taken = reviewed.mask() if reviewed is not None and has_regions else None
-    plane = pixel[:-2]
-    free = _Free(desk.labels[plane], None if taken is None else taken[plane])
+def _field(field: Box | None, pixel: tuple[int, ...], shape: tuple[int, ...]) -> Box:
+    if field is None:
+        return tuple(slice(0, size) for size in shape)
+    parts = zip(pixel[-2:], field, shape, strict=True)
+    if not all(0 <= part.start <= at < part.stop <= size for at, part, size in parts):
+        raise EditError(
+            f"the maps cover rows and columns {[(part.start, part.stop) for part in field]}, the "
+            f"click is at {pixel[-2:]} of {shape}; get maps of the part around the click"
+        )
+    return field
+
+
+def _free(desk: Desk, pixel: tuple[int, ...], field: Box, reviewed: Reviewed | None) -> _Free:
     if desk.labels[pixel]:
         raise EditError(
             f"object {int(desk.labels[pixel])} is there already; click on background, or split it"
         )
-    if taken is not None and taken[pixel]:
-        raise EditError("this region is marked as reviewed; take the mark away to add objects")
-    return free
+    box = (*(slice(z, z + 1) for z in pixel[:-2]), *field)
+    taken = None
+    if reviewed is not None and len(reviewed.runs):
+        taken = reviewed.mask(box).reshape([part.stop - part.start for part in field])
+        at = tuple(value - part.start for value, part in zip(pixel[-2:], field, strict=True))
+        if taken[at]:
+            raise EditError("this region is marked as reviewed; take the mark away to add objects")
+    return _Free(desk.labels[(*pixel[:-2], *field)], taken)
 
 
 def _grown(

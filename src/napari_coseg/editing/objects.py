@@ -53,7 +53,7 @@ def set_class(desk: Desk, ids: Collection[int], class_id: int) -> Edit:
     EditError
         Where there is no such class. 0, no class, there always is.
     """
-    kind, name = _kind_by_hand(desk, class_id)
+    kind, name = kind_by_hand(desk, class_id)
     return change_kinds(desk, f"Make {name}", known_ids(desk, ids), kind)
 
 
@@ -130,7 +130,7 @@ def add_polygon(
     if extend is not None:
         desk.index.box(extend)
         return change_pixels(desk, f"Extend object {extend}", pixels, extend)
-    return add_pixels(desk, "Add an object", pixels, _kind_by_hand(desk, class_id)[0])
+    return add_pixels(desk, "Add an object", pixels, kind_by_hand(desk, class_id)[0])
 
 
 def add_pixels(desk: Desk, name: str, pixels: tuple[np.ndarray, ...], kind: Kind) -> Edit:
@@ -159,7 +159,7 @@ def painted(
         Of objects that are new.
     """
     indices, before, after = values_of(atoms, desk.labels.shape)
-    kind = _kind_by_hand(desk, class_id)[0]
+    kind = kind_by_hand(desk, class_id)[0]
     kinds = {int(i): kind for i in np.unique(after) if i and int(i) not in desk.index}
     return change_pixels(desk, "Paint", indices, after, old_values=before, kinds=kinds)
 
@@ -244,7 +244,7 @@ def _merged_kind(desk: Desk, ids: Collection[int]) -> Kind:
     return Kind(winner, sums[winner] / areas[winner])
 
 
-def _kind_by_hand(desk: Desk, class_id: int) -> tuple[Kind, str]:
+def kind_by_hand(desk: Desk, class_id: int) -> tuple[Kind, str]:
     """The kind of an object that a person gives a class, and the name of the class."""
     names = {0: UNTYPED} | {entry.id: entry.name for entry in desk.classes}
     if class_id not in names:

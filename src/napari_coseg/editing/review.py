@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from napari_coseg.editing.edit import Box
 from napari_coseg.errors import EditError
 
 if TYPE_CHECKING:
@@ -53,13 +54,20 @@ class Reviewed:
     def without_region(self, pixels: tuple[np.ndarray, ...]) -> Reviewed:
         return self._with_pixels(pixels, False)
 
-    def mask(self) -> np.ndarray:
-        """Bool, `shape`: the pixels of the reviewed regions."""
-        mask = np.zeros(self.shape, dtype=bool)
-        flat = mask.reshape(-1)
-        for start, stop in self.runs.tolist():
-            flat[start:stop] = True
-        return mask
+    def mask(self, box: Box | None = None) -> np.ndarray:
+        """Bool, of the labels' shape or that of a box: the pixels of the reviewed regions."""
+        if box is None:
+            box = tuple(slice(0, size) for size in self.shape)
+        *planes, rows, columns = box
+        height, width = self.shape[-2:]
+        bands = []
+        for z in range(planes[0].start, planes[0].stop) if planes else (0,):
+            low, high = (width * (z * height + row) for row in (rows.start, rows.stop))
+            flat = np.zeros(high - low, dtype=bool)
+            for start, stop in self._runs_in(low, high).tolist():
+                flat[max(start - low, 0) : stop - low] = True
+            bands.append(flat.reshape(-1, width)[:, columns])
+        return np.stack(bands) if planes else bands[0]
 
     def protects(self, indices: tuple[np.ndarray, ...], labels: np.ndarray) -> np.ndarray:
         """Which pixels, bool (n,), lie in a reviewed region or, in `labels`, a reviewed object.
@@ -113,6 +121,11 @@ class Reviewed:
         # Edges of runs ascend: an odd number of them at or before a position means inside.
         return np.searchsorted(self.runs.reshape(-1), flat, side="right") % 2 == 1
 
+    def _runs_in(self, low: int, high: int) -> np.ndarray:
+        """Runs of which some lies in this half-open part of the flattened image."""
+        starts, stops = self.runs.T
+        return self.runs[(stops > low) & (starts < high)]
+
     def _with_pixels(self, pixels: tuple[np.ndarray, ...], value: bool) -> Reviewed:
         """Looks only between the first and the last of the pixels."""
         flat = np.ravel_multi_index(pixels, self.shape)
@@ -121,8 +134,8 @@ class Reviewed:
         low, high = int(flat.min()), int(flat.max()) + 1
         starts, stops = self.runs.T
         mask = np.zeros(high - low, dtype=bool)
-        for start, stop in self.runs[(stops > low) & (starts < high)].tolist():
-            mask[max(start - low, 0) : max(stop - low, 0)] = True
+        for start, stop in self._runs_in(low, high).tolist():
+            mask[max(start - low, 0) : stop - low] = True
         mask[flat - low] = value
         edges = np.flatnonzero(np.diff(mask, prepend=False, append=False)) + low
         before = np.minimum(self.runs[starts < low], low)

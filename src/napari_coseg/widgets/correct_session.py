@@ -28,7 +28,7 @@ from napari_coseg.errors import EditError
 from napari_coseg.measure import object_table
 from napari_coseg.widgets import layers, outputs
 from napari_coseg.widgets.corrected import LARGEST_ID, METADATA_KEY, LabelsOf
-from napari_coseg.widgets.job_widget import told
+from napari_coseg.widgets.dock_widget import told
 
 if TYPE_CHECKING:
     from napari.layers import Labels

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from napari.utils.notifications import show_error
-from qtpy.QtCore import QEvent, QSize, Qt
-from qtpy.QtWidgets import (
-    QFrame,
-    QGroupBox,
-    QHBoxLayout,
-    QScrollArea,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QWidget
 
-from napari_coseg.errors import Cancelled, CosegError
+from napari_coseg.errors import Cancelled
+from napari_coseg.widgets.dock_widget import DockWidget, group, row, told
 from napari_coseg.widgets.job_bar import JobBar
 from napari_coseg.widgets.process import Reply
 from napari_coseg.widgets.worker import Worker
@@ -26,8 +17,10 @@ from napari_coseg.widgets.worker import Worker
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
+__all__ = ["JobWidget", "group", "row", "told"]
 
-class JobWidget(QWidget):
+
+class JobWidget(DockWidget):
     """A form above a `JobBar`, and one `Worker` that is warm from the first look to the end.
 
     A subclass builds its form with `lay_out`, and says what a click on Run does in `run` (usually
@@ -42,10 +35,8 @@ class JobWidget(QWidget):
     """
 
     def __init__(self, napari_viewer: Viewer, worker: Worker | None = None) -> None:
-        super().__init__()
-        self._viewer = napari_viewer
+        super().__init__(napari_viewer)
         self._began = 0.0
-        self._was_docked = False
         self.worker = worker or Worker()
         self._owns_worker = worker is None
         self.bar = JobBar()
@@ -53,19 +44,9 @@ class JobWidget(QWidget):
         if self._owns_worker:
             self.destroyed.connect(self.worker.close)
 
-    def lay_out(self, *groups: QWidget) -> None:
+    def lay_out(self, *groups: QWidget, below: QWidget | None = None) -> None:
         """Stack the groups in a column that scrolls, with the bar below."""
-        content = QWidget()
-        column = QVBoxLayout(content)
-        column.setContentsMargins(4, 4, 8, 4)
-        column.setSpacing(10)
-        for one in groups:
-            column.addWidget(one)
-        column.addStretch(1)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(4, 4, 4, 8)
-        outer.addWidget(_UprightScroll(content), 1)
-        outer.addWidget(self.bar)
+        super().lay_out(*groups, below=below or self.bar)
 
     def run(self) -> None:
         """What a click on Run does."""
@@ -78,9 +59,6 @@ class JobWidget(QWidget):
     def first_shown(self) -> None:
         """The widget is seen and its process not yet started; starting it now keeps Run quick."""
         self.worker.prepare()
-
-    def let_go(self) -> None:
-        """The widget is closed: disconnect from the viewer."""
 
     def start(self, function: str, arguments: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
         """Submit a job, show its progress, and `receive` its reply."""
@@ -110,66 +88,9 @@ class JobWidget(QWidget):
         if self.worker.pid is None:
             self.first_shown()
 
-    def event(self, event: Any) -> bool:
-        """Napari takes a closed dock widget's content out of it, and closes nothing."""
-        if event.type() == QEvent.Type.ParentChange:
-            if self.parent() is not None:
-                self._was_docked = True
-            elif self._was_docked:
-                self.shut_down()
-        return bool(super().event(event))
-
-    def closeEvent(self, event: Any) -> None:
-        self.shut_down()
-        super().closeEvent(event)
-
     def shut_down(self) -> None:
         """Stop what runs, end the worker process and let go of the viewer."""
         self.bar.cancel()
         if self._owns_worker:
             self.worker.close()
         self.let_go()
-
-
-class _UprightScroll(QScrollArea):
-    """Scrolls up and down, and is as wide as its content needs."""
-
-    def __init__(self, content: QWidget) -> None:
-        super().__init__()
-        self.setWidget(content)
-        self.setWidgetResizable(True)
-        self.setFrameShape(QFrame.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-
-    def minimumSizeHint(self) -> QSize:
-        width = self.widget().minimumSizeHint().width()
-        return QSize(width + self.verticalScrollBar().sizeHint().width(), 150)
-
-
-@contextlib.contextmanager
-def told() -> Iterator[None]:
-    """Turn what a person can mend into a notification; a bug goes on to napari's own handler."""
-    try:
-        yield
-    except CosegError as error:
-        message = str(error)
-        show_error(message[:1].upper() + message[1:])
-
-
-def group(title: str, content: QWidget) -> QGroupBox:
-    """A titled frame around a widget."""
-    box = QGroupBox(title)
-    column = QVBoxLayout(box)
-    column.addWidget(content)
-    return box
-
-
-def row(*widgets: QWidget) -> QWidget:
-    """Widgets side by side, the space at the right."""
-    container = QWidget()
-    line = QHBoxLayout(container)
-    line.setContentsMargins(0, 0, 0, 0)
-    for widget in widgets:
-        line.addWidget(widget)
-    line.addStretch(1)
-    return container

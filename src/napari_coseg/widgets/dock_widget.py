@@ -1,0 +1,111 @@
+"""Base of the dock widgets: a column that scrolls, errors as notifications, and an end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from napari.utils.notifications import show_error
+from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtWidgets import (
+    QFrame,
+    QGroupBox,
+    QHBoxLayout,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_coseg.errors import CosegError
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+
+class DockWidget(QWidget):
+    """A form in a column that scrolls, which lets go of the viewer when it is closed."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self._was_docked = False
+
+    def lay_out(self, *groups: QWidget, below: QWidget | None = None) -> None:
+        """Stack the groups in a column that scrolls; what is `below` does not."""
+        content = QWidget()
+        column = QVBoxLayout(content)
+        column.setContentsMargins(4, 4, 8, 4)
+        column.setSpacing(10)
+        for one in groups:
+            column.addWidget(one)
+        column.addStretch(1)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(4, 4, 4, 8)
+        outer.addWidget(_UprightScroll(content), 1)
+        if below is not None:
+            outer.addWidget(below)
+
+    def shut_down(self) -> None:
+        """The widget is closed: stop what runs and let go of the viewer."""
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Disconnect from the viewer."""
+
+    def event(self, event: Any) -> bool:
+        """Napari takes a closed dock widget's content out of it, and closes nothing."""
+        if event.type() == QEvent.Type.ParentChange:
+            if self.parent() is not None:
+                self._was_docked = True
+            elif self._was_docked:
+                self.shut_down()
+        return bool(super().event(event))
+
+    def closeEvent(self, event: Any) -> None:
+        self.shut_down()
+        super().closeEvent(event)
+
+
+class _UprightScroll(QScrollArea):
+    """Scrolls up and down, and is as wide as its content needs."""
+
+    def __init__(self, content: QWidget) -> None:
+        super().__init__()
+        self.setWidget(content)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+
+    def minimumSizeHint(self) -> QSize:
+        width = self.widget().minimumSizeHint().width()
+        return QSize(width + self.verticalScrollBar().sizeHint().width(), 150)
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Turn what a person can mend into a notification; a bug goes on to napari's own handler."""
+    try:
+        yield
+    except CosegError as error:
+        message = str(error)
+        show_error(message[:1].upper() + message[1:])
+
+
+def group(title: str, content: QWidget) -> QGroupBox:
+    """A titled frame around a widget."""
+    box = QGroupBox(title)
+    column = QVBoxLayout(box)
+    column.addWidget(content)
+    return box
+
+
+def row(*widgets: QWidget) -> QWidget:
+    """Widgets side by side, the space at the right."""
+    container = QWidget()
+    line = QHBoxLayout(container)
+    line.setContentsMargins(0, 0, 0, 0)
+    for widget in widgets:
+        line.addWidget(widget)
+    line.addStretch(1)
+    return container
