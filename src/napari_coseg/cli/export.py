@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.image and len(results) > 1:
         raise SettingsError(f"--image goes with the labels of one image; got {len(results)}")
     for result in results:
-        image = _image(result, arguments.image)
+        image = find_image(result, arguments.image)
         if image is None and any(FORMATS[key].shows_image for key in formats):
             raise SettingsError(
                 f"the image {result.name!r} is not beside its labels in {result.folder}, and the "
@@ -143,9 +143,8 @@ def _from_rasters(
 
     from napari_coseg.types import LABEL_DTYPE, Instances, Prediction
 
-    objects, regions = (
-        _labels(path) if path else None for path in (result.objects, result.regions)
-    )
+    objects = _labels(result.objects, np.iinfo(LABEL_DTYPE).max) if result.objects else None
+    regions = _labels(result.regions, np.iinfo(np.uint8).max) if result.regions else None
     either = objects or regions
     if either is None:
         raise ImageError(f"there are no labels of {result.name} in {result.folder}")
@@ -170,15 +169,14 @@ def _from_rasters(
     return Prediction(semantic, region_classes, Instances(labels, table, classes), size, provenance)
 
 
-def _labels(path: Path) -> Image:
-    """A label image, loaded; its values checked."""
+def _labels(path: Path, largest: int) -> Image:
+    """A label image, loaded; its values checked to be 0 to `largest`."""
     import numpy as np
 
     from napari_coseg.readers.registry import read_image
     from napari_coseg.types import Image
 
     read = read_image(path)
-    largest = 255 if path.name.endswith(REGIONS) else np.iinfo(np.int32).max
     if "C" in read.axes or read.data.dtype.kind not in "iub":
         raise ImageError(
             f"{path} has axes {read.axes} of {read.data.dtype}; labels are one whole number a "
@@ -246,12 +244,13 @@ def _table(
     return table
 
 
-def _image(result: Result, given: Path | None) -> Image | None:
+def find_image(result: Result, given: Path | None = None) -> Image | None:
+    """The image that is given, or the one that lies beside the labels under their stem."""
     from napari_coseg.readers.registry import READERS, read_image
 
     if given is not None:
         return read_image(given)
-    beside = (result.folder / f"{result.name}{ending}" for ending in READERS)
+    beside = (result.folder / f"{result.name}{ending}" for ending in (".ome.tif", *READERS))
     path = next((path for path in beside if path.is_file() and path != result.objects), None)
     return read_image(path) if path else None
 

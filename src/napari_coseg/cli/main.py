@@ -14,6 +14,7 @@ from napari_coseg.errors import CosegError
 
 COMMANDS: dict[str, str] = {
     "segment": "napari_coseg.cli.segment",
+    "measure": "napari_coseg.cli.measure",
     "export": "napari_coseg.cli.export",
     "demo": "napari_coseg.cli.demo",
     "explain": "napari_coseg.cli.explain",

@@ -18,7 +18,7 @@ from napari_coseg.intake import RgbSource, understand
 from napari_coseg.measure.windows import Window, add_by_owner
 from napari_coseg.types import Image
 
-STAINS = {"h&e": ("hematoxylin", "eosin"), "h-dab": ("hematoxylin", "dab")}
+STAINS = {"he": ("hematoxylin", "eosin"), "hdab": ("hematoxylin", "dab")}
 """What each choice tells apart."""
 CHANNELS = "channels"
 DARKEST = 1 / 255

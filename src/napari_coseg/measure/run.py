@@ -31,10 +31,10 @@ GREY = (160, 160, 160)
 class MeasureSettings(Settings):
     """What is measured beside shape and place."""
 
-    intensity: Literal["auto", "h&e", "h-dab", "channels", "none"] = Field(
+    intensity: Literal["auto", "he", "hdab", "channels", "none"] = Field(
         "auto",
-        description="of the image: stains, or channels as they are stored; auto takes h&e of "
-        "colours and channels of anything else",
+        description="of the image: stains, or channels as they are stored; auto takes the stains "
+        "he of colours and channels of anything else",
     )
 
 
@@ -181,7 +181,7 @@ def _measured(image: Image | None, settings: MeasureSettings) -> str | None:
     if image is None or settings.intensity == "none":
         return None
     if settings.intensity == "auto":
-        return "h&e" if has_colours(image) else CHANNELS
+        return "he" if has_colours(image) else CHANNELS
     return settings.intensity
 
 
