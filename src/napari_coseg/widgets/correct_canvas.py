@@ -108,10 +108,15 @@ class Hand:
         if self._on_drag in self._viewer.mouse_drag_callbacks:
             self._viewer.mouse_drag_callbacks.remove(self._on_drag)
 
-    def hold_to_pan(self, layer: Labels) -> Iterator[None]:
+    def hold_to_pan(self, layer: Any) -> Iterator[None]:
         """For a key that is held: drags move the picture meanwhile."""
-        before, layer.mouse_pan, self._pans = layer.mouse_pan, True, True
+        mode, before, self._pans = layer.mode, layer.mouse_pan, True
+        if mode != "pan_zoom":  # napari's own brush is in the hand
+            layer.mode = "pan_zoom"
+        layer.mouse_pan = True
         yield
+        if mode != "pan_zoom":
+            layer.mode = mode
         layer.mouse_pan, self._pans = before, False
 
     def _on_drag(self, viewer: Any, event: Any) -> Iterator[None]:

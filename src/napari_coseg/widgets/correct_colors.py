@@ -125,7 +125,7 @@ class ObjectColormap(DirectLabelColormap):
         return self._palette[self._lookup(values)]
 
     @property
-    def _num_unique_colors(self) -> int:  # type: ignore[override]
+    def _num_unique_colors(self) -> int:
         return len(self._palette)
 
     def _values_mapping_to_minimum_values_set(

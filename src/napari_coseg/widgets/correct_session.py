@@ -5,13 +5,13 @@ whose pixels it changes, so napari's Ctrl-Z takes it back. An action that change
 a mark) is an item without pixels. Actions on objects and on regions share one table, so they are
 undone in the order they were made, whichever of the two layers is active.
 
-`session_of` finds the session of a layer; whatever changes corrected labels goes through
-`Session.do`, so that labels, table, features and marks stay in step and can be undone.
+`session_of` finds the session of a layer, `SESSIONS` tells of new ones; whatever changes corrected
+labels goes through `Session.do`, so that labels, table, features and marks stay in step and can be
+undone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +25,8 @@ from napari_coseg.editing.objects import painted
 from napari_coseg.editing.regions import painted_regions
 from napari_coseg.editing.review import Reviewed
 from napari_coseg.errors import EditError
-from napari_coseg.measure import object_table
-from napari_coseg.widgets import layers, outputs
-from napari_coseg.widgets.corrected import LARGEST_ID, METADATA_KEY, LabelsOf
+from napari_coseg.widgets import outputs
+from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.dock_widget import told
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 REVIEWED_KEY = "reviewed"
 """Of ``layer.metadata[METADATA_KEY]``: marks, as `Reviewed.as_json` gives them, to begin with."""
-_SESSIONS: list[Session] = []
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,16 +79,38 @@ class _Atom(tuple[Any, Any, Any]):
         return atom
 
 
+class Sessions:
+    """The open sessions of this program; what keeps or shows corrections hears of new ones.
+
+    Signals
+    -------
+    opened(Session)
+        It is ready; its `changed` and `closed` tell of all that follows.
+    """
+
+    opened = Signal(object)
+
+    def __init__(self) -> None:
+        self.open: list[Session] = []
+
+    def of(self, layer: Any) -> Session | None:
+        """The one whose objects or regions the layer holds."""
+        return next((one for one in self.open if layer in (one.objects, one.regions)), None)
+
+
+SESSIONS = Sessions()
+
+
 def session_of(layer: Any) -> Session | None:
     """The open session whose objects or regions the layer holds."""
-    return next((one for one in _SESSIONS if layer in (one.objects, one.regions)), None)
+    return SESSIONS.of(layer)
 
 
 class Session:
     """Corrections of a layer of objects and, where there is one, a layer of regions.
 
-    Use `desk_of`, which takes time and may run in a thread, then this. Both layers' undo histories
-    begin anew.
+    Use `correct_reading.desk_of`, which takes time and may run in a thread, then this. Both layers'
+    undo histories begin anew.
 
     Parameters
     ----------
@@ -121,19 +141,21 @@ class Session:
             layer._reset_history()
             layer.events.paint.connect(self._on_paint)
             # napari's Ctrl-Z, its menus and other plugins all call these.
-            layer.undo, layer.redo = self.undo, self.redo  # type: ignore[method-assign]
+            layer.undo, layer.redo = self.undo, self.redo
         self.write_features()
-        _SESSIONS.append(self)
+        SESSIONS.open.append(self)
+        SESSIONS.opened.emit(self)
 
     @property
     def layers(self) -> list[Labels]:
         return [layer for layer in (self.objects, self.regions) if layer is not None]
 
     def close(self) -> None:
-        """Let go of the layers; what was done stays, and napari's undo knows it still."""
-        if self not in _SESSIONS:
+        """Let go of the layers. What was done stays, but can be taken back no longer."""
+        if self not in SESSIONS.open:
             return
-        _SESSIONS.remove(self)
+        SESSIONS.open.remove(self)
+        _keep_marks(self.objects, self.reviewed.among(self.desk.index.ids.tolist()))
         for layer in self.layers:
             layer.events.paint.disconnect(self._on_paint)
             del layer.undo, layer.redo
@@ -269,88 +291,19 @@ class Session:
             )
 
 
-def desk_of(
-    labels: np.ndarray,
-    regions: np.ndarray | None,
-    pixel_size_um: Sequence[float],
-    of_labels: LabelsOf,
-    of_regions: LabelsOf,
-) -> Desk:
-    """A desk on the layers' own arrays, measured as they are now. Plain values: fit for a thread.
-
-    Parameters
-    ----------
-    labels, regions
-        Whole numbers, (Y, X) or (Z, Y, X), on one grid.
-    of_labels, of_regions
-        What the layers know of classes; an object without a row has none.
-
-    Raises
-    ------
-    EditError
-        For arrays that cannot be edited, or do not fit.
-    """
-    for values, name in ((labels, "objects"), (regions, "regions")):
-        if values is not None and not isinstance(values, np.ndarray):
-            raise EditError(
-                f"the {name} are a {type(values).__name__}, which cannot be corrected in place; "
-                "convert the layer to a numpy array of one resolution first"
-            )
-    largest = int(labels.max(initial=0))
-    if largest > LARGEST_ID:
-        raise EditError(
-            f"the objects have ids up to {largest:,}, more than {LARGEST_ID:,}; number them anew, "
-            "for example with skimage.segmentation.relabel_sequential"
-        )
-    class_ids, probabilities = np.zeros(largest, np.int64), np.full(largest, np.nan)
-    known = (of_labels.ids > 0) & (of_labels.ids <= largest)
-    class_ids[of_labels.ids[known] - 1] = of_labels.class_ids[known]
-    probabilities[of_labels.ids[known] - 1] = of_labels.probabilities[known]
-    size = tuple(float(um) for um in pixel_size_um)
-    table = object_table(
-        labels,
-        regions,
-        pixel_size_um=size,
-        class_ids=class_ids,
-        class_probabilities=probabilities,
-        classes=of_labels.classes,
-        semantic_classes=of_regions.classes,
-    )
-    return Desk(labels, size, regions, table, of_labels.classes, of_regions.classes)
-
-
-def request_of(objects: Labels, regions: Labels | None) -> tuple[Any, ...]:
-    """Arguments of `desk_of` for two layers. An unknown pixel size is 1, and areas are in pixels.
-
-    Raises
-    ------
-    EditError
-        For layers of several resolutions.
-    """
-    for layer in (objects, regions):
-        if layer is not None and layer.multiscale:
-            raise EditError(
-                f"{layer.name!r} has several resolutions, and napari cannot edit such layers; "
-                "choose one of a single resolution"
-            )
-    size = pixel_size_um(objects) or (1.0,) * objects.ndim
-    known = LabelsOf.read(objects.metadata, objects.features)
-    of_regions = LabelsOf() if regions is None else LabelsOf.read(regions.metadata, None)
-    return objects.data, None if regions is None else regions.data, size, known, of_regions
-
-
-def pixel_size_um(layer: Labels) -> tuple[float, ...] | None:
-    """What the run took, else what the layer's scale says; None where nobody says."""
-    by_run = dict(layer.metadata.get(METADATA_KEY, {})).get("pixel_size_um")
-    if by_run:
-        return tuple(float(size) for size in by_run)
-    return layers.layer_pixel_size(layer, "ZYX"[-layer.ndim :]).um
-
-
 def _marks(objects: Labels) -> Reviewed:
     kept = dict(objects.metadata.get(METADATA_KEY, {})).get(REVIEWED_KEY)
     shape = tuple(objects.data.shape)
     return Reviewed(shape) if kept is None else Reviewed.from_json(kept, shape)
+
+
+def _keep_marks(objects: Labels, reviewed: Reviewed) -> None:
+    """Write marks where the next session of the layer finds them."""
+    ours = dict(objects.metadata.get(METADATA_KEY, {}))
+    objects.metadata = {
+        **objects.metadata,
+        METADATA_KEY: {**ours, REVIEWED_KEY: reviewed.as_json()},
+    }
 
 
 def _plain(atom: Any) -> tuple[tuple[np.ndarray, ...], Any, Any]:

@@ -155,7 +155,7 @@ def _view_corners(viewer: Viewer, layer: ImageLayer) -> list[np.ndarray]:
     camera = viewer.scene.camera
     half = np.asarray(viewer.canvas.viewbox_size(viewer.layers)) / camera.zoom / 2
     center = np.asarray(camera.center)[-2:]
-    factors = _units_in_view(viewer, layer)
+    factors = units_in_view(viewer, layer)
     corners = []
     for signs in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
         point = np.array(viewer.dims.point, dtype=float)
@@ -164,7 +164,7 @@ def _view_corners(viewer: Viewer, layer: ImageLayer) -> list[np.ndarray]:
     return corners
 
 
-def _units_in_view(viewer: Viewer, layer: ImageLayer) -> np.ndarray:
+def units_in_view(viewer: Viewer, layer: ImageLayer) -> np.ndarray:
     """How many of the canvas's units one of the layer's is; 1 where units are mixed up."""
     world = viewer.layers.extent.units
     if world is None:

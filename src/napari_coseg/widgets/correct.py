@@ -1,0 +1,396 @@
+"""The Correct widget: objects and regions mended by hand, the doubtful first, all to be undone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Labels
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFormLayout,
+    QLabel,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt.utils import create_worker
+
+from napari_coseg.editing.desk import Desk
+from napari_coseg.errors import CosegError, EditError
+from napari_coseg.measure import BACKGROUND, UNTYPED
+from napari_coseg.widgets import outputs
+from napari_coseg.widgets.correct_add import MapsProvider
+from napari_coseg.widgets.correct_panel import (
+    ClassButtons,
+    SpecksForm,
+    action_button,
+    button,
+    grid,
+    tool_button,
+)
+from napari_coseg.widgets.correct_reading import desk_of, request_of
+from napari_coseg.widgets.correct_session import Session, session_of
+from napari_coseg.widgets.correct_specks import Specks
+from napari_coseg.widgets.correct_tools import (
+    ACTIONS,
+    BEFORE,
+    BRUSH,
+    CLASS_KEYS,
+    NEXT,
+    REGION_BRUSH,
+    REVIEWED,
+    TOOLS,
+    Tool,
+)
+from napari_coseg.widgets.correct_work import Work
+from napari_coseg.widgets.dock_widget import DockWidget, group, told
+from napari_coseg.widgets.image_choice import narrow_box
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+NONE = "none"
+HELPING_KINDS = ("reviewed", "preview")
+START, FINISH = "Start correcting", "Finish"
+
+
+class CorrectWidget(DockWidget):
+    """Dock widget on a pair of labels layers: tools, classes, regions, review, undo.
+
+    Parameters
+    ----------
+    maps
+        Where objects are grown from a click; None: only outlines add objects.
+    """
+
+    def __init__(self, napari_viewer: Viewer, maps: MapsProvider | None = None) -> None:
+        super().__init__(napari_viewer)
+        self.maps = maps
+        self.work: Work | None = None
+        self.specks: Specks | None = None
+        self._reading = False
+        self.objects_box = narrow_box("Labels whose values are objects")
+        self.regions_box = narrow_box("Labels whose values are region classes")
+        self.start_button = QPushButton(START)
+        self.start_button.setToolTip(
+            "Napari's undo begins anew then, and takes back corrections of both layers in the "
+            "order they were made"
+        )
+        self.tools: dict[str, QPushButton] = {tool.key: tool_button(tool) for tool in TOOLS}
+        self.actions = {action.key: action_button(action) for action in (*ACTIONS, REVIEWED)}
+        self.brush_button = button(
+            "Brush", BRUSH, "Napari's brush: the chosen object, or a new one"
+        )
+        self.region_brush_button = button("Brush", REGION_BRUSH, "Napari's brush: the class below")
+        self.next_button = button("Next", NEXT, "The least sure object that is not reviewed")
+        self.before_button = button("Before", BEFORE, "The one before it")
+        self.classes, self.region_classes = ClassButtons(CLASS_KEYS), ClassButtons()
+        self.specks_form = SpecksForm()
+        self.left_label, self.status = QLabel(), QLabel()
+        self.undo_button, self.redo_button = QPushButton("Undo"), QPushButton("Redo")
+        self._doubt_timer = QTimer(self)
+        self._doubt_timer.setSingleShot(True)
+        self._doubt_timer.timeout.connect(self._tell_doubt)
+        self._build()
+        self._connect()
+        self._list_layers()
+        self._enable()
+
+    def _build(self) -> None:
+        self.status.setWordWrap(True)
+        self.status.setMinimumHeight(self.status.fontMetrics().lineSpacing() * 2)
+        chosen = QWidget()
+        form = QFormLayout(chosen)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.addRow("Objects", self.objects_box)
+        form.addRow("Regions", self.regions_box)
+        form.addRow(self.start_button)
+        tools = {
+            name: [self.tools[tool.key] for tool in TOOLS if tool.group == name]
+            for name in ("objects", "regions", "review")
+        }
+        own = [self.actions[action.key] for action in ACTIONS]
+        self.parts = [
+            group(
+                "Objects", _column(grid([*tools["objects"], self.brush_button, *own]), self.classes)
+            ),
+            group(
+                "Review",
+                _column(
+                    grid(
+                        [
+                            self.next_button,
+                            self.before_button,
+                            self.actions[REVIEWED.key],
+                            *tools["review"],
+                        ]
+                    ),
+                    self.left_label,
+                ),
+            ),
+            group(
+                "Regions",
+                _column(
+                    grid([*tools["regions"], self.region_brush_button]),
+                    self.region_classes,
+                    self.specks_form,
+                ),
+            ),
+        ]
+        below = _column(self.status, grid([self.undo_button, self.redo_button]))
+        self.lay_out(group("Layers", chosen), *self.parts, below=below)
+
+    def _connect(self) -> None:
+        events = self._viewer.layers.events
+        events.inserted.connect(self._list_layers)
+        events.removed.connect(self._list_layers)
+        self.objects_box.currentIndexChanged.connect(self._propose_regions)
+        self.start_button.clicked.connect(self._on_start)
+        for tool in TOOLS:
+            self.tools[tool.key].clicked.connect(lambda down, tool=tool: self._on_tool(tool, down))
+        for action in (*ACTIONS, REVIEWED):
+            self.actions[action.key].clicked.connect(
+                lambda _, use=action.use: self._told(lambda work: work.act(use, pointer=False))
+            )
+        self.brush_button.clicked.connect(lambda: self._told(lambda work: work.brush()))
+        self.region_brush_button.clicked.connect(
+            lambda: self._told(lambda work: work.region_brush())
+        )
+        self.next_button.clicked.connect(lambda: self._told(lambda work: work.go()))
+        self.before_button.clicked.connect(lambda: self._told(lambda work: work.go(-1)))
+        self.classes.clicked.connect(
+            lambda i: self._told(lambda work: work.give_class(i, pointer=False))
+        )
+        self.region_classes.clicked.connect(
+            lambda i: self._told(lambda work: work.tick_region_class(i))
+        )
+        self.undo_button.clicked.connect(lambda: self._told(lambda work: work.session.undo()))
+        self.redo_button.clicked.connect(lambda: self._told(lambda work: work.session.redo()))
+        self.specks_form.previewed.connect(self._on_preview)
+        self.specks_form.accepted.connect(lambda: self._on_specks("accept"))
+        self.specks_form.dropped.connect(lambda: self._on_specks("drop"))
+
+    # -- a session -----------------------------------------------------------------------------
+
+    @property
+    def session(self) -> Session | None:
+        """The one that is worked on."""
+        return None if self.work is None else self.work.session
+
+    def start(self) -> None:
+        """Begin to correct the chosen layers; objects are measured in a thread first."""
+        if self._reading or self.work is not None:
+            return
+        with told():
+            objects, regions = self._layer(self.objects_box), self._layer(self.regions_box)
+            if objects is None:
+                raise EditError("no layer of objects is chosen; run Segment, or add a labels layer")
+            there = session_of(objects)
+            if there is not None:
+                self._begin(there)
+                return
+            request = request_of(objects, regions)
+            self._reading = True
+            self._enable()
+            self.status.setText("Measuring the objects …")
+            marks = [len(layer._undo_history) for layer in (objects, regions) if layer is not None]
+            worker = create_worker(_desk_or_error, *request)
+            worker.returned.connect(lambda found: self._on_desk(objects, regions, marks, found))
+            worker.start()
+
+    def finish(self) -> None:
+        """End the session: what was done stays, and can no longer be undone."""
+        if self.work is None:
+            return
+        work, self.work = self.work, None
+        if self.specks is not None:
+            self.specks.drop()
+            self.specks = None
+        work.close()
+        work.session.close()
+        self.status.setText("")
+        self.left_label.setText("")
+        self._list_layers()
+        self._enable()
+
+    def _on_desk(
+        self,
+        objects: Labels,
+        regions: Labels | None,
+        marks: list[int],
+        found: Desk | CosegError,
+    ) -> None:
+        self._reading = False
+        self.status.setText("")
+        with told():
+            if isinstance(found, CosegError):
+                self._enable()
+                raise found
+            layers = [layer for layer in (objects, regions) if layer is not None]
+            if not all(layer in self._viewer.layers for layer in layers):
+                self._enable()
+                return
+            if marks != [len(layer._undo_history) for layer in layers]:
+                self.start()  # somebody has painted meanwhile
+                return
+            self._begin(Session(objects, regions, found))
+        self._enable()
+
+    def _begin(self, session: Session) -> None:
+        self.work = work = Work(self._viewer, session, self.maps)
+        self.specks = Specks(self._viewer, session)
+        desk = session.desk
+        self.classes.set_classes(desk.classes, UNTYPED)
+        self.region_classes.set_classes(desk.region_classes, BACKGROUND)
+        session.new_class = desk.classes[0].id if desk.classes else 0
+        self._tick()
+        work.said.connect(self._say)
+        work.class_changed.connect(self._tick)
+        work.tool_changed.connect(self._on_tool_changed)
+        work.display.chosen_changed.connect(self._enable)
+        work.corrector.doubt_changed.connect(self._on_done)
+        self.specks.changed.connect(self._on_specks_changed)
+        session.closed.connect(self.finish)
+        self._enable()
+        self._tell_doubt()
+        work.take(TOOLS[0])
+        self._say(f"{len(desk.index):,} objects. {TOOLS[0].hint}")
+
+    def _on_start(self) -> None:
+        if self.work is None:
+            self.start()
+        else:
+            self.finish()
+
+    # -- the panel -----------------------------------------------------------------------------
+
+    def _on_tool(self, tool: Tool, down: bool) -> None:
+        self._told(lambda work: work.take(tool if down else None))
+        self._on_tool_changed()  # where the tool was refused
+
+    def _on_tool_changed(self) -> None:
+        tool = self.work.tool if self.work else None
+        for key, one in self.tools.items():
+            one.setChecked(tool is not None and tool.key == key)
+
+    def _tick(self) -> None:
+        if self.work is not None:
+            self.classes.tick(self.work.corrector.object_class)
+            self.region_classes.tick(self.work.corrector.region_class)
+
+    def _on_done(self) -> None:
+        self._enable()
+        self._doubt_timer.start(0)
+
+    def _tell_doubt(self) -> None:
+        if self.work is None:
+            return
+        doubt = self.work.corrector.doubt()
+        self.left_label.setText(f"<b>{doubt.left:,}</b> of {doubt.total:,} objects left to review")
+
+    def _on_preview(self, speck_um2: float, hole_um2: float) -> None:
+        if self.specks is not None:
+            self.specks.preview(speck_um2, hole_um2)
+
+    def _on_specks(self, what: str) -> None:
+        if self.specks is not None:
+            with told():
+                getattr(self.specks, what)()
+
+    def _on_specks_changed(self, words: str) -> None:
+        if self.specks is not None:
+            self.specks_form.set_previewing(self.specks.previewing, self.specks.busy)
+        self._say(words)
+
+    def _say(self, words: str) -> None:
+        self.status.setText(words)
+
+    def _told(self, call: Any) -> None:
+        if self.work is not None:
+            with told():
+                call(self.work)
+
+    def _enable(self) -> None:
+        work = self.work
+        self.start_button.setText(START if work is None else FINISH)
+        self.start_button.setEnabled(not self._reading)
+        for box in (self.objects_box, self.regions_box):
+            box.setEnabled(work is None and not self._reading)
+        for part in self.parts:
+            part.setEnabled(work is not None)
+        if work is not None:
+            self.parts[-1].setEnabled(work.session.regions is not None)
+        for action in self.actions.values():
+            action.setEnabled(work is not None and bool(work.display.chosen))
+        session = None if work is None else work.session
+        for one, name in (
+            (self.undo_button, session and session.undo_name),
+            (self.redo_button, session and session.redo_name),
+        ):
+            one.setEnabled(bool(name))
+            one.setToolTip(name or "")
+
+    # -- layers --------------------------------------------------------------------------------
+
+    def _layer(self, box: QComboBox) -> Labels | None:
+        name = box.currentData()
+        return next((layer for layer in self._viewer.layers if layer.name == name), None)
+
+    def _list_layers(self, _: Any = None) -> None:
+        """List labels layers; where one that is corrected is gone, the session ends."""
+        if self.work is not None:
+            if not all(layer in self._viewer.layers for layer in self.work.session.layers):
+                self.finish()
+            return
+        found = [layer for layer in self._viewer.layers if _is_choice(layer)]
+        for box, kind in ((self.objects_box, "objects"), (self.regions_box, "regions")):
+            before = box.currentData()
+            box.blockSignals(True)
+            box.clear()
+            box.addItem(NONE, None)
+            for layer in found:
+                box.addItem(layer.name, layer.name)
+            ours = [layer.name for layer in found if outputs.is_output(layer, kind)]
+            others = [layer.name for layer in found if kind == "objects"]
+            known = {layer.name for layer in found}
+            chosen = before if before in known else (ours or others or [None])[-1]
+            box.setCurrentIndex(max(0, box.findData(chosen)))
+            box.blockSignals(False)
+        self._propose_regions()
+
+    def _propose_regions(self, _: Any = None) -> None:
+        """The regions that the same run gave are named like the objects."""
+        objects = self._layer(self.objects_box)
+        if objects is not None and outputs.is_output(objects, "objects"):
+            name = objects.name.replace(" objects", " regions")
+            if self.regions_box.findData(name) >= 0:
+                self.regions_box.setCurrentIndex(self.regions_box.findData(name))
+
+    def let_go(self) -> None:
+        self.finish()
+        events = self._viewer.layers.events
+        events.inserted.disconnect(self._list_layers)
+        events.removed.disconnect(self._list_layers)
+
+
+def _is_choice(layer: Any) -> bool:
+    helps = any(outputs.is_output(layer, kind) for kind in HELPING_KINDS)
+    return isinstance(layer, Labels) and not helps
+
+
+def _column(*widgets: QWidget) -> QWidget:
+    container = QWidget()
+    column = QVBoxLayout(container)
+    column.setContentsMargins(0, 0, 0, 0)
+    column.setSpacing(6)
+    for widget in widgets:
+        column.addWidget(widget)
+    return container
+
+
+def _desk_or_error(*request: Any) -> Desk | CosegError:
+    try:
+        return desk_of(*request)
+    except CosegError as error:  # told in the window's thread
+        return error

@@ -1,0 +1,95 @@
+"""From labels layers, as they are now, to a desk to correct them on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_coseg.editing.desk import Desk
+from napari_coseg.errors import EditError
+from napari_coseg.measure import object_table
+from napari_coseg.widgets import layers
+from napari_coseg.widgets.corrected import LARGEST_ID, METADATA_KEY, LabelsOf
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+
+
+def desk_of(
+    labels: np.ndarray,
+    regions: np.ndarray | None,
+    pixel_size_um: Sequence[float],
+    of_labels: LabelsOf,
+    of_regions: LabelsOf,
+) -> Desk:
+    """A desk on the layers' own arrays, measured as they are now. Plain values: fit for a thread.
+
+    Parameters
+    ----------
+    labels, regions
+        Whole numbers, (Y, X) or (Z, Y, X), on one grid.
+    of_labels, of_regions
+        What the layers know of classes; an object without a row has none.
+
+    Raises
+    ------
+    EditError
+        For arrays that cannot be edited, or do not fit.
+    """
+    for values, name in ((labels, "objects"), (regions, "regions")):
+        if values is not None and not isinstance(values, np.ndarray):
+            raise EditError(
+                f"the {name} are a {type(values).__name__}, which cannot be corrected in place; "
+                "convert the layer to a numpy array of one resolution first"
+            )
+    largest = int(labels.max(initial=0))
+    if largest > LARGEST_ID:
+        raise EditError(
+            f"the objects have ids up to {largest:,}, more than {LARGEST_ID:,}; number them anew, "
+            "for example with skimage.segmentation.relabel_sequential"
+        )
+    class_ids, probabilities = np.zeros(largest, np.int64), np.full(largest, np.nan)
+    known = (of_labels.ids > 0) & (of_labels.ids <= largest)
+    class_ids[of_labels.ids[known] - 1] = of_labels.class_ids[known]
+    probabilities[of_labels.ids[known] - 1] = of_labels.probabilities[known]
+    size = tuple(float(um) for um in pixel_size_um)
+    table = object_table(
+        labels,
+        regions,
+        pixel_size_um=size,
+        class_ids=class_ids,
+        class_probabilities=probabilities,
+        classes=of_labels.classes,
+        semantic_classes=of_regions.classes,
+    )
+    return Desk(labels, size, regions, table, of_labels.classes, of_regions.classes)
+
+
+def request_of(objects: Labels, regions: Labels | None) -> tuple[Any, ...]:
+    """Arguments of `desk_of` for two layers. An unknown pixel size is 1, and areas are in pixels.
+
+    Raises
+    ------
+    EditError
+        For layers of several resolutions.
+    """
+    for layer in (objects, regions):
+        if layer is not None and layer.multiscale:
+            raise EditError(
+                f"{layer.name!r} has several resolutions, and napari cannot edit such layers; "
+                "choose one of a single resolution"
+            )
+    size = pixel_size_um(objects) or (1.0,) * objects.ndim
+    known = LabelsOf.read(objects.metadata, objects.features)
+    of_regions = LabelsOf() if regions is None else LabelsOf.read(regions.metadata, None)
+    return objects.data, None if regions is None else regions.data, size, known, of_regions
+
+
+def pixel_size_um(layer: Labels) -> tuple[float, ...] | None:
+    """What the run took, else what the layer's scale says; None where nobody says."""
+    by_run = dict(layer.metadata.get(METADATA_KEY, {})).get("pixel_size_um")
+    if by_run:
+        return tuple(float(size) for size in by_run)
+    return layers.layer_pixel_size(layer, "ZYX"[-layer.ndim :]).um
