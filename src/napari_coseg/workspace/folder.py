@@ -204,18 +204,31 @@ def _entries(path: Path) -> tuple[tuple[Entry, ...], dict[str, WorkspaceError]]:
     return tuple(entries), damaged
 
 
+def is_in_use(path: Path) -> bool:
+    """Whether somebody has the workspace open for writing."""
+    try:
+        _locked(path).release()
+    except WorkspaceError as error:
+        return isinstance(error, InUse)
+    return False
+
+
+class InUse(WorkspaceError):
+    """A workspace that another window or program has open for writing."""
+
+
 def _locked(path: Path) -> Any:
     from filelock import FileLock, Timeout
 
     # Not of one thread: a workspace may be opened in one and closed in another.
     lock = FileLock(path / LOCK, timeout=0, thread_local=False)
-    try:
-        with refusals(path):
+    with refusals(path):
+        try:
             lock.acquire()
-    except Timeout as error:
-        raise WorkspaceError(
-            f"{path} is open in another window or program; close it there first"
-        ) from error
+        except Timeout as error:
+            raise InUse(
+                f"{path} is open in another window or program; close it there first"
+            ) from error
     return lock
 
 

@@ -174,16 +174,17 @@ def read_numbers(path: Path, ndim: int) -> dict[str, np.ndarray]:
             found = pd.read_csv(
                 path,
                 usecols=list(wanted),
-                dtype={column: dtype_of(column) for column in wanted},
-                float_precision="round_trip",
+                # As text, since not every pandas reads each number as the one that was written.
+                dtype={c: str if dtype_of(c) is np.float64 else np.int64 for c in wanted},
             )
+            columns = {column: found[column].to_numpy(dtype_of(column)) for column in wanted}
     except (ValueError, OverflowError, MemoryError) as error:  # pandas' errors are ValueErrors
         raise WorkspaceError(
             f"{path} is damaged: no table of objects ({error}); bring it back from a backup"
         ) from error
     if found["id"].duplicated().any():
         raise WorkspaceError(f"{path} is damaged: an object has two rows")
-    return {column: found[column].to_numpy() for column in wanted}
+    return columns
 
 
 def remeasured(
