@@ -62,7 +62,8 @@ ROOMS = {
 }
 TORCH_FREE = list(ROOMS)[: list(ROOMS).index("nn")]  # all rows above that one
 FACES = {"cli", "widgets"}
-GUI = {"magicgui", "napari", "qtpy", "superqt", "vispy", "PyQt5", "PyQt6", "PySide2", "PySide6"}
+GUI = {"magicgui", "napari", "pyqtgraph", "qtpy", "superqt", "vispy"}
+GUI |= {"PyQt5", "PyQt6", "PySide2", "PySide6"}
 QT_BINDINGS = {"PyQt5", "PyQt6", "PySide2", "PySide6"}
 OPTIONAL = {"mamba_ssm", "nibabel"}  # the extras mamba and volumes; imported where they are used
 LONGEST_FILE = {"src": 400, "benchmarks": 400, "scripts": 400, "tests": 500}  # lines; aim at 300

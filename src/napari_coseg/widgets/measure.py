@@ -1,0 +1,235 @@
+"""The Measure widget: tables, plots and densities of the labels as they are now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QTabWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_coseg.errors import SettingsError
+from napari_coseg.export.measurements import SUFFIXES, write_measurements
+from napari_coseg.measure.summary import ALL
+from napari_coseg.widgets.job_bar import in_words
+from napari_coseg.widgets.job_widget import JobWidget, group, told
+from napari_coseg.widgets.measure_layers import ChosenLayers, LayersChoice, LayerWatch
+from napari_coseg.widgets.measure_plots import PlotPanel
+from napari_coseg.widgets.measure_table import ObjectTable
+from napari_coseg.widgets.measure_task import MEASURE, unpack
+from napari_coseg.widgets.measure_viewer import ViewerLink
+from napari_coseg.widgets.process import Reply
+from napari_coseg.widgets.worker import Worker
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from napari.viewer import Viewer
+
+HIDDEN = ("class_id", "region_id")
+CHANGED = "⚠ The labels have changed since they were measured."
+GONE = "⚠ A measured layer is gone; these are its numbers."
+
+
+class MeasureWidget(JobWidget):
+    """Dock widget that measures labels in a process beside the window.
+
+    What is selected in the table, the plots, the summary or the viewer is selected in all of them.
+    """
+
+    def __init__(self, napari_viewer: Viewer, worker: Worker | None = None) -> None:
+        super().__init__(napari_viewer, worker)
+        self.objects: pd.DataFrame | None = None
+        self.summary: pd.DataFrame | None = None
+        self._asked: ChosenLayers | None = None
+        self._measured: ChosenLayers | None = None
+        self._chosen = np.zeros(0, np.int64)
+        self.layers = LayersChoice(napari_viewer)
+        self.table, self.plots, self.summary_table = ObjectTable(), PlotPanel(), ObjectTable()
+        self.link, self.watch = ViewerLink(napari_viewer), LayerWatch()
+        self.notice, self.selection_text = QLabel(), QLabel()
+        self.clear_button, self.save_button = QPushButton("Clear"), QPushButton("Save CSV…")
+        self._build()
+        self._connect()
+        self._follow_theme()
+        self._on_selection_changed()
+
+    def _build(self) -> None:
+        self.bar.run_button.setText("Measure")
+        self.notice.setWordWrap(True)
+        self.notice.hide()
+        self.clear_button.setToolTip("Select nothing")
+        self.save_button.setToolTip("Both tables, the objects and the summary, as CSV")
+        self.tabs = QTabWidget()
+        for title, page in (
+            ("Objects", self.table),
+            ("Plot", self.plots),
+            ("Summary", self.summary_table),
+        ):
+            self.tabs.addTab(page, title)
+        below = QHBoxLayout()
+        below.addWidget(self.selection_text, 1)
+        below.addWidget(self.clear_button)
+        below.addWidget(self.save_button)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(8, 4, 8, 8)
+        outer.addWidget(group("Layers", self.layers))
+        outer.addWidget(self.bar)
+        outer.addWidget(self.notice)
+        outer.addWidget(self.tabs, 1)
+        outer.addLayout(below)
+
+    def _connect(self) -> None:
+        self.table.rows_chosen.connect(lambda rows: self.select(rows, self.table))
+        self.plots.rows_chosen.connect(lambda rows: self.select(rows, self.plots))
+        self.summary_table.rows_chosen.connect(self._on_summary)
+        self.link.clicked.connect(self._on_clicked)
+        self.watch.changed.connect(self._on_changed)
+        self.clear_button.clicked.connect(lambda: self.select(np.zeros(0, np.int64)))
+        self.save_button.clicked.connect(self._ask_where)
+        self._viewer.layers.events.removed.connect(self._on_removed)
+        self._viewer.events.theme.connect(self._follow_theme)
+
+    # -- measuring -----------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Measure what is chosen; a `CosegError` becomes a notification."""
+        if self.bar.is_busy:
+            return
+        with told():
+            asked = self.layers.chosen()
+            # What is compared with are the labels as they are read, from now on.
+            self.watch.remember(*asked.labels)
+            self._asked = asked
+            self.start(MEASURE, asked.arguments, asked.arrays)
+
+    def receive(self, reply: Reply, seconds: float) -> None:
+        asked, self._asked = self._asked, None
+        if asked is None:
+            return
+        self.objects, self.summary = unpack(reply)
+        self._measured = asked
+        self.bar.finish(f"<b>{len(self.objects):,} objects</b> in {in_words(seconds)}", done=True)
+        self.notice.hide()
+        self.link.follow(asked.objects)
+        unknown = [name for name in self.objects if self.objects[name].isna().all()]
+        boxes = [name for name in self.objects if name.startswith("bbox_")]
+        places = [name for name in self.objects if name.startswith("centroid_")]
+        last = [*(name for name in self.objects if name not in places), *places]
+        self.table.show_table(self.objects[last], [*HIDDEN, *boxes, *unknown], asked.kinds)
+        self.summary_table.show_table(self.summary, HIDDEN, asked.kinds)
+        self.plots.show_table(self.objects.drop(columns=unknown), asked.kinds)
+        self.select(np.zeros(0, np.int64))
+
+    def failed(self) -> None:
+        self._asked = None
+
+    def let_go(self) -> None:
+        self.layers.disconnect_viewer()
+        self.watch.stop()
+        self.link.close()
+        self._viewer.layers.events.removed.disconnect(self._on_removed)
+        self._viewer.events.theme.disconnect(self._follow_theme)
+
+    def _on_changed(self, differs: bool) -> None:
+        self._say(CHANGED if differs else "")
+
+    def _on_removed(self, event: Any) -> None:
+        if self._measured is not None and event.value in self._measured.labels:
+            self.watch.stop()
+            self.link.follow(None)
+            self._say(GONE)
+
+    def _say(self, text: str) -> None:
+        if self.objects is not None:
+            self.notice.setText(text)
+            self.notice.setVisible(bool(text))
+            self.bar.run_button.setText("Measure again" if text else "Measure")
+
+    # -- one selection in all ------------------------------------------------------------------
+
+    def select(self, rows: np.ndarray, source: QWidget | None = None) -> None:
+        """Select objects by their rows in `objects`, everywhere but where that was done."""
+        if self.objects is None or self._measured is None:
+            return
+        self._chosen = np.asarray(rows, np.int64)
+        if source is not self.table:
+            self.table.choose(self._chosen)
+        if source is not self.plots:
+            self.plots.choose(self._chosen)
+        if source is not self.summary_table:
+            self.summary_table.choose(np.zeros(0, np.int64))
+        self.link.show_objects(
+            self.objects.iloc[self._chosen], self._measured.arguments["pixel_size_um"]
+        )
+        self._on_selection_changed()
+
+    @property
+    def selected_ids(self) -> list[int]:
+        """Values, in the labels, of the objects that are selected."""
+        return [] if self.objects is None else self.objects["id"].iloc[self._chosen].tolist()
+
+    def _on_selection_changed(self) -> None:
+        count = 0 if self.objects is None else len(self.objects)
+        self.selection_text.setText(f"{len(self._chosen):,} of {count:,} selected" if count else "")
+        self.clear_button.setEnabled(len(self._chosen) > 0)
+        self.save_button.setEnabled(self.objects is not None)
+
+    def _on_summary(self, rows: np.ndarray) -> None:
+        """Select the objects that rows of the summary count."""
+        if self.objects is None or self.summary is None:
+            return
+        chosen = np.zeros(len(self.objects), bool)
+        for row in self.summary.iloc[rows].to_dict("records"):
+            here = np.ones(len(self.objects), bool)
+            for name in HIDDEN:
+                if row[name] != ALL:
+                    here &= self.objects[name].to_numpy() == row[name]
+            chosen |= here
+        self.select(np.flatnonzero(chosen), self.summary_table)
+
+    def _on_clicked(self, label: int) -> None:
+        if self.objects is not None:
+            self.select(np.flatnonzero(self.objects["id"].to_numpy() == label))
+
+    # -- files ---------------------------------------------------------------------------------
+
+    def save(self, path: Path, overwrite: bool = False) -> list[Path]:
+        """Write both tables; `path` is that of the objects, the summary's is beside it.
+
+        Raises
+        ------
+        CosegError
+            Where nothing has been measured, a file exists, or the disk refuses.
+        """
+        if self.objects is None or self.summary is None:
+            raise SettingsError("nothing has been measured yet; click on Measure first")
+        name = path.name.removesuffix(SUFFIXES[0]).removesuffix(".csv")
+        return write_measurements(
+            self.objects, self.summary, path.parent, name, overwrite=overwrite
+        )
+
+    def _ask_where(self) -> None:
+        if self._measured is None:
+            return
+        proposed = f"{self._measured.name}{SUFFIXES[0]}"
+        chosen, _ = QFileDialog.getSaveFileName(self, "Save tables", proposed, "CSV (*.csv)")
+        if chosen:
+            with told():
+                # The dialog has asked about the file that it knows of.
+                files = self.save(Path(chosen), overwrite=Path(chosen).exists())
+                self.bar.text.setText("Saved " + " and ".join(file.name for file in files))
+
+    # -- looks ---------------------------------------------------------------------------------
+
+    def _follow_theme(self, _: Any = None) -> None:
+        from napari.utils.theme import get_theme
+
+        self.plots.set_text_color(get_theme(self._viewer.theme).text.as_hex())

@@ -1,0 +1,307 @@
+"""Which layers are measured: objects, regions and image; and whether they have changed since."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image as ImageLayer
+from napari.layers import Labels
+from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QWidget
+
+from napari_coseg.errors import CosegError, ImageError
+from napari_coseg.measure.tables import UNTYPED
+from napari_coseg.types import LabelClass
+from napari_coseg.widgets import layers, outputs, tasks
+from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf
+from napari_coseg.widgets.image_choice import narrow_box
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+NONE = "none"
+UNTYPED_COLOR = (0, 200, 200)
+INTENSITIES = {
+    "auto": "stains of colours, else channels",
+    "he": "hematoxylin and eosin",
+    "hdab": "hematoxylin and DAB",
+    "channels": "channels as stored",
+    "none": "nothing",
+}
+LOOK_AFTER_MS = 300
+"""So long after the last change of a layer it is compared with what was measured."""
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenLayers:
+    """What is to be measured, and what a job of the worker process is told of it."""
+
+    objects: Labels
+    regions: Labels | None
+    image: ImageLayer | None
+    arguments: dict[str, Any]
+    arrays: dict[str, Any]
+    kinds: tuple[LabelClass, ...]
+
+    @property
+    def name(self) -> str:
+        """Beginning of file names."""
+        made_of = dict(self.objects.metadata.get(METADATA_KEY, {})).get("image")
+        return Path(made_of or self.objects.name).name.replace(" ", "_")
+
+    @property
+    def labels(self) -> tuple[Labels, ...]:
+        return (self.objects,) if self.regions is None else (self.objects, self.regions)
+
+
+class LayersChoice(QWidget):
+    """A form of three layers and what is measured of the image."""
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self.objects_box = narrow_box("Labels whose values are objects")
+        self.regions_box = narrow_box("Labels whose values are region classes")
+        self.image_box = narrow_box("Whose stains or channels are measured")
+        self.intensity_box = narrow_box("Colour deconvolution, or values as stored")
+        for key, words in INTENSITIES.items():
+            self.intensity_box.addItem(words, key)
+        self.size = QLabel()
+        self.size.setWordWrap(True)
+        form = QFormLayout(self)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.addRow("Objects", self.objects_box)
+        form.addRow("Regions", self.regions_box)
+        form.addRow("Image", self.image_box)
+        form.addRow("Intensity", self.intensity_box)
+        form.addRow("Pixel size", self.size)
+        events = viewer.layers.events
+        self._events = (events.inserted, events.removed, events.reordered, events.renamed)
+        for event in self._events:
+            event.connect(self._list_layers)
+        self.objects_box.currentIndexChanged.connect(self._on_objects)
+        self._list_layers()
+
+    def disconnect_viewer(self) -> None:
+        """Stop following the viewer's layers."""
+        for event in self._events:
+            event.disconnect(self._list_layers)
+
+    def chosen(self) -> ChosenLayers:
+        """What would be measured now.
+
+        Raises
+        ------
+        ImageError
+            Where there are no objects, layers do not fit, or the pixel size is not known.
+        """
+        objects, regions = self._layer(self.objects_box), self._layer(self.regions_box)
+        image = self._layer(self.image_box)
+        if objects is None:
+            raise ImageError("there are no objects to measure; run Segment, or add a labels layer")
+        intensity = self.intensity_box.currentData()
+        image = image if intensity != "none" else None
+        axes, offset = _place(objects, image) if image is not None else (None, [])
+        of_objects, of_regions = _known(objects), _known(regions)
+        arrays: dict[str, Any] = {
+            "labels": layers.level_0(objects),
+            "ids": of_objects.ids,
+            "class_ids": of_objects.class_ids,
+            "probabilities": of_objects.probabilities,
+        }
+        if regions is not None:
+            arrays["regions"] = layers.level_0(regions)
+        if image is not None:
+            arrays["image"] = layers.level_0(image)
+        arguments = {
+            "name": image.name if image is not None else "",
+            "axes": axes,
+            "offset": offset,
+            "pixel_size_um": pixel_size(objects),
+            "classes": [tasks.pack_class(entry) for entry in of_objects.classes],
+            "region_classes": [tasks.pack_class(entry) for entry in of_regions.classes],
+            "intensity": intensity,
+        }
+        kinds = (*of_objects.classes, LabelClass(0, UNTYPED, UNTYPED_COLOR))
+        return ChosenLayers(objects, regions, image, arguments, arrays, kinds)
+
+    def _layer(self, box: QComboBox) -> Any:
+        name = box.currentData()
+        layer = next((one for one in self._viewer.layers if one.name == name), None)
+        return getattr(layer, "__wrapped__", layer)  # napari hands proxies to plugins
+
+    def _list_layers(self, _: Any = None) -> None:
+        """List the layers; the newest of ours is chosen where nothing was."""
+        for box, kind in ((self.objects_box, "objects"), (self.regions_box, "regions")):
+            found = [layer for layer in self._viewer.layers if isinstance(layer, Labels)]
+            ours = [layer.name for layer in found if outputs.is_output(layer, kind)]
+            other = [layer.name for layer in found if not outputs.is_output(layer, "regions")]
+            _fill(box, found, ours or (other if kind == "objects" else []))
+        images = [layer for layer in self._viewer.layers if isinstance(layer, ImageLayer)]
+        images = [layer for layer in images if not outputs.is_output(layer, "guidance")]
+        _fill(self.image_box, images, [])
+        self._on_objects()
+
+    def _on_objects(self, _: Any = None) -> None:
+        """Show the pixel size, and choose the image that the objects were made of."""
+        objects = self._layer(self.objects_box)
+        if objects is None:
+            self.size.setText("")
+            return
+        try:
+            size = pixel_size(objects)
+        except ImageError:
+            self.size.setText("not known")
+        else:
+            self.size.setText(" × ".join(f"{one:g}" for one in dict.fromkeys(size)) + " µm")
+        made_of = dict(objects.metadata.get(METADATA_KEY, {})).get("image")
+        for number in range(self.image_box.count()):
+            name = self.image_box.itemData(number)
+            fits = name is not None and _fits(objects, self._viewer.layers[name])
+            if name == made_of or (made_of is None and fits):
+                self.image_box.setCurrentIndex(number)
+
+
+class LayerWatch(QObject):
+    """Tells when labels are not any more, or are again, what they were.
+
+    napari says "undone" and "drawn anew" by one event, so the labels' sums by row and column are
+    compared, a little after the last event: 15 ms for 4,096 x 4,096 pixels.
+
+    Signals
+    -------
+    changed(bool)
+        Whether the labels differ from those that were remembered.
+    """
+
+    changed = Signal(bool)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known: dict[Labels, tuple[bytes, ...]] = {}
+        self._differs = False
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(LOOK_AFTER_MS)
+        self._timer.timeout.connect(self._look)
+
+    def remember(self, *labels: Labels) -> None:
+        """Take these layers, as they are now, for those that are compared with."""
+        self.stop()
+        self._known = {layer: _fingerprint(layer) for layer in labels}
+        for event in self._events():
+            event.connect(self._on_event)
+
+    def stop(self) -> None:
+        """Let go of the layers."""
+        self._timer.stop()
+        for event in self._events():
+            event.disconnect(self._on_event)
+        self._known, self._differs = {}, False
+
+    def _events(self) -> list[Any]:
+        names = ("set_data", "data", "paint", "labels_update", "features")
+        return [
+            getattr(layer.events, name)
+            for layer in self._known
+            for name in names
+            if hasattr(layer.events, name)
+        ]
+
+    def _on_event(self, _: Any = None) -> None:
+        self._timer.start()
+
+    def _look(self) -> None:
+        differs = any(_fingerprint(layer) != known for layer, known in self._known.items())
+        if differs != self._differs:
+            self._differs = differs
+            self.changed.emit(differs)
+
+
+def pixel_size(layer: Labels) -> list[float]:
+    """In micrometres: what the run took; of a layer painted by hand, what its scale says.
+
+    Raises
+    ------
+    ImageError
+        Where nobody says.
+    """
+    told_by_run = dict(layer.metadata.get(METADATA_KEY, {})).get("pixel_size_um")
+    if told_by_run:
+        return [float(size) for size in told_by_run]
+    size = layers.layer_pixel_size(layer, "ZYX"[-layer.ndim :])
+    if size.um is None:
+        raise ImageError(
+            f"the pixel size of {layer.name!r} is not known; set the layer's scale and units, or "
+            "make it over an image that has them"
+        )
+    return [float(value) for value in size.um]
+
+
+def _known(layer: Labels | None) -> LabelsOf:
+    return LabelsOf() if layer is None else LabelsOf.read(layer.metadata, layer.features)
+
+
+def _place(objects: Labels, image: ImageLayer) -> tuple[str, list[int]]:
+    """The image's axes, and where in it the labels begin.
+
+    Raises
+    ------
+    ImageError
+        Where the labels do not lie in the image.
+    """
+    provenance = _known(objects).provenance
+    offset = [int(n) for n in provenance.get("region_offset", ())] or [0] * objects.ndim
+    shape = layers.level_0(objects).shape
+    for axes in dict.fromkeys([str(provenance.get("axes")), *layers.axes_choices(image)]):
+        if axes not in layers.axes_choices(image):
+            continue
+        whole = layers.layer_to_image(image, axes).spatial_shape
+        if len(whole) != len(shape):
+            continue
+        ends = [first + length for first, length in zip(offset, shape, strict=True)]
+        if (any(offset) and all(np.less_equal(ends, whole))) or whole == tuple(shape):
+            return axes, offset
+    raise ImageError(
+        f"the image {image.name!r} has shape {tuple(layers.level_0(image).shape)}, the objects "
+        f"{objects.name!r} {tuple(shape)}; choose the image that they were made of, or none"
+    )
+
+
+def _fits(objects: Labels, image: ImageLayer) -> bool:
+    try:
+        _place(objects, image)
+    except CosegError:
+        return False
+    return True
+
+
+def _fill(box: QComboBox, found: list[Any], ours: list[str]) -> None:
+    before = box.currentData()
+    names = [layer.name for layer in found]
+    box.blockSignals(True)
+    box.clear()
+    box.addItem(NONE, None)
+    for name in names:
+        box.addItem(name, name)
+    chosen = before if before in names else ours[-1] if ours else None
+    box.setCurrentIndex(max(0, box.findData(chosen)))
+    box.blockSignals(False)
+
+
+def _fingerprint(layer: Labels) -> tuple[bytes, ...]:
+    """Differs where pixels or classes differ, as good as surely."""
+    data, features = layers.level_0(layer), layer.features
+    prints = []
+    if isinstance(data, np.ndarray):
+        rows = data.reshape(-1, data.shape[-1])
+        # Sums that wrap around are as good, and take no wider copy.
+        prints = [np.add.reduce(rows, axis=axis, dtype=data.dtype).tobytes() for axis in (0, 1)]
+    if {"index", "class"} <= set(features.columns):
+        texts = (features[name].astype(str) for name in ("index", "class"))
+        prints += ["\n".join(column).encode() for column in texts]
+    return tuple(prints)

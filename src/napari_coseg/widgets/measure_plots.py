@@ -1,0 +1,333 @@
+"""Histogram and scatter plot of measured objects, coloured by class; a lasso selects objects."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy import API_NAME
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+
+from napari_coseg.measure.columns import column
+from napari_coseg.types import LabelClass
+from napari_coseg.widgets.image_choice import narrow_box
+from napari_coseg.widgets.model_choice import swatch
+
+# pyqtgraph would take any Qt binding that it finds first; two in one window break each other.
+os.environ.setdefault("PYQTGRAPH_QT_LIB", API_NAME)
+import pyqtgraph as pg
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCATTER, HISTOGRAM = "scatter", "histogram"
+FIRST_X = ("area_um2", "volume_um3")
+FIRST_Y = ("hematoxylin_od_mean", "intensity_mean", "red_mean", "channel_0_mean", "circularity")
+NO_QUANTITY = ("id", "class_id", "region_id")
+MOST_BINS, FEWEST_BINS = 60, 10
+POINT_PX, CHOSEN_PX, REACH_PX = 5, 9, 10
+OPACITY = 170
+HINTS = {
+    SCATTER: "Drag around points to select them, or click one. Shift adds. The wheel zooms, a "
+    "double click shows all.",
+    HISTOGRAM: "Drag along the axis to select a range. Shift adds. The wheel zooms, a double click "
+    "shows all.",
+}
+
+
+class LassoBox(pg.ViewBox):
+    """A plot's area in which dragging draws a lasso, or a range where `picks_range`.
+
+    Signals
+    -------
+    drawn(ndarray, bool)
+        (n, 2) x, y in the plot's values; whether it adds to what is selected.
+    clicked(float, float, bool)
+        The same of a click.
+    """
+
+    drawn = Signal(object, bool)
+    clicked = Signal(float, float, bool)
+
+    def __init__(self) -> None:
+        super().__init__(enableMenu=False)
+        self.picks_range = False
+        self.is_lasso_on = True
+        self._points: list[tuple[float, float]] = []
+        self._curve = pg.PlotCurveItem(pen=pg.mkPen("#ffd400", width=2))
+        self.addItem(self._curve, ignoreBounds=True)
+
+    def mouseDragEvent(self, event: Any, axis: Any = None) -> None:
+        is_lasso = self.is_lasso_on and event.button() == Qt.MouseButton.LeftButton
+        if not is_lasso or axis is not None:
+            super().mouseDragEvent(event, axis)
+            return
+        event.accept()
+        if event.isStart():
+            self._points = [self._at(event.buttonDownScenePos())]
+        self._points.append(self._at(event.scenePos()))
+        points = np.array(self._range() if self.picks_range else self._points)
+        self._curve.setData(*np.concatenate([points, points[:1]]).T)
+        if event.isFinish():
+            self._curve.setData([], [])
+            self.drawn.emit(points, _adds(event))
+
+    def mouseClickEvent(self, event: Any) -> None:
+        if event.button() != Qt.MouseButton.LeftButton:
+            super().mouseClickEvent(event)
+            return
+        event.accept()
+        if event.double():
+            self.enableAutoRange()
+        else:
+            self.clicked.emit(*self._at(event.scenePos()), _adds(event))
+
+    def _range(self) -> list[tuple[float, float]]:
+        first, last = self._points[0][0], self._points[-1][0]
+        low, high = self.viewRange()[1]
+        return [(first, low), (last, low), (last, high), (first, high)]
+
+    def _at(self, scene_point: Any) -> tuple[float, float]:
+        point = self.mapSceneToView(scene_point)
+        return float(point.x()), float(point.y())
+
+
+class PlotPanel(QWidget):
+    """Choice of plot and axes above the plot; objects by their row in the data frame.
+
+    Signals
+    -------
+    rows_chosen(ndarray)
+        A person selected objects here.
+    """
+
+    rows_chosen = Signal(object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._table: pd.DataFrame | None = None
+        self._kinds: tuple[LabelClass, ...] = ()
+        self._chosen = np.zeros(0, np.int64)
+        self._text = pg.mkColor("w")
+        self.kind_box, self.x_box, self.y_box = QComboBox(), narrow_box(""), narrow_box("")
+        self.kind_box.addItem("Scatter plot", SCATTER)
+        self.kind_box.addItem("Histogram", HISTOGRAM)
+        self.lasso_button = QPushButton("Lasso")
+        self.lasso_button.setCheckable(True)
+        self.lasso_button.setChecked(True)
+        self.lasso_button.setToolTip("On: dragging selects. Off: dragging moves the plot")
+        self.legend, self.hint = QLabel(), QLabel()
+        self.legend.setTextFormat(Qt.TextFormat.RichText)
+        for label in (self.legend, self.hint):
+            label.setWordWrap(True)
+        self.box = LassoBox()
+        self.plot = pg.PlotWidget(viewBox=self.box, background=None)
+        self.plot.hideButtons()
+        self.plot.setMinimumHeight(160)
+        self._lay_out()
+        for box in (self.kind_box, self.x_box, self.y_box):
+            box.currentIndexChanged.connect(self._draw_anew)
+        self.lasso_button.toggled.connect(self._on_lasso_toggled)
+        self.box.drawn.connect(self._on_drawn)
+        self.box.clicked.connect(self._on_clicked)
+        self._draw_anew()
+
+    def _lay_out(self) -> None:
+        self._form = QFormLayout()
+        self._form.setContentsMargins(0, 0, 0, 0)
+        self._form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        self._form.addRow("Plot", self.kind_box)
+        self._form.addRow("Across", self.x_box)
+        self._form.addRow("Up", self.y_box)
+        column_ = QVBoxLayout(self)
+        column_.setContentsMargins(4, 6, 4, 4)
+        column_.addLayout(self._form)
+        column_.addWidget(self.legend)
+        column_.addWidget(self.plot, 1)
+        column_.addWidget(self.hint)
+        column_.addWidget(self.lasso_button)
+
+    # -- what others ask -----------------------------------------------------------------------
+
+    def show_table(self, table: pd.DataFrame, kinds: Sequence[LabelClass]) -> None:
+        """Plot another table, its classes in their colours; the axes stay where it has them."""
+        self._table, self._kinds = table, tuple(kinds)
+        self._chosen = np.zeros(0, np.int64)
+        quantities = [
+            name
+            for name in table.columns
+            if table[name].dtype.kind in "iuf"
+            and name not in NO_QUANTITY
+            and not name.startswith("bbox_")
+        ]
+        for box, first in ((self.x_box, FIRST_X), (self.y_box, FIRST_Y)):
+            before = box.currentData()
+            box.blockSignals(True)
+            box.clear()
+            for name in quantities:
+                box.addItem(column(name).title, name)
+            wanted = [before, *first]
+            known = [name for name in wanted if name in quantities]
+            box.setCurrentIndex(quantities.index(known[0]) if known else 0)
+            box.blockSignals(False)
+        self._draw_anew()
+
+    def choose(self, rows: np.ndarray) -> None:
+        """Show rows as selected; `rows_chosen` is not emitted."""
+        self._chosen = np.asarray(rows, np.int64)
+        self._draw_chosen()
+
+    def set_text_color(self, color: str) -> None:
+        """Of axes and their titles."""
+        self._text = pg.mkColor(color)
+        for side in ("left", "bottom"):
+            axis = self.plot.getAxis(side)
+            axis.setPen(self._text)
+            axis.setTextPen(self._text)
+
+    @property
+    def kind(self) -> str:
+        return str(self.kind_box.currentData())
+
+    # -- drawing -------------------------------------------------------------------------------
+
+    def _draw_anew(self, _: Any = None) -> None:
+        is_scatter = self.kind == SCATTER
+        self._form.setRowVisible(self.y_box, is_scatter)
+        self.hint.setText(HINTS[self.kind])
+        self.box.picks_range = not is_scatter
+        for item in list(self.plot.getPlotItem().items):
+            self.plot.removeItem(item)
+        self._chosen_item = None
+        if self._table is None or not self.x_box.count():
+            return
+        self.plot.setLabel("bottom", column(self.x_box.currentData()).title)
+        self.plot.setLabel(
+            "left", column(self.y_box.currentData()).title if is_scatter else "Objects"
+        )
+        self.legend.setText(" ".join(swatch(kind) for kind in self._present()))
+        (self._draw_points if is_scatter else self._draw_bars)()
+        self._draw_chosen()
+        self.box.enableAutoRange()
+
+    def _present(self) -> list[LabelClass]:
+        """Classes that occur."""
+        names = set(self._class_names())
+        return [kind for kind in self._kinds if kind.name in names]
+
+    def _class_names(self) -> np.ndarray:
+        return np.asarray(self._table["class"], dtype=object)
+
+    def _values(self, box: QComboBox) -> np.ndarray:
+        return np.asarray(self._table[box.currentData()], dtype=float)
+
+    def _draw_points(self) -> None:
+        x, y, names = self._values(self.x_box), self._values(self.y_box), self._class_names()
+        known = np.isfinite(x) & np.isfinite(y)
+        for kind in self._present():
+            here = known & (names == kind.name)
+            brush = pg.mkBrush(*kind.color, OPACITY)
+            self.plot.addItem(
+                pg.ScatterPlotItem(x[here], y[here], size=POINT_PX, pen=None, brush=brush)
+            )
+
+    def _draw_bars(self) -> None:
+        values, names = self._values(self.x_box), self._class_names()
+        edges = bin_edges(values)
+        below = np.zeros(len(edges) - 1)
+        for kind in self._present():
+            counts, _ = np.histogram(_finite(values[names == kind.name]), edges)
+            self.plot.addItem(_bars(edges, below, counts, brush=pg.mkBrush(*kind.color)))
+            below = below + counts
+
+    def _draw_chosen(self) -> None:
+        if self._chosen_item is not None:
+            self.plot.removeItem(self._chosen_item)
+            self._chosen_item = None
+        if self._table is None or not len(self._chosen):
+            return
+        x = self._values(self.x_box)
+        pen = pg.mkPen(self._text, width=1.5)
+        if self.kind == SCATTER:
+            y, rows = self._values(self.y_box), self._chosen
+            rows = rows[np.isfinite(x[rows]) & np.isfinite(y[rows])]
+            item = pg.ScatterPlotItem(x[rows], y[rows], size=CHOSEN_PX, pen=pen, brush=None)
+        else:
+            edges = bin_edges(x)
+            counts, _ = np.histogram(_finite(x[self._chosen]), edges)
+            shade = pg.mkColor(self._text)
+            shade.setAlpha(90)
+            item = _bars(edges, np.zeros(len(counts)), counts, brush=shade, pen=pen)
+        item.setZValue(10)
+        # Added past the range that is in view, which should not jump with each selection.
+        self.plot.addItem(item, ignoreBounds=True)
+        self._chosen_item = item
+
+    # -- selecting -----------------------------------------------------------------------------
+
+    def _on_lasso_toggled(self, is_on: bool) -> None:
+        self.box.is_lasso_on = is_on
+
+    def _on_drawn(self, points: np.ndarray, adds: bool) -> None:
+        if self._table is None:
+            return
+        x = self._values(self.x_box)
+        if self.kind == HISTOGRAM:
+            inside = (x >= points[:, 0].min()) & (x <= points[:, 0].max())
+        else:
+            inside = inside_lasso(x, self._values(self.y_box), points)
+        self._tell(np.flatnonzero(inside), adds)
+
+    def _on_clicked(self, x: float, y: float, adds: bool) -> None:
+        if self._table is None or self.kind == HISTOGRAM:
+            return
+        wide, high = self.box.viewPixelSize()
+        apart = np.hypot(
+            (self._values(self.x_box) - x) / wide, (self._values(self.y_box) - y) / high
+        )
+        apart = np.where(np.isfinite(apart), apart, np.inf)
+        nearest = int(apart.argmin()) if len(apart) else -1
+        hit = nearest >= 0 and apart[nearest] <= REACH_PX
+        self._tell(np.array([nearest] if hit else [], np.int64), adds)
+
+    def _tell(self, rows: np.ndarray, adds: bool) -> None:
+        self.choose(np.union1d(self._chosen, rows) if adds else rows)
+        self.rows_chosen.emit(self._chosen)
+
+
+def inside_lasso(x: np.ndarray, y: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Which points lie inside a closed line; those that are not finite do not."""
+    inside = np.zeros(len(x), bool)
+    for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, axis=0), strict=True):
+        if y0 != y1:  # how often a line to the right crosses the lasso: odd is inside
+            crosses = (y0 > y) != (y1 > y)
+            inside ^= crosses & (x < x0 + (y - y0) / (y1 - y0) * (x1 - x0))
+    return inside
+
+
+def bin_edges(values: np.ndarray) -> np.ndarray:
+    """Edges of bins of equal width, by the rule of Freedman and Diaconis within limits."""
+    found = _finite(values)
+    if not len(found):
+        return np.array([0.0, 1.0])
+    low, high = np.quantile(found, [0.25, 0.75])
+    width = 2 * (high - low) / len(found) ** (1 / 3)
+    count = np.ptp(found) / width if width > 0 else MOST_BINS
+    edges: np.ndarray = np.histogram_bin_edges(found, int(np.clip(count, FEWEST_BINS, MOST_BINS)))
+    return edges
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return values[np.isfinite(values)]
+
+
+def _bars(edges: np.ndarray, below: np.ndarray, counts: np.ndarray, **style: Any) -> Any:
+    style.setdefault("pen", None)
+    return pg.BarGraphItem(x0=edges[:-1], x1=edges[1:], y0=below, height=counts, **style)
+
+
+def _adds(event: Any) -> bool:
+    return bool(event.modifiers() & Qt.KeyboardModifier.ShiftModifier)

@@ -1,0 +1,114 @@
+"""What the Measure widget has done by the worker process, and how its tables cross the pipe.
+
+The first half runs over there, the second half in napari; neither knows napari or Qt.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_coseg.types import Image, LabelClass
+from napari_coseg.widgets.corrected import LabelsOf, corrected_prediction
+from napari_coseg.widgets.process import JobContext, Reply
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from napari_coseg.measure.run import Measurements
+
+MEASURE = "napari_coseg.widgets.measure_task:measure"
+TABLES = ("objects", "summary")
+
+
+# ---------------------------------------------------------------------------------------------
+# In the worker process
+
+
+def measure(
+    job: JobContext,
+    *,
+    name: str,
+    axes: str | None,
+    offset: list[int],
+    pixel_size_um: list[float],
+    classes: list[list[Any]],
+    region_classes: list[list[Any]],
+    intensity: str,
+) -> Reply:
+    """Measure labels as they are now.
+
+    Arrays of the job: ``labels``; ``regions`` where there are some; ``ids``, ``class_ids`` and
+    ``probabilities`` of the objects; ``image`` where `axes` are given, of which the labels begin
+    at `offset`.
+    """
+    from napari_coseg.intake import crop
+    from napari_coseg.measure.run import MeasureSettings
+    from napari_coseg.measure.run import measure as run
+
+    job.progress(0.0, "reading the labels")
+    arrays = {key: np.asarray(array) for key, array in job.arrays.items() if key != "image"}
+    found = corrected_prediction(
+        arrays["labels"],
+        arrays.get("regions"),
+        pixel_size_um,
+        LabelsOf(_classes(classes), arrays["ids"], arrays["class_ids"], arrays["probabilities"]),
+        LabelsOf(_classes(region_classes)),
+    )
+    image = None
+    if axes is not None:
+        whole = Image(job.arrays["image"], axes, tuple(pixel_size_um), name)
+        bounds = [
+            (first, first + length)
+            for first, length in zip(offset, arrays["labels"].shape, strict=True)
+        ]
+        image, _ = crop(whole, bounds)
+    measured = run(
+        found,
+        image,
+        MeasureSettings.from_mapping({"intensity": intensity}),
+        progress=job.progress,
+        should_cancel=job.should_cancel,
+    )
+    return pack(measured)
+
+
+def pack(measured: Measurements) -> Reply:
+    """Both tables as JSON values and arrays."""
+    values: dict[str, Any] = {}
+    arrays: dict[str, np.ndarray] = {}
+    for name in TABLES:
+        table = getattr(measured, name)
+        texts: dict[str, list[str]] = {}
+        for column in table.columns:
+            numbers = table[column]
+            if numbers.dtype.kind not in "biuf":
+                codes, found = numbers.factorize()
+                texts[column], numbers = [str(text) for text in found], codes.astype(np.int32)
+            arrays[f"{name} {column}"] = np.asarray(numbers)
+        values[name] = {"columns": list(table.columns), "texts": texts}
+    return Reply(values, arrays)
+
+
+def _classes(entries: list[list[Any]]) -> tuple[LabelClass, ...]:
+    return tuple(LabelClass(id_, name, tuple(color)) for id_, name, color in entries)
+
+
+# ---------------------------------------------------------------------------------------------
+# In napari
+
+
+def unpack(reply: Reply) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tables of objects and of regions and classes that `pack` packed."""
+    import pandas as pd
+
+    tables = []
+    for name in TABLES:
+        columns = {}
+        for column in reply.values[name]["columns"]:
+            array = reply.arrays[f"{name} {column}"]
+            texts = reply.values[name]["texts"].get(column)
+            columns[column] = array if texts is None else np.array(texts, dtype=object)[array]
+        tables.append(pd.DataFrame(columns))
+    return tables[0], tables[1]

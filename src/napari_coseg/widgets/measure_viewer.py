@@ -1,0 +1,160 @@
+"""Objects selected in a table, shown in the viewer; objects clicked in the viewer, told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Labels
+from qtpy.QtCore import QObject, Signal
+
+from napari_coseg.widgets.corrected import METADATA_KEY
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from napari.layers import Points
+    from napari.viewer import Viewer
+
+RING_COLOR = "#ffd400"
+RING_SIZE = 1.6
+"""Of a ring, in diameters of a disc of the object's area."""
+SMALLEST_RING_PX = 8.0
+NEAR_THE_EDGE = 0.9
+"""Of the way from the view's middle to its edge: what lies farther out is moved to the middle."""
+CLICK_MODES = ("pan_zoom", "pick")
+
+
+class ViewerLink(QObject):
+    """Rings around the selected objects of a labels layer, and clicks on its objects.
+
+    Signals
+    -------
+    clicked(int)
+        The id of the object that was clicked on, or chosen as the layer's selected label.
+    """
+
+    clicked = Signal(int)
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._labels: Labels | None = None
+        self._rings: Points | None = None
+        self._is_telling = True
+        viewer.mouse_drag_callbacks.append(self._on_press)
+        viewer.layers.events.removed.connect(self._on_removed)
+
+    def follow(self, labels: Labels | None) -> None:
+        """The layer whose objects are shown and clicked; None lets go of it."""
+        if self._labels is not None:
+            self._labels.events.selected_label.disconnect(self._on_selected_label)
+        self._labels = labels
+        if labels is not None:
+            labels.events.selected_label.connect(self._on_selected_label)
+
+    def close(self) -> None:
+        """Take the rings away and let go of the viewer."""
+        self.follow(None)
+        self._drop_rings()
+        self._viewer.layers.events.removed.disconnect(self._on_removed)
+        if self._on_press in self._viewer.mouse_drag_callbacks:
+            self._viewer.mouse_drag_callbacks.remove(self._on_press)
+
+    # -- to the viewer -------------------------------------------------------------------------
+
+    def show_objects(self, objects: pd.DataFrame, pixel_size_um: list[float]) -> None:
+        """Ring the objects of some rows of the measured table; a single one comes into view."""
+        labels = self._labels
+        if labels is None or labels not in self._viewer.layers or not len(objects):
+            self._drop_rings()
+            return
+        axes = "zyx"[-labels.ndim :]
+        centres = objects[[f"centroid_{axis}" for axis in axes]].to_numpy(float)
+        areas = objects["area_um2"].to_numpy(float) / (pixel_size_um[-1] * pixel_size_um[-2])
+        sizes = np.maximum(RING_SIZE * 2 * np.sqrt(areas / np.pi), SMALLEST_RING_PX)
+        self._ring(labels, centres, sizes)
+        if len(objects) == 1:
+            self._select_label(labels, int(objects["id"].iloc[0]))
+            self._bring_into_view(labels, centres[0])
+
+    def _ring(self, labels: Labels, centres: np.ndarray, sizes: np.ndarray) -> None:
+        """One layer of points above the labels, made anew: sizes and places change together."""
+        active = self._viewer.layers.selection.active
+        self._drop_rings()
+        rings = self._viewer.add_points(
+            centres,
+            size=sizes,
+            name=f"{labels.name}: selected",
+            face_color="transparent",
+            border_color=RING_COLOR,
+            border_width=0.08,
+            out_of_slice_display=labels.ndim == 3,
+            metadata={METADATA_KEY: {"kind": "selection"}},
+            scale=labels.scale,
+            translate=labels.translate,
+            rotate=labels.rotate,
+            shear=labels.shear,
+            affine=labels.affine,
+            units=labels.units,
+            axis_labels=labels.axis_labels,
+        )
+        self._rings = getattr(rings, "__wrapped__", rings)  # napari hands proxies to plugins
+        rings.editable = False
+        if active is not None and active in self._viewer.layers:
+            self._viewer.layers.selection.active = active
+
+    def _drop_rings(self) -> None:
+        rings, self._rings = self._rings, None
+        if rings is not None and rings in self._viewer.layers:
+            self._viewer.layers.remove(rings)
+
+    def _select_label(self, labels: Labels, label: int) -> None:
+        self._is_telling = False
+        labels.selected_label = label
+        self._is_telling = True
+
+    def _bring_into_view(self, labels: Labels, centre: np.ndarray) -> None:
+        """Move no more than needed: the slice of a stack, and the camera where it is far off."""
+        world = np.asarray(labels.data_to_world(centre))
+        shown = list(self._viewer.dims.displayed)
+        if self._viewer.dims.ndisplay == 2:
+            for axis in range(len(world)):
+                place = axis + self._viewer.dims.ndim - len(world)
+                if place not in shown:
+                    self._viewer.dims.set_point(place, world[axis])
+        camera, target = self._viewer.scene.camera, world[shown] if len(world) > 2 else world
+        half = np.asarray(self._viewer.canvas.viewbox_size(self._viewer.layers)) / camera.zoom / 2
+        apart = np.abs(target[-2:] - np.asarray(camera.center)[-2:])
+        if (apart > NEAR_THE_EDGE * half).any():
+            camera.center = (*camera.center[:-2], *target[-2:])
+
+    # -- from the viewer -----------------------------------------------------------------------
+
+    def _on_press(self, viewer: Any, event: Any) -> Iterator[None]:
+        labels = self._labels
+        if labels is None or labels.mode not in CLICK_MODES or not labels.visible:
+            return
+        yield
+        moved = False
+        while event.type == "mouse_move":
+            moved = True
+            yield
+        if moved:
+            return
+        value = labels.get_value(
+            event.position,
+            view_direction=event.view_direction,
+            dims_displayed=event.dims_displayed,
+            world=True,
+        )
+        if value:
+            self.clicked.emit(int(value))
+
+    def _on_selected_label(self, _: Any = None) -> None:
+        if self._is_telling and self._labels is not None:
+            self.clicked.emit(int(self._labels.selected_label))
+
+    def _on_removed(self, event: Any) -> None:
+        if event.value is self._rings:
+            self._rings = None
