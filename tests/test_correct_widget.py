@@ -1,0 +1,341 @@
+"""The Correct widget: every tool and key, drawn on a viewer, undone and redone bit by bit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from correct_hand import (
+    add_layers,
+    assert_drawn,
+    assert_same,
+    differs,
+    draw,
+    point_at,
+    press,
+    state,
+)
+from editing_desks import measured_anew, plane, stack
+
+pytestmark = pytest.mark.gui
+pytest_plugins = ["widget_fixtures"]
+DESKS = [pytest.param(plane, id="plane"), pytest.param(stack, id="stack")]
+
+
+@pytest.fixture(params=DESKS)
+def work(request: Any, viewer: Any, qtbot: Any) -> Iterator[Any]:
+    """The widget at work on a pair of layers; as a bundle of what a session needs."""
+    yield from begun(request.param(), viewer, qtbot)
+
+
+@pytest.fixture
+def flat(viewer: Any, qtbot: Any) -> Iterator[Any]:
+    yield from begun(plane(), viewer, qtbot)
+
+
+def begun(desk: Any, viewer: Any, qtbot: Any) -> Iterator[Any]:
+    from napari_coseg.widgets.correct import CorrectWidget
+
+    n = desk.labels.ndim
+    add_layers(viewer, desk, scale=desk.pixel_size_um, translate=(3.0, 5.0, 7.0)[:n])
+    if n == 3:
+        viewer.dims.set_point(0, 3.0 + desk.pixel_size_um[0])
+    widget = CorrectWidget(viewer)
+    widget.start_button.click()
+    qtbot.waitUntil(lambda: widget.work is not None, timeout=60_000)
+    widget.work.widget = widget
+    yield widget.work
+    widget.close()
+
+
+# ---------------------------------------------------------------------------------------------
+# Actions by hand; each is done, undone and redone below
+
+
+def ids(work: Any) -> list[int]:
+    """Objects of the slice in view, the large first."""
+    desk = work.session.desk
+    here = np.unique(plane_of(work))
+    return sorted((int(i) for i in here if i), key=lambda i: -desk.index.count(i))
+
+
+def plane_of(work: Any) -> np.ndarray:
+    labels = work.session.desk.labels
+    return labels if labels.ndim == 2 else labels[1]
+
+
+def at(work: Any, points: Any) -> list[tuple[float, ...]]:
+    """Points of the plane in view, on the axes of the layer."""
+    depth = () if work.session.desk.labels.ndim == 2 else (1.0,)
+    return [(*depth, *map(float, point)) for point in points]
+
+
+def middle(work: Any, object_id: int) -> tuple[float, ...]:
+    pixels = np.argwhere(plane_of(work) == object_id)
+    return tuple(pixels[len(pixels) // 2].astype(float))
+
+
+def by_hand(work: Any, key: str, points: Any, **keywords: Any) -> None:
+    press(work._viewer, key)
+    draw(work._viewer, work.session.objects, at(work, points), **keywords)
+
+
+def choose(work: Any, count: int = 1) -> None:
+    press(work._viewer, "S")
+    for number, object_id in enumerate(ids(work)[:count]):
+        place = at(work, [middle(work, object_id)])
+        draw(work._viewer, work.session.objects, place, shift=number > 0)
+    assert len(work.display.chosen) == count
+
+
+def merge_by_stroke(work: Any) -> None:
+    one, other = ids(work)[:2]
+    by_hand(work, "M", [middle(work, one), middle(work, other)])
+
+
+def merge_chosen(work: Any) -> None:
+    choose(work, 3)
+    press(work._viewer, "M")
+
+
+def split_by_line(work: Any) -> None:
+    rows, columns = work.session.desk.index.box(ids(work)[0])[-2:]
+    y = (rows.start + rows.stop) // 2
+    by_hand(work, "C", [(y, columns.start - 2), (y, columns.stop + 1)])
+
+
+def split_by_clicks(work: Any) -> None:
+    pixels = np.argwhere(plane_of(work) == ids(work)[0])
+    by_hand(work, "C", [pixels[2]])
+    draw(work._viewer, work.session.objects, at(work, [pixels[-3]]))
+
+
+def add_outline(work: Any) -> None:
+    work.corrector.object_class = 2
+    by_hand(work, "A", [(2, 60), (2, 90), (30, 90), (30, 60)])
+
+
+def add_by_click(work: Any) -> None:
+    work.corrector.maps = OneBlob(work.session.desk.labels)
+    y, x = np.argwhere(plane_of(work) == 0)[300]
+    by_hand(work, "A", [(y, x)])
+
+
+def brush(work: Any) -> None:
+    work.corrector.object_class = 1
+    press(work._viewer, "P")
+    y, x = np.argwhere(plane_of(work) == 0)[700]
+    draw(work._viewer, work.session.objects, at(work, [(y, x), (y + 3, x + 3), (y, x + 6)]))
+
+
+def brush_on(work: Any) -> None:
+    choose(work)
+    press(work._viewer, "P")
+    place = middle(work, ids(work)[0])
+    draw(work._viewer, work.session.objects, at(work, [place, (place[0] + 15, place[1] + 15)]))
+
+
+def region_brush(work: Any) -> None:
+    work.corrector.region_class = 3
+    press(work._viewer, "Shift-P")
+    draw(work._viewer, work.session.regions, at(work, [(30, 30), (50, 55)]))
+
+
+def on_chosen(key: str, count: int = 1) -> Callable[[Any], None]:
+    def use(work: Any) -> None:
+        choose(work, count)
+        press(work._viewer, key)
+
+    return use
+
+
+def delete_under_pointer(work: Any) -> None:
+    point_at(work._viewer, work.session.objects, at(work, [middle(work, ids(work)[2])])[0])
+    press(work._viewer, "D")
+
+
+def classify_by_lasso(work: Any) -> None:
+    work.corrector.object_class = 2
+    by_hand(work, "T", [(0, 0), (0, 80), (80, 80), (80, 0)])
+
+
+def lonely(work: Any) -> int:
+    """An object with background around it."""
+    labels = plane_of(work)
+    for object_id in ids(work):
+        rows, columns = work.session.desk.index.box(object_id)[-2:]
+        around_it = labels[
+            max(rows.start - 4, 0) : rows.stop + 4, max(columns.start - 4, 0) : columns.stop + 4
+        ]
+        if set(np.unique(around_it)) <= {0, object_id}:
+            return object_id
+    raise AssertionError("every object has a neighbour")
+
+
+ACTIONS: dict[str, tuple[Callable[[Any], None], set[str]]] = {
+    "merge by stroke": (merge_by_stroke, {"labels", "table", "features"}),
+    "merge the chosen": (merge_chosen, {"labels", "table", "features"}),
+    "split by line": (split_by_line, {"labels", "table", "features"}),
+    "split by clicks": (split_by_clicks, {"labels", "table", "features"}),
+    "add an outline": (add_outline, {"labels", "table", "features"}),
+    "add by click": (add_by_click, {"labels", "table", "features"}),
+    "brush a new object": (brush, {"labels", "table", "features"}),
+    "brush on": (brush_on, {"labels", "table", "features"}),
+    "delete": (on_chosen("D", 2), {"labels", "table", "features"}),
+    "delete under the pointer": (delete_under_pointer, {"labels", "table", "features"}),
+    "smooth": (on_chosen("O", 3), {"labels", "table", "features"}),
+    "class by key": (on_chosen("2", 3), {"table", "features"}),
+    "no class": (on_chosen("0"), {"table", "features"}),
+    "class by lasso": (classify_by_lasso, {"table", "features"}),
+    "review objects": (on_chosen("R", 3), {"reviewed", "marks"}),
+    "review an area": (
+        lambda work: by_hand(work, "Shift-R", [(5, 5), (5, 60), (40, 60), (40, 5)]),
+        {"reviewed", "marks"},
+    ),
+    "outline a region": (
+        lambda work: by_hand(work, "W", [(2, 2), (2, 60), (44, 60), (44, 2)]),
+        {"regions", "table", "features"},
+    ),
+    "clear a region": (
+        lambda work: by_hand(work, "W", [(2, 2), (2, 80), (80, 80), (80, 2)], shift=True),
+        {"regions", "table", "features"},
+    ),
+    "fill a region": (
+        lambda work: by_hand(work, "Q", [(65, 80)]),
+        {"regions", "table", "features"},
+    ),
+    "brush a region": (region_brush, {"regions"}),
+}
+
+
+class OneBlob:
+    """A model that sees one round object wherever it is asked, on half of the grid."""
+
+    def __init__(self, labels: np.ndarray) -> None:
+        self._shape = labels.shape[-2:]
+
+    def ask(self, point: Any, done: Any, failed: Any) -> None:
+        from napari_coseg.decoding.hover_targets import horizontal_vertical_maps
+        from napari_coseg.widgets.correct_add import Maps
+
+        y, x = (int(value) for value in point[-2:])
+        rows = slice(max(y - 20, 0), min(y + 20, self._shape[0]))
+        columns = slice(max(x - 20, 0), min(x + 20, self._shape[1]))
+        grid = np.ogrid[rows, columns]
+        blob = ((grid[0] - y) ** 2 + (grid[1] - x) ** 2 <= 36).astype(np.int32)
+        types = np.stack([1 - blob, 0 * blob, blob]).astype(np.float32)
+        maps = Maps(blob.astype(np.float32), horizontal_vertical_maps(blob), types, (rows, columns))
+        done(maps)
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_an_action_is_done_undone_and_redone_exactly(
+    work: Any, name: str, notes: list[str], qtbot: Any
+) -> None:
+    act, changes = ACTIONS[name]
+    before = state(work)
+    act(work)
+    assert notes == []
+    after = state(work)
+    assert changes <= differs(before, after)
+    assert_in_step(work, qtbot)
+    press(work._viewer, "Control-Z")
+    assert_same(before, state(work))
+    assert_in_step(work, qtbot)
+    press(work._viewer, "Control-Shift-Z")
+    assert_same(after, state(work))
+    assert_in_step(work, qtbot)
+    assert "edo" in work.widget.status.text()
+
+
+def assert_in_step(work: Any, qtbot: Any) -> None:
+    """Table, features and canvas are what looking at every pixel anew gives."""
+    from napari_coseg.widgets.outputs import object_features
+
+    desk = work.session.desk
+    assert desk.labels is work.session.objects.data
+    pd.testing.assert_frame_equal(desk.table, measured_anew(desk), check_exact=True)
+    pd.testing.assert_frame_equal(work.session.objects.features, object_features(desk.table))
+    qtbot.waitUntil(lambda: work.display.refresher.is_done, timeout=10_000)
+    for layer in (*work.session.layers, work.display.marks_layer):
+        assert_drawn(layer)
+
+
+def test_a_day_of_all_actions_is_undone_in_order(flat: Any, notes: list[str], qtbot: Any) -> None:
+    """Steps on objects, on regions, on classes and marks come back one by one, then go again."""
+    states = [state(flat)]
+    for act, _ in ACTIONS.values():
+        flat.display.choose(())
+        act(flat)
+        states.append(state(flat))
+    assert notes == []
+    for wanted in reversed(states[:-1]):
+        flat.session.undo()
+        assert_same(wanted, state(flat))
+    flat.session.undo()  # there is nothing left, and nothing happens
+    assert_same(states[0], state(flat))
+    for wanted in states[1:]:
+        flat.session.redo()
+        assert_same(wanted, state(flat))
+    assert_in_step(flat, qtbot)
+
+
+def test_a_hole_is_filled_and_comes_back(flat: Any) -> None:
+    whole = state(flat)
+    choose(flat)
+    y, x = (int(value) for value in middle(flat, ids(flat)[0]))
+    flat.session.objects.data_setitem((np.array([y]), np.array([x])), 0)  # rubbed out
+    with_hole = state(flat)
+    press(flat._viewer, "H")
+    assert_same(whole, state(flat))
+    press(flat._viewer, "Control-Z")
+    assert_same(with_hole, state(flat))
+    press(flat._viewer, "Control-Z")
+    assert_same(whole, state(flat))
+
+
+# ---------------------------------------------------------------------------------------------
+# What a hand may do that cannot be done
+
+
+REFUSED: dict[str, tuple[Callable[[Any], None], str]] = {
+    "merge one": (
+        lambda work: by_hand(work, "M", np.argwhere(plane_of(work) == lonely(work))[:2]),
+        "touch two or more",
+    ),
+    "merge by click": (lambda work: by_hand(work, "M", [(5, 5)]), "click merges nothing"),
+    "delete nothing": (lambda work: press(work._viewer, "D"), "No object is chosen"),
+    "an unknown class": (on_chosen("7"), "There is no class 7"),
+    "add on an object": (
+        lambda work: by_hand(work, "A", [middle(work, ids(work)[0])]),
+        "is there already",
+    ),
+    "add without a model": (
+        lambda work: by_hand(work, "A", [np.argwhere(plane_of(work) == 0)[0]]),
+        "draw its outline",
+    ),
+    "split a click on nothing": (
+        lambda work: by_hand(work, "C", [np.argwhere(plane_of(work) == 0)[0]]),
+        "There is no object",
+    ),
+    "brush several": (on_chosen("P", 2), "2 objects are chosen"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_done_is_told_and_changes_nothing(
+    flat: Any, name: str, notes: list[str]
+) -> None:
+    act, message = REFUSED[name]
+    before = state(flat)
+    point_at(flat._viewer, flat.session.objects, at(flat, [np.argwhere(plane_of(flat) == 0)[0]])[0])
+    act(flat)
+    assert len(notes) == 1
+    assert re.search(message, notes[0])
+    assert_same(before, state(flat))
+    assert flat.session.undo_name is None
