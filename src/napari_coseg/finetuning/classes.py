@@ -27,9 +27,8 @@ class ClassPlan:
         The base's, with these classes.
     semantic_origins, instance_origins
         For each class the ids of the base's classes it comes from; none of a new one.
-    semantic_ids, instance_ids
-        uint8 (256,), from the reviewed images' class ids to the card's; None where the reviewed
-        images have no such classes.
+    semantic_numbers, instance_numbers
+        Ids of `card` by name, in lower case; by the names that classes of the base had, too.
     notes
         What is worth knowing before the start.
     """
@@ -37,28 +36,45 @@ class ClassPlan:
     card: ModelCard
     semantic_origins: Origins
     instance_origins: Origins
-    semantic_ids: np.ndarray | None
-    instance_ids: np.ndarray | None
+    semantic_numbers: dict[str, int]
+    instance_numbers: dict[str, int]
     notes: tuple[str, ...] = ()
 
     def applied(self, reviewed: ReviewedSet) -> ReviewedSet:
-        """The set with the card's class ids; labels of a task without classes are left out."""
+        """A set with the card's class ids.
+
+        Labels of a task without classes are left out. Regions that the card does not name are
+        background; objects of such a class have none that is known.
+        """
+        regions = _ids(reviewed.semantic_classes, self.semantic_numbers)
+        types = _ids(reviewed.instance_classes, self.instance_numbers)
         return replace(
             reviewed,
-            images=tuple(map(self._with_ids, reviewed.images)),
+            images=tuple(_with_ids(image, regions, types) for image in reviewed.images),
             semantic_classes=self.card.semantic_label_classes,
             instance_classes=self.card.instance_label_classes,
         )
 
-    def _with_ids(self, image: ReviewedImage) -> ReviewedImage:
-        regions, types = self.semantic_ids, self.instance_ids
-        if image.semantic is not None and regions is None:
-            image = replace(image, semantic=None, semantic_reviewed=None)
-        if image.semantic is not None and regions is not None:
-            image = replace(image, semantic=regions[image.semantic])
-        if image.types is not None:
-            image = replace(image, types=None if types is None else types[image.types])
-        return image
+
+def _ids(classes: Sequence[LabelClass], numbers: Mapping[str, int]) -> np.ndarray | None:
+    """Table, uint8 (256,), from a set's class ids to the card's; None where there are none."""
+    if not classes or not numbers:
+        return None
+    table = np.zeros(256, np.uint8)
+    for entry in classes:
+        table[entry.id] = numbers.get(entry.name.lower(), 0)
+    return table
+
+
+def _with_ids(
+    image: ReviewedImage, regions: np.ndarray | None, types: np.ndarray | None
+) -> ReviewedImage:
+    semantic, reviewed = image.semantic, image.semantic_reviewed
+    if semantic is not None:
+        semantic = None if regions is None else regions[semantic]
+        reviewed = None if regions is None else reviewed
+    kinds = None if types is None or image.types is None else types[image.types]
+    return replace(image, semantic=semantic, semantic_reviewed=reviewed, types=kinds)
 
 
 def plan_classes(base: ModelCard, reviewed: ReviewedSet, settings: FinetuneSettings) -> ClassPlan:
@@ -89,7 +105,7 @@ def plan_classes(base: ModelCard, reviewed: ReviewedSet, settings: FinetuneSetti
         update={"semantic_classes": semantic.classes, "instance_classes": instance.classes}
     )
     return ClassPlan(
-        card, semantic.origins, instance.origins, semantic.ids, instance.ids, tuple(notes)
+        card, semantic.origins, instance.origins, semantic.numbers, instance.numbers, tuple(notes)
     )
 
 
@@ -97,9 +113,10 @@ def plan_classes(base: ModelCard, reviewed: ReviewedSet, settings: FinetuneSetti
 class _Task:
     classes: tuple[ClassEntry, ...]
     origins: Origins
-    ids: np.ndarray | None
+    numbers: dict[str, int]
     new: tuple[str, ...]
     known: tuple[str, ...]
+    theirs: tuple[str, ...]
 
     @classmethod
     def of(
@@ -120,18 +137,16 @@ class _Task:
             ClassEntry(id=number, name=c.name, color=c.color)
             for number, c in enumerate(new.values(), len(entries) + 1)
         ]
-        number_of = {entry.name.lower(): entry.id for entry in entries}
-        ids = np.zeros(256, np.uint8)
-        for c in theirs:
-            name = c.name.lower()
-            ids[c.id] = number_of[known.get(name, name)]
+        numbers = {entry.name.lower(): entry.id for entry in entries}
+        numbers |= {old: numbers[name] for old, name in known.items()}
         origins = [tuple(entry.id for entry in of) for of in found.values()]
         return cls(
             tuple(entries),
             (*origins, *(() for _ in new)),
-            ids if theirs else None,
+            numbers,
             tuple(c.name for c in new.values()),
             tuple(entry.name for entry in base),
+            tuple(c.name for c in theirs),
         )
 
 
@@ -199,13 +214,7 @@ def _check_empty(kind: str, task: _Task, counts: Mapping[str, int], source: str)
             f"{source}: nothing of the new {kind} class {', '.join(map(repr, empty))} is reviewed, "
             "so it cannot be learnt; label and review some, or take the class away"
         )
-    if task.ids is None:
-        return
-    known = {int(task.ids[number]) for number in np.flatnonzero(task.ids)}
-    none = [e.name for e in task.classes if e.id not in known or _none_of(e.name, lower)]
-    if none and len(none) < len(task.classes):
+    there = {task.numbers[name.lower()] for name in task.theirs if lower.get(name.lower())}
+    none = [entry.name for entry in task.classes if entry.id not in there]
+    if there and none:
         yield f"no reviewed {kind} of the class {', '.join(none)}: it may be found less well after"
-
-
-def _none_of(name: str, counts: Mapping[str, int]) -> bool:
-    return counts.get(name.lower(), 1) == 0

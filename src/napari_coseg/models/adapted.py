@@ -50,7 +50,7 @@ def starting_network(
     else:
         network = grow(base, card, semantic_origins, instance_origins, building)
         card = card.model_copy(update={"config": network.card.config})
-    _say(network, card)
+    take_over(network, card)
     if lora_rank:
         _put_in_lora(network, lora_rank)
     return network
@@ -65,18 +65,18 @@ def parts_of(network: CosegModel) -> dict[str, list[nn.Parameter]]:
     return {name: parameters for name, parameters in parts.items() if parameters}
 
 
-def _kept(classes: tuple[Any, ...]) -> Origins:
-    return tuple((entry.id,) for entry in classes)
-
-
-def _say(network: CosegModel, card: ModelCard) -> None:
-    """Classes and normalisation as `card` has them."""
+def take_over(network: CosegModel, card: ModelCard) -> None:
+    """Names of classes and normalisation as `card` has them; as many classes as before."""
     network.card = card
     for buffer, values in (
         (network.pixel_mean, card.normalisation.mean),
         (network.pixel_std, card.normalisation.std),
     ):
         buffer.copy_(torch.tensor(values).view(1, 3, 1, 1))
+
+
+def _kept(classes: tuple[Any, ...]) -> Origins:
+    return tuple((entry.id,) for entry in classes)
 
 
 def _put_in_lora(network: CosegModel, rank: int) -> None:

@@ -1,0 +1,119 @@
+"""What a fine-tuning costs here, measured on one step of it before the start."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from napari_coseg.finetuning.features import encode
+from napari_coseg.finetuning.stepping import DTYPES, StepCrops, Tuner
+
+MB = 1e6
+COPIES_WHILE_TRAINING = 5
+"""Of each trained weight: itself, its origin, its gradient and two of the optimiser's; float32."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one step on this machine.
+
+    Parameters
+    ----------
+    step_s
+        Seconds a step of all crops.
+    encode_s
+        Seconds to encode one crop for the features on disk; 0 where none are kept.
+    activations_mb
+        Kept for the gradient of one crop.
+    features_mb
+        On disk, one crop.
+    weights_mb
+        The network, and what training adds to it.
+    precision
+        "bf16" or "fp32", the faster of those allowed.
+    """
+
+    step_s: float
+    encode_s: float
+    activations_mb: float
+    features_mb: float
+    weights_mb: float
+    precision: str
+
+
+def measure(tuner: Tuner, crops: StepCrops, with_features: bool) -> Cost:
+    """Try a forward and a backward on a few crops; the weights stay as they are.
+
+    Parameters
+    ----------
+    crops
+        Without features; two are enough.
+    with_features
+        Whether features are kept, and what follows the encoder trains alone.
+    """
+    one = crops.part(slice(0, 1))
+    wanted = tuner.settings.precision
+    choices = (wanted,)
+    if wanted == "auto":
+        # Some CPUs multiply bfloat16 faster than float32, others only pretend to.
+        choices = ("bf16",) if tuner.device.type == "cuda" else ("fp32", "bf16")
+    seconds, encoding, activations, features_mb = {}, 0.0, 0.0, 0.0
+    for precision in choices:
+        tuner.precision = precision
+        probe = one
+        if with_features:
+            dtype = DTYPES[precision]
+            features = encode(tuner.network, one.batch, tuner.device, dtype)
+            encoding = _seconds(
+                lambda dtype=dtype: encode(tuner.network, one.batch, tuner.device, dtype), tuner
+            )
+            probe = StepCrops(one.batch, features)
+            numbers = features.embedding.numel()
+            numbers += sum(values.numel() for values in features.high_resolution)
+            features_mb = 2 * numbers / MB
+        counting = _Counting()
+        with counting:
+            tuner.measure_gradient(probe)
+        activations = counting.megabytes
+        seconds[precision] = _seconds(lambda probe=probe: tuner.measure_gradient(probe), tuner)
+    tuner.precision = min(seconds, key=lambda name: seconds[name])
+    weights = sum(v.numel() * v.element_size() for v in tuner.network.state_dict().values())
+    weights += sum((COPIES_WHILE_TRAINING - 1) * 4 * p.numel() for p in tuner.trained.values())
+    return Cost(
+        step_s=seconds[tuner.precision] * tuner.settings.crops,
+        encode_s=encoding,
+        activations_mb=activations,
+        features_mb=features_mb,
+        weights_mb=weights / MB,
+        precision=tuner.precision,
+    )
+
+
+def _seconds(call: Any, tuner: Tuner) -> float:
+    """Of one call; on a card it is waited for."""
+    began = time.perf_counter()
+    call()
+    if tuner.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+class _Counting(torch.autograd.graph.saved_tensors_hooks):
+    """Adds up what autograd keeps; tensors that share memory count once."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[int, int] = {}
+        super().__init__(self._keep, lambda kept: kept)
+
+    @property
+    def megabytes(self) -> float:
+        return sum(self.sizes.values()) / MB
+
+    def _keep(self, value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        self.sizes[storage.data_ptr()] = storage.nbytes()
+        return value

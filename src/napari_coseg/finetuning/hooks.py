@@ -1,0 +1,83 @@
+"""How a fine-tuning tells where it is, and is told to pause or to stop: plain callables."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from napari_coseg.errors import Cancelled
+
+PAUSE_POLL_S = 0.1
+
+
+@dataclass
+class FinetuneHooks:
+    """What the caller wants to hear, and whether it wants to stop. All are optional.
+
+    Parameters
+    ----------
+    progress
+        Called with the part done, 0..1, and one line of text that says the time left.
+    report
+        Called with a kind of event and plain JSON values, fit to cross a pipe:
+
+        ``told``        message: something a user should know (a smaller batch, a note)
+        ``plan``        steps, seconds_a_step, crops, input, parts, and more of the run's plan
+        ``step``        step, steps, loss, learning_rate, seconds_left
+        ``scores``      when ("before", "validation", "after"), step, and the scores
+        ``picture``     path of a PNG: image, truth, prediction side by side
+    should_cancel, should_pause
+        Asked several times a step. A cancelled fine-tuning can be gone on with.
+    """
+
+    progress: Callable[[float, str], None] = lambda fraction, message: None
+    report: Callable[[str, dict[str, Any]], None] = lambda kind, values: None
+    should_cancel: Callable[[], bool] = lambda: False
+    should_pause: Callable[[], bool] = lambda: False
+
+
+@dataclass
+class Gate:
+    """Passed between pieces of work: waits while paused, raises when cancelled."""
+
+    hooks: FinetuneHooks
+    fraction: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    paused_s: float = 0.0
+
+    def __call__(self) -> bool:
+        """Always False, so that it can be given as `should_cancel`.
+
+        Raises
+        ------
+        Cancelled
+            When the caller says so, while paused as well.
+        """
+        began = time.monotonic()
+        told = False
+        while True:
+            if self.hooks.should_cancel():
+                raise Cancelled("the fine-tuning was stopped; the same call goes on from there")
+            if not self.hooks.should_pause():
+                break
+            if not told:
+                self.hooks.progress(self.fraction, "paused")
+                told = True
+            time.sleep(PAUSE_POLL_S)
+        if told:
+            self.paused_s += time.monotonic() - began
+        return False
+
+    def progress(self, fraction: float, message: str) -> None:
+        """Never backwards."""
+        self.fraction = max(self.fraction, min(1.0, fraction))
+        self.hooks.progress(self.fraction, message)
+
+    def tell(self, message: str) -> None:
+        """Something that a user should know, kept with the adapter."""
+        if message not in self.notes:
+            self.notes.append(message)
+            self.hooks.report("told", {"message": message})
+            self.hooks.progress(self.fraction, message)

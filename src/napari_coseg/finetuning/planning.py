@@ -1,0 +1,191 @@
+"""Before the first step: scores of the base, the input's match, what a step costs, how many fit."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from napari_coseg.card import Normalisation
+from napari_coseg.errors import SettingsError
+from napari_coseg.finetuning.costs import Cost, measure
+from napari_coseg.finetuning.hooks import Gate
+from napari_coseg.finetuning.input_match import AS_IT_IS, match_input
+from napari_coseg.finetuning.plan import (
+    RunPlan,
+    cached_crops,
+    read_plan,
+    step_count,
+    write_plan,
+)
+from napari_coseg.finetuning.preparing import Prepared, replace_crop
+from napari_coseg.finetuning.reviewed import ReviewedImage
+from napari_coseg.finetuning.scores import Scores, score
+from napari_coseg.finetuning.stepping import OutOfMemory, StepCrops, Tuner
+from napari_coseg.models.adapted import take_over
+
+MATCHING_CROPS = 6
+SMALLEST_CROP_PX = 64
+
+
+class Fitting(NamedTuple):
+    """What fits the device: the cost of a step, the crop and its micro batch."""
+
+    cost: Cost
+    crop_px: int
+    told: tuple[str, ...]
+
+
+def settle(
+    prepared: Prepared,
+    folder: Path,
+    digest: str,
+    gate: Gate,
+    began: float,
+    base_images: tuple[ReviewedImage, ...],
+) -> RunPlan:
+    """The plan that an earlier call wrote to `folder`, or a new one, written there."""
+    plan = read_plan(folder, digest)
+    if plan is None:
+        plan = _new_plan(prepared, digest, gate, began, base_images)
+        write_plan(folder, plan)
+    told = plan.model_dump(mode="json", exclude={"digest"})
+    gate.hooks.report("plan", {**told, "parts": list(prepared.parts)})
+    normalise(prepared, plan.normalisation)
+    return plan
+
+
+def fit(prepared: Prepared, gate: Gate | None = None) -> Fitting:
+    """Measure a step; where one crop does not fit, with smaller ones.
+
+    Raises
+    ------
+    SettingsError
+        Where not even the smallest crop fits.
+    """
+    crop_px, told = prepared.settings.crop_px, []
+    while True:
+        settings = replace_crop(prepared.settings, crop_px)
+        tuner = tuner_of(replace(prepared, settings=settings), gate)
+        crops = prepared.crops(prepared.divided.to_learn, crop_px, prepared.settings.seed)
+        try:
+            cost = measure(tuner, StepCrops(crops.draw(0, 1)), settings.speed == "heads")
+            return Fitting(cost, crop_px, tuple(told))
+        except OutOfMemory:
+            smaller = smaller_crop(prepared, crop_px)
+        told.append(f"out of memory: crops of {crop_px} -> {smaller} pixels")
+        crop_px = smaller
+
+
+def smaller_crop(prepared: Prepared, crop_px: int) -> int:
+    """Half the side, as the network takes it.
+
+    Raises
+    ------
+    SettingsError
+        At the smallest.
+    """
+    multiple = prepared.network.size_multiple
+    smaller = crop_px // 2 // multiple * multiple
+    if smaller < max(SMALLEST_CROP_PX, multiple):
+        raise SettingsError(
+            f"the device has not enough memory for one crop of {crop_px} pixels; close other "
+            "programs that use it, or choose the device 'cpu'"
+        )
+    return smaller
+
+
+def tuner_of(prepared: Prepared, gate: Gate | None = None, precision: str = "fp32") -> Tuner:
+    """What takes steps."""
+    settings = prepared.settings
+    tuner = Tuner(prepared.network, prepared.trained, settings, precision, settings.crops)
+    if gate is not None:
+        tuner.gate = gate
+    return tuner
+
+
+def normalise(prepared: Prepared, normalisation: Normalisation) -> None:
+    """Let the network see images through this normalisation."""
+    card = prepared.network.card.model_copy(update={"normalisation": normalisation})
+    take_over(prepared.network, card)
+
+
+def _new_plan(
+    prepared: Prepared,
+    digest: str,
+    gate: Gate,
+    began: float,
+    base_images: tuple[ReviewedImage, ...],
+) -> RunPlan:
+    settings = prepared.settings
+    scoring_began = time.monotonic()
+    before = _scores(prepared, prepared.divided.held_back, "before", gate)
+    scoring_s = time.monotonic() - scoring_began
+    base_before = _scores(prepared, base_images, "base_before", gate)
+    scoring_all_s = time.monotonic() - scoring_began
+    gate.progress(0.02, "looking at how the base sees these images")
+    name, normalisation = AS_IT_IS, prepared.network.card.normalisation
+    if settings.match_input:
+        name, normalisation = _match(prepared, gate)
+        normalise(prepared, normalisation)
+    gate.progress(0.03, "measuring what a step takes")
+    fitting = fit(prepared, gate)
+    cost = fitting.cost
+    left = 60 * settings.minutes - (time.monotonic() - began) - scoring_all_s
+    cached = 0
+    if settings.speed == "heads":
+        small = replace_crop(settings, fitting.crop_px)
+        cached = cached_crops(small, cost, prepared.area_px(), left)
+        left -= cached * cost.encode_s
+    steps = step_count(settings, cost, left, scoring_s)
+    return RunPlan(
+        digest=digest,
+        steps=steps,
+        validate_every=max(1, -(-steps // settings.validations)),
+        precision=cost.precision,
+        crop_px=fitting.crop_px,
+        micro=settings.crops,
+        activation_checkpointing=bool(settings.activation_checkpointing),
+        cached_crops=cached,
+        seconds_a_step=round(cost.step_s, 4),
+        input=name,
+        normalisation=normalisation,
+        scores_before=before,
+        base_scores_before=base_before,
+        notes=(*fitting.told, *((f"images are taken {name}",) if name != AS_IT_IS else ())),
+    )
+
+
+def _scores(prepared: Prepared, images: tuple[ReviewedImage, ...], when: str, gate: Gate) -> Scores:
+    if not images:
+        return {}
+    gate.progress(0.01, "scoring the base model")
+    prepared.network.eval()
+    found = score(prepared.network, images, should_cancel=gate)
+    gate.hooks.report("scores", {"when": when, "step": 0, "scores": found})
+    return found
+
+
+@torch.no_grad()
+def _match(prepared: Prepared, gate: Gate) -> tuple[str, Normalisation]:
+    """The change of intensities under which the base's loss is lowest."""
+    images = prepared.divided.to_learn
+    crops = prepared.crops(images, prepared.settings.crop_px, prepared.settings.seed)
+    batch = crops.draw(0, MATCHING_CROPS, augmented=False)
+    tuner = tuner_of(prepared)
+    prepared.network.eval()
+
+    def loss(normalisation: Normalisation) -> float:
+        normalise(prepared, normalisation)
+        total = 0.0
+        for i in range(MATCHING_CROPS):
+            gate()
+            value, _ = tuner.loss(StepCrops(batch.part(slice(i, i + 1))))
+            total += float(value)
+        return total
+
+    own = prepared.network.card.normalisation
+    return match_input(own, images, loss)

@@ -1,0 +1,269 @@
+"""`finetune`: from reviewed images and a base to an adapter, with scores before and after."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from napari_coseg.checkpoints.adapters import (
+    AdapterCard,
+    read_adapter_card,
+    save_adapter,
+    start_of,
+    with_adapter,
+)
+from napari_coseg.errors import CheckpointError, OutputError
+from napari_coseg.finetuning.features import FeatureCache
+from napari_coseg.finetuning.hooks import FinetuneHooks, Gate
+from napari_coseg.finetuning.learning import Learning
+from napari_coseg.finetuning.network import frozen_fingerprint
+from napari_coseg.finetuning.plan import PLAN_FILE, RunPlan, digest_of
+from napari_coseg.finetuning.planning import settle
+from napari_coseg.finetuning.preparing import Prepared, prepare
+from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
+from napari_coseg.finetuning.scores import Scores, score, worth
+from napari_coseg.finetuning.settings import FinetuneSettings
+from napari_coseg.finetuning.state import STATE_FILE
+from napari_coseg.inference.loading import DEFAULT_MODEL
+
+FEATURES_FOLDER = "features"
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What a fine-tuning gives.
+
+    Parameters
+    ----------
+    adapter
+        The file.
+    card
+        As written in it; `card.scores` has ``before`` and ``after`` of the held-back regions, and
+        ``base_before`` and ``base_after`` of the base's own validation images, where given.
+    run_folder
+        With ``log.csv`` and pictures.
+    improved
+        Whether the held-back regions score better than before; None where nothing was held back.
+    notes
+        What was told on the way.
+    """
+
+    adapter: Path
+    card: AdapterCard
+    run_folder: Path
+    improved: bool | None
+    notes: tuple[str, ...]
+
+
+def finetune(
+    reviewed: ReviewedSet,
+    output: str | Path,
+    *,
+    base: str | Path = DEFAULT_MODEL,
+    settings: FinetuneSettings | None = None,
+    device: str = "auto",
+    name: str | None = None,
+    run_folder: str | Path | None = None,
+    base_validation: ReviewedSet | None = None,
+    replay: ReviewedSet | None = None,
+    restart: bool = False,
+    hooks: FinetuneHooks | None = None,
+) -> FinetuneResult:
+    """Fine-tune a base on what was reviewed, or go on with what was stopped.
+
+    Parameters
+    ----------
+    reviewed
+        As `napari_coseg.finetuning.sources.read_reviewed` gives it.
+    output
+        The adapter's file; replaced when the training has ended, never before.
+    base
+        "default", or the path of a weights file. It is read only.
+    name
+        Of the adapter; the file's where None.
+    run_folder
+        State, log, pictures and features; beside `output` where None. The state and the features
+        are deleted at the end.
+    base_validation
+        Images of the base's own domain, to measure what is forgotten.
+    replay
+        Others of that domain, to learn along.
+    restart
+        Forget a run that was stopped.
+
+    Raises
+    ------
+    CosegError
+        Where something does not fit, before anything is trained; `Cancelled` when asked to stop,
+        `DivergedError` where no step can be taken any more. The state is kept then.
+    """
+    hooks = hooks or FinetuneHooks()
+    output = Path(output).expanduser()
+    folder = Path(run_folder or output.with_name(f"{output.stem}-run")).expanduser()
+    _check_output(output)
+    hooks.progress(0.0, "loading the base model")
+    prepared = prepare(reviewed, base, settings or FinetuneSettings(), device)
+    run = _Run(prepared, folder, Gate(hooks), name or output.stem)
+    if base_validation is not None:
+        run.base_images = prepared.classes.applied(base_validation.checked()).images
+    if replay is not None:
+        run.replayed = prepared.classes.applied(replay.checked()).images
+    if restart:
+        run.forget()
+    with torch.random.fork_rng():
+        return run.go(output)
+
+
+class _Run:
+    """One call of `finetune`."""
+
+    def __init__(self, prepared: Prepared, folder: Path, gate: Gate, name: str) -> None:
+        self.prepared, self.folder, self.gate, self.name = prepared, folder, gate, name
+        self.base_images: tuple[ReviewedImage, ...] = ()
+        self.replayed: tuple[ReviewedImage, ...] = ()
+        self.began, self.step = time.monotonic(), 0
+        for note in prepared.notes:
+            gate.tell(note)
+
+    def go(self, output: Path) -> FinetuneResult:
+        """Plan, learn, score, write."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"the run folder {self.folder} cannot be made: {error}") from error
+        self.gate()
+        others = ReviewedSet((*self.base_images, *self.replayed))
+        more = f"{len(self.base_images)} {digest_of(others, '', FinetuneSettings())}"
+        digest = digest_of(self.prepared.reviewed, self.prepared.base_sha256, self._settings, more)
+        plan = settle(self.prepared, self.folder, digest, self.gate, self.began, self.base_images)
+        for note in plan.notes:
+            self.gate.tell(note)
+        learning = Learning(self.prepared, plan, self.folder, self.gate, self.replayed)
+        cache = FeatureCache(self.folder / FEATURES_FOLDER)
+        with self._freed():
+            plan = learning.run(cache)
+            return self._finish(output, plan, learning, cache)
+
+    def forget(self) -> None:
+        """Delete what an unfinished run left."""
+        for name in (PLAN_FILE, STATE_FILE):
+            (self.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / FEATURES_FOLDER, ignore_errors=True)
+
+    @property
+    def _settings(self) -> FinetuneSettings:
+        return self.prepared.settings
+
+    @contextmanager
+    def _freed(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _finish(
+        self, output: Path, plan: RunPlan, learning: Learning, cache: FeatureCache
+    ) -> FinetuneResult:
+        """Prove what was frozen, write, and score what was written: as it comes back."""
+        prepared, gate = self.prepared, self.gate
+        network = prepared.network
+        learning.take_best()
+        frozen = frozen_fingerprint(network.state_dict(), prepared.trained)
+        if frozen != prepared.frozen_sha256:
+            raise RuntimeError("weights changed that do not train; the adapter is not written")
+        card = self._card(plan, learning)
+        draft = self.folder / "draft.safetensors"
+        save_adapter(draft, network, start_of(prepared.base, card), card)
+        gate.progress(0.95, "scoring what was learnt")
+        adapted = with_adapter(prepared.base, prepared.base_sha256, draft)
+        scores = {"before": plan.scores_before, **self._scores_after(adapted)}
+        if self.base_images:
+            scores["base_before"] = plan.base_scores_before
+        card = card.model_copy(update={"scores": {k: v for k, v in scores.items() if v}})
+        card = save_adapter(output, network, start_of(prepared.base, card), card)
+        draft.unlink(missing_ok=True)
+        improved = None
+        if scores["before"]:
+            improved = worth(scores["after"]) > worth(scores["before"])
+            if not improved:
+                gate.tell(
+                    "the held-back regions do not score better than before: review more, train "
+                    "longer, or keep the model as it was"
+                )
+        cache.clear()
+        self.forget()
+        gate.progress(1.0, "done")
+        return FinetuneResult(output, card, self.folder, improved, tuple(gate.notes))
+
+    def _scores_after(self, adapted: Any) -> dict[str, Scores]:
+        found: dict[str, Scores] = {}
+        parts = {"after": self.prepared.divided.held_back, "base_after": self.base_images}
+        for when, images in parts.items():
+            if images:
+                found[when] = score(adapted, images, should_cancel=self.gate)
+                values = {"when": when, "step": self.step, "scores": found[when]}
+                self.gate.hooks.report("scores", values)
+        return found | ({} if "after" in found else {"after": {}})
+
+    def _card(self, plan: RunPlan, learning: Learning) -> AdapterCard:
+        prepared = self.prepared
+        self.step = learning.progress.best_step or learning.progress.step
+        reviews = prepared.reviewed.reviews()
+        told = f"fine-tuned from {prepared.base.card.name} on {reviews.images} images"
+        model = prepared.classes.card.model_copy(
+            update={
+                "name": self.name,
+                "normalisation": plan.normalisation,
+                "scores": {},
+                "adapted_from": prepared.base.card.name,
+                "notes": f"{prepared.base.card.notes} Adapted: {told}.".strip(),
+            }
+        )
+        settings = self._settings.model_dump(mode="json", exclude_defaults=True)
+        return AdapterCard(
+            name=self.name,
+            base_name=prepared.base.card.name,
+            base_sha256=prepared.base_sha256,
+            model=model,
+            semantic_origins=prepared.classes.semantic_origins,
+            instance_origins=prepared.classes.instance_origins,
+            parts=prepared.parts,
+            lora_rank=self._settings.lora_rank,
+            frozen_sha256=prepared.frozen_sha256,
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
+            images=reviews.images,
+            objects=reviews.objects,
+            settings={
+                **settings,
+                "speed": self._settings.speed,
+                "steps_taken": self.step,
+                "input": plan.input,
+                "precision": plan.precision,
+                "crop_px": plan.crop_px,
+                "minutes_taken": round((time.monotonic() - self.began) / 60, 2),
+            },
+            notes="; ".join(self.gate.notes),
+        )
+
+
+def _check_output(path: Path) -> None:
+    """An adapter may be replaced, nothing else."""
+    if path.suffix != ".safetensors":
+        raise OutputError(f"{path} must end in .safetensors, as adapters do")
+    if not path.exists():
+        return
+    try:
+        read_adapter_card(path)
+    except CheckpointError as error:
+        raise OutputError(
+            f"{path} is there already and is no adapter; it is not replaced: name another file"
+        ) from error

@@ -1,0 +1,90 @@
+"""Reviewed images made of discs, and a tiny base, for the tests of fine-tuning."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from napari_coseg.card import ModelCard
+from napari_coseg.checkpoints.native import save
+from napari_coseg.finetuning import FinetuneSettings, ReviewedImage, ReviewedSet
+from napari_coseg.types import LabelClass
+from stub_models import disc_picture, spread_discs
+from tiny_models import tiny_card, tiny_model
+
+GLAND = (LabelClass(1, "gland", (10, 200, 30)),)
+TYPES = (LabelClass(1, "round", (10, 200, 30)), LabelClass(2, "long", (20, 200, 30)))
+
+
+def reviewed_image(number: int = 0, size: int = 96, **changes: Any) -> ReviewedImage:
+    """Discs of two types on a region that fills the left half."""
+    pixels, labels = disc_picture((size, size), spread_discs((size, size), seed=number))
+    everywhere = np.ones((size, size), bool)
+    types = np.where(labels > 0, 1 + labels % 2, 0).astype(np.uint8)
+    regions = np.zeros((size, size), np.uint8)
+    regions[:, : size // 2] = 1
+    image = ReviewedImage(
+        name=f"image {number}",
+        image=pixels,
+        pixel_size_um=0.5,
+        semantic=regions,
+        objects=labels,
+        types=types,
+        semantic_reviewed=everywhere,
+        objects_reviewed=everywhere,
+    )
+    return replace(image, **changes)
+
+
+def reviewed_set(images: int = 2, **changes: Any) -> ReviewedSet:
+    made = tuple(reviewed_image(i, **changes) for i in range(images))
+    return ReviewedSet(made, GLAND, TYPES, "the test")
+
+
+def settings(**changes: Any) -> FinetuneSettings:
+    """A few steps of small crops, in float32 so that results are the same everywhere."""
+    values: dict[str, Any] = {
+        "steps": 4,
+        "crops": 2,
+        "crop_px": 64,
+        "precision": "fp32",
+        "validations": 2,
+        "match_input": False,
+        "variants": 2,
+    }
+    return FinetuneSettings.from_mapping(values | changes)
+
+
+def base_file(folder: Path, card: ModelCard | None = None) -> Path:
+    """A tiny base whose weights are random, with dropout where it trains."""
+    path = folder / "base.safetensors"
+    if not path.exists():
+        card = card or tiny_card(fusion_dropout=0.2)
+        small = card.model_copy(update={"tile_size_px": 128, "halo_px": 16})
+        save(path, tiny_model(small))
+    return path
+
+
+def labelled_folder(root: Path, images: int = 2, **description: Any) -> Path:
+    """The same images as files of the layout of dataset "folder"."""
+    for kind in ("images", "regions", "objects", "object_classes"):
+        (root / kind).mkdir(parents=True)
+    for i in range(images):
+        image = reviewed_image(i)
+        arrays = (image.image, image.semantic, image.objects, image.types)
+        for kind, array in zip(
+            ("images", "regions", "objects", "object_classes"), arrays, strict=True
+        ):
+            assert array is not None
+            Image.fromarray(array.astype(np.uint8)).save(root / kind / f"s{i}.png")
+    classes = {"semantic_classes": GLAND, "instance_classes": TYPES}
+    told: dict[str, Any] = {"pixel_size_um": 0.5}
+    for task, entries in classes.items():
+        told[task] = [{"id": c.id, "name": c.name, "color": c.color} for c in entries]
+    (root / "dataset.json").write_text(json.dumps(told | description))
+    return root
