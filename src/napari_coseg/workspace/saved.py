@@ -234,3 +234,20 @@ def remeasured(
         semantic_classes=saved.region_classes,
     )
     return replace(saved, table=measured), ["objects painted without the table were measured anew"]
+
+
+def rows_between(before: pd.DataFrame, after: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
+    """Ids that have no row any more, and rows that are new or other than before."""
+    import pandas as pd
+
+    gone = np.setdiff1d(before["id"].to_numpy(), after["id"].to_numpy())
+    place = pd.Index(before["id"].to_numpy()).get_indexer(after["id"].to_numpy())
+    other = place < 0
+    if other.all():
+        return gone, after
+    old = before.take(np.maximum(place, 0))
+    for column in after.columns:
+        if column not in TEXT_COLUMNS:
+            one, two = old[column].to_numpy(), after[column].to_numpy()
+            other |= (one != two) & ~((one != one) & (two != two))  # nan is the same as nan
+    return gone, after[other]

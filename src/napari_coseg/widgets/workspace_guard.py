@@ -1,0 +1,119 @@
+"""Closing napari with corrections that are not on the disk: asks first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtGui import QGuiApplication
+from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
+
+from napari_coseg.errors import CosegError
+from napari_coseg.widgets.dock_widget import told
+from napari_coseg.widgets.workspace_keeper import WorkspaceKeeper, keeper_of
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+    from napari.viewer import Viewer
+
+Buttons = QMessageBox.StandardButton
+SUFFIX = ".coseg"
+
+
+def guard_closing(viewer: Viewer) -> None:
+    """From now on, closing this viewer's window saves, or asks. Again: nothing.
+
+    A viewer without a window has nothing to close.
+    """
+    window = getattr(getattr(viewer, "window", None), "_qt_window", None)
+    if window is not None and window.findChild(CloseGuard) is None:
+        window.installEventFilter(CloseGuard(window, keeper_of(viewer)))
+
+
+class CloseGuard(QObject):
+    """Filters the events of the main window."""
+
+    def __init__(self, window: QWidget, keeper: WorkspaceKeeper) -> None:
+        super().__init__(window)
+        self._window, self._keeper = window, keeper
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        if event.type() == QEvent.Type.Close and not self._may_close():
+            event.ignore()
+            return True
+        return False
+
+    def _may_close(self) -> bool:
+        # A window that nobody sees is closed by a program, which nobody can answer.
+        asks = self._window.isVisible()
+        while True:
+            layers = self._keeper.unsaved()
+            reason = "" if layers else self._finished()
+            if not layers and not reason:
+                return True
+            answer = ask(self._window, layers, reason) if asks else Buttons.Discard
+            if answer == Buttons.Cancel:
+                return False
+            if answer == Buttons.Discard:
+                self._keeper.forget_unsaved()
+                self._keeper.give_up()
+                return True
+            if layers and not self._saved(layers):
+                return False
+
+    def _finished(self) -> str:
+        """Save and close the workspace; why it could not be, or nothing."""
+        QGuiApplication.setOverrideCursor(Qt.CursorShape.WaitCursor)
+        try:
+            self._keeper.finish()
+        except CosegError as error:
+            return str(error)
+        finally:
+            QGuiApplication.restoreOverrideCursor()
+        return ""
+
+    def _saved(self, layers: list[Labels]) -> bool:
+        """Put the layers into the workspace, or a new one."""
+        keeper, path = self._keeper, None
+        if keeper.workspace is None:
+            path = ask_new_folder(self._window)
+            if path is None:
+                return False
+        with told():
+            if keeper.workspace is None and path is not None:
+                keeper.create_and_wait(path)
+            keeper.add_unsaved()
+        return not keeper.unsaved()
+
+
+def ask(parent: QWidget, layers: list[Labels], reason: str) -> int:
+    """Save, discard or cancel."""
+    names = ", ".join(layer.name for layer in layers[:4]) + (" …" if len(layers) > 4 else "")
+    if layers:
+        text = "Save your corrections before closing?"
+        more = f"{names}: corrected, and kept in no workspace."
+    else:
+        text = "Your last corrections could not be saved."
+        more = f"{reason[:1].upper()}{reason[1:]}."
+    box = QMessageBox(QMessageBox.Icon.Warning, "Co-Seg", text, parent=parent)
+    box.setInformativeText(more)
+    box.setStandardButtons(Buttons.Save | Buttons.Discard | Buttons.Cancel)
+    box.setDefaultButton(Buttons.Save)
+    if not layers:
+        box.button(Buttons.Save).setText("Try again")
+    return box.exec()  # type: ignore[no-any-return]
+
+
+def ask_new_folder(parent: QWidget | None) -> Path | None:
+    """A folder that is made as a workspace; None where nobody wants one."""
+    chosen, _ = QFileDialog.getSaveFileName(
+        parent,
+        "New workspace: a folder of this name is made",
+        str(Path.home() / f"corrections{SUFFIX}"),
+        f"Workspace (*{SUFFIX})",
+    )
+    if not chosen:
+        return None
+    path = Path(chosen)
+    return path if path.suffix else path.with_suffix(SUFFIX)
