@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     from napari_coseg.readers.samples import colon
 
     image = colon()
-    model = load_model(arguments.model, arguments.device)
+    model = load_model(arguments.model, arguments.device, adapter=arguments.adapter)
     progress = ProgressLine(image.name)
     try:
         found = segment(image, model, settings=inference_settings(arguments), progress=progress)

@@ -22,6 +22,7 @@ LEGEND = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `run` reads."""
     parser.add_argument("model", help="weights file, or: default")
+    parser.add_argument("--adapter", type=Path, help="adapter that was fine-tuned from the model")
     parser.add_argument("--dataset", required=True, help="consep, glas, folder")
     parser.add_argument("--root", type=Path, required=True, help="folder of the dataset")
     parser.add_argument("--split", help="which images (default: the dataset's last split)")
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output:
         refuse_existing([arguments.output], arguments.overwrite)
     dataset = open_dataset(arguments.dataset, arguments.root, arguments.partition)
-    model = load_model(arguments.model, arguments.device)
+    model = load_model(arguments.model, arguments.device, adapter=arguments.adapter)
     split = arguments.split or dataset.splits[-1]
     progress = ProgressLine(f"{dataset.name} {split}")
     try:

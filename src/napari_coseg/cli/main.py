@@ -20,6 +20,8 @@ COMMANDS: dict[str, str] = {
     "explain": "napari_coseg.cli.explain",
     "models": "napari_coseg.cli.models",
     "train": "napari_coseg.cli.train",
+    "finetune": "napari_coseg.cli.finetune",
+    "adapters": "napari_coseg.cli.adapters",
     "evaluate": "napari_coseg.cli.evaluate",
     "datasets": "napari_coseg.cli.datasets",
     "ablate": "napari_coseg.cli.ablate",

@@ -57,6 +57,7 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Which model, on which device, and the settings of inference."""
     parser.add_argument("--model", default="default", help="weights file (default: the shipped)")
+    parser.add_argument("--adapter", type=Path, help="adapter that was fine-tuned from the model")
     add_inference_arguments(parser)
 
 
@@ -99,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
     formats = tuple(dict.fromkeys([*(arguments.formats or ["ome-tiff"]), *ALWAYS]))
     output_paths(Path(), "", formats)  # a format that does not exist is told before any work
     _refuse_twins(arguments.images, arguments.output_dir)
-    model = load_model(arguments.model, arguments.device)
+    model = load_model(arguments.model, arguments.device, adapter=arguments.adapter)
     failed = 0
     for path in arguments.images:
         try:

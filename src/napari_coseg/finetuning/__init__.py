@@ -1,6 +1,11 @@
 """From reviewed labels to an adapter: what trains, how long it takes, what it gains and forgets.
 
-`finetune` and `estimate` are the way in; importing them loads no torch yet.
+    reviewed = sources.read_reviewed("colon.coseg")      # workspaces, labelled folders
+    estimate.estimate(reviewed)                          # what it would take
+    run.finetune(reviewed, "mine.safetensors")           # an adapter of the base
+    napari_coseg.load_model(adapter="mine.safetensors")  # the base with it
+
+This file, `reviewed` and `settings` load no torch.
 """
 
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet

@@ -56,9 +56,8 @@ def measure(tuner: Tuner, crops: StepCrops, with_features: bool) -> Cost:
         Whether features are kept, and what follows the encoder trains alone.
     """
     one = crops.part(slice(0, 1))
-    wanted = tuner.settings.precision
-    choices = (wanted,)
-    if wanted == "auto":
+    choices: tuple[str, ...] = (tuner.settings.precision,)
+    if choices == ("auto",):
         # Some CPUs multiply bfloat16 faster than float32, others only pretend to.
         choices = ("bf16",) if tuner.device.type == "cuda" else ("fp32", "bf16")
     seconds, encoding, activations, features_mb = {}, 0.0, 0.0, 0.0

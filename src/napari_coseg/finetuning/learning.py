@@ -221,6 +221,7 @@ class Learning:
         """Less memory: blocks computed twice, then smaller micro batches, then smaller crops."""
         tuner, plan = self.tuner, self.plan
         through = self.settings.speed == "adapters"
+        update: dict[str, Any]
         allowed = self.settings.activation_checkpointing is not False
         if through and allowed and not tuner.is_checkpointing:
             tuner.checkpoint_activations()

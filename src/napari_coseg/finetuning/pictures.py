@@ -22,11 +22,12 @@ def save_comparison(path: Path, image: ReviewedImage, found: Prediction) -> None
     """
     known = image.reviewed
     labels = (image.objects, image.types, image.semantic)
-    shown = [np.zeros(image.shape, np.uint8) if one is None else known * one for one in labels]
-    truth = _drawn(image.image, *shown, found)
+    objects, types, regions = (
+        np.zeros(image.shape, np.uint8) if one is None else known * one for one in labels
+    )
+    truth = _drawn(image.image, objects, types, regions, found)
     truth[~known] = 0.5 * truth[~known] + 127
-    types = _types(found)
-    guess = _drawn(image.image, found.instances.labels, types, found.semantic, found)
+    guess = _drawn(image.image, found.instances.labels, _types(found), found.semantic, found)
     gap = np.full((image.shape[0], GAP_PX, 3), 255, np.float32)
     panels = np.concatenate([image.image, gap, truth, gap, guess], axis=1)
     picture = Image.fromarray(panels.clip(0, 255).astype(np.uint8))

@@ -66,7 +66,8 @@ def fit(prepared: Prepared, gate: Gate | None = None) -> Fitting:
     SettingsError
         Where not even the smallest crop fits.
     """
-    crop_px, told = prepared.settings.crop_px, []
+    crop_px = prepared.settings.crop_px
+    told: list[str] = []
     while True:
         settings = replace_crop(prepared.settings, crop_px)
         tuner = tuner_of(replace(prepared, settings=settings), gate)

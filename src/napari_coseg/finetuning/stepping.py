@@ -175,8 +175,8 @@ class Tuner:
         """
         part = min(1.0, rate * self.settings.distance_to_base)
         if part:
-            parameters = list(self.trained.values())
-            torch._foreach_lerp_(parameters, list(self.origin.values()), part)
+            for name, parameter in self.trained.items():
+                parameter.lerp_(self.origin[name], part)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -1,0 +1,92 @@
+"""List adapters, show what one says of itself, copy one for another machine."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from napari_coseg.errors import OutputError
+
+HELP = "list adapters, show or export one"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `run` reads."""
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="adapters in folders, the newest first")
+    listing.add_argument("folders", nargs="*", type=Path, default=[Path()], help="default: here")
+    listing.set_defaults(action=_list)
+    info = actions.add_parser("info", help="an adapter's card")
+    info.add_argument("adapter", type=Path)
+    info.add_argument("--json", action="store_true", help="as JSON")
+    info.set_defaults(action=_info)
+    exporting = actions.add_parser(
+        "export", help="check an adapter on its base, and copy it to one file"
+    )
+    exporting.add_argument("adapter", type=Path)
+    exporting.add_argument("output", type=Path, help="file that another machine loads")
+    exporting.add_argument("--model", default="default", help="its base")
+    exporting.add_argument("--overwrite", action="store_true", help="replace the file")
+    exporting.set_defaults(action=_export)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do the action."""
+    code: int = arguments.action(arguments)
+    return code
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from napari_coseg.finetuning.library import adapters_in
+
+    for path, card in adapters_in(arguments.folders):
+        after = card.scores.get("after", {})
+        names = ("object_f1", "object_pq", "mean_region_dice")
+        told = ", ".join(f"{name} {after[name]:.3f}" for name in names if name in after)
+        size = path.stat().st_size / 1e6
+        print(f"{card.name}  {card.date}  on {card.base_name}  {size:.1f} MB  {told}  {path}")
+    return 0
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from napari_coseg.checkpoints.adapters import read_adapter_card
+    from napari_coseg.cli.finetune import score_lines
+
+    card = read_adapter_card(arguments.adapter)
+    if arguments.json:
+        print(card.model_dump_json(indent=2))
+        return 0
+    model = card.model
+    lines = {
+        "base": f"{card.base_name}, {card.base_sha256}",
+        "regions": ", ".join(entry.name for entry in model.semantic_classes) or "none",
+        "objects": ", ".join(entry.name for entry in model.instance_classes) or "no types",
+        "trained": ", ".join(card.parts),
+        "learnt from": f"{card.images} images, {card.objects} objects",
+        "date": card.date,
+        "size": f"{arguments.adapter.stat().st_size / 1e6:.1f} MB, {card.encoding}",
+        "settings": ", ".join(f"{key} {value}" for key, value in card.settings.items()),
+        "notes": card.notes,
+    }
+    print(card.name)
+    for key, value in lines.items():
+        if value:
+            print(f"  {key:<13}{value}")
+    for line in score_lines(card.scores):
+        print(f"  {line}")
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from napari_coseg.inference.loading import load_model
+
+    if arguments.output.exists() and not arguments.overwrite:
+        raise OutputError(f"{arguments.output} is there already; name another, or --overwrite")
+    load_model(arguments.model, "cpu", adapter=arguments.adapter)
+    try:
+        shutil.copyfile(arguments.adapter, arguments.output)
+    except (OSError, shutil.SameFileError) as error:
+        raise OutputError(f"cannot write {arguments.output}: {error}") from error
+    print(arguments.output)
+    return 0

@@ -1,0 +1,206 @@
+"""Fine-tune a model on corrected labels: workspaces, or folders of images with label files.
+
+A run that was stopped goes on when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_coseg.cli.progress import ProgressLine
+from napari_coseg.errors import Cancelled, SettingsError
+
+if TYPE_CHECKING:
+    from napari_coseg.finetuning.estimate import Estimate
+    from napari_coseg.finetuning.settings import FinetuneSettings
+
+HELP = "fine-tune a model on corrected labels"
+STOPPED = 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `run` reads."""
+    parser.add_argument(
+        "reviewed", nargs="+", type=Path, help="workspaces, or folders with dataset.json"
+    )
+    parser.add_argument("--model", default="default", help="base: a weights file, or: default")
+    parser.add_argument("--speed", choices=("heads", "adapters"), help="default: heads")
+    parser.add_argument("--minutes", type=float, help="about how long (default: 5)")
+    parser.add_argument("--steps", type=int, help="in place of minutes")
+    parser.add_argument(
+        "--output", type=Path, default=Path("adapter.safetensors"), help="the adapter's file"
+    )
+    parser.add_argument("--name", help="of the adapter (default: the file's)")
+    parser.add_argument("--parts", nargs="+", metavar="PART", help="what trains")
+    parser.add_argument("--lora", type=int, metavar="RANK", help="put LoRA into the encoder")
+    parser.add_argument("--add-classes", action="store_true", help="learn new classes")
+    parser.add_argument(
+        "--rename", nargs="+", metavar="OLD=NEW", help="classes of the base by new names"
+    )
+    parser.add_argument(
+        "--merge", nargs="+", metavar="NEW=OLD,OLD", help="classes of the base that become one"
+    )
+    parser.add_argument("--set", nargs="+", metavar="KEY=VALUE", help="any other setting")
+    parser.add_argument(
+        "--base-validation", type=Path, metavar="FOLDER", help="images to measure forgetting on"
+    )
+    parser.add_argument("--replay", type=Path, metavar="FOLDER", help="images to learn along")
+    parser.add_argument("--run-folder", type=Path, help="state, log and pictures")
+    parser.add_argument("--restart", action="store_true", help="forget a run that was stopped")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument(
+        "--estimate", action="store_true", help="say what it would take, and train nothing"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Fine-tune, then say what was gained, and where the adapter is."""
+    from napari_coseg.finetuning.sources import read_reviewed
+
+    settings = _settings(arguments)
+    reviewed = read_reviewed(*arguments.reviewed)
+    if arguments.estimate:
+        from napari_coseg.finetuning.estimate import estimate
+
+        found = estimate(reviewed, base=arguments.model, settings=settings, device=arguments.device)
+        _print_estimate(found)
+        return 0
+    others = {
+        name: None if path is None else read_reviewed(path)
+        for name, path in (
+            ("base_validation", arguments.base_validation),
+            ("replay", arguments.replay),
+        )
+    }
+    from napari_coseg.finetuning.hooks import FinetuneHooks
+    from napari_coseg.finetuning.run import finetune
+
+    progress = ProgressLine("finetune")
+    try:
+        with _stopped_by_signals() as asked:
+            result = finetune(
+                reviewed,
+                arguments.output,
+                base=arguments.model,
+                settings=settings,
+                device=arguments.device,
+                name=arguments.name,
+                run_folder=arguments.run_folder,
+                restart=arguments.restart,
+                hooks=FinetuneHooks(progress=progress, should_cancel=lambda: bool(asked)),
+                **others,
+            )
+    except Cancelled as stopped:
+        progress.close()
+        print(f"napari-coseg: {stopped}", file=sys.stderr)
+        return STOPPED
+    finally:
+        progress.close()
+    for note in result.notes:
+        print(f"note: {note}")
+    for line in score_lines(result.card.scores):
+        print(line)
+    print(result.adapter)
+    return 0
+
+
+def score_lines(scores: dict[str, Any]) -> Iterator[str]:
+    """Before and after, a line each score, as an adapter's card has them."""
+    for title, first, last in (
+        ("held-back regions", "before", "after"),
+        ("base's own images", "base_before", "base_after"),
+    ):
+        before, after = scores.get(first, {}), scores.get(last, {})
+        for name, value in _flat(after):
+            was = dict(_flat(before)).get(name)
+            shown = f"{was:.3f} -> {value:.3f}" if was is not None else f"{value:.3f}"
+            yield f"{title}: {name} {shown}"
+
+
+def _flat(scores: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """Scores by readable names; those of classes with the class behind."""
+    for name, value in scores.items():
+        if isinstance(value, dict):
+            yield from ((f"{name} of {key}", number) for key, number in value.items())
+        elif name != "objects":
+            yield name, value
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[list[int]]:
+    """Within, the first interruption asks to stop, so that the state is saved; a second one ends.
+
+    What is asked for is in the list. In another thread than the main one nothing is changed.
+    """
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {kind: signal.signal(kind, ask) for kind in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+
+def _print_estimate(found: Estimate) -> None:
+    reviews = found.reviews
+    kinds = {**reviews.objects_by_class, **reviews.region_px_by_class}
+    counts = ", ".join(f"{name} {count}" for name, count in kinds.items() if count)
+    steps = f"{found.steps} steps of {found.seconds_a_step} s"
+    lines = {
+        "reviewed": f"{reviews.images} images, {reviews.objects} objects ({counts})",
+        "held back": f"{found.held_back_objects} objects in {found.held_back_images} images",
+        "trains": f"{', '.join(found.parts)} ({found.trained_weights / 1e6:.2f} M weights)",
+        "device": f"{found.device}, {found.precision}",
+        "time": f"{found.seconds / 60:.1f} minutes: {steps}",
+        "memory": f"{found.memory_mb:.0f} MB",
+        "disk": f"{found.disk_mb:.0f} MB until it ends",
+    }
+    for key, value in lines.items():
+        print(f"  {key:<11}{value}")
+    for note in found.notes:
+        print(f"note: {note}")
+
+
+def _settings(arguments: argparse.Namespace) -> FinetuneSettings:
+    from napari_coseg.finetuning.settings import FinetuneSettings
+
+    named = {
+        "speed": arguments.speed,
+        "minutes": arguments.minutes,
+        "steps": arguments.steps,
+        "parts": arguments.parts,
+        "lora_rank": arguments.lora,
+        "add_classes": arguments.add_classes or None,
+        "rename": dict(_pairs("--rename", arguments.rename)) or None,
+        "merge": {
+            new: [old.strip() for old in olds.split(",")]
+            for new, olds in _pairs("--merge", arguments.merge)
+        }
+        or None,
+    }
+    values: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
+    return FinetuneSettings.from_mapping({**values, **dict(_pairs("--set", arguments.set))})
+
+
+def _pairs(option: str, texts: list[str] | None) -> list[tuple[str, str]]:
+    pairs = [text.partition("=") for text in texts or ()]
+    broken = [key for key, sign, value in pairs if not (key and sign and value)]
+    if broken:
+        raise SettingsError(f"{option} takes NAME=VALUE, got {', '.join(broken)!r}")
+    return [(key.strip(), value.strip()) for key, _, value in pairs]

@@ -1,0 +1,117 @@
+"""What a fine-tuning would learn from, take and need, before it is started."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from napari_coseg.finetuning.plan import cached_crops, step_count
+from napari_coseg.finetuning.planning import fit
+from napari_coseg.finetuning.preparing import prepare, replace_crop
+from napari_coseg.finetuning.reviewed import ReviewedSet, Reviews
+from napari_coseg.finetuning.scores import score
+from napari_coseg.finetuning.settings import FinetuneSettings
+from napari_coseg.inference.loading import DEFAULT_MODEL
+
+FEWEST_USEFUL_STEPS = 100
+ITSELF_MB = 400
+"""Of Python and torch, before anything is loaded."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """As plain values, for people and for the wire.
+
+    Parameters
+    ----------
+    reviews
+        What is learnt from, and what is held back together.
+    held_back_images, held_back_objects
+        Of these, what scores.
+    parts
+        What trains, and how many weights that are.
+    steps, seconds_a_step, seconds
+        That fit into the time there is; all of it with scores and features.
+    memory_mb
+        Of the process; on a card, of the card.
+    disk_mb
+        Of the features kept, until the end.
+    notes
+        What is worth knowing before the start.
+    """
+
+    device: str
+    reviews: Reviews
+    held_back_images: int
+    held_back_objects: int
+    parts: tuple[str, ...]
+    trained_weights: int
+    steps: int
+    seconds_a_step: float
+    seconds: float
+    memory_mb: float
+    disk_mb: float
+    precision: str
+    notes: tuple[str, ...]
+
+
+def estimate(
+    reviewed: ReviewedSet,
+    *,
+    base: str | Path = DEFAULT_MODEL,
+    settings: FinetuneSettings | None = None,
+    device: str = "auto",
+) -> Estimate:
+    """Prepare a fine-tuning and measure one step of it; nothing is written.
+
+    Raises
+    ------
+    CosegError
+        Whatever would keep the fine-tuning from starting.
+    """
+    prepared = prepare(reviewed, base, settings or FinetuneSettings(), device)
+    settings = prepared.settings
+    held = prepared.divided.held_back
+    began = time.monotonic()
+    if held:
+        prepared.network.eval()
+        score(prepared.network, held[:1])
+    scoring_s = (time.monotonic() - began) * max(1, len(held)) if held else 0.0
+    fitting = fit(prepared)
+    cost = fitting.cost
+    left = 60 * settings.minutes - 2 * scoring_s
+    cached = 0
+    if settings.speed == "heads":
+        small = replace_crop(settings, fitting.crop_px)
+        cached = cached_crops(small, cost, prepared.area_px(), left)
+        left -= cached * cost.encode_s
+    steps = step_count(settings, cost, left, scoring_s)
+    scorings = 2 + (settings.validations if held else 0)
+    seconds = steps * cost.step_s + cached * cost.encode_s + scorings * scoring_s
+    kind = next(prepared.network.buffers()).device.type
+    memory = cost.weights_mb + settings.crops * cost.activations_mb
+    notes = [*prepared.notes, *fitting.told]
+    if steps < FEWEST_USEFUL_STEPS and settings.steps is None:
+        notes.append(f"only {steps} steps fit into {settings.minutes:g} minutes; give it more time")
+    return Estimate(
+        device=_device(kind),
+        reviews=prepared.reviewed.reviews(),
+        held_back_images=len({image.name for image in held}),
+        held_back_objects=ReviewedSet(held).reviews().objects,
+        parts=prepared.parts,
+        trained_weights=sum(p.numel() for p in prepared.trained.values()),
+        steps=steps,
+        seconds_a_step=round(cost.step_s, 3),
+        seconds=round(seconds, 1),
+        memory_mb=round(memory + (ITSELF_MB if kind == "cpu" else 0)),
+        disk_mb=round(cached * cost.features_mb, 1),
+        precision=cost.precision,
+        notes=tuple(notes),
+    )
+
+
+def _device(kind: str) -> str:
+    return torch.cuda.get_device_name() if kind == "cuda" else kind

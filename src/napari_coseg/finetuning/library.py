@@ -1,0 +1,46 @@
+"""Adapters on the disk: where they are kept, and which there are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from napari_coseg.checkpoints.adapters import AdapterCard, read_adapter_card
+from napari_coseg.errors import CheckpointError
+
+FOLDER_VARIABLE = "NAPARI_COSEG_ADAPTERS"
+SUFFIX = ".safetensors"
+
+
+def adapters_folder() -> Path:
+    """Where adapters are kept unless one says otherwise; it may not exist yet."""
+    if chosen := os.environ.get(FOLDER_VARIABLE):
+        return Path(chosen).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("napari-coseg", appauthor=False) / "adapters"
+
+
+def adapters_in(
+    folders: Iterable[Path] = (), base_sha256: str | None = None
+) -> list[tuple[Path, AdapterCard]]:
+    """The adapters right in some folders, the newest first; other files are passed over.
+
+    Parameters
+    ----------
+    folders
+        `adapters_folder` where none are named.
+    base_sha256
+        Only those of this base.
+    """
+    found = []
+    for folder in tuple(folders) or (adapters_folder(),):
+        for path in sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else ():
+            try:
+                card = read_adapter_card(path)
+            except CheckpointError:
+                continue
+            if base_sha256 in (None, card.base_sha256):
+                found.append((path, card))
+    return sorted(found, key=lambda entry: entry[1].date, reverse=True)
