@@ -75,7 +75,9 @@ class StubModel(CosegModel):
         green = features.embedding[:, 1:2]
         return FirstForward((225 - green) / 8, (128 - green) / 8, None, None)
 
-    def second_forward(self, features: Features, prompts: MaskPrompts) -> TaskMaps:
+    def second_forward(
+        self, features: Features, prompts: MaskPrompts, tasks: Any = None
+    ) -> TaskMaps:
         redness = (features.embedding[:, 0:1] - features.embedding[:, 2:3]) / 16
         inside = prompts.instance.sigmoid()
         mask = (inside > 0.5).float()
@@ -104,7 +106,9 @@ class OracleModel(StubModel):
         inside = features.embedding[:, :1] / 255 - 0.5
         return FirstForward(-torch.ones_like(inside), inside * 20, None, None)
 
-    def second_forward(self, features: Features, prompts: MaskPrompts) -> TaskMaps:
+    def second_forward(
+        self, features: Features, prompts: MaskPrompts, tasks: Any = None
+    ) -> TaskMaps:
         empty = torch.zeros_like(prompts.instance)
         return TaskMaps(
             torch.cat([empty, prompts.semantic], 1),

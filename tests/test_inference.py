@@ -354,9 +354,9 @@ def test_cancelling_ends_the_run_at_the_next_tile_and_frees_its_arrays(picture):
     alive = []
 
     class Remembering(StubModel):
-        def second_forward(self, features, prompts):
+        def second_forward(self, features, prompts, tasks=None):
             alive.append(weakref.ref(features.embedding))
-            return super().second_forward(features, prompts)
+            return super().second_forward(features, prompts, tasks)
 
     model = Remembering()
     settings = TILED.model_copy(update={"batch_size": 1})

@@ -120,12 +120,17 @@ class TileNetwork:
         total: Tensor | None = None
         for dims in self._flips:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
-                maps = self.model(images.flip(dims) if dims else images).second
-            found = _probabilities(maps, dims)
+                maps = self._answer(images.flip(dims) if dims else images)
+            found = probabilities(maps, dims)
             total = found if total is None else total + found
         if total is None:
             raise ValueError("no flips")
         return (total / len(self._flips)).to(torch.float16).cpu().numpy()
+
+    def _answer(self, images: Tensor) -> TaskMaps:
+        """What the network says of normalised images (B, 3, Y, X)."""
+        answer: TaskMaps = self.model(images).second
+        return answer
 
 
 @contextmanager
@@ -139,7 +144,8 @@ def evaluating(model: CosegModel) -> Iterator[None]:
         model.train(was_training)
 
 
-def _probabilities(maps: TaskMaps, flipped: tuple[int, ...]) -> Tensor:
+def probabilities(maps: TaskMaps, flipped: tuple[int, ...]) -> Tensor:
+    """Logits -> (B, C, Y, X) as `MapChannels` counts them, of images flipped back."""
     hv = maps.hv.float()  # horizontal, vertical: each changes its sign where its axis is flipped
     if flipped:
         signs = [-1.0 if axis in flipped else 1.0 for axis in (-1, -2)]

@@ -20,7 +20,8 @@ from napari_coseg.types import LABEL_DTYPE, Image, Instances, Prediction
 if TYPE_CHECKING:
     from napari_coseg.card import ModelCard
     from napari_coseg.inference.network import TileNetwork
-    from napari_coseg.inference.plane import Plan, PlaneResult, Progress
+    from napari_coseg.inference.plane import Plan, PlaneResult, Progress, TileMaps
+    from napari_coseg.inference.session import Session
     from napari_coseg.models.base import CosegModel
 
 SAME_SIZE_TOLERANCE = 0.02
@@ -39,6 +40,7 @@ def segment(
     channels: int | Sequence[int] | None = None,
     settings: InferenceSettings | None = None,
     region: Sequence[tuple[int, int] | slice] | None = None,
+    session: Session | None = None,
     progress: Progress | None = None,
     should_cancel: Callable[[], bool] | None = None,
 ) -> Prediction:
@@ -63,6 +65,8 @@ def segment(
         Half-open bounds for y and x, or for z, y and x: only that part is segmented. The results
         have its shape; centroids and boxes count from its corner; ``provenance["region_offset"]``
         says where it lies.
+    session
+        Filled with what the network knows of the image, for `refine`; of a stack nothing is kept.
     progress
         Called with the part done (0..1) and one line of text.
     should_cancel
@@ -87,7 +91,9 @@ def segment(
     if region is not None:
         part, offset = crop(understood, region)
         source = RgbSource(part, channels, source.intensity)
-    run = _Run(source, model, settings or InferenceSettings(), progress, should_cancel)
+    if session is not None:
+        session.clear()
+    run = _Run(source, model, settings or InferenceSettings(), progress, should_cancel, session)
     try:
         prediction = run.predict()
     except Cancelled as cancelled:
@@ -95,8 +101,12 @@ def segment(
         message = str(cancelled)
     else:
         prediction.provenance["region_offset"] = list(offset)
+        if session is not None:
+            session.finish(prediction)
         return prediction
     del run
+    if session is not None:
+        session.clear()
     raise Cancelled(message)
 
 
@@ -147,7 +157,9 @@ class _Run:
         settings: InferenceSettings,
         progress: Progress | None,
         should_cancel: Callable[[], bool] | None,
+        session: Session | None = None,
     ) -> None:
+        self.session = session
         self.source, self.model, self.settings = source, model, settings
         self.image, self.card = source.image, model.card
         self._progress = progress or (lambda fraction, message: None)
@@ -163,7 +175,10 @@ class _Run:
         from napari_coseg.inference.network import TileNetwork, evaluating
 
         settings = self.settings
-        network = TileNetwork(
+        kind: type[TileNetwork] = TileNetwork
+        if self._keeps:
+            from napari_coseg.inference.session_network import KeepingNetwork as kind
+        network = kind(
             self.model,
             settings.batch_size,
             settings.test_time_augmentation,
@@ -179,6 +194,11 @@ class _Run:
         finally:
             network.free()
         return self._prediction(result, str(network.device))
+
+    @property
+    def _keeps(self) -> bool:
+        """Whether a session is filled; slices of a stack would take too much memory."""
+        return self.session is not None and not self.image.is_stack
 
     def _stack(self, network: TileNetwork) -> PlaneResult:
         from napari_coseg.inference.plane import PlaneResult
@@ -203,21 +223,24 @@ class _Run:
 
     def _plane(self, network: TileNetwork, z: int) -> PlaneResult:
         from napari_coseg.inference.network import MapChannels, TileTooLargeError
-        from napari_coseg.inference.plane import PlaneRun
+        from napari_coseg.inference.plane import FreshTiles, PlaneRun
 
         channels = MapChannels.of(self.card)
         while True:
+            fresh = FreshTiles(self.source, self.plan, z, network)
+            tiles: TileMaps = fresh
+            if self.session is not None and self._keeps:
+                tiles = self.session.begin(fresh, channels, self.settings)
             run = PlaneRun(
-                self.source,
+                tiles,
                 self.plan,
-                network,
                 channels,
                 self.settings,
                 lambda part, what: self._report(z, part, what),
                 self._should_cancel,
             )
             try:
-                return run.run(z)
+                return run.run()
             except TileTooLargeError:
                 smaller = self.plan.with_smaller_tile()
             self._adapt(f"out of memory: tile {self.plan.tile_px} -> {smaller.tile_px}")
