@@ -102,7 +102,7 @@ def ask(parent: QWidget, layers: list[Labels], reason: str) -> int:
     box.setDefaultButton(Buttons.Save)
     if not layers:
         box.button(Buttons.Save).setText("Try again")
-    return box.exec()  # type: ignore[no-any-return]
+    return int(box.exec())
 
 
 def ask_new_folder(parent: QWidget | None) -> Path | None:

@@ -205,9 +205,9 @@ class WorkspaceKeeper(QObject):
         if self.workspace is None:
             raise WorkspaceError("no workspace is open; make one, or open one")
         for link in self.links.values():
-            for layer in link.layers.values():
-                if layer is objects or layer is regions:
-                    raise WorkspaceError(f"{layer.name!r} is kept in this workspace already")
+            names = [layer.name for layer in link.layers.values() if layer in (objects, regions)]
+            if names:
+                raise WorkspaceError(f"{names[0]!r} is kept in this workspace already")
         return adding(self.workspace, image, objects, regions)
 
     def _do(

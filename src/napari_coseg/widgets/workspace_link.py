@@ -222,24 +222,29 @@ def in_thread(
     then: Callable[[Any], None],
     failed: Callable[[CosegError], None],
 ) -> None:
-    """Do some work in a thread; what it returns, or its `CosegError`, comes back to this one."""
+    """Do some work in a thread; what it returns, or its `CosegError`, comes back to this one.
 
-    def on_returned(found: Any) -> None:
-        if isinstance(found, CosegError):
-            failed(found)
+    A bug shows its traceback, and counts as failed.
+    """
+
+    def on_returned(found: tuple[Any, CosegError | None]) -> None:
+        result, error = found
+        if error is not None:
+            failed(error)
         else:
-            then(found)
+            then(result)
 
     worker = create_worker(_or_error, work)
     worker.returned.connect(on_returned)
+    worker.errored.connect(lambda bug: failed(CosegError(f"this is a bug, report it: {bug!r}")))
     worker.start()
 
 
-def _or_error(work: Callable[[], Any]) -> Any:
+def _or_error(work: Callable[[], Any]) -> tuple[Any, CosegError | None]:
     try:
-        return work()
-    except CosegError as error:
-        return error
+        return work(), None
+    except CosegError as error:  # told in the window's thread; raised here it would be a bug
+        return None, error
 
 
 def _values(layer: Labels) -> np.ndarray:

@@ -58,4 +58,4 @@ def _key(box: Box) -> tuple[int, ...]:
 
 
 def _digest(values: np.ndarray) -> bytes:
-    return hashlib.blake2b(memoryview(np.ascontiguousarray(values)), digest_size=16).digest()
+    return hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=16).digest()
