@@ -74,23 +74,8 @@ class Desk:
     index: ObjectIndex = field(init=False)
 
     def __post_init__(self) -> None:
-        labels = self.labels
-        if labels.ndim not in (2, 3):
-            raise EditError(f"labels have shape {labels.shape}; expected (Y, X) or (Z, Y, X)")
-        _check_numbers(labels, "labels")
-        if len(self.pixel_size_um) != labels.ndim:
-            raise EditError(
-                f"pixel size {self.pixel_size_um} has {len(self.pixel_size_um)} numbers; labels of "
-                f"shape {labels.shape} need {labels.ndim}"
-            )
-        if self.regions is not None and self.regions.shape != labels.shape:
-            raise EditError(
-                f"regions have shape {self.regions.shape}, labels {labels.shape}; correct them on "
-                "one grid"
-            )
-        if self.regions is not None:
-            _check_numbers(self.regions, "regions")
-        self.index = ObjectIndex.of(labels)
+        check_images(self.labels, self.regions, self.pixel_size_um)
+        self.index = ObjectIndex.of(self.labels)
         self.table = self._checked(self.table)
 
     @classmethod
@@ -211,6 +196,27 @@ class Desk:
         # A table of no rows has other types of text than one of some, and rows come and go.
         text = pd.Series(["text"]).dtype
         return table.astype({"class": text, "region": text})
+
+
+def check_images(
+    labels: np.ndarray, regions: np.ndarray | None, pixel_size_um: Sequence[float]
+) -> None:
+    """See that a desk can be made of these; raises `EditError` where it cannot."""
+    if labels.ndim not in (2, 3):
+        raise EditError(f"labels have shape {labels.shape}; expected (Y, X) or (Z, Y, X)")
+    _check_numbers(labels, "labels")
+    if len(pixel_size_um) != labels.ndim:
+        raise EditError(
+            f"pixel size {pixel_size_um} has {len(pixel_size_um)} numbers; labels of "
+            f"shape {labels.shape} need {labels.ndim}"
+        )
+    if regions is None:
+        return
+    if regions.shape != labels.shape:
+        raise EditError(
+            f"regions have shape {regions.shape}, labels {labels.shape}; correct them on one grid"
+        )
+    _check_numbers(regions, "regions")
 
 
 def _check_numbers(image: np.ndarray, name: str) -> None:

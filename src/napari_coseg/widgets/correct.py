@@ -14,12 +14,12 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt.utils import create_worker
 
 from napari_coseg.editing.desk import Desk
-from napari_coseg.errors import CosegError, EditError
+from napari_coseg.errors import EditError
 from napari_coseg.measure import BACKGROUND, UNTYPED
 from napari_coseg.widgets import outputs
+from napari_coseg.widgets.aside import aside
 from napari_coseg.widgets.correct_add import MapsProvider
 from napari_coseg.widgets.correct_panel import (
     ClassButtons,
@@ -195,9 +195,12 @@ class CorrectWidget(DockWidget):
             self._enable()
             self.status.setText("Measuring the objects …")
             marks = [len(layer._undo_history) for layer in (objects, regions) if layer is not None]
-            worker = create_worker(_desk_or_error, *request)
-            worker.returned.connect(lambda found: self._on_desk(objects, regions, marks, found))
-            worker.start()
+            aside(
+                desk_of,
+                *request,
+                done=lambda desk: self._on_desk(objects, regions, marks, desk),
+                failed=self._not_read,
+            )
 
     def finish(self) -> None:
         """End the session: what was done stays, and can no longer be undone."""
@@ -215,27 +218,26 @@ class CorrectWidget(DockWidget):
         self._enable()
 
     def _on_desk(
-        self,
-        objects: Labels,
-        regions: Labels | None,
-        marks: list[int],
-        found: Desk | CosegError,
+        self, objects: Labels, regions: Labels | None, marks: list[int], desk: Desk
     ) -> None:
         self._reading = False
         self.status.setText("")
-        with told():
-            if isinstance(found, CosegError):
-                self._enable()
-                raise found
-            layers = [layer for layer in (objects, regions) if layer is not None]
-            if not all(layer in self._viewer.layers for layer in layers):
-                self._enable()
-                return
-            if marks != [len(layer._undo_history) for layer in layers]:
-                self.start()  # somebody has painted meanwhile
-                return
-            self._begin(Session(objects, regions, found))
+        layers = [layer for layer in (objects, regions) if layer is not None]
+        if not all(layer in self._viewer.layers for layer in layers):
+            self._enable()
+        elif marks != [len(layer._undo_history) for layer in layers]:
+            self.start()  # somebody has painted meanwhile
+        else:
+            with told():
+                self._begin(Session(objects, regions, desk))
+            self._enable()
+
+    def _not_read(self, error: Exception) -> None:
+        self._reading = False
+        self.status.setText("")
         self._enable()
+        with told():
+            raise error
 
     def _begin(self, session: Session) -> None:
         self.work = work = Work(self._viewer, session, self.maps)
@@ -387,10 +389,3 @@ def _column(*widgets: QWidget) -> QWidget:
     for widget in widgets:
         column.addWidget(widget)
     return container
-
-
-def _desk_or_error(*request: Any) -> Desk | CosegError:
-    try:
-        return desk_of(*request)
-    except CosegError as error:  # told in the window's thread
-        return error

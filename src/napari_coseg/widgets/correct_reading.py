@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_coseg.editing.desk import Desk
+from napari_coseg.editing.desk import Desk, check_images
 from napari_coseg.errors import EditError
 from napari_coseg.measure import object_table
 from napari_coseg.widgets import layers
@@ -44,6 +44,8 @@ def desk_of(
                 f"the {name} are a {type(values).__name__}, which cannot be corrected in place; "
                 "convert the layer to a numpy array of one resolution first"
             )
+    size = tuple(float(um) for um in pixel_size_um)
+    check_images(labels, regions, size)
     largest = int(labels.max(initial=0))
     if largest > LARGEST_ID:
         raise EditError(
@@ -54,7 +56,6 @@ def desk_of(
     known = (of_labels.ids > 0) & (of_labels.ids <= largest)
     class_ids[of_labels.ids[known] - 1] = of_labels.class_ids[known]
     probabilities[of_labels.ids[known] - 1] = of_labels.probabilities[known]
-    size = tuple(float(um) for um in pixel_size_um)
     table = object_table(
         labels,
         regions,

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from psygnal import Signal
-from superqt.utils import create_worker
 
 from napari_coseg.editing.edit import Edit
 from napari_coseg.editing.regions import clean_regions
-from napari_coseg.errors import CosegError
+from napari_coseg.widgets.aside import aside
 from napari_coseg.widgets.correct_session import Session
 from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.dock_widget import told
@@ -48,9 +47,14 @@ class Specks:
         self.drop()
         self.busy = True
         self.changed.emit("Looking for specks and holes …")
-        worker = create_worker(_found, self._session, speck_um2, hole_um2)
-        worker.returned.connect(self._on_found)
-        worker.start()
+        aside(
+            clean_regions,
+            self._session.desk,
+            speck_um2,
+            hole_um2,
+            done=self._on_found,
+            failed=self._not_found,
+        )
 
     def accept(self) -> None:
         """Make what is shown go, as one undo step."""
@@ -68,18 +72,20 @@ class Specks:
         self._layer = None
         self.changed.emit("")
 
-    def _on_found(self, found: Edit | CosegError) -> None:
+    def _on_found(self, found: Edit) -> None:
         self.busy = False
+        if found.is_empty:
+            self.changed.emit("There are no specks or holes below these areas")
+            return
+        self._edit = found
+        self._show(found)
+        self.changed.emit(f"{len(found.new_values):,} pixels would change")
+
+    def _not_found(self, error: Exception) -> None:
+        self.busy = False
+        self.changed.emit("")
         with told():
-            if isinstance(found, CosegError):
-                self.changed.emit("")
-                raise found
-            if found.is_empty:
-                self.changed.emit("There are no specks or holes below these areas")
-                return
-            self._edit = found
-            self._show(found)
-            self.changed.emit(f"{len(found.new_values):,} pixels would change")
+            raise error
 
     def _show(self, edit: Edit) -> None:
         from napari.layers import Labels
@@ -101,10 +107,3 @@ class Specks:
         self._viewer.add_layer(layer)
         self._viewer.layers.selection.active = active
         self._layer = layer
-
-
-def _found(session: Session, speck_um2: float, hole_um2: float) -> Edit | CosegError:
-    try:
-        return clean_regions(session.desk, speck_um2, hole_um2)
-    except CosegError as error:  # told in the window's thread
-        return error

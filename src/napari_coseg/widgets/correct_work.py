@@ -250,13 +250,14 @@ class Work:
     # -- keys ----------------------------------------------------------------------------------
 
     def _calls(self) -> dict[str, Callable[[Any], Any]]:
+        # Plain functions: napari asks for their names.
         calls: dict[str, Callable[[Any], Any]] = {
-            tool.key: partial(self._on_tool_key, tool) for tool in TOOLS
+            tool.key: lambda _, tool=tool: self._on_tool_key(tool) for tool in TOOLS
         }
         for action in (*ACTIONS, REVIEWED):
-            calls[action.key] = partial(self._on_action_key, action.use)
+            calls[action.key] = lambda _, use=action.use: self.act(use, pointer=True)
         for key in CLASS_KEYS:
-            calls[key] = partial(self._on_class_key, int(key))
+            calls[key] = lambda _, class_id=int(key): self._on_class_key(class_id)
         calls[BRUSH] = lambda _: self._told(self.brush)
         calls[REGION_BRUSH] = lambda _: self._told(self.region_brush)
         calls[NEXT] = lambda _: self.go()
@@ -265,17 +266,14 @@ class Work:
         calls[PAN_KEY] = self._on_pan_key
         return calls
 
-    def _on_tool_key(self, tool: Tool, _: Any) -> None:
+    def _on_tool_key(self, tool: Tool) -> None:
         with told():
             if tool.key == MERGE_CHOSEN and len(self.display.chosen) > 1:
                 self.corrector.merge_ids(self.display.chosen)
             else:
                 self.take(tool)
 
-    def _on_action_key(self, use: Callable[[Corrector, Collection[int]], None], _: Any) -> None:
-        self.act(use, pointer=True)
-
-    def _on_class_key(self, class_id: int, _: Any) -> None:
+    def _on_class_key(self, class_id: int) -> None:
         regions = self.session.regions
         if (self.tool and self.tool.group == "regions") or (regions and regions.mode == "paint"):
             self.tick_region_class(class_id)
