@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from qtpy.QtCore import QSize
 from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from napari.viewer import Viewer
 
+WIDTH_PX = 400
 HIDDEN = ("class_id", "region_id")
 CHANGED = "⚠ The labels have changed since they were measured."
 GONE = "⚠ A measured layer is gone; these are its numbers."
@@ -63,6 +65,7 @@ class MeasureWidget(JobWidget):
 
     def _build(self) -> None:
         self.bar.run_button.setText("Measure")
+        self.bar.text.setText("Objects are measured as they are now, corrections included.")
         self.notice.setWordWrap(True)
         self.notice.hide()
         self.clear_button.setToolTip("Select nothing")
@@ -117,7 +120,7 @@ class MeasureWidget(JobWidget):
         self.objects, self.summary = unpack(reply)
         self._measured = asked
         self.bar.finish(f"<b>{len(self.objects):,} objects</b> in {in_words(seconds)}", done=True)
-        self.notice.hide()
+        self._on_changed(self.watch.differs)
         self.link.follow(asked.objects)
         unknown = [name for name in self.objects if self.objects[name].isna().all()]
         boxes = [name for name in self.objects if name.startswith("bbox_")]
@@ -228,6 +231,10 @@ class MeasureWidget(JobWidget):
                 self.bar.text.setText("Saved " + " and ".join(file.name for file in files))
 
     # -- looks ---------------------------------------------------------------------------------
+
+    def sizeHint(self) -> QSize:
+        """Narrower than the plot would have it: the image needs the room."""
+        return QSize(WIDTH_PX, super().sizeHint().height())
 
     def _follow_theme(self, _: Any = None) -> None:
         from napari.utils.theme import get_theme

@@ -189,6 +189,11 @@ class LayerWatch(QObject):
         self._timer.setInterval(LOOK_AFTER_MS)
         self._timer.timeout.connect(self._look)
 
+    @property
+    def differs(self) -> bool:
+        """Whether the labels differed when last looked at."""
+        return self._differs
+
     def remember(self, *labels: Labels) -> None:
         """Take these layers, as they are now, for those that are compared with."""
         self.stop()

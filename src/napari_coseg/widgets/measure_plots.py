@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy import API_NAME
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_coseg.measure.columns import column
 from napari_coseg.types import LabelClass
@@ -28,8 +28,8 @@ FIRST_X = ("area_um2", "volume_um3")
 FIRST_Y = ("hematoxylin_od_mean", "intensity_mean", "red_mean", "channel_0_mean", "circularity")
 NO_QUANTITY = ("id", "class_id", "region_id")
 MOST_BINS, FEWEST_BINS = 60, 10
-POINT_PX, CHOSEN_PX, REACH_PX = 5, 9, 10
-OPACITY = 170
+POINT_PX, CHOSEN_PX, REACH_PX = 6, 10, 10
+OPACITY = 200
 HINTS = {
     SCATTER: "Drag around points to select them, or click one. Shift adds. The wheel zooms, a "
     "double click shows all.",
@@ -112,13 +112,13 @@ class PlotPanel(QWidget):
         self._kinds: tuple[LabelClass, ...] = ()
         self._chosen = np.zeros(0, np.int64)
         self._text = pg.mkColor("w")
+        self._chosen_item: Any = None
         self.kind_box, self.x_box, self.y_box = QComboBox(), narrow_box(""), narrow_box("")
         self.kind_box.addItem("Scatter plot", SCATTER)
         self.kind_box.addItem("Histogram", HISTOGRAM)
-        self.lasso_button = QPushButton("Lasso")
-        self.lasso_button.setCheckable(True)
-        self.lasso_button.setChecked(True)
-        self.lasso_button.setToolTip("On: dragging selects. Off: dragging moves the plot")
+        self.lasso_box = QCheckBox("dragging selects")
+        self.lasso_box.setChecked(True)
+        self.lasso_box.setToolTip("Off: dragging moves the plot")
         self.legend, self.hint = QLabel(), QLabel()
         self.legend.setTextFormat(Qt.TextFormat.RichText)
         for label in (self.legend, self.hint):
@@ -126,11 +126,13 @@ class PlotPanel(QWidget):
         self.box = LassoBox()
         self.plot = pg.PlotWidget(viewBox=self.box, background=None)
         self.plot.hideButtons()
+        for side in ("left", "bottom"):
+            self.plot.getAxis(side).enableAutoSIPrefix(False)
         self.plot.setMinimumHeight(160)
         self._lay_out()
         for box in (self.kind_box, self.x_box, self.y_box):
             box.currentIndexChanged.connect(self._draw_anew)
-        self.lasso_button.toggled.connect(self._on_lasso_toggled)
+        self.lasso_box.toggled.connect(self._on_lasso_toggled)
         self.box.drawn.connect(self._on_drawn)
         self.box.clicked.connect(self._on_clicked)
         self._draw_anew()
@@ -148,7 +150,7 @@ class PlotPanel(QWidget):
         column_.addWidget(self.legend)
         column_.addWidget(self.plot, 1)
         column_.addWidget(self.hint)
-        column_.addWidget(self.lasso_button)
+        column_.addWidget(self.lasso_box)
 
     # -- what others ask -----------------------------------------------------------------------
 
@@ -219,10 +221,13 @@ class PlotPanel(QWidget):
         return [kind for kind in self._kinds if kind.name in names]
 
     def _class_names(self) -> np.ndarray:
-        return np.asarray(self._table["class"], dtype=object)
+        return np.asarray(self._column("class"), dtype=object)
 
     def _values(self, box: QComboBox) -> np.ndarray:
-        return np.asarray(self._table[box.currentData()], dtype=float)
+        return np.asarray(self._column(box.currentData()), dtype=float)
+
+    def _column(self, name: str) -> Any:
+        return [] if self._table is None else self._table[name]
 
     def _draw_points(self) -> None:
         x, y, names = self._values(self.x_box), self._values(self.y_box), self._class_names()
@@ -284,7 +289,7 @@ class PlotPanel(QWidget):
     def _on_clicked(self, x: float, y: float, adds: bool) -> None:
         if self._table is None or self.kind == HISTOGRAM:
             return
-        wide, high = self.box.viewPixelSize()
+        wide, high = (max(size, 1e-300) for size in self.box.viewPixelSize())
         apart = np.hypot(
             (self._values(self.x_box) - x) / wide, (self._values(self.y_box) - y) / high
         )

@@ -23,7 +23,6 @@ from napari_coseg.types import LabelClass
 if TYPE_CHECKING:
     import pandas as pd
 
-Index = QModelIndex
 _RIGHT = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
 _LEFT = int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
 
@@ -55,13 +54,13 @@ class TableModel(QAbstractTableModel):
         self.order = np.arange(len(table))
         self.endResetModel()
 
-    def rowCount(self, parent: Index | None = None) -> int:
+    def rowCount(self, parent: QModelIndex | None = None) -> int:
         return 0 if parent is not None and parent.isValid() else len(self.order)
 
-    def columnCount(self, parent: Index | None = None) -> int:
+    def columnCount(self, parent: QModelIndex | None = None) -> int:
         return 0 if parent is not None and parent.isValid() else len(self.columns)
 
-    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+    def data(self, index: Any, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         values = self._values[index.column()]
         if role == Qt.ItemDataRole.DisplayRole:
             return shown(values[self.order[index.row()]], self.columns[index.column()])
@@ -102,7 +101,7 @@ class TableModel(QAbstractTableModel):
         self.layoutAboutToBeChanged.emit()
         self.order = order
         self.changePersistentIndexList(
-            self.persistentIndexList(), [Index()] * len(self.persistentIndexList())
+            self.persistentIndexList(), [QModelIndex()] * len(self.persistentIndexList())
         )
         self.layoutChanged.emit()
 
@@ -206,7 +205,10 @@ def shown(value: Any, name: str) -> str:
             return ""
         if name.endswith("_fraction") or name.startswith("share_"):
             return f"{value:.1%}".replace("%", " %")
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+        number = float(value)
+        if name.endswith("_probability"):
+            return f"{number:.3f}"
+        return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
     if isinstance(value, (int, np.integer)):
         return str(value) if name.endswith("id") else f"{value:,}"
     return str(value)

@@ -89,7 +89,6 @@ class ViewerLink(QObject):
             face_color="transparent",
             border_color=RING_COLOR,
             border_width=0.08,
-            out_of_slice_display=labels.ndim == 3,
             metadata={METADATA_KEY: {"kind": "selection"}},
             scale=labels.scale,
             translate=labels.translate,
