@@ -99,6 +99,20 @@ class StubModel(CosegModel):
         return {}
 
 
+class CrossedModel(StubModel):
+    """Objects are seen where the region mask is, regions where they were or an object is."""
+
+    def second_forward(
+        self, features: Features, prompts: MaskPrompts, tasks: Any = None
+    ) -> TaskMaps:
+        green = features.embedding[:, 1:2]
+        dark: Tensor = (128 - green) / 8
+        seen = torch.minimum(dark, prompts.semantic)
+        maps = super().second_forward(features, MaskPrompts(prompts.semantic, seen))
+        pale = torch.maximum((225 - green) / 8, prompts.instance)
+        return maps._replace(semantic=torch.cat([torch.zeros_like(pale), pale], 1))
+
+
 class OracleModel(StubModel):
     """Reads its answer off the picture that `truth_picture` draws: perfect maps, pixel by pixel."""
 

@@ -7,15 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor
 
 from napari_coseg.errors import Cancelled, EditError, ImageError
 from napari_coseg.inference import InferenceSettings, segment
 from napari_coseg.inference.refine import refine
 from napari_coseg.inference.session import Session
-from napari_coseg.models.base import Features, MaskPrompts, TaskMaps
-from stub_models import StubModel, disc_picture, spread_discs
+from stub_models import CrossedModel, disc_picture, spread_discs
 from test_models import FAMILIES, small_model
 
 SHAPE = (200, 312)
@@ -28,20 +25,6 @@ TILED = InferenceSettings(
     halo_px=24,
     decode_block_px=96,
 )
-
-
-class CrossedModel(StubModel):
-    """Objects are seen where the region mask is, regions where they were or an object is."""
-
-    def second_forward(
-        self, features: Features, prompts: MaskPrompts, tasks: Any = None
-    ) -> TaskMaps:
-        green = features.embedding[:, 1:2]
-        dark: Tensor = (128 - green) / 8
-        seen = torch.minimum(dark, prompts.semantic)
-        maps = super().second_forward(features, MaskPrompts(prompts.semantic, seen))
-        pale = torch.maximum((225 - green) / 8, prompts.instance)
-        return maps._replace(semantic=torch.cat([torch.zeros_like(pale), pale], 1))
 
 
 @pytest.fixture(scope="module")

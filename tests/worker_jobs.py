@@ -75,6 +75,21 @@ def segment_discs(job: JobContext, **arguments: object) -> Reply:
     return tasks.segment(job, **arguments)
 
 
+def segment_crossed(job: JobContext, **arguments: object) -> Reply:
+    """The same with a stub in which each task listens to the other's mask."""
+    from napari_coseg.models.registry import FAMILIES
+    from napari_coseg.widgets import tasks
+
+    FAMILIES["stub"] = "stub_models:CrossedModel"
+    return tasks.segment(job, **arguments)
+
+
+def forget(job: JobContext) -> Reply:
+    """As if the process had ended and begun anew."""
+    job.kept.clear()
+    return Reply()
+
+
 def hold_the_lock(job: JobContext, **_: object) -> Reply:
     """Two seconds of plain Python that never lets another thread in."""
     before = sys.getswitchinterval()

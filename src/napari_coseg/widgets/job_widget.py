@@ -60,9 +60,21 @@ class JobWidget(DockWidget):
         """The widget is seen and its process not yet started; starting it now keeps Run quick."""
         self.worker.prepare()
 
-    def start(self, function: str, arguments: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
-        """Submit a job, show its progress, and `receive` its reply."""
-        job = self.worker.submit(function, arguments, arrays)
+    def start(
+        self,
+        function: str,
+        arguments: Mapping[str, Any],
+        arrays: Mapping[str, Any],
+        worker: Worker | None = None,
+    ) -> None:
+        """Submit a job, show its progress, and `receive` its reply.
+
+        Parameters
+        ----------
+        worker
+            Of another widget, where it holds what the job needs; None: this widget's own.
+        """
+        job = (worker or self.worker).submit(function, arguments, arrays)
         self._began = time.monotonic()
         self.bar.follow(job)
         job.done.connect(self._on_done)

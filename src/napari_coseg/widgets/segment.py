@@ -10,7 +10,7 @@ from superqt import QCollapsible
 from napari_coseg.errors import CosegError
 from napari_coseg.inference.settings import InferenceSettings
 from napari_coseg.types import LabelClass, Prediction
-from napari_coseg.widgets import layers, outputs, tasks
+from napari_coseg.widgets import layers, outputs, runs, tasks
 from napari_coseg.widgets.image_choice import ChosenImage, ImageChoice
 from napari_coseg.widgets.job_bar import in_words
 from napari_coseg.widgets.job_widget import JobWidget, group, row, told
@@ -40,6 +40,7 @@ class SegmentWidget(JobWidget):
     def __init__(self, napari_viewer: Viewer, worker: Worker | None = None) -> None:
         super().__init__(napari_viewer, worker)
         self._chosen: ChosenImage | None = None
+        self._run: dict[str, Any] = {}
         self._file_sizes: dict[str, list[float] | None] = {}
         self.image = ImageChoice(napari_viewer)
         self.model = ModelChoice()
@@ -90,7 +91,8 @@ class SegmentWidget(JobWidget):
             }
             array = layers.level_0(chosen.layer)
             self._chosen = chosen
-            self.start(tasks.SEGMENT, arguments, {"image": array})
+            self._run = runs.new_run(arguments)
+            self.start(tasks.SEGMENT, self._run, {"image": array})
 
     def receive(self, reply: Reply, seconds: float) -> None:
         chosen, self._chosen = self._chosen, None
@@ -99,7 +101,7 @@ class SegmentWidget(JobWidget):
         prediction = tasks.unpack(reply)
         found = summary(prediction, reply.values["region_pixels"], seconds)
         self.bar.finish(found, done=True)
-        outputs.add_prediction(
+        regions, objects = outputs.add_prediction(
             self._viewer,
             chosen.layer,
             chosen.axes,
@@ -107,6 +109,7 @@ class SegmentWidget(JobWidget):
             color_by=self.color_box.currentText(),
             outlines=self.outline_box.isChecked(),
         )
+        runs.remember(objects, regions, self._run, self.worker)
 
     def failed(self) -> None:
         self._chosen = None

@@ -6,7 +6,7 @@ The first half runs over there, the second half in napari; neither knows napari 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from napari_coseg.widgets.process import JobContext, Reply
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from napari_coseg.inference.session import Session
 
 DEVICES = "napari_coseg.widgets.tasks:devices"
 SEGMENT = "napari_coseg.widgets.tasks:segment"
@@ -46,8 +48,39 @@ def file_pixel_size(job: JobContext, path: str) -> Reply:
     return Reply({"pixel_size_um": read_image(path).pixel_size_um})
 
 
-def segment(
+def segment(job: JobContext, *, key: str | None = None, **arguments: Any) -> Reply:
+    """`napari_coseg.segment` on the array ``image`` of the job.
+
+    With a `key` this process keeps what refining needs, until another run does (`kept_session`).
+    """
+    return pack(_segment(job, None if key is None else _new_session(job, key), **arguments))
+
+
+def kept_session(job: JobContext, *, key: str, **arguments: Any) -> Session:
+    """What the run with this key left here; without it that run is done again.
+
+    A process may have ended in between, and keeps the last run alone.
+    """
+    found = job.kept.get("session")
+    if found is not None and found[0] == key and found[1].is_filled:
+        return cast("Session", found[1])
+    session = _new_session(job, key)
+    _segment(job, session, **arguments)
+    return session
+
+
+def _new_session(job: JobContext, key: str) -> Session:
+    from napari_coseg.inference.session import Session
+
+    job.kept.pop("session", None)  # the former one's memory first
+    session = Session()
+    job.kept["session"] = (key, session)
+    return session
+
+
+def _segment(
     job: JobContext,
+    session: Session | None,
     *,
     model: str,
     device: str,
@@ -57,8 +90,7 @@ def segment(
     pixel_size_um: list[float] | None,
     region: list[list[int]] | None,
     settings: dict[str, Any],
-) -> Reply:
-    """`napari_coseg.segment` on the array ``image`` of the job."""
+) -> Prediction:
     from napari_coseg.inference import InferenceSettings
     from napari_coseg.inference import segment as run
 
@@ -66,16 +98,16 @@ def segment(
     job.progress(0.0, "loading the model")
     network = _model(job, model, device)
     size = tuple(pixel_size_um) if pixel_size_um else None
-    prediction = run(
+    return run(
         Image(job.arrays["image"], axes, size, name),
         network,
         channels=channels,
         settings=chosen,
         region=[(start, stop) for start, stop in region] if region else None,
+        session=session,
         progress=job.progress,
         should_cancel=job.should_cancel,
     )
-    return pack(prediction)
 
 
 def guidance(
@@ -165,7 +197,10 @@ def _model(job: JobContext, source: str, device: str) -> Any:
     path = weights_path(source)
     key = (str(path), path.stat().st_mtime_ns, device)
     if job.kept.get("model_key") != key:
+        session = job.kept.get("session")
         job.kept.clear()  # the former model's memory first
+        if session is not None and not session[1].is_filled:
+            job.kept["session"] = session  # the one that this run fills
         job.kept["model"] = load_model(path, device)
         job.kept["model_key"] = key
     return job.kept["model"]

@@ -1,0 +1,160 @@
+"""What a refinement would change: found in a thread, shown as colours, made on request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_coseg.editing.edit import Edit
+from napari_coseg.editing.rerun import merge_prediction, merge_regions
+from napari_coseg.editing.review import Reviewed
+from napari_coseg.types import LabelClass
+from napari_coseg.widgets import outputs
+from napari_coseg.widgets.correct_reading import desk_of, request_of
+from napari_coseg.widgets.correct_session import REVIEWED_KEY, Session, session_of
+from napari_coseg.widgets.corrected import METADATA_KEY
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from napari.layers import Labels
+    from napari.viewer import Viewer
+
+    from napari_coseg.editing.desk import Desk
+    from napari_coseg.types import Prediction
+
+COMES, GOES, CHANGES = 1, 2, 3
+KINDS = (
+    LabelClass(COMES, "comes", (0, 220, 90)),
+    LabelClass(GOES, "goes", (230, 0, 90)),
+    LabelClass(CHANGES, "changes", (255, 200, 0)),
+)
+OPACITY = 0.6
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """What a refinement would change: at most one edit of objects and one of regions."""
+
+    desk: Desk
+    session: Session | None
+    edits: tuple[Edit, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        return all(edit.is_empty for edit in self.edits)
+
+    def told(self) -> str:
+        """In one line."""
+        parts = []
+        for edit in self.edits:
+            if edit.target == "objects":
+                counts = len(edit.added), len(edit.removed), len(edit.changed)
+                parts.append("objects: {:,} come, {:,} go, {:,} change".format(*counts))
+            else:
+                parts.append(f"regions: {len(edit.new_values):,} pixels change")
+        return "; ".join(parts)
+
+
+def reviewed_of(objects: Labels) -> Reviewed:
+    """The marks of a layer: of its open session, or as the last one left them."""
+    session = session_of(objects)
+    if session is not None:
+        return session.reviewed
+    kept = dict(objects.metadata.get(METADATA_KEY, {})).get(REVIEWED_KEY)
+    shape = tuple(objects.data.shape)
+    return Reviewed(shape) if kept is None else Reviewed.from_json(kept, shape)
+
+
+def propose(
+    objects: Labels, regions: Labels, prediction: Prediction, prompted_by: Sequence[str]
+) -> Any:
+    """A function without arguments that finds the `Proposal`; it may run in a thread.
+
+    Parameters
+    ----------
+    prompted_by
+        "regions" renew the objects, "objects" the regions.
+    """
+    session, reviewed = session_of(objects), reviewed_of(objects)
+    request = None if session is not None else request_of(objects, regions)
+
+    def find() -> Proposal:
+        desk = session.desk if session is not None else desk_of(*request)  # type: ignore[misc]
+        edits = []
+        if "regions" in prompted_by:
+            found = prediction.instances
+            edits.append(merge_prediction(desk, found.labels, found.table, reviewed))
+        if "objects" in prompted_by:
+            edits.append(merge_regions(desk, prediction.semantic, reviewed))
+        return Proposal(desk, session, tuple(edits))
+
+    return find
+
+
+def show(viewer: Viewer, proposal: Proposal, layers: dict[str, Labels]) -> list[Labels]:
+    """One layer an edit, over the layer it would change."""
+    return [
+        viewer.add_labels(
+            _kinds_of_change(edit, layers[edit.target].data.shape),
+            name=f"{layers[edit.target].name} (refined, preview)",
+            opacity=OPACITY,
+            colormap=outputs.region_colormap(KINDS),
+            features=outputs.region_features(KINDS),
+            metadata={METADATA_KEY: {"kind": "preview"}},
+            **_place(layers[edit.target]),
+        )
+        for edit in proposal.edits
+        if not edit.is_empty
+    ]
+
+
+def accept(proposal: Proposal, layers: dict[str, Labels]) -> None:
+    """Make the edits, one undo step each.
+
+    Where the layers are being corrected the session makes them, so that table and marks follow.
+    """
+    for edit in proposal.edits:
+        if edit.is_empty:
+            continue
+        if proposal.session is not None:
+            proposal.session.do(edit)
+            continue
+        layer = layers[edit.target]
+        if edit.target == "objects":
+            layer.features = _with_rows_of_both(layer.features, edit.new_rows)
+            outputs.color_objects(layer, "class")
+        layer.data_setitem(edit.indices, edit.new_values)
+
+
+def _with_rows_of_both(features: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of objects before and after, so that napari's undo finds those that come back."""
+    import pandas as pd
+
+    new = outputs.object_features(rows)
+    stays = features[~features["index"].isin(new["index"])]
+    parts = [part for part in (stays, new) if len(part)]
+    if not parts:
+        return features
+    return pd.concat(parts, ignore_index=True).sort_values("index", ignore_index=True)
+
+
+def _kinds_of_change(edit: Edit, shape: tuple[int, ...]) -> np.ndarray:
+    kinds = np.zeros(shape, np.uint8)
+    changed = np.where(edit.old_values == 0, COMES, np.where(edit.new_values == 0, GOES, CHANGES))
+    kinds[edit.indices] = changed
+    return kinds
+
+
+def _place(layer: Labels) -> dict[str, Any]:
+    return {
+        "scale": layer.scale,
+        "translate": layer.translate,
+        "rotate": layer.rotate,
+        "shear": layer.shear,
+        "affine": layer.affine.affine_matrix,
+        "units": layer.units,
+        "axis_labels": layer.axis_labels,
+    }

@@ -1,0 +1,76 @@
+"""What the worker process does for refining: corrected masks in, another prediction out; maps.
+
+Runs over there; knows neither napari nor Qt.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from napari_coseg.types import Instances
+from napari_coseg.widgets.process import JobContext, Reply
+from napari_coseg.widgets.tasks import kept_session, pack
+
+REFINE = "napari_coseg.widgets.refine_tasks:refine"
+MAPS = "napari_coseg.widgets.refine_tasks:maps"
+
+
+def refine(job: JobContext, *, run: dict[str, Any], prompt_with: list[str]) -> Reply:
+    """`inference.refine.refine` on what a run has left; the run is done again if it has not.
+
+    Arrays of the job: ``labels`` and ``regions`` as they are now; ``ids``, ``class_ids`` and
+    ``probabilities`` of the objects; ``reviewed_runs`` and ``reviewed_ids`` as `Reviewed` has them;
+    ``image``, which is only read where a tile has to be encoded again.
+
+    Parameters
+    ----------
+    run
+        The arguments of `tasks.segment`, with the run's key.
+    """
+    import pandas as pd
+
+    from napari_coseg.inference.refine import refine as refined
+
+    job.progress(0.0, "looking for what the run has left")
+    session = kept_session(job, **run)
+    names = ("labels", "regions", "ids", "class_ids", "probabilities", "reviewed_ids")
+    arrays = {name: np.asarray(job.arrays[name]) for name in names}
+    labels = arrays["labels"]
+    columns = {"id": "ids", "class_id": "class_ids", "class_probability": "probabilities"}
+    table = pd.DataFrame({column: arrays[name] for column, name in columns.items()})
+    reviewed = np.isin(labels, arrays["reviewed_ids"])
+    flat = reviewed.reshape(-1)
+    for start, stop in np.asarray(job.arrays["reviewed_runs"]).tolist():
+        flat[start:stop] = True
+    return pack(
+        refined(
+            session,
+            arrays["regions"],
+            Instances(labels, table, session.prediction.instances.classes),
+            reviewed=reviewed,
+            prompt_with=prompt_with,
+            progress=job.progress,
+            should_cancel=job.should_cancel,
+        )
+    )
+
+
+def maps(job: JobContext, *, run: dict[str, Any], window: list[list[int]]) -> Reply:
+    """The network's maps in a window of the labels: half-open rows and columns.
+
+    Arrays of the reply: ``object_probability`` (Y, X), ``hv`` (2, Y, X) and ``class_probability``
+    (1 + T, Y, X), all float32, of the window's size.
+    """
+    session = kept_session(job, **run)
+    (top, bottom), (left, right) = window
+    found = session.maps((slice(top, bottom), slice(left, right)))
+    return Reply(
+        {},
+        {
+            "object_probability": found.object_probability,
+            "hv": found.hv,
+            "class_probability": found.class_probability,
+        },
+    )

@@ -1,0 +1,181 @@
+"""The Refine widget: preview, accept with one undo step a layer, discard, and what goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from widget_values import PICTURE, RUN_MS, SHAPE, UM
+
+pytestmark = pytest.mark.gui
+pytest_plugins = ["widget_fixtures"]
+LEFT = np.s_[:, :80]
+
+
+@pytest.fixture
+def segmented(viewer: Any, make_widget: Callable[..., Any], qtbot: Any) -> Any:
+    """A viewer with the layers of a run: image, regions, objects."""
+    viewer.add_image(PICTURE, name="biopsy", scale=(0.5, 0.5), units=(UM, UM))
+    widget = make_widget(viewer, "segment_crossed")
+    widget.bar.run_button.click()
+    qtbot.waitUntil(lambda: not widget.bar.is_busy, timeout=RUN_MS)
+    return viewer
+
+
+@pytest.fixture
+def widget(segmented: Any, worker: Any) -> Any:
+    from napari_coseg.widgets.refine import RefineWidget
+
+    widget = RefineWidget(segmented, worker)
+    yield widget
+    widget.close()
+
+
+def refined(qtbot: Any, widget: Any) -> None:
+    """Click on Refine, and wait for the preview."""
+    widget.bar.run_button.click()
+    qtbot.waitUntil(lambda: not widget.bar.is_busy, timeout=RUN_MS)
+    qtbot.waitUntil(lambda: "Comparing" not in widget.bar.text.text(), timeout=RUN_MS)
+
+
+def wipe_regions(viewer: Any) -> None:
+    """As a person would: a change that napari can undo."""
+    regions = viewer.layers["biopsy regions"]
+    at = np.nonzero(regions.data[LEFT])
+    regions.data_setitem(at, 0)
+
+
+def names(viewer: Any) -> list[str]:
+    return [layer.name for layer in viewer.layers]
+
+
+def test_objects_follow_wiped_regions_and_undo_brings_them_back(
+    segmented: Any, widget: Any, qtbot: Any
+) -> None:
+    objects = segmented.layers["biopsy objects"]
+    before = objects.data.copy()
+    assert before[LEFT].any()
+    wipe_regions(segmented)
+    refined(qtbot, widget)
+    preview = segmented.layers["biopsy objects (refined, preview)"]
+    assert (preview.data[LEFT][before[LEFT] > 0] > 0).mean() > 0.8
+    np.testing.assert_array_equal(objects.data, before)
+    np.testing.assert_array_equal(preview.scale, objects.scale)
+    widget.accept_button.click()
+    assert names(segmented) == ["biopsy", "biopsy regions", "biopsy objects"]
+    assert not objects.data[:, :70].any()
+    assert objects.data[:, 90:].any()
+    objects.undo()
+    np.testing.assert_array_equal(objects.data, before)
+    ids = set(np.unique(before)) - {0}
+    assert ids <= set(objects.features["index"])
+
+
+def test_discarding_changes_nothing(segmented: Any, widget: Any, qtbot: Any) -> None:
+    before = segmented.layers["biopsy objects"].data.copy()
+    wipe_regions(segmented)
+    refined(qtbot, widget)
+    assert widget.discard_button.isEnabled()
+    widget.discard_button.click()
+    np.testing.assert_array_equal(segmented.layers["biopsy objects"].data, before)
+    assert names(segmented) == ["biopsy", "biopsy regions", "biopsy objects"]
+    assert not widget.accept_button.isEnabled()
+
+
+def test_a_session_of_corrections_makes_it_one_step(
+    segmented: Any, widget: Any, qtbot: Any
+) -> None:
+    """Table and labels follow; what is reviewed stays."""
+    from napari_coseg.widgets.correct_reading import desk_of, request_of
+    from napari_coseg.widgets.correct_session import Session
+
+    objects, regions = segmented.layers["biopsy objects"], segmented.layers["biopsy regions"]
+    session = Session(objects, regions, desk_of(*request_of(objects, regions)))
+    kept = int(objects.data[LEFT][objects.data[LEFT] > 0][0])
+    session.mark("Review", session.reviewed.with_objects([kept]))
+    before, rows = objects.data.copy(), len(session.desk.table)
+    wipe_regions(segmented)
+    refined(qtbot, widget)
+    widget.accept_button.click()
+    assert session.undo_name == "Take a new run"
+    assert len(session.desk.table) < rows
+    assert (objects.data[before == kept] == kept).all()
+    session.undo()
+    np.testing.assert_array_equal(objects.data, before)
+    assert len(session.desk.table) == rows
+    session.close()
+
+
+def test_regions_follow_objects(segmented: Any, widget: Any, qtbot: Any) -> None:
+    objects, regions = segmented.layers["biopsy objects"], segmented.layers["biopsy regions"]
+    at = np.nonzero(np.ones((40, 40), bool))
+    objects.data_setitem((at[0] + 120, at[1] + 150), int(objects.data.max()) + 1)
+    widget.corrected["regions"].setChecked(False)
+    widget.corrected["objects"].setChecked(True)
+    assert not regions.data[140:155, 160:180].any()
+    refined(qtbot, widget)
+    widget.accept_button.click()
+    assert regions.data[140:155, 160:180].all()
+
+
+def test_what_the_process_has_lost_is_had_by_the_same_run(
+    segmented: Any, widget: Any, worker: Any, qtbot: Any
+) -> None:
+    forgotten: list[Any] = []
+    worker.submit("worker_jobs:forget").done.connect(forgotten.append)
+    qtbot.waitUntil(lambda: bool(forgotten), timeout=RUN_MS)
+    wipe_regions(segmented)
+    refined(qtbot, widget)
+    assert widget.accept_button.isEnabled()
+
+
+def test_maps_come_for_growing_an_object(segmented: Any, widget: Any, qtbot: Any) -> None:
+    from napari_coseg.widgets.run_maps import RunMaps
+
+    found: list[Any] = []
+    RunMaps(segmented, segmented.layers["biopsy objects"]).ask((30, 40), found.append, found.append)
+    qtbot.waitUntil(lambda: bool(found), timeout=RUN_MS)
+    (maps,) = found
+    assert maps.object_probability.shape == SHAPE
+    assert maps.hv.shape == (2, *SHAPE)
+    assert maps.class_probability.shape == (3, *SHAPE)
+    assert maps.field == (slice(0, SHAPE[0]), slice(0, SHAPE[1]))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        pytest.param(lambda viewer, widget: viewer.layers.clear(), "segment an image", id="empty"),
+        pytest.param(
+            lambda viewer, widget: viewer.layers.remove("biopsy"), "open it again", id="no image"
+        ),
+        pytest.param(
+            lambda viewer, widget: viewer.layers.remove("biopsy regions"),
+            "segment again",
+            id="no regions",
+        ),
+        pytest.param(
+            lambda viewer, widget: widget.corrected["regions"].setChecked(False),
+            "Say what you corrected",
+            id="nothing said",
+        ),
+    ],
+)
+def test_what_is_missing_is_told(
+    segmented: Any, widget: Any, notes: list[str], spoil: Any, told: str
+) -> None:
+    spoil(segmented, widget)
+    widget.bar.run_button.click()
+    assert not widget.bar.is_busy
+    assert told.lower() in notes[-1].lower()
+
+
+def test_nothing_corrected_is_told(
+    segmented: Any, widget: Any, notes: list[str], qtbot: Any
+) -> None:
+    widget.bar.run_button.click()
+    qtbot.waitUntil(lambda: not widget.bar.is_busy, timeout=RUN_MS)
+    assert "cover the same pixels as after the run" in notes[-1]
