@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from napari_coseg.card import ModelCard
 from napari_coseg.checkpoints.native import save
 from napari_coseg.finetuning import FinetuneSettings, ReviewedImage, ReviewedSet
+from napari_coseg.models.registry import build
 from napari_coseg.types import LabelClass
 from stub_models import disc_picture, spread_discs
 from tiny_models import tiny_card, tiny_model
@@ -66,7 +68,9 @@ def base_file(folder: Path, card: ModelCard | None = None) -> Path:
     if not path.exists():
         card = card or tiny_card(fusion_dropout=0.2)
         small = card.model_copy(update={"tile_size_px": 128, "halo_px": 16})
-        save(path, tiny_model(small))
+        torch.manual_seed(0)
+        stem = small.config["encoder"].get("stem_channels")
+        save(path, build(small) if stem else tiny_model(small))
     return path
 
 

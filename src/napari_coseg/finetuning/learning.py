@@ -80,6 +80,7 @@ class Learning:
         """
         if self.plan.activation_checkpointing and self.settings.speed == "adapters":
             self.tuner.checkpoint_activations()
+        self.tuner.ask_often()
         try:
             while not self._is_done():
                 try:

@@ -70,10 +70,10 @@ def reviewed_loss(
             continue
         targets = truth.targets._replace(**{task: labelled, "valid": known})
         only = _only(settings, names)
-        loss, found = two_forward_loss(output, targets, only, Shares(share, share, share))
+        seen = _hidden_beyond(output, targets) if names is _OBJECTS else output
+        loss, found = two_forward_loss(seen, targets, only, Shares(share, share, share))
         total = total + loss
-        mine = {name: value for name, value in found.items() if name in names}
-        terms |= mine
+        terms |= {name: value for name, value in found.items() if name in names}
     if settings.consistency and output.first.semantic_consistency is not None:
         loss, found = two_forward_loss(
             output, truth.targets, _only(settings, ("consistency",)), Shares(share, share, share)
@@ -81,6 +81,12 @@ def reviewed_loss(
         total = total + loss
         terms["consistency"] = found["consistency"]
     return total, terms
+
+
+def _hidden_beyond(output: TwoForwards, targets: Targets) -> TwoForwards:
+    """Distance maps are right beyond what is known: their gradients look two pixels further."""
+    hv = torch.where(targets.valid.unsqueeze(1), output.second.hv.float(), targets.hv)
+    return output._replace(second=output.second._replace(hv=hv))
 
 
 def _only(settings: LossSettings, names: tuple[str, ...]) -> LossSettings:

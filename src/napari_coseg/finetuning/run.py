@@ -182,14 +182,15 @@ class _Run:
             raise RuntimeError("weights changed that do not train; the adapter is not written")
         card = self._card(plan, learning)
         draft = self.folder / "draft.safetensors"
-        save_adapter(draft, network, start_of(prepared.base, card), card)
+        start = start_of(prepared.base, card)
+        save_adapter(draft, network, start, card)
         gate.progress(0.95, "scoring what was learnt")
         adapted = with_adapter(prepared.base, prepared.base_sha256, draft)
         scores = {"before": plan.scores_before, **self._scores_after(adapted)}
         if self.base_images:
             scores["base_before"] = plan.base_scores_before
         card = card.model_copy(update={"scores": {k: v for k, v in scores.items() if v}})
-        card = save_adapter(output, network, start_of(prepared.base, card), card)
+        card = save_adapter(output, network, start, card)
         draft.unlink(missing_ok=True)
         improved = None
         if scores["before"]:
@@ -248,7 +249,7 @@ class _Run:
                 "steps_taken": self.step,
                 "input": plan.input,
                 "precision": plan.precision,
-                "crop_px": plan.crop_px,
+                "crop_px": learning.plan.crop_px,
                 "minutes_taken": round((time.monotonic() - self.began) / 60, 2),
             },
             notes="; ".join(self.gate.notes),

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import torch
+from sam2.modeling.backbones.hieradet import MultiScaleBlock
 from torch import Tensor, nn
 
 from napari_coseg.finetuning.crops import ReviewedBatch
@@ -88,6 +89,20 @@ class Tuner:
         self._within.enter_context(checkpointed_blocks(self.network))
         self.is_checkpointing = True
 
+    def ask_often(self) -> None:
+        """From now on the gate is passed before each module of the network and each block, too.
+
+        A step may take seconds on a CPU, and a person who stops it waits two at most.
+        """
+        blocks = (m for m in self.network.modules() if isinstance(m, MultiScaleBlock))
+        for module in (*self.network.children(), *blocks):
+            handle = module.register_forward_pre_hook(self._pass_gate)
+            self._within.callback(handle.remove)
+
+    def _pass_gate(self, module: nn.Module, inputs: object) -> None:
+        if module.training:
+            self.gate()
+
     def close(self) -> None:
         """Undo what was done to the network's modules."""
         self._within.close()
@@ -146,6 +161,7 @@ class Tuner:
     def _backward(self, part: StepCrops, share: float) -> dict[str, float]:
         try:
             loss, terms = self.loss(part)
+            self.gate()
             if loss.requires_grad:
                 (share * loss).backward()
         except RuntimeError as error:

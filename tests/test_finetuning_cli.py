@@ -1,0 +1,111 @@
+"""``napari-coseg finetune`` and ``adapters`` on a small folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from finetuning_cases import base_file, labelled_folder, reviewed_set, settings
+from napari_coseg.checkpoints.adapters import read_adapter_card
+from napari_coseg.cli.main import USERS_MISTAKE, main
+from napari_coseg.finetuning.estimate import estimate
+from napari_coseg.finetuning.library import adapters_folder, adapters_in
+
+QUICK = ("crops=2", "crop_px=64", "match_input=false", "variants=1", "validations=1")
+
+
+def command(folder: Path, *more: str) -> list[str]:
+    """Fine-tune on a folder's images for two steps."""
+    if not (folder / "mine").exists():
+        labelled_folder(folder / "mine")
+    arguments = ["finetune", str(folder / "mine"), "--model", str(base_file(folder))]
+    arguments += ["--steps", "2", "--device", "cpu", "--output", str(folder / "a.safetensors")]
+    return [*arguments, *more, "--set", *QUICK]
+
+
+def test_finetune_and_look_at_the_adapter(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(tmp_path, "--speed", "adapters", "--name", "my colon")) == 0
+    out = capsys.readouterr().out
+    assert "held-back regions: object_f1" in out and out.endswith("a.safetensors\n")
+    path = tmp_path / "a.safetensors"
+    assert main(["adapters", "list", str(tmp_path)]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert len(listed) == 1 and listed[0].startswith("my colon  2") and "on tiny" in listed[0]
+    assert main(["adapters", "info", str(path)]) == 0
+    assert "learnt from  2 images" in capsys.readouterr().out
+    assert main(["adapters", "info", "--json", str(path)]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "my colon"
+    exported = str(tmp_path / "b.safetensors")
+    assert (
+        main(["adapters", "export", str(path), exported, "--model", str(base_file(tmp_path))]) == 0
+    )
+    assert read_adapter_card(exported) == read_adapter_card(path)
+
+
+def test_an_estimate_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command(tmp_path, "--estimate")) == 0
+    out = capsys.readouterr().out
+    assert "reviewed   2 images" in out and "2 steps of" in out and "held back" in out
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "base.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        pytest.param(["--rename", "round"], "--rename takes NAME=VALUE", id="no pair"),
+        pytest.param(["--rename", "square=oval"], "has no class 'square'", id="no such class"),
+        pytest.param(["--parts", "trunk"], "trunk cannot train", id="a part that never trains"),
+        pytest.param(["--minutes", "0"], "setting 'minutes'", id="no time"),
+        pytest.param(["--base-validation", "nowhere"], "there is no folder", id="no folder"),
+        pytest.param(["--output", "a.pt"], "must end in .safetensors", id="no adapter's name"),
+    ],
+)
+def test_mistakes_are_told(
+    more: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(tmp_path, *more)) == USERS_MISTAKE
+    assert told in capsys.readouterr().err
+
+
+def test_an_adapter_of_another_base_is_not_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other").mkdir()
+    assert main(command(tmp_path)) == 0
+    other = base_file(tmp_path / "other")
+    other.write_bytes(base_file(tmp_path).read_bytes())
+    _touch(other)
+    arguments = ["adapters", "export", str(tmp_path / "a.safetensors"), str(tmp_path / "b")]
+    assert main([*arguments, "--model", str(other)]) == USERS_MISTAKE
+    assert "its changes mean nothing there" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
+
+
+def _touch(path: Path) -> None:
+    """The same network with one weight changed."""
+    from napari_coseg.checkpoints.native import load, save
+
+    model = load(path)
+    model.get_parameter("semantic_decoder.mask_tokens").data += 1
+    save(path, model)
+
+
+@pytest.mark.parametrize("speed", ["heads", "adapters"])
+def test_estimates_tell_what_a_user_asks(speed: str, tmp_path: Path) -> None:
+    chosen = settings(speed=speed, steps=None, minutes=1)
+    found = estimate(reviewed_set(2), base=base_file(tmp_path), settings=chosen, device="cpu")
+    assert found.reviews.images == 2 and found.held_back_objects > 0
+    assert found.steps >= 20 and found.seconds_a_step > 0 and found.memory_mb > 100
+    assert (found.disk_mb > 0) is (speed == "heads")
+    assert ("adapters" in found.parts) is (speed == "adapters")
+
+
+def test_adapters_have_a_folder_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAPARI_COSEG_ADAPTERS", str(tmp_path / "mine"))
+    assert adapters_folder() == tmp_path / "mine" and adapters_in() == []

@@ -1,0 +1,369 @@
+"""What is learnt from: reviewed pixels and no others, parts held back, classes by their names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from finetuning_cases import GLAND, TYPES, labelled_folder, reviewed_image, reviewed_set, settings
+from napari_coseg.card import Normalisation
+from napari_coseg.datasets.transforms import AugmentationSettings
+from napari_coseg.errors import CosegError, DatasetError
+from napari_coseg.finetuning.classes import plan_classes
+from napari_coseg.finetuning.crops import ReviewedCrops
+from napari_coseg.finetuning.held_back import hold_back
+from napari_coseg.finetuning.input_match import candidates, changed, match_input
+from napari_coseg.finetuning.losses import Truth, reviewed_loss
+from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
+from napari_coseg.finetuning.settings import FINETUNING_LOSSES
+from napari_coseg.finetuning.sources import read_reviewed
+from napari_coseg.models.base import FirstForward, TaskMaps, TwoForwards
+from napari_coseg.types import LabelClass
+from tiny_models import tiny_card
+
+SIZE = 64
+
+
+def left_half(size: int = SIZE) -> np.ndarray:
+    mask = np.zeros((size, size), bool)
+    mask[:, : size // 2] = True
+    return mask
+
+
+# ---------------------------------------------------------------------------------------------
+# Masks
+
+
+def whole_crop(image: ReviewedImage) -> Any:
+    """The image as one crop, neither moved nor changed."""
+    crops = ReviewedCrops([image], SIZE, 0.5, 0, AugmentationSettings.none())
+    return crops.draw(0, 1)
+
+
+def gradients(image: ReviewedImage) -> dict[str, torch.Tensor]:
+    """Where a loss of random maps would move them: (Y, X) bool by map."""
+    torch.manual_seed(0)
+    channels = {"semantic": 2, "object": 1, "classes": 3, "hv": 2}
+    maps = {name: torch.randn(1, n, SIZE, SIZE).requires_grad_() for name, n in channels.items()}
+    coarse = [torch.randn(1, n, SIZE // 4, SIZE // 4).requires_grad_() for n in (1, 1, 2, 2)]
+    output = TwoForwards(FirstForward(*coarse), TaskMaps(**maps))
+    truth = Truth.of(whole_crop(image), torch.device("cpu"))
+    reviewed_loss(output, truth, FINETUNING_LOSSES)[0].backward()
+    found = {name: m.grad for name, m in maps.items()}
+    found |= {"first semantic": coarse[0].grad, "first instance": coarse[1].grad}
+    return {
+        name: torch.zeros(SIZE, SIZE, dtype=torch.bool) if grad is None else grad[0].ne(0).any(0)
+        for name, grad in found.items()
+    }
+
+
+NONE = {"semantic": None, "semantic_reviewed": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "moved"),
+    [
+        pytest.param({}, {"semantic": 1, "object": 1, "classes": 1, "hv": 1}, id="all of it"),
+        pytest.param(
+            {"semantic_reviewed": left_half()},
+            {"semantic": 0.5, "object": 1, "classes": 1, "hv": 1},
+            id="half of the regions",
+        ),
+        pytest.param(
+            {"objects_reviewed": left_half()},
+            {"semantic": 1, "object": 0.5, "classes": 0.5, "hv": 0.5},
+            id="half of the objects",
+        ),
+        pytest.param(NONE, {"semantic": 0, "object": 1, "classes": 1, "hv": 1}, id="no regions"),
+        pytest.param(
+            {"types": None}, {"semantic": 1, "object": 1, "classes": 0, "hv": 1}, id="no types"
+        ),
+        pytest.param(
+            {"objects": None, "objects_reviewed": None, "types": None},
+            {"semantic": 1, "object": 0, "classes": 0, "hv": 0},
+            id="no objects",
+        ),
+    ],
+)
+def test_only_reviewed_pixels_count(changes: Any, moved: dict[str, float]) -> None:
+    image = reviewed_image(size=SIZE, **changes)
+    found = gradients(image)
+    for name, share in moved.items():
+        beyond = ~left_half() if share == 0.5 else np.zeros((SIZE, SIZE), bool)
+        assert not found[name].numpy()[beyond].any()
+        assert found[name].float().mean() <= share
+        assert bool(found[name].any()) is bool(share)
+    for task, map_name in (("semantic", "first semantic"), ("object", "first instance")):
+        assert bool(found[map_name].any()) is bool(moved[task])
+
+
+def test_a_type_that_nobody_told_is_not_learnt() -> None:
+    image = reviewed_image(size=SIZE)
+    first = image.objects == 1
+    moved = gradients(replace(image, types=np.where(first, 0, image.types).astype(np.uint8)))
+    inside = first & (image.objects > 0)
+    assert inside.any() and not moved["classes"].numpy()[inside].any()
+    assert moved["object"].numpy()[inside].any()
+
+
+def test_objects_that_a_border_cuts_are_known_nowhere() -> None:
+    part = np.zeros((96, 96), bool)
+    part[:, :33] = True  # discs lie every 25 pixels, from 8 on
+    image = reviewed_image(objects_reviewed=part).without_cut_objects()
+    assert image.objects is not None and image.objects_reviewed is not None
+    reviewed = set(np.unique(image.objects[image.objects_reviewed])) - {0}
+    beyond = set(np.unique(image.objects[~part])) - {0}
+    assert reviewed and not reviewed & beyond
+    cut = beyond & set(np.unique(image.objects[part]))
+    assert cut and not image.objects_reviewed[np.isin(image.objects, list(cut))].any()
+
+
+def test_crops_are_functions_of_their_number() -> None:
+    crops = ReviewedCrops(reviewed_set().images, SIZE, 0.5, 3, settings().augmentation)
+    one, again, other = (crops.draw(n, 2).images for n in (5, 5, 6))
+    assert np.array_equal(one, again) and not np.array_equal(one, other)
+
+
+def test_crops_show_what_was_reviewed() -> None:
+    corner = np.zeros((96, 96), bool)
+    corner[80:, 80:] = True
+    image = reviewed_image(semantic_reviewed=corner, objects_reviewed=np.zeros_like(corner))
+    crops = ReviewedCrops([image], 32, 0.5, 0, AugmentationSettings.none())
+    assert all(crops.draw(n, 1).semantic_known.any() for n in range(10))
+
+
+# ---------------------------------------------------------------------------------------------
+# Held back
+
+
+@pytest.mark.parametrize("images", [1, 3, 4, 10])
+def test_a_part_is_held_back(images: int) -> None:
+    reviewed = reviewed_set(images)
+    learnt, held = hold_back(reviewed, 0.2)
+    areas = [sum(int(i.reviewed.sum()) for i in part) for part in (learnt, held)]
+    assert 0.1 < areas[1] / sum(areas) < 0.3
+    for image in held:
+        for other in learnt:
+            assert image.name != other.name or not (image.reviewed & other.reviewed).any()
+    again = hold_back(replace(reviewed, images=reviewed.images[::-1]), 0.2).held_back
+    assert {image.name for image in held} == {image.name for image in again}
+
+
+def test_nothing_is_held_back_where_nobody_wants_it() -> None:
+    assert hold_back(reviewed_set(5), 0).held_back == ()
+
+
+# ---------------------------------------------------------------------------------------------
+# Classes
+
+
+def classes(*names: str) -> tuple[LabelClass, ...]:
+    return tuple(LabelClass(i, name, (0, 0, 0)) for i, name in enumerate(names, 1))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "choice", "names", "origins", "numbers"),
+    [
+        pytest.param(("round", "long"), {}, ["round", "long"], ((1,), (2,)), [1, 2], id="the same"),
+        pytest.param(
+            ("LONG", "Round"), {}, ["round", "long"], ((1,), (2,)), [2, 1], id="another order"
+        ),
+        pytest.param((), {}, ["round", "long"], ((1,), (2,)), [0, 0], id="none"),
+        pytest.param(
+            ("round", "third"),
+            {"add_classes": True},
+            ["round", "long", "third"],
+            ((1,), (2,), ()),
+            [1, 3],
+            id="one more",
+        ),
+        pytest.param(
+            ("disc", "long"),
+            {"rename": {"round": "disc"}},
+            ["disc", "long"],
+            ((1,), (2,)),
+            [1, 2],
+            id="renamed",
+        ),
+        pytest.param(
+            ("any",), {"merge": {"any": ["long", "round"]}}, ["any"], ((2, 1),), [1], id="merged"
+        ),
+        pytest.param(
+            ("round", "long"),
+            {"merge": {"any": ["round", "long"]}},
+            ["any"],
+            ((1, 2),),
+            [1, 1],
+            id="merged, labelled by the old names",
+        ),
+    ],
+)
+def test_classes_are_planned(
+    theirs: tuple[str, ...],
+    choice: Any,
+    names: list[str],
+    origins: Any,
+    numbers: list[int],
+) -> None:
+    reviewed = replace(reviewed_set(), instance_classes=classes(*theirs))
+    if not theirs:
+        reviewed = replace(reviewed_set(types=None), instance_classes=())
+    if len(theirs) == 1:
+        image = reviewed_image()
+        one = replace(image, types=np.minimum(image.types, 1))
+        reviewed = replace(reviewed, images=(one,))
+    plan = plan_classes(tiny_card(), reviewed, settings(**choice))
+    assert [entry.name for entry in plan.card.instance_classes] == names
+    assert plan.instance_origins == origins
+    assert [plan.instance_numbers.get(name.lower(), 0) for name in theirs] == numbers[: len(theirs)]
+
+
+@pytest.mark.parametrize(
+    ("choice", "told"),
+    [
+        ({"rename": {"round": "long"}}, "two classes would be called 'long'"),
+        ({"merge": {"a": ["round"], "b": ["round"]}}, "round cannot be merged into two classes"),
+    ],
+    ids=str,
+)
+def test_names_that_clash(choice: Any, told: str) -> None:
+    with pytest.raises(CosegError, match=told):
+        plan_classes(tiny_card(), reviewed_set(), settings(**choice))
+
+
+# ---------------------------------------------------------------------------------------------
+# How images look
+
+
+def test_a_change_of_intensities_is_a_normalisation() -> None:
+    base, values = Normalisation(), np.array([[10.0, 100, 200], [0, 255, 3]])
+    gain, offset = (-0.5, 2.0, 1.0), (200.0, -3.0, 7.0)
+    made = changed(base, gain, offset)
+    wanted = (values * gain + offset - base.mean) / base.std
+    np.testing.assert_allclose((values - made.mean) / made.std, wanted)
+
+
+def test_objects_and_background_are_brought_to_the_colours_of_h_and_e() -> None:
+    image = reviewed_image()
+    inverted = replace(image, image=255 - image.image)
+    base = Normalisation()
+    made = candidates(base, [inverted])["tinted as H&E"]
+    background = np.median(inverted.image[inverted.objects == 0], axis=0)
+    seen = (background - made.mean) / made.std * base.std + base.mean
+    np.testing.assert_allclose(seen, (232, 214, 230), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("losses", "chosen"),
+    [((1.0, 0.5), "inverted"), ((1.0, 0.99), "as it is"), ((float("nan"), 0.5), "as it is")],
+    ids=str,
+)
+def test_a_change_must_be_worth_it(losses: tuple[float, float], chosen: str) -> None:
+    no_objects = reviewed_image(objects=None, objects_reviewed=None, types=None)
+    told = iter(losses)
+    assert match_input(Normalisation(), [no_objects], lambda n: next(told))[0] == chosen
+
+
+# ---------------------------------------------------------------------------------------------
+# Sources
+
+
+def test_a_labelled_folder_is_read(tmp_path: Path) -> None:
+    found = read_reviewed(labelled_folder(tmp_path / "mine"))
+    expected = reviewed_set()
+    assert found.reviews().objects_by_class == expected.checked().reviews().objects_by_class
+    assert [c.name for c in found.instance_classes] == [c.name for c in TYPES]
+    for image, other in zip(found.images, expected.images, strict=True):
+        assert np.array_equal(image.image, other.image)
+        assert np.array_equal(image.semantic, other.semantic)
+
+
+def made_workspace(root: Path, image: ReviewedImage, part: np.ndarray) -> Path:
+    """One image whose reviewed part is `part`, and one object marked as reviewed beside it."""
+    import pandas as pd
+    import tifffile
+
+    from napari_coseg.measure import object_table
+    from napari_coseg.readers.registry import read_image
+    from napari_coseg.workspace.folder import create_workspace
+    from napari_coseg.workspace.image import reference_of
+    from napari_coseg.workspace.saved import Saved
+
+    file = root / "image.tif"
+    tifffile.imwrite(file, image.image)
+    assert image.objects is not None and image.types is not None
+    ids = np.arange(1, image.objects.max() + 1)
+    kinds = np.array([image.types[image.objects == i][0] for i in ids])
+    table: pd.DataFrame = object_table(
+        image.objects,
+        image.semantic,
+        pixel_size_um=(0.5, 0.5),
+        class_ids=kinds,
+        class_probabilities=np.ones(len(ids)),
+        classes=TYPES,
+        semantic_classes=GLAND,
+    )
+    saved = Saved(image.objects, (0.5, 0.5), image.semantic, table, None, TYPES, GLAND)
+    marks = saved.reviewed.with_region(np.nonzero(part)).with_objects([int(ids[-1])])
+    saved = replace(saved, reviewed=marks)
+    with create_workspace(root / "mine.coseg") as workspace:
+        workspace.add(reference_of(read_image(file), file, workspace.path), saved)
+    return root / "mine.coseg"
+
+
+def test_a_workspace_is_read(tmp_path: Path) -> None:
+    image = reviewed_image()
+    assert image.objects is not None
+    part = left_half(96)
+    found = read_reviewed(made_workspace(tmp_path, image, part)).images
+    last = image.objects == image.objects.max()
+    assert len(found) == 1 and found[0].pixel_size_um == 0.5
+    expected = replace(image, semantic_reviewed=part, objects_reviewed=part | last)
+    expected = expected.without_cut_objects()
+    for name in ("image", "semantic", "objects", "types", "semantic_reviewed", "objects_reviewed"):
+        assert np.array_equal(getattr(found[0], name), getattr(expected, name)), name
+
+
+def test_several_sources_share_classes(tmp_path: Path) -> None:
+    first = labelled_folder(tmp_path / "a", 1)
+    other = [
+        {"id": 1, "name": "long", "color": (0, 0, 0)},
+        {"id": 2, "name": "oval", "color": TYPES[0].color},
+    ]
+    second = labelled_folder(tmp_path / "b", 1, instance_classes=other)
+    found = read_reviewed(first, second)
+    assert [c.name for c in found.instance_classes] == ["round", "long", "oval"]
+    types = [set(np.unique(image.types)) for image in found.images]
+    assert types == [{0, 1, 2}, {0, 2, 3}]
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        pytest.param(lambda root: root / "nowhere", "there is no folder", id="no folder"),
+        pytest.param(lambda root: root, "neither a workspace", id="any folder"),
+    ],
+)
+def test_folders_that_are_neither(make: Any, told: str, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=told):
+        read_reviewed(make(tmp_path))
+
+
+def test_a_workspace_without_reviews(tmp_path: Path) -> None:
+    from napari_coseg.workspace.folder import create_workspace
+
+    create_workspace(tmp_path / "mine.coseg").close()
+    with pytest.raises(DatasetError, match="nothing is reviewed"):
+        read_reviewed(tmp_path / "mine.coseg")
+
+
+def test_sets_are_counted() -> None:
+    reviews = ReviewedSet(reviewed_set(1).images, GLAND, TYPES).reviews()
+    assert reviews.images == 1 and reviews.area_px == 96 * 96
+    assert reviews.objects == sum(reviews.objects_by_class.values()) > 4
+    assert reviews.region_px_by_class == {"gland": 96 * 48}
