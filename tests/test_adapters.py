@@ -221,6 +221,17 @@ def test_switching_leaves_the_base_as_it_was(tmp_path: Path) -> None:
         switch_adapter(adapted, path)
 
 
+def test_lora_that_a_model_has_is_changed_in_the_copy_alone(tmp_path: Path) -> None:
+    base = random_coseg(regions=1)
+    was, path = answer(base), tmp_path / "mine.safetensors"
+    trained = changed(start(base), ("lora",))
+    save_adapter(path, trained, start(base), card_for(base, SHA, parts=("lora",)))
+    adapted = with_adapter(base, SHA, path)
+    assert not torch.allclose(answer(adapted).object, was.object, atol=1e-3)
+    torch.testing.assert_close(answer(adapted).object, answer(trained).object, atol=0.01, rtol=0.01)
+    assert torch.equal(answer(base).object, was.object)
+
+
 def test_only_what_changed_is_kept(tmp_path: Path) -> None:
     from napari_coseg.checkpoints.safe import read_header
 

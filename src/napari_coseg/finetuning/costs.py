@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from napari_coseg.finetuning.features import encode
-from napari_coseg.finetuning.stepping import DTYPES, StepCrops, Tuner
+from napari_coseg.finetuning.stepping import DTYPES, OutOfMemory, StepCrops, Tuner
+from napari_coseg.models.base import Features
 
 MB = 1e6
 COPIES_WHILE_TRAINING = 5
@@ -46,50 +47,75 @@ class Cost:
 
 
 def measure(tuner: Tuner, crops: StepCrops, with_features: bool) -> Cost:
-    """Try a forward and a backward on a few crops; the weights stay as they are.
+    """Try forwards and backwards; the weights stay as they are.
 
     Parameters
     ----------
     crops
-        Without features; two are enough.
+        Without features. As many as a step has on a card, which takes many at once for little
+        more than one; elsewhere one is enough.
     with_features
         Whether features are kept, and what follows the encoder trains alone.
+
+    Raises
+    ------
+    OutOfMemory
+        Where one crop does not fit.
     """
-    one = crops.part(slice(0, 1))
     choices: tuple[str, ...] = (tuner.settings.precision,)
     if choices == ("auto",):
         # Some CPUs multiply bfloat16 faster than float32, others only pretend to.
         choices = ("bf16",) if tuner.device.type == "cuda" else ("fp32", "bf16")
-    seconds, encoding, activations, features_mb = {}, 0.0, 0.0, 0.0
-    for precision in choices:
-        tuner.precision = precision
-        probe = one
-        if with_features:
-            dtype = DTYPES[precision]
-            features = encode(tuner.network, one.batch, tuner.device, dtype)
-            encoding = _seconds(
-                lambda dtype=dtype: encode(tuner.network, one.batch, tuner.device, dtype), tuner
-            )
-            probe = StepCrops(one.batch, features)
-            numbers = features.embedding.numel()
-            numbers += sum(values.numel() for values in features.high_resolution)
-            features_mb = 2 * numbers / MB
-        counting = _Counting()
-        with counting:
-            tuner.measure_gradient(probe)
-        activations = counting.megabytes
-        seconds[precision] = _seconds(lambda probe=probe: tuner.measure_gradient(probe), tuner)
-    tuner.precision = min(seconds, key=lambda name: seconds[name])
+    one = crops.part(slice(0, 1))
+    trials = {name: _try(tuner, one, name, with_features) for name in choices}
+    precision = min(trials, key=lambda name: trials[name].step_s)
+    trial, share = trials[precision], 1
+    if len(crops) > 1:
+        try:
+            trial, share = _try(tuner, crops, precision, with_features), len(crops)
+        except OutOfMemory:
+            tuner.optimiser.zero_grad(set_to_none=True)
     weights = sum(v.numel() * v.element_size() for v in tuner.network.state_dict().values())
     weights += sum((COPIES_WHILE_TRAINING - 1) * 4 * p.numel() for p in tuner.trained.values())
     return Cost(
-        step_s=seconds[tuner.precision] * tuner.settings.crops,
-        encode_s=encoding,
-        activations_mb=activations,
-        features_mb=features_mb,
+        step_s=trial.step_s / share * tuner.settings.crops,
+        encode_s=trials[precision].encode_s,
+        activations_mb=trials[precision].activations_mb,
+        features_mb=trials[precision].features_mb,
         weights_mb=weights / MB,
-        precision=tuner.precision,
+        precision=precision,
     )
+
+
+class _Trial(NamedTuple):
+    """Of some crops together."""
+
+    step_s: float
+    encode_s: float
+    activations_mb: float
+    features_mb: float
+
+
+def _try(tuner: Tuner, crops: StepCrops, precision: str, with_features: bool) -> _Trial:
+    tuner.precision = precision
+    encoding = features_mb = 0.0
+    if with_features:
+        dtype = DTYPES[precision]
+
+        def encoded() -> Features:
+            return encode(tuner.network, crops.batch, tuner.device, dtype)
+
+        features = encoded()
+        encoding = _seconds(encoded, tuner)
+        numbers = features.embedding.numel()
+        numbers += sum(values.numel() for values in features.high_resolution)
+        features_mb = 2 * numbers / MB
+        crops = StepCrops(crops.batch, features)
+    counting = _Counting()
+    with counting:
+        tuner.measure_gradient(crops)  # the first of its kind takes longer
+    seconds = _seconds(lambda: tuner.measure_gradient(crops), tuner)
+    return _Trial(seconds, encoding, counting.megabytes, features_mb)
 
 
 def _seconds(call: Any, tuner: Tuner) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def read_workspace(path: Path) -> ReviewedSet:
     Raises
     ------
     CosegError
-        Where the workspace is damaged, an image is not found, or its entries differ in classes.
+        Where the workspace is damaged, or an image is not found or another than was labelled.
     """
     sets = []
     with open_workspace(path) as workspace:
@@ -48,7 +49,7 @@ def read_workspace(path: Path) -> ReviewedSet:
                 sets.append(ReviewedSet(images, *classes, source=f"{path}, {entry.name}"))
     if not sets:
         return ReviewedSet((), source=str(path))
-    return together(sets)
+    return replace(together(sets), source=str(path))
 
 
 def _parts(entry: Entry, saved: Saved) -> Iterator[ReviewedImage]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -15,9 +16,13 @@ MOST_CLASSES = 255
 
 
 def together(sets: Sequence[ReviewedSet]) -> ReviewedSet:
-    """Several sets as one; classes of one name are one class."""
+    """Several sets as one; classes of one name are one class.
+
+    Names of images that occur in several sets get the number of their set before them.
+    """
     if len(sets) == 1:
         return sets[0]
+    times = Counter(name for one in sets for name in {image.name for image in one.images})
     semantic = _union(one.semantic_classes for one in sets)
     instance = _union(one.instance_classes for one in sets)
     images = []
@@ -27,7 +32,7 @@ def together(sets: Sequence[ReviewedSet]) -> ReviewedSet:
             images.append(
                 replace(
                     image,
-                    name=f"{number}/{image.name}",
+                    name=f"{number}/{image.name}" if times[image.name] > 1 else image.name,
                     semantic=None if image.semantic is None else regions[image.semantic],
                     types=None if image.types is None else types[image.types],
                 )

@@ -72,8 +72,9 @@ def fit(prepared: Prepared, gate: Gate | None = None) -> Fitting:
         settings = replace_crop(prepared.settings, crop_px)
         tuner = tuner_of(replace(prepared, settings=settings), gate)
         crops = prepared.crops(prepared.divided.to_learn, crop_px, prepared.settings.seed)
+        count = settings.crops if tuner.device.type == "cuda" else 1
         try:
-            cost = measure(tuner, StepCrops(crops.draw(0, 1)), settings.speed == "heads")
+            cost = measure(tuner, StepCrops(crops.draw(0, count)), settings.speed == "heads")
             return Fitting(cost, crop_px, tuple(told))
         except OutOfMemory:
             smaller = smaller_crop(prepared, crop_px)

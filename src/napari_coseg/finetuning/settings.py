@@ -73,10 +73,10 @@ class FinetuneSettings(Settings):
         None, gt=0, description="at its highest; None: 1e-3 for heads, 5e-4 for adapters"
     )
     distance_to_base: float = Field(
-        0.05,
+        3.0,
         ge=0,
-        description="how fast weights are drawn back to the base's, a part of the learning rate; "
-        "0 lets them go where they will",
+        description="how fast weights are drawn back to the base's: the part of the way at each "
+        "step, as a multiple of the learning rate; 0 lets them go where they will",
     )
     replay_fraction: float = Field(
         0.25,
