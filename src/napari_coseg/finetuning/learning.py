@@ -14,6 +14,7 @@ from napari_coseg.errors import Cancelled
 from napari_coseg.finetuning.features import FeatureCache
 from napari_coseg.finetuning.feeding import Drawing, Take, drawn_ahead, fill, from_cache
 from napari_coseg.finetuning.hooks import Gate
+from napari_coseg.finetuning.input_match import AS_IT_IS
 from napari_coseg.finetuning.network import set_training
 from napari_coseg.finetuning.pictures import save_comparison
 from napari_coseg.finetuning.plan import RunPlan, write_plan
@@ -137,7 +138,8 @@ class Learning:
     def _take(self, cache: FeatureCache, within: ExitStack) -> Take:
         """Where the steps' crops come from."""
         prepared, plan, seed = self.prepared, self.plan, self.settings.seed
-        own = prepared.crops(prepared.divided.to_learn, plan.crop_px, seed)
+        changed = plan.input != AS_IT_IS
+        own = prepared.crops(prepared.divided.to_learn, plan.crop_px, seed, changed)
         again = prepared.crops(self.replayed, plan.crop_px, seed + 1) if self.replayed else None
         drawing = Drawing(own, again, self.settings.replay_fraction)
         crops = self.settings.crops

@@ -68,9 +68,15 @@ class Prepared:
         """Pixels to learn from, on the model's grid."""
         return float(sum(_area(image, self.pixel_size_um) for image in self.divided.to_learn))
 
-    def crops(self, images: tuple[ReviewedImage, ...], size_px: int, seed: int) -> ReviewedCrops:
+    def crops(
+        self,
+        images: tuple[ReviewedImage, ...],
+        size_px: int,
+        seed: int,
+        changed_input: bool = False,
+    ) -> ReviewedCrops:
         """Crops of some images, on the model's grid."""
-        settings = self.settings.augmentation
+        settings = self.settings.augmentation_of(changed_input)
         return ReviewedCrops(images, size_px, self.pixel_size_um, seed, settings)
 
 

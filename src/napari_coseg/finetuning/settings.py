@@ -93,6 +93,13 @@ class FinetuneSettings(Settings):
         description="look for the linear change of intensities (inverted, stretched, tinted) under "
         "which the base model fits the reviewed labels best, and keep it with the adapter",
     )
+    exposure_spread: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="where intensities are changed so: how far the brightness of crops strays, "
+        "as such images are exposed in many ways; factor",
+    )
     add_classes: bool = Field(False, description="learn classes that the base does not know")
     rename: dict[str, str] = Field({}, description="name of a class of the base -> new name")
     merge: dict[str, tuple[str, ...]] = Field(
@@ -114,6 +121,14 @@ class FinetuneSettings(Settings):
     seed: int = 0
     losses: LossSettings = FINETUNING_LOSSES
     augmentation: AugmentationSettings = FINETUNING_AUGMENTATION
+
+    def augmentation_of(self, changed_input: bool) -> AugmentationSettings:
+        """How crops stray, of images as the base knows them or of others."""
+        stain = self.augmentation.stain
+        if not changed_input or self.exposure_spread <= stain.brightness_spread:
+            return self.augmentation
+        more = {"brightness_spread": self.exposure_spread, "colour_probability": 0.8}
+        return self.augmentation.model_copy(update={"stain": stain.model_copy(update=more)})
 
     def rate(self) -> float:
         """The learning rate at its highest."""
