@@ -359,12 +359,12 @@ def test_from_the_menu_in_a_window(make_napari_viewer_proxy: Callable, qtbot: An
     assert widget.selected_ids == [2]
     assert viewer.layers["biopsy objects"].selected_label == 2
     widget.tabs.setCurrentWidget(widget.plots)
-    qtbot.wait(300)
     plot = widget.plots.plot
+    qtbot.waitUntil(lambda: widget.plots.box.sceneBoundingRect().height() > 100, timeout=RUN_MS)
     area = plot.mapFromScene(widget.plots.box.sceneBoundingRect()).boundingRect()
     corners = [area.topLeft(), area.topRight(), area.bottomRight(), area.bottomLeft()]
     middle = area.center()
-    drag(qtbot, plot, [corner + (middle - corner) / 50 for corner in corners])
+    drag(qtbot, plot, [corner + (middle - corner) / 15 for corner in corners])
     assert sorted(widget.selected_ids) == [1, 2, 3, 5, 9]
     drag(qtbot, plot, [middle + QPoint(0, d) for d in (0, 1, 2, 3)])
     assert widget.selected_ids == []

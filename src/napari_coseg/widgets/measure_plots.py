@@ -61,8 +61,8 @@ class LassoBox(pg.ViewBox):
         self.addItem(self._curve, ignoreBounds=True)
 
     def mouseDragEvent(self, event: Any, axis: Any = None) -> None:
-        is_lasso = self.is_lasso_on and event.button() == Qt.MouseButton.LeftButton
-        if not is_lasso or axis is not None:
+        # Also where an axis hands it on: a lasso may begin beside the outermost points.
+        if not self.is_lasso_on or event.button() != Qt.MouseButton.LeftButton:
             super().mouseDragEvent(event, axis)
             return
         event.accept()
