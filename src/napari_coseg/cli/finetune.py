@@ -19,6 +19,8 @@ from napari_coseg.errors import Cancelled, SettingsError
 
 if TYPE_CHECKING:
     from napari_coseg.finetuning.estimate import Estimate
+    from napari_coseg.finetuning.reviewed import ReviewedSet
+    from napari_coseg.finetuning.run import FinetuneResult
     from napari_coseg.finetuning.settings import FinetuneSettings
 
 HELP = "fine-tune a model on corrected labels"
@@ -72,20 +74,38 @@ def run(arguments: argparse.Namespace) -> int:
         found = estimate(reviewed, base=arguments.model, settings=settings, device=arguments.device)
         _print_estimate(found)
         return 0
-    others = {
-        name: None if path is None else read_reviewed(path)
-        for name, path in (
-            ("base_validation", arguments.base_validation),
-            ("replay", arguments.replay),
-        )
-    }
+    try:
+        result = _finetuned(arguments, reviewed, settings)
+    except Cancelled as stopped:
+        print(f"napari-coseg: {stopped}", file=sys.stderr)
+        return STOPPED
+    for note in result.notes:
+        print(f"note: {note}")
+    for line in score_lines(result.card.scores):
+        print(line)
+    print(result.adapter)
+    return 0
+
+
+def _finetuned(
+    arguments: argparse.Namespace, reviewed: ReviewedSet, settings: FinetuneSettings
+) -> FinetuneResult:
+    """Do it, with a line that tells how far it is."""
     from napari_coseg.finetuning.hooks import FinetuneHooks
     from napari_coseg.finetuning.run import finetune
+    from napari_coseg.finetuning.sources import read_reviewed
 
+    others = {"base_validation": arguments.base_validation, "replay": arguments.replay}
     progress = ProgressLine("finetune")
+
+    def drawn(fraction: float, message: str) -> None:
+        """The line tells the time left itself."""
+        before, comma, last = message.rpartition(", ")
+        progress(fraction, before if comma and last.endswith(" left") else message)
+
     try:
         with _stopped_by_signals() as asked:
-            result = finetune(
+            return finetune(
                 reviewed,
                 arguments.output,
                 base=arguments.model,
@@ -94,21 +114,11 @@ def run(arguments: argparse.Namespace) -> int:
                 name=arguments.name,
                 run_folder=arguments.run_folder,
                 restart=arguments.restart,
-                hooks=FinetuneHooks(progress=progress, should_cancel=lambda: bool(asked)),
-                **others,
+                hooks=FinetuneHooks(progress=drawn, should_cancel=lambda: bool(asked)),
+                **{name: read_reviewed(path) for name, path in others.items() if path},
             )
-    except Cancelled as stopped:
-        progress.close()
-        print(f"napari-coseg: {stopped}", file=sys.stderr)
-        return STOPPED
     finally:
         progress.close()
-    for note in result.notes:
-        print(f"note: {note}")
-    for line in score_lines(result.card.scores):
-        print(line)
-    print(result.adapter)
-    return 0
 
 
 def score_lines(scores: dict[str, Any]) -> Iterator[str]:

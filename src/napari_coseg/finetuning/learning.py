@@ -88,11 +88,12 @@ class Learning:
                     self._steps(cache)
                 except OutOfMemory:
                     self._make_do(cache)
-        except Cancelled:
+        except (Cancelled, DivergedError):
             self._save()
             raise
         finally:
             self.tuner.close()
+        self._save()
         return self.plan
 
     def _is_done(self) -> bool:
@@ -239,8 +240,9 @@ class Learning:
             update = {"crop_px": smaller}
             cache.clear()
             cache.folder.mkdir(parents=True, exist_ok=True)
-        self.gate.tell(f"out of memory: {change}")
-        self.plan = plan.model_copy(update=update)
+        told = f"out of memory: {change}"
+        self.gate.tell(told)
+        self.plan = plan.model_copy(update={**update, "notes": (*plan.notes, told)})
         write_plan(self.folder, self.plan)
 
     def _save(self) -> None:
