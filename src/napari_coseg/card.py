@@ -26,6 +26,11 @@ class Normalisation(Settings):
 
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    stretch: bool = Field(
+        False,
+        description="each image's own range becomes 0 to 255 first, as `napari_coseg.intensity` "
+        "stretches values that have no range of their own: for images exposed in many ways",
+    )
 
 
 class ModelCard(Settings):

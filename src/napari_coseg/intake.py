@@ -107,6 +107,8 @@ class RgbSource:
         one, three or four (RGBA) that there are.
     intensity
         None measures the image by the rule above.
+    stretch
+        As for `measure_intensity`; without meaning where `intensity` is given.
     """
 
     def __init__(
@@ -114,10 +116,11 @@ class RgbSource:
         image: Image,
         channels: int | Sequence[int] | None = None,
         intensity: Intensity | None = None,
+        stretch: bool = False,
     ) -> None:
         self.image = image
         self.channels, self.has_alpha = _choose_channels(image, channels)
-        self.intensity = intensity or measure_intensity(self)
+        self.intensity = intensity or measure_intensity(self, stretch)
 
     @property
     def n_slices(self) -> int:

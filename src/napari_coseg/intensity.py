@@ -87,16 +87,22 @@ class PixelSource(Protocol):
     def raw(self, z: int, rows: slice, columns: slice) -> np.ndarray: ...
 
 
-def measure_intensity(source: PixelSource) -> Intensity:
-    """Choose the rule of this module's table from the values of the whole image."""
+def measure_intensity(source: PixelSource, stretch: bool = False) -> Intensity:
+    """Choose the rule of this module's table from the values of the whole image.
+
+    Parameters
+    ----------
+    stretch
+        Take the last one, whatever the values; but booleans stay 0 and 255.
+    """
     dtype = np.dtype(source.image.data.dtype)
     opaque = _opaque(dtype)
     if dtype == np.bool_:
         return Intensity(0, 1, 0, 1, "bool: 0 and 255", opaque)
-    if dtype == np.uint8:
+    if dtype == np.uint8 and not stretch:
         return Intensity(0, 255, 0, 255, "8 bits, as they are", opaque)
     values = _Range(source)
-    low, high, rule = _linear_rule(values, dtype.kind == "f")
+    low, high, rule = _stretched(values) if stretch else _linear_rule(values, dtype.kind == "f")
     if values.sampled:
         rule += " (judged from a sample)"
     if values.not_finite:
@@ -119,6 +125,11 @@ def _linear_rule(values: _Range, floating: bool) -> tuple[float, float, str]:
     if small >= 0 and not floating and large < 2 ** BIT_DEPTHS[-1]:
         bits = next(bits for bits in BIT_DEPTHS if large < 2**bits)
         return 0.0, float(2**bits - 1), f"{bits} bits of integers, full range"
+    return _stretched(values)
+
+
+def _stretched(values: _Range) -> tuple[float, float, str]:
+    small, large = values.smallest, values.largest
     if not np.isfinite(large - small):
         raise ImageError(
             f"values from {small:g} to {large:g} are too far apart to be shown; rescale the image"

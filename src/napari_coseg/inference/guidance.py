@@ -90,10 +90,10 @@ def mutual_guidance(
     from napari_coseg.models.base import CosegModel
 
     understood = understand_input(image, axes, pixel_size_um)
-    source = RgbSource(understood, channels)
     if not isinstance(model, CosegModel):
         model = load_model(model)
     card = model.card
+    source = RgbSource(understood, channels, stretch=card.normalisation.stretch)
     y_um, x_um = (understood.pixel_size_um or (card.pixel_size_um,) * 2)[-2:]
     bounds = region or tuple((0, side) for side in source.plane_shape)
     largest = [int(card.tile_size_px * card.pixel_size_um / size) for size in (y_um, x_um)]

@@ -84,9 +84,9 @@ def segment(
     from napari_coseg.models.base import CosegModel
 
     understood = understand_input(image, axes, pixel_size_um)
-    source = RgbSource(understood, channels)
     if not isinstance(model, CosegModel):
         model = load_model(model)
+    source = RgbSource(understood, channels, stretch=model.card.normalisation.stretch)
     offset = (0,) * len(understood.spatial_axes)
     if region is not None:
         part, offset = crop(understood, region)
