@@ -195,9 +195,10 @@ def test_a_layer_that_becomes_another_image_is_told(
     corrected = filled(viewer, tmp_path)
     kept(keeper, qtbot, tmp_path, corrected)
     corrected[1].data = np.zeros((9, 9), np.int32)
-    with qtbot.waitSignal(keeper.failed, timeout=20_000) as told:
-        next(iter(keeper.links.values())).scan()
-    assert "add the layer to the workspace anew" in str(told.args[0])
+    (link,) = keeper.links.values()
+    with qtbot.waitSignal(link.troubled, timeout=20_000) as told:
+        link.scan()
+    assert "add the layer to the workspace anew" in told.args[0]
 
 
 # -- the dock ----------------------------------------------------------------------------------
@@ -215,6 +216,19 @@ def docks(keepers: Any) -> Iterator[Callable[[Any], WorkspaceWidget]]:
     yield make
     for dock in made:
         dock.close()
+
+
+def test_a_new_workspace_keeps_the_labels_at_once(
+    viewer: Any, docks: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, objects, regions = filled(viewer, tmp_path)
+    dock = docks(viewer)
+    path = tmp_path / "new.coseg"
+    monkeypatch.setattr("napari_coseg.widgets.workspace.ask_new_folder", lambda _: path)
+    dock.new_button.click()
+    qtbot.waitUntil(lambda: bool(dock.keeper.links), timeout=20_000)
+    assert dock.images.count() == 1
+    same(path, objects, regions)
 
 
 def test_a_workspace_that_was_left_is_offered_and_resumed(
@@ -369,6 +383,18 @@ def test_closing_asks_about_what_is_kept_nowhere(
         assert not (tmp_path / "saved.coseg").exists()
 
 
+def test_closing_asks_nothing_where_all_was_taken_back(
+    viewer: Any, keepers: Any, asked: dict[str, Any], tmp_path: Path
+) -> None:
+    keeper = keepers(viewer)
+    _, objects, regions = filled(viewer, tmp_path)
+    session = session_on(objects, regions)
+    session.do(delete(session.desk, [1]))
+    session.undo()
+    assert guard_of(keeper)._may_close()
+    assert not asked["questions"]
+
+
 def test_closing_saves_what_is_kept_without_a_question(
     viewer: Any, keepers: Any, qtbot: Any, asked: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -408,7 +434,7 @@ def test_closing_asks_where_the_disk_refuses(
 
 @pytest.mark.slow
 def test_the_guard_stands_before_a_real_window(
-    make_napari_viewer: Any, asked: dict[str, Any], tmp_path: Path, qtbot: Any
+    asked: dict[str, Any], make_napari_viewer: Any, tmp_path: Path
 ) -> None:
     viewer = make_napari_viewer(show=True)
     window = viewer.window._qt_window
@@ -420,8 +446,7 @@ def test_the_guard_stands_before_a_real_window(
     assert window.isVisible()
     assert asked["questions"] == [["tissue regions", "tissue objects"]]
     asked["answer"] = Buttons.Discard
-    window.close()
-    assert not window.isVisible()
+    assert guard_of(keeper_of(viewer))._may_close()
 
 
 KILLED = """

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Labels
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
-    QComboBox,
-    QFormLayout,
     QLabel,
     QPushButton,
     QVBoxLayout,
@@ -18,9 +15,9 @@ from qtpy.QtWidgets import (
 from napari_coseg.editing.desk import Desk
 from napari_coseg.errors import EditError
 from napari_coseg.measure import BACKGROUND, UNTYPED
-from napari_coseg.widgets import outputs
 from napari_coseg.widgets.aside import aside
 from napari_coseg.widgets.correct_add import MapsProvider
+from napari_coseg.widgets.correct_pair import PairChoice
 from napari_coseg.widgets.correct_panel import (
     ClassButtons,
     SpecksForm,
@@ -45,13 +42,14 @@ from napari_coseg.widgets.correct_tools import (
 )
 from napari_coseg.widgets.correct_work import Work
 from napari_coseg.widgets.dock_widget import DockWidget, group, told
-from napari_coseg.widgets.image_choice import narrow_box
+from napari_coseg.widgets.run_maps import RunMaps
+from napari_coseg.widgets.runs import arguments_of
+from napari_coseg.widgets.workspace_guard import guard_closing
 
 if TYPE_CHECKING:
+    from napari.layers import Labels
     from napari.viewer import Viewer
 
-NONE = "none"
-HELPING_KINDS = ("reviewed", "preview")
 START, FINISH = "Start correcting", "Finish"
 
 
@@ -61,17 +59,19 @@ class CorrectWidget(DockWidget):
     Parameters
     ----------
     maps
-        Where objects are grown from a click; None: only outlines add objects.
+        Where objects are grown from a click; None asks the run that made the layer, where there
+        was one.
     """
 
     def __init__(self, napari_viewer: Viewer, maps: MapsProvider | None = None) -> None:
         super().__init__(napari_viewer)
+        guard_closing(napari_viewer)
         self.maps = maps
+        self._run_maps: RunMaps | None = None
         self.work: Work | None = None
         self.specks: Specks | None = None
         self._reading = False
-        self.objects_box = narrow_box("Labels whose values are objects")
-        self.regions_box = narrow_box("Labels whose values are region classes")
+        self.pair = PairChoice(napari_viewer)
         self.start_button = QPushButton(START)
         self.start_button.setToolTip(
             "Napari's undo begins anew then, and takes back corrections of both layers in the "
@@ -94,18 +94,11 @@ class CorrectWidget(DockWidget):
         self._doubt_timer.timeout.connect(self._tell_doubt)
         self._build()
         self._connect()
-        self._list_layers()
         self._enable()
 
     def _build(self) -> None:
         self.status.setWordWrap(True)
         self.status.setMinimumHeight(self.status.fontMetrics().lineSpacing() * 2)
-        chosen = QWidget()
-        form = QFormLayout(chosen)
-        form.setContentsMargins(0, 0, 0, 0)
-        form.addRow("Objects", self.objects_box)
-        form.addRow("Regions", self.regions_box)
-        form.addRow(self.start_button)
         tools = {
             name: [self.tools[tool.key] for tool in TOOLS if tool.group == name]
             for name in ("objects", "regions", "review")
@@ -139,13 +132,14 @@ class CorrectWidget(DockWidget):
             ),
         ]
         below = _column(self.status, grid([self.undo_button, self.redo_button]))
-        self.lay_out(group("Layers", chosen), *self.parts, below=below)
+        self.lay_out(
+            group("Layers", _column(self.pair, self.start_button)), *self.parts, below=below
+        )
 
     def _connect(self) -> None:
         events = self._viewer.layers.events
-        events.inserted.connect(self._list_layers)
-        events.removed.connect(self._list_layers)
-        self.objects_box.currentIndexChanged.connect(self._propose_regions)
+        events.inserted.connect(self._on_layers)
+        events.removed.connect(self._on_layers)
         self.start_button.clicked.connect(self._on_start)
         for tool in TOOLS:
             self.tools[tool.key].clicked.connect(lambda down, tool=tool: self._on_tool(tool, down))
@@ -183,7 +177,7 @@ class CorrectWidget(DockWidget):
         if self._reading or self.work is not None:
             return
         with told():
-            objects, regions = self._layer(self.objects_box), self._layer(self.regions_box)
+            objects, regions = self.pair.objects, self.pair.regions
             if objects is None:
                 raise EditError("no layer of objects is chosen; run Segment, or add a labels layer")
             there = session_of(objects)
@@ -212,9 +206,12 @@ class CorrectWidget(DockWidget):
             self.specks = None
         work.close()
         work.session.close()
+        if self._run_maps is not None:
+            self._run_maps.close()
+            self._run_maps = None
         self.status.setText("")
         self.left_label.setText("")
-        self._list_layers()
+        self.pair.list_layers()
         self._enable()
 
     def _on_desk(
@@ -240,7 +237,9 @@ class CorrectWidget(DockWidget):
             raise error
 
     def _begin(self, session: Session) -> None:
-        self.work = work = Work(self._viewer, session, self.maps)
+        if self.maps is None and arguments_of(session.objects):
+            self._run_maps = RunMaps(self._viewer, session.objects)
+        self.work = work = Work(self._viewer, session, self.maps or self._run_maps)
         self.specks = Specks(self._viewer, session)
         desk = session.desk
         self.classes.set_classes(desk.classes, UNTYPED)
@@ -317,8 +316,7 @@ class CorrectWidget(DockWidget):
         work = self.work
         self.start_button.setText(START if work is None else FINISH)
         self.start_button.setEnabled(not self._reading)
-        for box in (self.objects_box, self.regions_box):
-            box.setEnabled(work is None and not self._reading)
+        self.pair.setEnabled(work is None and not self._reading)
         for part in self.parts:
             part.setEnabled(work is not None)
         if work is not None:
@@ -333,52 +331,18 @@ class CorrectWidget(DockWidget):
             one.setEnabled(bool(name))
             one.setToolTip(name or "")
 
-    # -- layers --------------------------------------------------------------------------------
-
-    def _layer(self, box: QComboBox) -> Labels | None:
-        name = box.currentData()
-        return next((layer for layer in self._viewer.layers if layer.name == name), None)
-
-    def _list_layers(self, _: Any = None) -> None:
-        """List labels layers; where one that is corrected is gone, the session ends."""
-        if self.work is not None:
-            if not all(layer in self._viewer.layers for layer in self.work.session.layers):
-                self.finish()
-            return
-        found = [layer for layer in self._viewer.layers if _is_choice(layer)]
-        for box, kind in ((self.objects_box, "objects"), (self.regions_box, "regions")):
-            before = box.currentData()
-            box.blockSignals(True)
-            box.clear()
-            box.addItem(NONE, None)
-            for layer in found:
-                box.addItem(layer.name, layer.name)
-            ours = [layer.name for layer in found if outputs.is_output(layer, kind)]
-            others = [layer.name for layer in found if kind == "objects"]
-            known = {layer.name for layer in found}
-            chosen = before if before in known else (ours or others or [None])[-1]
-            box.setCurrentIndex(max(0, box.findData(chosen)))
-            box.blockSignals(False)
-        self._propose_regions()
-
-    def _propose_regions(self, _: Any = None) -> None:
-        """The regions that the same run gave are named like the objects."""
-        objects = self._layer(self.objects_box)
-        if objects is not None and outputs.is_output(objects, "objects"):
-            name = objects.name.replace(" objects", " regions")
-            if self.regions_box.findData(name) >= 0:
-                self.regions_box.setCurrentIndex(self.regions_box.findData(name))
+    def _on_layers(self, _: Any = None) -> None:
+        """Where a layer that is corrected is gone, the session ends."""
+        if self.work is None:
+            self.pair.list_layers()
+        elif not all(layer in self._viewer.layers for layer in self.work.session.layers):
+            self.finish()
 
     def let_go(self) -> None:
         self.finish()
         events = self._viewer.layers.events
-        events.inserted.disconnect(self._list_layers)
-        events.removed.disconnect(self._list_layers)
-
-
-def _is_choice(layer: Any) -> bool:
-    helps = any(outputs.is_output(layer, kind) for kind in HELPING_KINDS)
-    return isinstance(layer, Labels) and not helps
+        events.inserted.disconnect(self._on_layers)
+        events.removed.disconnect(self._on_layers)
 
 
 def _column(*widgets: QWidget) -> QWidget:

@@ -54,6 +54,8 @@ class WorkspaceWidget(DockWidget):
         super().__init__(napari_viewer)
         guard_closing(napari_viewer)
         self.keeper = keeper_of(napari_viewer)
+        self._keeps_at_once = False
+        self._unfinished: Path | None = None
         self.new_button = QPushButton("New …")
         self.open_button = QPushButton("Open …")
         self.close_button = QPushButton("Close")
@@ -83,7 +85,7 @@ class WorkspaceWidget(DockWidget):
         self.state.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.images.setMaximumHeight(150)
         self.images.setToolTip("Images of this workspace; double-click opens one")
-        self.new_button.setToolTip("Make a folder that keeps corrections")
+        self.new_button.setToolTip("Make a folder that keeps corrections, and keep the labels here")
         self.open_button.setToolTip("Open such a folder")
         self.close_button.setToolTip("Save all and close the workspace; layers stay")
         self.resume_button.setToolTip("It was not closed, as after a crash; nothing saved is lost")
@@ -149,6 +151,10 @@ class WorkspaceWidget(DockWidget):
             )
             name = html.escape(workspace.path.name)
             self.name.setText(f"<b>{name}</b><br><small>in {path}</small>{damaged}")
+        if self._keeps_at_once and workspace is not None and not self.keeper.busy:
+            self._keeps_at_once = False
+            if self._layer(self.image_box) and self._layer(self.objects_box):
+                self._on_add()  # these are what a new workspace is made for
         self._list_images()
         self._list_recent()
         self._enable()
@@ -224,6 +230,7 @@ class WorkspaceWidget(DockWidget):
     def _on_new(self) -> None:
         path = ask_new_folder(self)
         if path is not None:
+            self._keeps_at_once = True
             self.keeper.create(path)
 
     def _on_open(self) -> None:
@@ -232,7 +239,8 @@ class WorkspaceWidget(DockWidget):
             self.keeper.open(Path(chosen))
 
     def _on_resume(self) -> None:
-        self.keeper.open(self._unfinished)
+        if self._unfinished is not None:
+            self.keeper.open(self._unfinished)
 
     def _on_recent(self, _: int) -> None:
         path = self.recent_box.currentData()
@@ -252,6 +260,7 @@ class WorkspaceWidget(DockWidget):
             self.keeper.add(image, self._layer(self.objects_box), self._layer(self.regions_box))
 
     def _on_failed(self, error: CosegError, entry: Entry | None) -> None:
+        self._keeps_at_once = False
         if entry is not None and isinstance(error, ImageNotFound):
             self._ask_image(error, entry)
         elif entry is not None and isinstance(error, DamagedJournal):

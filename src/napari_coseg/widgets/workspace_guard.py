@@ -26,6 +26,7 @@ def guard_closing(viewer: Viewer) -> None:
 
     A viewer without a window has nothing to close.
     """
+    viewer = getattr(viewer, "__wrapped__", viewer)  # napari hands proxies to plugins
     window = getattr(getattr(viewer, "window", None), "_qt_window", None)
     if window is not None and window.findChild(CloseGuard) is None:
         window.installEventFilter(CloseGuard(window, keeper_of(viewer)))

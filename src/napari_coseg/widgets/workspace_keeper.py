@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 from napari.layers import Image as ImageLayer
 from napari.layers import Labels
@@ -61,7 +61,7 @@ class WorkspaceKeeper(QObject):
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
-        self._viewer = viewer
+        self._viewer_ref = ref(viewer)  # or no viewer would ever be let go of
         self.workspace: Workspace | None = None
         self.links: dict[str, WorkspaceLink] = {}
         self.busy = ""
@@ -74,6 +74,13 @@ class WorkspaceKeeper(QObject):
         SESSIONS.opened.connect(self._on_session)
         for session in list(SESSIONS.open):
             self._on_session(session)
+
+    @property
+    def _viewer(self) -> Viewer:
+        viewer = self._viewer_ref()
+        if viewer is None:
+            raise RuntimeError("the viewer is gone, and its keeper is asked")
+        return viewer
 
     # -- the workspace -------------------------------------------------------------------------
 
@@ -181,7 +188,11 @@ class WorkspaceKeeper(QObject):
 
         `failed` is told with `ImageNotFound` or `DamagedJournal` where a person must say more.
         """
-        work = partial(loaded, entry, also, salvage=salvage, with_image=with_image)
+
+        def work() -> Loaded:
+            self._flush()  # where its layers were removed a moment ago
+            return loaded(entry, also, salvage=salvage, with_image=with_image)
+
         self._do(f"Opening {entry.name}", work, partial(self._on_loaded, salvage), entry)
 
     def unsaved(self) -> list[Labels]:
@@ -238,8 +249,8 @@ class WorkspaceKeeper(QObject):
         in_thread(work, done, refused)
 
     def _flush(self) -> None:
-        for link in list(self.links.values()):
-            link.writer.flush()
+        if self.workspace is not None:
+            self.workspace.flush()
 
     def _on_flushed(self, workspace: Workspace, _: None) -> None:
         self._let_go()
@@ -281,12 +292,9 @@ class WorkspaceKeeper(QObject):
             return
         writer = self.workspace.writer(entry, salvage=salvage)
         link = WorkspaceLink(entry, writer, known, self)
-        link.troubled.connect(partial(self._on_trouble, entry))
+        link.troubled.connect(_tell)
         link.attach(objects, regions)
         self.links[entry.id] = link
-
-    def _on_trouble(self, entry: Entry, message: str) -> None:
-        self.failed.emit(WorkspaceError(message), entry)
 
     def _tell_all(self) -> None:
         for link in self.links.values():
@@ -310,13 +318,18 @@ class WorkspaceKeeper(QObject):
             layer.events.paint.connect(self._on_paint)
 
     def _on_paint(self, event: Any) -> None:
-        self._touched.add(event.source)
+        if session_of(event.source) is None:
+            self._touched.add(event.source)
 
     def _on_session(self, session: Session) -> None:
-        session.changed.connect(partial(self._touch, session))
+        as_before = {layer for layer in session.layers if layer not in self._touched}
+        session.changed.connect(partial(self._touch, session, as_before))
 
-    def _touch(self, session: Session, _: Any) -> None:
-        self._touched.update(layer for layer in session.layers if layer in self._viewer.layers)
+    def _touch(self, session: Session, as_before: set[Labels], _: Any) -> None:
+        if session.undo_name is None:  # all was taken back
+            self._touched -= as_before
+        else:
+            self._touched.update(layer for layer in session.layers if layer in self._viewer.layers)
 
     def _on_removed(self, event: Any) -> None:
         """A layer is gone from the viewer: what was not told yet is told, and its link ends."""
@@ -328,6 +341,12 @@ class WorkspaceKeeper(QObject):
                 link.close()
                 del self.links[key]
                 self.changed.emit()
+
+
+def _tell(message: str) -> None:
+    """As a notification, whether a dock is shown or not."""
+    with told():
+        raise WorkspaceError(message)
 
 
 def ago(seconds: float) -> str:

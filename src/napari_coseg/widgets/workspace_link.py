@@ -69,7 +69,7 @@ class WorkspaceLink(QObject):
     Signals
     -------
     troubled(str)
-        Changes can no longer be followed, and why.
+        Changes can no longer be followed, or the disk refuses, and why; once for each reason.
     """
 
     troubled = Signal(str)
@@ -83,6 +83,7 @@ class WorkspaceLink(QObject):
         self._known = known
         self._session: Session | None = None
         self._scanning = False
+        self._warned = ""
         self._differing: deque[tuple[Target, Box]] = deque()
         self._timer = QTimer(self)
         self._timer.setInterval(SCAN_MS)
@@ -174,6 +175,7 @@ class WorkspaceLink(QObject):
 
     def scan(self) -> None:
         """Look for chunks that changed without a word, in a thread; `_on_scanned` tells them."""
+        self._warn(self.writer.state.error)
         if self._scanning or self._differing:
             return
         self._tell_rest()
@@ -196,6 +198,12 @@ class WorkspaceLink(QObject):
         if self.layers:
             self._timer.stop()
             self.troubled.emit(str(error))
+
+    def _warn(self, error: CosegError | None) -> None:
+        message = "" if error is None else f"{error}. Corrections stay in memory until it works"
+        if message and message != self._warned:
+            self.troubled.emit(message)
+        self._warned = message
 
     def _copy_some(self) -> None:
         ends = time.monotonic() + COPY_FOR_S

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 import napari_coseg
-from napari_coseg.errors import WorkspaceError
+from napari_coseg.errors import CosegError, WorkspaceError
 from napari_coseg.workspace import arrays
 from napari_coseg.workspace.entry import (
     IMAGE,
@@ -124,6 +124,11 @@ class Workspace:
             self._writers[entry.id] = EntryWriter(entry.folder, salvage=salvage)
         return self._writers[entry.id]
 
+    def flush(self) -> None:
+        """Wait until all that was told is on the disk; raises `CosegError` where it refuses."""
+        for writer in list(self._writers.values()):
+            writer.flush()
+
     def close(self, *, wait_s: float = 60) -> None:
         """Write what is left, and let others write.
 
@@ -133,11 +138,15 @@ class Workspace:
             Where the disk refuses; the workspace is closed all the same.
         """
         writers, self._writers = self._writers, {}
-        try:
-            for writer in writers.values():
+        errors = []
+        for writer in writers.values():
+            try:
                 writer.close(wait_s)
-        finally:
-            self._release()
+            except CosegError as error:  # the others must be closed all the same
+                errors.append(error)
+        self._release()
+        if errors:
+            raise errors[0]
 
     def _release(self) -> None:
         self.is_writable = False

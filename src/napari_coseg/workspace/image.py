@@ -71,7 +71,7 @@ class ImageReference:
     pixel_size_um
         As it was taken, in micrometres along the spatial axes; None where nobody knew.
     content
-        None where the image could not be hashed; then the name alone finds it.
+        None where it is not known; then only a person can say which file it is.
     """
 
     name: str
@@ -184,7 +184,7 @@ def check_relative(path: str) -> None:
 def find_image(reference: ImageReference, workspace: Path, also: Iterable[Path] = ()) -> Path:
     """Where the image is now: by its path, then by its name in the workspace, beside it and above.
 
-    A file counts only if it has the content, where that is known.
+    A file counts only if it has the content. Where that is not known, only what a person chose.
 
     Parameters
     ----------
@@ -196,11 +196,10 @@ def find_image(reference: ImageReference, workspace: Path, also: Iterable[Path] 
     ImageNotFound
     """
     places = [place / reference.file_name if place.is_dir() else place for place in also]
-    if reference.path is not None:
-        places.append(workspace / reference.path)
-    places += [
-        folder / reference.file_name for folder in (workspace, *workspace.resolve().parents[:2])
-    ]
+    if reference.content is not None:
+        near = (workspace, *workspace.resolve().parents[:2])
+        told = [] if reference.path is None else [workspace / reference.path]
+        places += [*told, *(folder / reference.file_name for folder in near)]
     places = list(dict.fromkeys(places))
     others = []
     for place in places:

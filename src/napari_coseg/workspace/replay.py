@@ -69,8 +69,9 @@ class Replay:
         self._canvases = {"objects": labels, "regions": regions}
         self._dtypes = {"objects": facts.labels_dtype, "regions": facts.regions_dtype}
         self._batches = [numbers]
-        # Where the row of each object is: (batch, row); rows of long journals are not copied often.
-        self._places = {i: (0, row) for row, i in enumerate(numbers["id"].tolist())}
+        # Where rows are that the journal tells of, (batch, row), None for those that went: a long
+        # journal copies no table a record.
+        self._places: dict[int, tuple[int, int] | None] = {}
         self.reviewed = reviewed
         self.classes: tuple[LabelClass, ...] = label_classes(facts.classes)
         self.region_classes: tuple[LabelClass, ...] = label_classes(facts.region_classes)
@@ -94,15 +95,17 @@ class Replay:
 
     def numbers(self) -> dict[str, np.ndarray]:
         """The table's columns as they are now, ordered by id."""
-        order = [place for _, place in sorted(self._places.items())]
-        batches = np.array([batch for batch, _ in order], dtype=np.int64)
-        rows = np.array([row for _, row in order], dtype=np.int64)
+        told = np.fromiter(self._places, dtype=np.int64, count=len(self._places))
         starts = np.cumsum([0] + [len(batch["id"]) for batch in self._batches[:-1]])
-        at = starts[batches] + rows if len(order) else rows
-        return {
-            column: np.concatenate([batch[column] for batch in self._batches])[at]
+        there = [starts[place[0]] + place[1] for place in self._places.values() if place]
+        stays = np.flatnonzero(~np.isin(self._batches[0]["id"], told))
+        rows = np.concatenate([stays, np.array(there, dtype=np.int64)])
+        columns = {
+            column: np.concatenate([batch[column] for batch in self._batches])[rows]
             for column in numbers_of(len(self._facts.shape))
         }
+        order = np.argsort(columns["id"], kind="stable")
+        return {column: values[order] for column, values in columns.items()}
 
     # -- one method a kind of record -----------------------------------------------------------
 
@@ -148,11 +151,11 @@ class Replay:
             batch[column] = values.astype(dtype_of(column), casting="safe" if count else "unsafe")
         ids = batch["id"].tolist()
         _check(min(ids, default=1) > 0 and len(set(ids)) == count, "ids are from 1 on, each once")
-        for object_id in gone.tolist():
-            self._places.pop(object_id, None)
-        number = len(self._batches)
-        self._batches.append(batch)
-        self._places |= {object_id: (number, row) for row, object_id in enumerate(ids)}
+        self._places |= dict.fromkeys(gone.tolist())
+        if count:
+            number = len(self._batches)
+            self._batches.append(batch)
+            self._places |= {object_id: (number, row) for row, object_id in enumerate(ids)}
         self.stale.difference_update(gone.tolist(), ids)
 
     def _take_reviewed(self, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
