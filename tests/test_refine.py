@@ -335,6 +335,8 @@ def test_nothing_corrected_is_told(session: Session) -> None:
         refine(session, corrected_regions=session.prediction.semantic)
     with pytest.raises(EditError, match="labels cover the same pixels"):
         refine(session)
+    with pytest.raises(EditError, match="prompt_with names glands; expected some of regions"):
+        refine(session, prompt_with=["glands"])
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_objects_follow_wiped_regions_and_undo_brings_them_back(
     assert before[LEFT].any()
     wipe_regions(segmented)
     refined(qtbot, widget)
-    preview = segmented.layers["biopsy objects (refined, preview)"]
+    preview = segmented.layers["preview of biopsy objects"]
     assert (preview.data[LEFT][before[LEFT] > 0] > 0).mean() > 0.8
     np.testing.assert_array_equal(objects.data, before)
     np.testing.assert_array_equal(preview.scale, objects.scale)
@@ -72,6 +72,19 @@ def test_objects_follow_wiped_regions_and_undo_brings_them_back(
     np.testing.assert_array_equal(objects.data, before)
     ids = set(np.unique(before)) - {0}
     assert ids <= set(objects.features["index"])
+
+
+def test_labels_that_changed_meanwhile_are_not_overwritten(
+    segmented: Any, widget: Any, qtbot: Any, notes: list[str]
+) -> None:
+    objects = segmented.layers["biopsy objects"]
+    wipe_regions(segmented)
+    refined(qtbot, widget)
+    at = np.nonzero(objects.data[LEFT])
+    objects.data_setitem(at, 5000)
+    widget.accept_button.click()
+    assert "have changed since" in notes[-1]
+    assert (objects.data[LEFT][at] == 5000).all()
 
 
 def test_discarding_changes_nothing(segmented: Any, widget: Any, qtbot: Any) -> None:

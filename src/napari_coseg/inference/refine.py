@@ -109,6 +109,11 @@ def refine(
     """
     from napari_coseg.inference.network import evaluating
 
+    unknown = set(prompt_with or ()) - set(TASKS)
+    if unknown:
+        raise EditError(
+            f"prompt_with names {', '.join(sorted(unknown))}; expected some of {', '.join(TASKS)}"
+        )
     given = {"regions": corrected_regions is not None, "objects": corrected_objects is not None}
     prompting = tuple(prompt_with) if prompt_with else tuple(task for task in TASKS if given[task])
     now = _Corrected(

@@ -15,6 +15,7 @@ from napari_coseg.widgets.correct_reading import request_of
 from napari_coseg.widgets.image_choice import narrow_box
 from napari_coseg.widgets.job_bar import in_words
 from napari_coseg.widgets.job_widget import JobWidget, group, row, told
+from napari_coseg.widgets.model_choice import swatch
 from napari_coseg.widgets.process import Reply
 from napari_coseg.widgets.refine_preview import Proposal
 from napari_coseg.widgets.runs import Run
@@ -33,7 +34,7 @@ CHOICES = {
     "regions": ("the regions: find objects anew", "Your regions are the hint; objects change"),
     "objects": ("the objects: find regions anew", "Your objects are the hint; regions change"),
 }
-LEGEND = "Green comes, red goes, yellow changes."
+LEGEND = " ".join(swatch(entry, entry.name) for entry in refine_preview.KINDS)
 
 
 class RefineWidget(JobWidget):
@@ -64,6 +65,7 @@ class RefineWidget(JobWidget):
         about = QLabel(ABOUT)
         for label in (about, self.change):
             label.setWordWrap(True)
+        self.change.setMinimumHeight(4 * self.change.fontMetrics().lineSpacing())
         self.bar.run_button.setText("Refine")
         self.accept_button.setToolTip("One step of undo on each layer that changes")
         self.discard_button.setToolTip("The labels stay as they are")
@@ -101,7 +103,12 @@ class RefineWidget(JobWidget):
                 "reviewed_ids": np.array(sorted(reviewed.ids), dtype=np.int64),
             }
             arguments = {"run": run.arguments, "prompt_with": self._prompting}
-            self.start(refine_tasks.REFINE, arguments, arrays, worker=run.worker)
+            worker = run.worker or self.worker
+            runs.hold(run.arguments["key"], worker)
+            self.start(refine_tasks.REFINE, arguments, arrays, worker=worker)
+
+    def first_shown(self) -> None:
+        """Start no process: that of the run does the work, as long as it lives."""
 
     def receive(self, reply: Reply, seconds: float) -> None:
         if self._run is None:
@@ -166,7 +173,7 @@ class RefineWidget(JobWidget):
             return
         self._proposal = found
         self._preview = refine_preview.show(self._viewer, found, layers)
-        self.change.setText(f"{told_as[:1].upper() + told_as[1:]}. {LEGEND}")
+        self.change.setText(f"{told_as[:1].upper() + told_as[1:]}.<br>{LEGEND}")
         self._enable()
 
     def _tell(self, error: CosegError) -> None:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.utils.colormaps import DirectLabelColormap
 
 from napari_coseg.editing.edit import Edit
 from napari_coseg.editing.rerun import merge_prediction, merge_regions
 from napari_coseg.editing.review import Reviewed
+from napari_coseg.errors import EditError
 from napari_coseg.types import LabelClass
 from napari_coseg.widgets import outputs
 from napari_coseg.widgets.correct_reading import desk_of, request_of
@@ -51,8 +53,8 @@ class Proposal:
         parts = []
         for edit in self.edits:
             if edit.target == "objects":
-                counts = len(edit.added), len(edit.removed), len(edit.changed)
-                parts.append("objects: {:,} come, {:,} go, {:,} change".format(*counts))
+                counts = len(edit.added), len(edit.removed), _reclassified(edit)
+                parts.append("objects: {:,} come, {:,} go, {:,} change class".format(*counts))
             else:
                 parts.append(f"regions: {len(edit.new_values):,} pixels change")
         return "; ".join(parts)
@@ -99,7 +101,7 @@ def show(viewer: Viewer, proposal: Proposal, layers: dict[str, Labels]) -> list[
     return [
         viewer.add_labels(
             _kinds_of_change(edit, layers[edit.target].data.shape),
-            name=f"{layers[edit.target].name} (refined, preview)",
+            name=f"preview of {layers[edit.target].name}",
             opacity=OPACITY,
             colormap=outputs.region_colormap(KINDS),
             features=outputs.region_features(KINDS),
@@ -115,6 +117,11 @@ def accept(proposal: Proposal, layers: dict[str, Labels]) -> None:
     """Make the edits, one undo step each.
 
     Where the layers are being corrected the session makes them, so that table and marks follow.
+
+    Raises
+    ------
+    EditError
+        Where the labels have changed since.
     """
     for edit in proposal.edits:
         if edit.is_empty:
@@ -123,10 +130,19 @@ def accept(proposal: Proposal, layers: dict[str, Labels]) -> None:
             proposal.session.do(edit)
             continue
         layer = layers[edit.target]
+        if not np.array_equal(layer.data[edit.indices], edit.old_values):
+            raise EditError("the labels have changed since; refine again")
         if edit.target == "objects":
             layer.features = _with_rows_of_both(layer.features, edit.new_rows)
-            outputs.color_objects(layer, "class")
+            if isinstance(layer.colormap, DirectLabelColormap):  # by class, not by id
+                outputs.color_objects(layer, "class")
         layer.data_setitem(edit.indices, edit.new_values)
+
+
+def _reclassified(edit: Edit) -> int:
+    """How many objects stay and get another class; a new probability alone is no news."""
+    both = edit.old_rows.merge(edit.new_rows, on="id", suffixes=("_old", "_new"))
+    return int((both["class_id_old"] != both["class_id_new"]).sum())
 
 
 def _with_rows_of_both(features: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from napari_coseg.errors import CosegError
 from napari_coseg.widgets import refine_tasks
 from napari_coseg.widgets.correct_add import Maps
 from napari_coseg.widgets.process import Reply
-from napari_coseg.widgets.runs import run_of
+from napari_coseg.widgets.runs import hold, run_of
 from napari_coseg.widgets.worker import Worker
 
 if TYPE_CHECKING:
@@ -62,7 +62,9 @@ class RunMaps:
             )
 
         window = [[rows.start, rows.stop], [columns.start, columns.stop]]
-        job = (run.worker or self._worker()).submit(
+        worker = run.worker or self._worker()
+        hold(run.arguments["key"], worker)
+        job = worker.submit(
             refine_tasks.MAPS, {"run": run.arguments, "window": window}, {"image": run.image}
         )
         job.done.connect(take)

@@ -61,7 +61,12 @@ def remember(objects: Labels, regions: Labels, arguments: dict[str, Any], worker
         ours = dict(layer.metadata.get(METADATA_KEY, {}))
         layer.metadata = {**layer.metadata, METADATA_KEY: {**ours, RUN_KEY: dict(arguments)}}
     if arguments.get("key"):
-        _WORKERS[arguments["key"]] = worker
+        hold(arguments["key"], worker)
+
+
+def hold(key: str, worker: Worker) -> None:
+    """From now on this process holds what the run with this key encoded."""
+    _WORKERS[key] = worker
 
 
 def arguments_of(layer: Any) -> dict[str, Any] | None:
