@@ -42,14 +42,14 @@ def start(widget: Any, qtbot: Any) -> None:
 
 
 def test_the_pair_of_the_newest_run_is_proposed(viewer: Any, widget: Any) -> None:
-    assert widget.objects_box.currentText() == "biopsy objects"
-    assert widget.regions_box.currentText() == "biopsy regions"
+    assert widget.pair.objects_box.currentText() == "biopsy objects"
+    assert widget.pair.regions_box.currentText() == "biopsy regions"
     for name in ("biopsy regions [2]", "biopsy objects [2]"):
         kind = name.split()[1]
         data = viewer.layers[f"biopsy {kind}"]
         viewer.add_labels(data.data.copy(), name=name, metadata=data.metadata)
-    widget.objects_box.setCurrentText("biopsy objects [2]")
-    assert widget.regions_box.currentText() == "biopsy regions [2]"
+    widget.pair.objects_box.setCurrentText("biopsy objects [2]")
+    assert widget.pair.regions_box.currentText() == "biopsy regions [2]"
 
 
 def test_a_layer_painted_by_hand_is_corrected(viewer: Any, widget: Any, qtbot: Any) -> None:
@@ -57,8 +57,8 @@ def test_a_layer_painted_by_hand_is_corrected(viewer: Any, widget: Any, qtbot: A
     labels = np.zeros((40, 50), np.uint8)
     labels[5:15, 5:15], labels[5:15, 15:25] = 3, 7
     mine = viewer.add_labels(labels, name="mine")
-    widget.objects_box.setCurrentText("mine")
-    widget.regions_box.setCurrentText("none")
+    widget.pair.objects_box.setCurrentText("mine")
+    widget.pair.regions_box.setCurrentText("none")
     start(widget, qtbot)
     press(viewer, "M")
     draw(viewer, mine, [(10, 10), (10, 20)])
@@ -84,8 +84,8 @@ def test_layers_that_cannot_be_corrected_are_told(
 ) -> None:
     labels = viewer.layers["biopsy objects"].data
     viewer.add_labels(data(labels), name="other", multiscale=isinstance(data(labels), list))
-    widget.objects_box.setCurrentText("other")
-    widget.regions_box.setCurrentText("biopsy regions")
+    widget.pair.objects_box.setCurrentText("other")
+    widget.pair.regions_box.setCurrentText("biopsy regions")
     widget.start_button.click()
     qtbot.waitUntil(lambda: bool(notes), timeout=60_000)
     assert message in notes[0]
@@ -118,7 +118,7 @@ def test_a_layer_that_is_removed_ends_the_session(viewer: Any, widget: Any, work
     viewer.layers.remove("biopsy regions")
     assert widget.work is None
     assert SESSIONS.open == []
-    assert widget.regions_box.currentText() == "none"
+    assert widget.pair.regions_box.currentText() == "none"
 
 
 def test_others_hear_of_sessions_and_steps(viewer: Any, widget: Any, qtbot: Any) -> None:

@@ -29,6 +29,7 @@ from napari_coseg.measure import UNTYPED
 from napari_coseg.widgets.correct_add import Maps, MapsProvider, grown
 from napari_coseg.widgets.correct_display import Display
 from napari_coseg.widgets.correct_session import Change, Session
+from napari_coseg.widgets.dock_widget import told
 
 if TYPE_CHECKING:
     from napari_coseg.types import LabelClass
@@ -88,9 +89,12 @@ class Corrector:
         self.stroke_px, self.smooth_px = 5.0, 2.0
         self._first_click: tuple[float, ...] | None = None
         self._was_at: tuple[float, int] | None = None
+        self._is_closed = False
         session.changed.connect(self._on_change)
 
     def close(self) -> None:
+        """Do nothing more, and take no maps that are still to come."""
+        self._is_closed = True
         self.session.changed.disconnect(self._on_change)
 
     @property
@@ -306,13 +310,20 @@ class Corrector:
         self.display.choose([new])
 
     def _grow(self, gesture: Gesture, maps: Maps) -> None:
-        self._added(
-            grown(self.session.desk, gesture.point, maps, self.session.reviewed, self.object_class)
-        )
+        """May come a while after the click: errors are told here."""
+        if self._is_closed:
+            return
+        with told():
+            session, class_id = self.session, self.object_class
+            edit = grown(session.desk, gesture.point, maps, session.reviewed, class_id)
+            self._added(edit)
 
     def _not_grown(self, error: Exception) -> None:
+        if self._is_closed:
+            return
         self.said.emit("")
-        raise error
+        with told():
+            raise error
 
     def _known(self, ids: Collection[int]) -> list[int]:
         known = sorted(int(i) for i in ids if i in self.session.desk.index)

@@ -1,0 +1,227 @@
+"""Time that the window stands still for a correction, on 4,096 x 4,096 pixels with 11,000 objects.
+
+    xvfb-run -a python benchmarks/correcting.py
+
+Each action is made by the Correct widget's own functions on a viewer with a window, several times
+on other objects, undone and redone. Told are CPU milliseconds until the call is back (labels,
+table, features, colours and the first part of the canvas are then done), and the longest of the
+pieces in which the event loop draws the rest. The limit is 50 ms. The last column is how many times
+longer napari's own refresh of the layer takes, measured in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import napari
+import numpy as np
+from qtpy.QtWidgets import QApplication
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from editing import CLASSES, LIMIT_MS, SIZE_PX, ellipse, made_up_desk
+
+from napari_coseg.editing.desk import Desk
+from napari_coseg.errors import EditError
+from napari_coseg.widgets import correct_refresh, outputs
+from napari_coseg.widgets.correct_actions import Gesture
+from napari_coseg.widgets.correct_session import Session
+from napari_coseg.widgets.correct_work import Work
+
+Call = Callable[[np.random.Generator], None]
+
+
+def gesture(points: Any, *, click: bool = False) -> Gesture:
+    return Gesture(np.atleast_2d(np.asarray(points, float)), None, click)
+
+
+def actions_on(work: Work) -> dict[str, Call]:
+    """Every action of the widget, with arguments drawn by chance."""
+    corrector, desk = work.corrector, work.session.desk
+
+    def one(rng: np.random.Generator) -> int:
+        return int(rng.choice(desk.index.ids))
+
+    def place(rng: np.random.Generator) -> np.ndarray:
+        return rng.uniform(600, SIZE_PX - 600, 2)
+
+    def stroke(rng: np.random.Generator, length_px: float) -> None:
+        start = place(rng)
+        corrector.merge(gesture([start, start + length_px]))
+
+    def cut(rng: np.random.Generator) -> None:
+        rows, columns = desk.index.box(one(rng))
+        y = (rows.start + rows.stop) / 2
+        corrector.split(gesture([(y, columns.start - 1), (y, columns.stop)]))
+
+    def clicks(rng: np.random.Generator) -> None:
+        pixels = np.stack(desk.pixels([one(rng)])[0], axis=1)
+        for pixel in pixels[rng.choice(len(pixels), 2, replace=False)]:
+            corrector.split(gesture(pixel, click=True))
+
+    def brush(rng: np.random.Generator) -> None:
+        layer = work.session.objects
+        layer.brush_size, layer.preserve_labels = 10, True
+        start = place(rng)
+        with layer.block_history():
+            for step in range(20):
+                layer.paint(start + 2 * step, desk.free_ids(1)[0], refresh=False)
+            layer._partial_labels_refresh()
+
+    def marked(rng: np.random.Generator, count: int) -> None:
+        corrector.review(rng.choice(desk.index.ids, count, replace=False).tolist())
+
+    def on_region(rng: np.random.Generator) -> np.ndarray:
+        while True:
+            pixel = rng.integers(0, SIZE_PX, 2)
+            if desk.regions is not None and desk.regions[tuple(pixel)]:
+                return pixel
+
+    return {
+        "select by click": lambda rng: work.display.choose([one(rng)]),
+        "select by lasso of 1,000 px": lambda rng: corrector.select(
+            gesture(ellipse(place(rng), 500))
+        ),
+        "merge under a stroke of 60 px": lambda rng: stroke(rng, 42),
+        "merge under a stroke of 600 px": lambda rng: stroke(rng, 424),
+        "merge two far apart": lambda rng: corrector.merge_ids([one(rng), one(rng)]),
+        "split along a line": cut,
+        "split by two clicks": clicks,
+        "add an outline of 60 px": lambda rng: corrector.add(gesture(ellipse(place(rng), 30))),
+        "brush a stroke of 40 px": brush,
+        "delete one": lambda rng: corrector.delete([one(rng)]),
+        "fill holes of one": lambda rng: corrector.fill([one(rng)]),
+        "smooth one": lambda rng: corrector.smooth([one(rng)]),
+        "class of one": lambda rng: corrector.set_class([one(rng)], int(rng.integers(1, 3))),
+        "class by lasso of 1,000 px": lambda rng: corrector.classify(
+            gesture(ellipse(place(rng), 500))
+        ),
+        "class of all": lambda rng: corrector.set_class(desk.index.ids.tolist(), 2),
+        "region by lasso of 300 px": lambda rng: corrector.outline_region(
+            gesture(ellipse(place(rng), 150))
+        ),
+        "region by lasso of 1,000 px": lambda rng: corrector.outline_region(
+            gesture(ellipse(place(rng), 500))
+        ),
+        "region by bucket": lambda rng: corrector.fill_region(gesture(on_region(rng), click=True)),
+        "review one": lambda rng: marked(rng, 1),
+        "review 500 here and there": lambda rng: marked(rng, 500),
+        "review an area of 1,000 px": lambda rng: corrector.review_area(
+            gesture(ellipse(place(rng), 500))
+        ),
+        "next doubtful": lambda rng: work.go(),
+    }
+
+
+def cpu_ms(function: Callable[[], object]) -> float:
+    start = time.process_time()
+    function()
+    return 1000 * (time.process_time() - start)
+
+
+class Pieces:
+    """Times of the pieces that the event loop draws."""
+
+    def __init__(self) -> None:
+        self.ms: list[float] = []
+        drawn = correct_refresh.Refresher._draw_some
+
+        def timed(refresher: Any) -> None:
+            self.ms.append(cpu_ms(lambda: drawn(refresher)))
+
+        correct_refresh.Refresher._draw_some = timed  # type: ignore[method-assign]
+
+    def rest(self, work: Work) -> float:
+        """Let the event loop draw all that waits; the longest piece."""
+        self.ms.clear()
+        application = QApplication.instance()
+        while not work.display.refresher.is_done:
+            application.processEvents()
+        return max(self.ms, default=0.0)
+
+
+def timed(work: Work, call: Call, pieces: Pieces, repeats: int) -> dict[str, list[float]]:
+    rng = np.random.default_rng(3)
+    found: dict[str, list[float]] = {"made": [], "undone": [], "redone": [], "piece": []}
+    tries = 0
+    while len(found["made"]) < repeats and tries < 40 * repeats:
+        tries += 1
+        gc.collect()
+        steps = len(work.session._done)
+        start = time.process_time()
+        try:
+            call(rng)
+        except EditError:  # nothing under this stroke, say
+            continue
+        found["made"].append(1000 * (time.process_time() - start))
+        found["piece"].append(pieces.rest(work))
+        if len(work.session._done) == steps:  # a choice, no step
+            continue
+        found["undone"].append(cpu_ms(work.session.undo))
+        found["piece"].append(pieces.rest(work))
+        found["redone"].append(cpu_ms(work.session.redo))
+        found["piece"].append(pieces.rest(work))
+        work.session.undo()
+        pieces.rest(work)
+    return found
+
+
+def layers_of(viewer: napari.Viewer, desk: Desk) -> tuple[Any, Any]:
+    regions = viewer.add_labels(
+        desk.regions, opacity=0.35, colormap=outputs.region_colormap(desk.region_classes)
+    )
+    objects = viewer.add_labels(desk.labels, features=outputs.object_features(desk.table))
+    objects.contour = outputs.OUTLINE_PX
+    objects.colormap = outputs.object_colormap(
+        "class", desk.table["id"], desk.table["class"], CLASSES
+    )
+    return objects, regions
+
+
+def settle(seconds: float = 3.0) -> None:
+    """Let the window draw itself: until then napari has no canvas to draw a part of."""
+    application, end = QApplication.instance(), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        application.processEvents()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=8, help="of each action")
+    repeats = parser.parse_args().repeats
+    viewer = napari.Viewer(show=True)
+    desk = made_up_desk()
+    objects, regions = layers_of(viewer, desk)
+    start = time.perf_counter()
+    work = Work(viewer, Session(objects, regions, desk))
+    print(f"{SIZE_PX:,} x {SIZE_PX:,} px, {len(desk.index):,} objects; limit {LIMIT_MS} ms")
+    print(f"beginning a session: {time.perf_counter() - start:.2f} s")
+    settle()
+    refresh = float(np.median([cpu_ms(objects.refresh) for _ in range(3)]))
+    pieces = Pieces()
+    print(f"{'CPU ms':34}{'made':>7}{'worst':>7}{'undo':>7}{'redo':>7}{'piece':>7}{'refresh':>10}")
+    for name, call in actions_on(work).items():
+        found = timed(work, call, pieces, repeats)
+        if not found["made"]:
+            print(f"{name:34} could not be done")
+            continue
+        worst = {key: max(values, default=0.0) for key, values in found.items()}
+        mark = "" if max(worst.values()) < LIMIT_MS else "  over"
+        median = float(np.median(found["made"]))
+        print(
+            f"{name:34}{median:7.1f}{worst['made']:7.1f}{worst['undone']:7.1f}"
+            f"{worst['redone']:7.1f}{worst['piece']:7.1f}{refresh / median:8.0f} x{mark}",
+            flush=True,
+        )
+    print(f"napari's own refresh of the objects: {refresh:.0f} ms")
+    work.close()
+    viewer.close()
+
+
+if __name__ == "__main__":
+    main()
