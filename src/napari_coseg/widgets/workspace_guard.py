@@ -56,11 +56,12 @@ class CloseGuard(QObject):
             answer = ask(self._window, layers, reason) if asks else Buttons.Discard
             if answer == Buttons.Cancel:
                 return False
-            if answer == Buttons.Discard:
-                self._keeper.forget_unsaved()
+            if answer == Buttons.Discard and not layers:
                 self._keeper.give_up()
                 return True
-            if layers and not self._saved(layers):
+            if answer == Buttons.Discard:  # of these; what a workspace keeps is saved all the same
+                self._keeper.forget_unsaved()
+            elif layers and not self._saved():
                 return False
 
     def _finished(self) -> str:
@@ -74,8 +75,8 @@ class CloseGuard(QObject):
             QGuiApplication.restoreOverrideCursor()
         return ""
 
-    def _saved(self, layers: list[Labels]) -> bool:
-        """Put the layers into the workspace, or a new one."""
+    def _saved(self) -> bool:
+        """Put what is unsaved into the workspace, or a new one."""
         keeper, path = self._keeper, None
         if keeper.workspace is None:
             path = ask_new_folder(self._window)

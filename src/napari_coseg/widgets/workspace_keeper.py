@@ -164,9 +164,10 @@ class WorkspaceKeeper(QObject):
             if layer not in self.unsaved():
                 continue  # it went with another
             session = session_of(layer)
+            kept = {id(one) for link in self.links.values() for one in link.layers.values()}
             kind = dict(layer.metadata.get(METADATA_KEY, {})).get("kind")
             objects, regions = (None, layer) if kind == "regions" else (layer, None)
-            if session is not None:
+            if session is not None and id(session.objects) not in kept:
                 objects, regions = session.objects, session.regions
             image = image_of(self._viewer, layer)
             if image is None:
@@ -257,9 +258,12 @@ class WorkspaceKeeper(QObject):
         self._do("Closing", workspace.close, lambda _: recent.closed(workspace.path))
 
     def _on_open(self, workspace: Workspace) -> None:
-        if self.workspace is not None:
-            with told():
-                self.finish()
+        try:
+            self.finish()
+        except CosegError as error:  # nothing that could not be saved is let go of
+            workspace.close()
+            self.failed.emit(error, None)
+            return
         self.workspace = workspace
         recent.opened(workspace.path)
 

@@ -183,7 +183,9 @@ class EntryWriter:
                 count, closing = self._waiting, self._is_closing
             for kind, telling in told:
                 self._pack(kind, telling)
-            self._attempt(count, closing)
+            self._attempt(count)
+            if not self._packed and (closing or self._is_long()):
+                self._fold()
             if closing:
                 if self._journal is not None:
                     self._journal.close()
@@ -198,7 +200,7 @@ class EntryWriter:
         except Exception as error:  # noqa: BLE001  whatever it is, the rest must still be saved
             self._lost = WorkspaceError(f"a change ({kind}) could not be saved: {error!r}")
 
-    def _attempt(self, count: int, closing: bool) -> None:
+    def _attempt(self, count: int) -> None:
         """Write what is packed, which is what the first `count` tellings that wait came to."""
         error = self._lost
         try:
@@ -208,6 +210,8 @@ class EntryWriter:
                 self._packed.clear()
         except CosegError as found:
             error, count = found, 0
+        except Exception as bug:  # noqa: BLE001  the thread must live, and the person must hear
+            error, count = WorkspaceError(f"saving failed: {bug!r}; report this"), 0
         with self._change:
             self._error = error
             self._tries += 1
@@ -216,8 +220,6 @@ class EntryWriter:
                 self._saved_at = time.monotonic()
                 self._since = time.monotonic() if self._waiting else None
             self._change.notify_all()
-        if not self._packed and (closing or self._is_long()):
-            self._fold()
 
     def _opened(self) -> JournalFile:
         if self._journal is None:
@@ -244,3 +246,8 @@ class EntryWriter:
         except CosegError as error:
             with self._change:
                 self._error = error
+        except Exception as bug:  # noqa: BLE001  the journal has everything; go on with it
+            with self._change:
+                self._error = WorkspaceError(
+                    f"{self.folder} cannot be folded: {bug!r}; report this"
+                )

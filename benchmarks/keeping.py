@@ -1,0 +1,109 @@
+"""What keeping corrections costs on 4,096 x 4,096 pixels with 11,000 objects.
+
+    QT_QPA_PLATFORM=offscreen python benchmarks/keeping.py
+
+Told are CPU milliseconds in the window's thread, bytes on the disk, and the longest gap of the
+event loop while a thread saves, beside the longest while nothing is done: on a busy machine both
+are long.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from editing import made_up_desk
+from napari.components import ViewerModel
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication
+
+from napari_coseg.editing.objects import delete
+from napari_coseg.types import Instances, Prediction
+from napari_coseg.widgets import outputs, workspace_link
+from napari_coseg.widgets.workspace_keeper import keeper_of
+from napari_coseg.workspace.folder import open_workspace
+
+EDITS = 200
+
+
+class Gaps:
+    """The longest time between two calls of a timer of the event loop."""
+
+    def __init__(self) -> None:
+        self.longest = self._last = 0.0
+        self._timer = QTimer()
+        self._timer.timeout.connect(self._tick)
+        self._timer.start(2)
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        self.longest = max(self.longest, now - self._last)
+        self._last = now
+
+    def during(self, is_over: Callable[[], bool]) -> float:
+        """Milliseconds."""
+        self.longest, self._last = 0.0, time.perf_counter()
+        while not is_over():
+            QApplication.processEvents()
+            time.sleep(0.0005)
+        return 1000 * self.longest
+
+
+def cpu_ms(work: Callable[[], Any]) -> float:
+    began = time.thread_time()
+    work()
+    return 1000 * (time.thread_time() - began)
+
+
+def folder_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def main(folder: Path) -> None:
+    application = QApplication([])
+    workspace_link.SCAN_MS = 10**9  # when it is asked, not by the clock
+    desk, viewer, gaps = made_up_desk(), ViewerModel(), Gaps()
+    image = viewer.add_image(np.zeros(desk.labels.shape, np.uint8), name="image")
+    found = Instances(desk.labels, desk.table, desk.classes)
+    prediction = Prediction(desk.regions, desk.region_classes, found, (0.25, 0.25), {})
+    regions, objects = outputs.add_prediction(viewer, image, "YX", prediction)
+    keeper = keeper_of(viewer)
+    until = time.perf_counter() + 3
+    print(f"longest gap, idle        {gaps.during(lambda: time.perf_counter() > until):8.0f} ms")
+    keeper.create(folder / "w.coseg")
+    gaps.during(lambda: not keeper.busy)
+    keeper.add(image, objects, regions)
+    print(f"longest gap, adding      {gaps.during(lambda: not keeper.busy):8.0f} ms")
+    print(f"bytes, added             {folder_bytes(folder):8,}")
+    (link,) = keeper.links.values()
+    writer = link.writer
+    edits = []
+    for one in desk.index.ids[:EDITS].tolist():
+        edits.append(delete(desk, [one]))
+        desk.apply(edits[-1])
+    telling = cpu_ms(lambda: [writer.record_edit(edit) for edit in edits])
+    gap = gaps.during(lambda: not writer.state.waiting)
+    print(f"telling of an edit       {telling / EDITS:8.3f} ms")
+    print(f"longest gap, writing     {gap:8.0f} ms")
+    journal = sum(path.stat().st_size for path in folder.rglob("journal-*"))
+    print(f"bytes an edit            {journal // EDITS:8,}")
+    looking = cpu_ms(lambda: link._look({t: one.data for t, one in link.layers.items()}))
+    link.scan()
+    gap = gaps.during(lambda: not (link._scanning or link._differing or writer.state.waiting))
+    print(f"looking at all pixels    {looking:8.0f} ms (in a thread)")
+    print(f"longest gap, looking     {gap:8.0f} ms")
+    keeper.close()
+    gap = gaps.during(lambda: keeper.workspace is None and not keeper.busy)
+    print(f"longest gap, closing     {gap:8.0f} ms")
+    (entry,) = open_workspace(folder / "w.coseg").entries
+    print(f"loading                  {cpu_ms(entry.load):8.0f} ms")
+    application.quit()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as place:
+        main(Path(place))

@@ -1,0 +1,235 @@
+"""The end of a session with a workspace: closing asks or saves, and kill -9 loses nothing told."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("napari")
+
+from napari.components import ViewerModel
+
+from napari_coseg.editing.objects import delete
+from napari_coseg.widgets.workspace_guard import Buttons, CloseGuard
+from napari_coseg.widgets.workspace_keeper import WorkspaceKeeper, keeper_of
+from napari_coseg.workspace import recent
+from napari_coseg.workspace.folder import open_workspace
+from workspace_viewers import filled, kept, same, session_on
+
+pytest_plugins = ["workspace_viewers"]
+pytestmark = pytest.mark.usefixtures("alone")
+
+
+@pytest.fixture
+def viewer() -> ViewerModel:
+    return ViewerModel()
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the dialogs are answered with, and what they asked."""
+    answers: dict[str, Any] = {"answer": Buttons.Cancel, "folder": None, "questions": []}
+
+    def ask(_: Any, layers: list[Any], reason: str) -> Any:
+        answers["questions"].append(reason or [layer.name for layer in layers])
+        return answers["answer"]
+
+    monkeypatch.setattr("napari_coseg.widgets.workspace_guard.ask", ask)
+    monkeypatch.setattr(
+        "napari_coseg.widgets.workspace_guard.ask_new_folder", lambda _: answers["folder"]
+    )
+    return answers
+
+
+class SeenWindow:
+    """Of a window the one thing that the guard asks."""
+
+    @staticmethod
+    def isVisible() -> bool:
+        return True
+
+
+def guard_of(keeper: WorkspaceKeeper) -> CloseGuard:
+    guard = CloseGuard.__new__(CloseGuard)
+    guard._window, guard._keeper = SeenWindow, keeper
+    return guard
+
+
+@pytest.mark.parametrize(
+    ("answer", "closes"), [(Buttons.Cancel, False), (Buttons.Discard, True), (Buttons.Save, True)]
+)
+def test_closing_asks_about_what_is_kept_nowhere(
+    answer: Any, closes: bool, viewer: Any, keepers: Any, asked: dict[str, Any], tmp_path: Path
+) -> None:
+    keeper = keepers(viewer)
+    _, objects, regions = filled(viewer, tmp_path)
+    session = session_on(objects, regions)
+    session.do(delete(session.desk, [1]))
+    asked |= {"answer": answer, "folder": tmp_path / "saved.coseg"}
+    assert guard_of(keeper)._may_close() is closes
+    assert asked["questions"] == [["tissue regions", "tissue objects"]]
+    if answer == Buttons.Save:
+        same(tmp_path / "saved.coseg", objects, regions)
+    else:
+        assert not (tmp_path / "saved.coseg").exists()
+
+
+def test_discarding_what_is_kept_nowhere_saves_the_rest(
+    viewer: Any, keepers: Any, qtbot: Any, asked: dict[str, Any], tmp_path: Path
+) -> None:
+    keeper = keepers(viewer)
+    image, objects, regions = filled(viewer, tmp_path)
+    path = kept(keeper, qtbot, tmp_path, (image, objects, regions))
+    other = viewer.add_labels(np.zeros((50, 50), np.int32), name="other")
+    for layer in (objects, other):
+        layer.paint((20, 20), 7)
+    asked["answer"] = Buttons.Discard
+    assert guard_of(keeper)._may_close()
+    assert asked["questions"] == [["other"]]
+    same(path, objects, regions)
+
+
+def test_closing_asks_nothing_where_all_was_taken_back(
+    viewer: Any, keepers: Any, asked: dict[str, Any], tmp_path: Path
+) -> None:
+    keeper = keepers(viewer)
+    _, objects, regions = filled(viewer, tmp_path)
+    session = session_on(objects, regions)
+    session.do(delete(session.desk, [1]))
+    session.undo()
+    assert guard_of(keeper)._may_close()
+    assert not asked["questions"]
+
+
+def test_closing_saves_what_is_kept_without_a_question(
+    viewer: Any, keepers: Any, qtbot: Any, asked: dict[str, Any], tmp_path: Path
+) -> None:
+    keeper = keepers(viewer)
+    image, objects, regions = filled(viewer, tmp_path)
+    path = kept(keeper, qtbot, tmp_path, (image, objects, regions))
+    objects.paint((300, 300), 7)
+    assert guard_of(keeper)._may_close()
+    assert not asked["questions"]
+    same(path, objects, regions)
+    assert not recent.unfinished()
+
+
+def test_closing_asks_where_the_disk_refuses(
+    viewer: Any,
+    keepers: Any,
+    qtbot: Any,
+    asked: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keeper = keepers(viewer)
+    image, objects, regions = filled(viewer, tmp_path)
+    path = kept(keeper, qtbot, tmp_path, (image, objects, regions))
+    objects.paint((300, 300), 7)
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        assert not guard_of(keeper)._may_close()
+        assert "the disk is full" in asked["questions"][0]
+    keeper.save_now()
+    same(path, objects, regions)
+
+
+@pytest.mark.slow
+def test_the_guard_stands_before_a_real_window(
+    asked: dict[str, Any], make_napari_viewer: Any, tmp_path: Path
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    window = viewer.window._qt_window
+    viewer.window.add_plugin_dock_widget("napari-coseg", "Workspace")
+    _, objects, regions = filled(viewer, tmp_path)
+    session = session_on(objects, regions)
+    session.do(delete(session.desk, [1]))
+    window.close()
+    assert window.isVisible()
+    assert asked["questions"] == [["tissue regions", "tissue objects"]]
+    asked["answer"] = Buttons.Discard
+    assert guard_of(keeper_of(viewer))._may_close()
+
+
+KILLED = """
+import sys
+sys.path[:0] = {path!r}
+from pathlib import Path
+import numpy as np
+from napari.components import ViewerModel
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication
+from napari_coseg.editing.objects import delete, merge
+from napari_coseg.widgets import workspace_link
+from napari_coseg.widgets.workspace_keeper import keeper_of
+from workspace_viewers import filled, session_on
+workspace_link.SCAN_MS = 300
+folder = Path({folder!r})
+app = QApplication([])
+viewer = ViewerModel()
+corrected = filled(viewer, folder)
+keeper = keeper_of(viewer)
+keeper.create(folder / "tissue.coseg")
+steps = []
+
+def go():
+    if keeper.busy:
+        return
+    if not keeper.links:
+        keeper.add(*corrected)
+    elif not steps:
+        session = session_on(*corrected[1:])
+        session.do(merge(session.desk, [1, 2, 3]))
+        session.do(delete(session.desk, [4]))
+        corrected[1].undo()
+        corrected[1].selected_label = 500
+        corrected[1].paint((300, 300), 7)  # a stroke, which the session takes
+        corrected[2].data[590:, :] = 1  # and something that nobody tells of
+        np.savez(folder / "expected.npz", objects=corrected[1].data, regions=corrected[2].data)
+        steps.append(session)
+    else:
+        (link,) = keeper.links.values()
+        state = link.writer.state
+        scanned = not link._known.watches["regions"].differing(corrected[2].data)
+        if scanned and not state.waiting:
+            print("written", flush=True)
+
+timer = QTimer()
+timer.timeout.connect(go)
+timer.start(200)
+app.exec()
+"""
+
+
+@pytest.mark.gui
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
+def test_after_kill_9_the_workspace_is_offered_with_all_corrections(
+    viewer: Any, docks: Any, tmp_path: Path
+) -> None:
+    code = KILLED.format(path=sys.path, folder=str(tmp_path))
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"written\n"
+    finally:
+        process.kill()
+        process.wait()
+    dock = docks(viewer)
+    assert "tissue.coseg" in dock.resume_button.text()
+    saved = open_workspace(tmp_path / "tissue.coseg").entries[0].load()
+    expected = np.load(tmp_path / "expected.npz")
+    np.testing.assert_array_equal(saved.labels, expected["objects"])
+    np.testing.assert_array_equal(saved.regions, expected["regions"])
+    assert saved.desk().table["id"].tolist() == np.unique(saved.labels)[1:].tolist()

@@ -1,0 +1,115 @@
+"""Viewers with labels that a workspace keeps, for its tests: name this file in `pytest_plugins`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_coseg.types import Instances, Prediction
+from napari_coseg.workspace import recent, writer
+from napari_coseg.workspace.folder import open_workspace
+from workspace_cases import image_file, wide_desk
+
+Corrected = tuple[Any, Any, Any]
+"""An image in a viewer and labels of it: the image, the objects, the regions."""
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qapp: Any) -> Iterator[None]:
+    monkeypatch.setenv(recent.PLACE_VARIABLE, str(tmp_path / "state"))
+    monkeypatch.setattr(writer, "GATHER_S", 0.01)
+    monkeypatch.setattr(writer, "RETRY_S", 0.05)
+    from napari_coseg.widgets.correct_session import SESSIONS
+
+    yield
+    for session in list(SESSIONS.open):
+        session.close()
+
+
+@pytest.fixture
+def keepers() -> Iterator[Callable[[Any], Any]]:
+    """Keepers whose workspaces are closed in the end."""
+    from napari_coseg.widgets.workspace_keeper import keeper_of
+
+    made = []
+
+    def make(viewer: Any) -> Any:
+        made.append(keeper_of(viewer))
+        return made[-1]
+
+    yield make
+    for keeper in made:
+        if keeper.workspace is not None:
+            keeper.give_up()
+
+
+def filled(viewer: Any, folder: Path) -> Corrected:
+    """An image from a file, and labels over it as Segment adds them."""
+    from napari_coseg.widgets import outputs
+
+    desk = wide_desk()
+    path = image_file(folder, desk.labels.shape)
+    (image,) = _opened(viewer, path)
+    prediction = Prediction(
+        desk.regions,
+        desk.region_classes,
+        Instances(desk.labels, desk.table, desk.classes),
+        desk.pixel_size_um,
+        {"axes": "YX", "model": "discs"},
+    )
+    regions, objects = outputs.add_prediction(viewer, image, "YX", prediction)
+    return image, objects, regions
+
+
+def _opened(viewer: Any, path: Path) -> list[Any]:
+    from napari.layers._source import layer_source
+
+    with layer_source(path=str(path)):
+        return [viewer.add_image(np.load(path), name="tissue", scale=(0.5, 0.25))]
+
+
+def session_on(objects: Any, regions: Any) -> Any:
+    """A session of corrections, as the Correct dock begins one."""
+    from napari_coseg.widgets.correct_reading import desk_of, request_of
+    from napari_coseg.widgets.correct_session import Session
+
+    return Session(objects, regions, desk_of(*request_of(objects, regions)))
+
+
+def kept(keeper: Any, qtbot: Any, folder: Path, corrected: Corrected) -> Path:
+    """Make a workspace and keep the layers in it; where it is."""
+    path = folder / "tissue.coseg"
+    keeper.create(path)
+    qtbot.waitUntil(lambda: keeper.workspace is not None and not keeper.busy, timeout=20_000)
+    keeper.add(*corrected)
+    qtbot.waitUntil(lambda: bool(keeper.links) and not keeper.busy, timeout=20_000)
+    return path
+
+
+def same(path: Path, objects: Any, regions: Any) -> None:
+    """What the workspace holds is what the layers show."""
+    saved = open_workspace(path).entries[0].load()
+    np.testing.assert_array_equal(saved.labels, objects.data)
+    np.testing.assert_array_equal(saved.regions, regions.data)
+    assert saved.desk().table["id"].tolist() == np.unique(objects.data)[1:].tolist()
+
+
+@pytest.fixture
+def docks(keepers: Any) -> Iterator[Callable[[Any], Any]]:
+    """Docks that are closed in the end."""
+    from napari_coseg.widgets.workspace import WorkspaceWidget
+
+    made = []
+
+    def make(viewer: Any) -> Any:
+        keepers(viewer)
+        made.append(WorkspaceWidget(viewer))
+        return made[-1]
+
+    yield make
+    for dock in made:
+        dock.close()
