@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import PIL.Image
@@ -14,6 +16,9 @@ from napari_coseg.export.registry import export
 from napari_coseg.measure.columns import COLUMNS, column
 from napari_coseg.measure.run import measure
 from napari_coseg.types import Image
+from napari_coseg.workspace.folder import create_workspace
+from napari_coseg.workspace.image import reference_of
+from napari_coseg.workspace.saved import Saved
 
 WRITTEN = ("slide_measurements.csv", "slide_summary.csv")
 COLOURS = np.random.default_rng(0).integers(0, 255, (*TOUCHING.shape, 3)).astype(np.uint8)
@@ -91,7 +96,7 @@ MISTAKES = [
     pytest.param(lambda f: ["--pixel-size-um", "-1"], "pixel size", id="negative size"),
     pytest.param(
         lambda f: [str(f / "b.tif"), "--image", str(f / "slide.png")],
-        "goes with one image",
+        "goes with the label files of one image",
         id="one image for two",
     ),
     pytest.param(lambda f: ["--image", str(f / "b.tif")], "made of", id="an image of another size"),
@@ -124,6 +129,59 @@ def test_tables_that_are_there_are_kept_unless_told(result, capsys):
     assert (folder / WRITTEN[1]).read_text() == "mine"
     assert not (folder / WRITTEN[0]).exists()
     assert main(["measure", labels, "--overwrite"]) == 0
+
+
+# ---------------------------------------------------------------------------------------------
+# Workspaces
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    """One image of colours, of which the labels hold a part, beside the folder."""
+    offset, whole = (3, 2), np.zeros((20, 20, 3), np.uint8)
+    whole[3 : 3 + TOUCHING.shape[0], 2 : 2 + TOUCHING.shape[1]] = COLOURS
+    PIL.Image.fromarray(whole).save(tmp_path / "slide.png")
+    found = prediction(TOUCHING)
+    saved = dataclasses.replace(Saved.of_prediction(found), offset=offset)
+    path = tmp_path / "mine.coseg"
+    with create_workspace(path) as made:
+        image = Image(whole, "YXC", found.pixel_size_um, "slide")
+        made.add(reference_of(image, tmp_path / "slide.png", path), saved)
+    return path, found
+
+
+def test_a_workspace_is_measured_as_it_is_corrected(workspace):
+    path, found = workspace
+    assert main(["measure", str(path)]) == 0
+    expected = measure(found, Image(COLOURS, "YXC"))
+    objects, summary = tables(path.parent)
+    pd.testing.assert_frame_equal(objects, expected.objects, check_dtype=False)
+    pd.testing.assert_frame_equal(summary, expected.summary, check_dtype=False)
+
+
+def test_a_workspace_whose_image_is_gone_is_measured_without(workspace, capsys):
+    path, found = workspace
+    (path.parent / "slide.png").unlink()
+    assert main(["measure", str(path)]) == 0
+    assert "no intensities are measured" in capsys.readouterr().err
+    assert len(tables(path.parent)[0]) == len(found.instances)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--pixel-size-um", "1"], "says its own"),
+        (["--image", "a.png"], "goes with the label files of one image"),
+    ],
+)
+def test_a_workspace_says_what_it_is_itself(workspace, capsys, options, message):
+    assert main(["measure", str(workspace[0]), *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_workspace_is_told(tmp_path, capsys):
+    assert main(["measure", str(tmp_path)]) == 2
+    assert "is no workspace" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------

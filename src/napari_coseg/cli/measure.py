@@ -2,8 +2,9 @@
 
 Of `<stem>_objects.ome.tif`, `<stem>_regions.ome.tif` and `<stem>_objects.csv`, as `napari-coseg
 segment` writes them, one is named and those beside it are found; so is the image. A label image of
-another name holds objects. Written are `<stem>_measurements.csv`, a row an object, and
-`<stem>_summary.csv`, a row a region and class.
+another name holds objects. Of a workspace's folder all images are measured, as they are corrected.
+Written are `<stem>_measurements.csv`, a row an object, and `<stem>_summary.csv`, a row a region and
+class.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import dataclasses
 import math
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from napari_coseg.cli.export import Result
-    from napari_coseg.measure.run import MeasureSettings
+    from napari_coseg.types import Image, Prediction
+    from napari_coseg.workspace.entry import Entry
+    from napari_coseg.workspace.saved import Saved
 
 HELP = "measure objects, and count them by region and class"
 INTENSITIES = ("auto", "he", "hdab", "channels", "none")
@@ -31,7 +35,13 @@ INTENSITIES = ("auto", "he", "hdab", "channels", "none")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `run` reads."""
-    parser.add_argument("labels", nargs="+", type=Path, metavar="LABELS", help="label files")
+    parser.add_argument(
+        "labels",
+        nargs="+",
+        type=Path,
+        metavar="LABELS",
+        help="label files, or folders of workspaces",
+    )
     parser.add_argument("--regions", type=Path, help="labels of regions; looked for beside else")
     parser.add_argument("--image", type=Path, help="the image; looked for beside the labels else")
     parser.add_argument(
@@ -54,52 +64,119 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure the labels of one image after the other."""
     from napari_coseg.cli.export import find_results
-    from napari_coseg.measure.run import MeasureSettings
 
-    results = find_results(arguments.labels)
+    folders = [path for path in arguments.labels if path.is_dir()]
+    results = find_results([path for path in arguments.labels if not path.is_dir()])
     for option in ("regions", "image"):
-        if getattr(arguments, option) and len(results) > 1:
-            raise SettingsError(f"--{option} goes with one image's labels; got {len(results)}")
+        if getattr(arguments, option) and (len(results) > 1 or folders):
+            raise SettingsError(
+                f"--{option} goes with the label files of one image; got {len(results)} and "
+                f"{len(folders)} workspaces"
+            )
     if arguments.regions and not arguments.regions.is_file():
         raise ImageError(f"there is no file of regions {arguments.regions}")
-    settings = MeasureSettings.from_mapping({"intensity": arguments.intensity})
     for result in results:
-        regions = arguments.regions or result.regions
-        measure_result(dataclasses.replace(result, regions=regions), settings, arguments)
+        measure_result(result, arguments)
+    for folder in folders:
+        measure_workspace(folder, arguments)
     return 0
 
 
-def measure_result(
-    result: Result, settings: MeasureSettings, arguments: argparse.Namespace
-) -> None:
-    """Read, measure, write and print one result."""
+def measure_result(result: Result, arguments: argparse.Namespace) -> None:
+    """Measure labels in files, with the image beside them."""
     from napari_coseg.cli.export import find_image, read_result
-    from napari_coseg.export.files import refuse_existing
-    from napari_coseg.export.measurements import measurement_paths, write_measurements
-    from napari_coseg.measure.run import measure
 
     folder = arguments.output_dir or result.folder
-    refuse_existing(measurement_paths(folder, result.name), arguments.overwrite)
-    wanted = settings.intensity != "none"
-    image = find_image(result, arguments.image) if wanted else None
+    _refuse_existing(folder, result.name, arguments)
+    wants_image = arguments.intensity != "none"
+    image = find_image(result, arguments.image) if wants_image else None
+    result = dataclasses.replace(result, regions=arguments.regions or result.regions)
     found = read_result(result, image, arguments.pixel_size_um)
-    if wanted and image is None:
-        print(
-            f"{result.name}: the image is not beside its labels, so no intensities are measured "
-            "(--image)",
-            file=sys.stderr,
-        )
-    progress = ProgressLine(result.name)
+    if wants_image and image is None:
+        _tell(f"{result.name}: the image is not beside its labels, so no intensities are measured")
+    _measure(found, image, folder, result.name, arguments)
+
+
+def measure_workspace(path: Path, arguments: argparse.Namespace) -> None:
+    """Measure every image of a workspace; the tables are written beside its folder."""
+    from napari_coseg.workspace.folder import open_workspace
+
+    if arguments.pixel_size_um:
+        raise SettingsError(f"--pixel-size-um is for label files; {path} says its own")
+    folder = arguments.output_dir or path.absolute().parent
+    with open_workspace(path) as workspace:
+        names = Counter(entry.name for entry in workspace.entries)
+        for folder_name, damage in workspace.damaged.items():
+            _tell(f"{path}: {folder_name} is left out: {damage}")
+        for entry in workspace.entries:
+            alone = names[entry.name] == 1
+            name = entry.name if alone else f"{entry.name}_{entry.id}"
+            name = name.replace("/", "_").replace("\\", "_")
+            _refuse_existing(folder, name, arguments)
+            image = _image_of(entry) if arguments.intensity != "none" else None
+            _measure(_prediction_of(entry.load()), image, folder, name, arguments)
+
+
+def _prediction_of(saved: Saved) -> Prediction:
+    import numpy as np
+
+    from napari_coseg.types import Instances, Prediction
+
+    regions = saved.regions
+    return Prediction(
+        np.zeros(saved.labels.shape, np.uint8) if regions is None else regions,
+        saved.region_classes,
+        Instances(saved.labels, saved.table, saved.classes),
+        saved.pixel_size_um,
+        saved.provenance,
+    )
+
+
+def _image_of(entry: Entry) -> Image | None:
+    """The part of the image that an entry's labels lie on; None where it is not found."""
+    from napari_coseg.intake import crop, understand
+    from napari_coseg.readers.registry import read_image
+    from napari_coseg.workspace.image import ImageNotFound
+
+    try:
+        image = understand(read_image(entry.find_image()), entry.image.axes)
+    except ImageNotFound as error:
+        _tell(f"{entry.name}: {error}; no intensities are measured")
+        return None
+    bounds = [(o, o + n) for o, n in zip(entry.offset, entry.shape, strict=True)]
+    return crop(image, bounds)[0]
+
+
+def _measure(
+    found: Prediction, image: Image | None, folder: Path, name: str, arguments: argparse.Namespace
+) -> None:
+    """Measure, print and write."""
+    from napari_coseg.export.measurements import write_measurements
+    from napari_coseg.measure.run import MeasureSettings, measure
+
+    settings = MeasureSettings.from_mapping({"intensity": arguments.intensity})
+    progress = ProgressLine(name)
     try:
         measured = measure(found, image, settings, progress=progress)
     finally:
         progress.close()
-    print(f"{result.name}: {len(measured.objects):,} objects")
+    print(f"{name}: {len(measured.objects):,} objects")
     print("\n".join(summary_lines(measured.summary)))
     for path in write_measurements(
-        measured.objects, measured.summary, folder, result.name, overwrite=arguments.overwrite
+        measured.objects, measured.summary, folder, name, overwrite=arguments.overwrite
     ):
         print(path)
+
+
+def _refuse_existing(folder: Path, name: str, arguments: argparse.Namespace) -> None:
+    from napari_coseg.export.files import refuse_existing
+    from napari_coseg.export.measurements import measurement_paths
+
+    refuse_existing(measurement_paths(folder, name), arguments.overwrite)
+
+
+def _tell(message: str) -> None:
+    print(message, file=sys.stderr)
 
 
 def summary_lines(summary: pd.DataFrame) -> list[str]:

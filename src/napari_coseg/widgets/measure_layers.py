@@ -137,7 +137,7 @@ class LayersChoice(QWidget):
     def _list_layers(self, _: Any = None) -> None:
         """List the layers; the newest of ours is chosen where nothing was."""
         for box, kind in ((self.objects_box, "objects"), (self.regions_box, "regions")):
-            found = [layer for layer in self._viewer.layers if isinstance(layer, Labels)]
+            found = [layer for layer in self._viewer.layers if _holds_labels(layer)]
             ours = [layer.name for layer in found if outputs.is_output(layer, kind)]
             other = [layer.name for layer in found if not outputs.is_output(layer, "regions")]
             _fill(box, found, ours or (other if kind == "objects" else []))
@@ -245,6 +245,12 @@ def pixel_size(layer: Labels) -> list[float]:
             "make it over an image that has them"
         )
     return [float(value) for value in size.um]
+
+
+def _holds_labels(layer: Any) -> bool:
+    """Labels that are results or a person's own, and neither marks nor previews of this plugin."""
+    kind = dict(layer.metadata.get(METADATA_KEY, {})).get("kind")
+    return isinstance(layer, Labels) and kind in (None, "objects", "regions")
 
 
 def _known(layer: Labels | None) -> LabelsOf:
