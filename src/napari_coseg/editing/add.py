@@ -133,7 +133,8 @@ def _free(desk: Desk, pixel: tuple[int, ...], field: Box, reviewed: Reviewed | N
         at = tuple(value - part.start for value, part in zip(pixel[-2:], field, strict=True))
         if taken[at]:
             raise EditError("this region is marked as reviewed; take the mark away to add objects")
-    return _Free(desk.labels[(*pixel[:-2], *field)], taken)
+    where: tuple[int | slice, ...] = (*pixel[:-2], *field)
+    return _Free(desk.labels[where], taken)
 
 
 def _grown(

@@ -250,19 +250,18 @@ class Work:
     # -- keys ----------------------------------------------------------------------------------
 
     def _calls(self) -> dict[str, Callable[[Any], Any]]:
-        # Plain functions: napari asks for their names.
         calls: dict[str, Callable[[Any], Any]] = {
-            tool.key: lambda _, tool=tool: self._on_tool_key(tool) for tool in TOOLS
+            tool.key: _key(self._on_tool_key, tool) for tool in TOOLS
         }
         for action in (*ACTIONS, REVIEWED):
-            calls[action.key] = lambda _, use=action.use: self.act(use, pointer=True)
+            calls[action.key] = _key(self._on_action_key, action.use)
         for key in CLASS_KEYS:
-            calls[key] = lambda _, class_id=int(key): self._on_class_key(class_id)
-        calls[BRUSH] = lambda _: self._told(self.brush)
-        calls[REGION_BRUSH] = lambda _: self._told(self.region_brush)
-        calls[NEXT] = lambda _: self.go()
-        calls[BEFORE] = lambda _: self.go(-1)
-        calls[REST] = self._on_rest
+            calls[key] = _key(self._on_class_key, int(key))
+        calls[BRUSH] = _key(self._told, self.brush)
+        calls[REGION_BRUSH] = _key(self._told, self.region_brush)
+        calls[NEXT] = _key(self.go)
+        calls[BEFORE] = _key(self.go, -1)
+        calls[REST] = _key(self._on_rest)
         calls[PAN_KEY] = self._on_pan_key
         return calls
 
@@ -273,6 +272,9 @@ class Work:
             else:
                 self.take(tool)
 
+    def _on_action_key(self, use: Callable[[Corrector, Collection[int]], None]) -> None:
+        self.act(use, pointer=True)
+
     def _on_class_key(self, class_id: int) -> None:
         regions = self.session.regions
         if (self.tool and self.tool.group == "regions") or (regions and regions.mode == "paint"):
@@ -280,7 +282,7 @@ class Work:
         else:
             self.give_class(class_id, pointer=True)
 
-    def _on_rest(self, _: Any) -> None:
+    def _on_rest(self) -> None:
         """First nothing is chosen, then no tool is in the hand."""
         if self.display.chosen:
             self.display.choose(())
@@ -301,3 +303,12 @@ class Work:
         self.said.emit(words)
         if words:
             self._viewer.status = words
+
+
+def _key(call: Callable[..., None], *arguments: Any) -> Callable[[Any], None]:
+    """What napari calls with the viewer or layer; a plain function, since it asks for a name."""
+
+    def pressed(_: Any) -> None:
+        call(*arguments)
+
+    return pressed
