@@ -51,7 +51,8 @@ ROOMS = {
         " nn models checkpoints datasets inference training"
     ),
     "finetuning": (
-        f"{FOUNDATION} intake decoding metrics readers models checkpoints datasets workspace"
+        f"{FOUNDATION} intensity intake decoding metrics readers models checkpoints datasets"
+        " workspace"
         " inference training"
     ),
     "costs": f"{FOUNDATION} models",

@@ -22,6 +22,7 @@ from napari_coseg.finetuning.losses import Truth, reviewed_loss
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 from napari_coseg.finetuning.settings import FINETUNING_LOSSES
 from napari_coseg.finetuning.sources import read_reviewed
+from napari_coseg.intake import RgbSource, understand
 from napari_coseg.models.base import FirstForward, TaskMaps, TwoForwards
 from napari_coseg.types import LabelClass
 from tiny_models import tiny_card
@@ -258,12 +259,31 @@ def test_objects_and_background_are_brought_to_the_colours_of_h_and_e() -> None:
     np.testing.assert_allclose(seen, (232, 214, 230), atol=1e-3)
 
 
+def test_a_stretch_is_that_of_the_whole_image() -> None:
+    image = reviewed_image()
+    dim = replace(image, image=(20 + image.image // 8).astype(np.uint8))
+    dim.image[60:] += 100
+    source = RgbSource(understand(dim.image), stretch=True)
+    inference = source.read(0, slice(0, 40), slice(0, 96))
+    ours = dim.stretched().image[:40]
+    np.testing.assert_allclose(ours, inference, atol=0.51)
+    part = replace(reviewed_image(size=40), image=dim.image[:40, :40])
+    assert not np.array_equal(part.stretched().image, ours[:, :40])
+    told = replace(part, range=(source.intensity.low, source.intensity.high))
+    assert np.array_equal(told.stretched().image, ours[:, :40])
+
+
 @pytest.mark.parametrize(
     ("losses", "chosen"),
-    [((1.0, 0.5), "inverted"), ((1.0, 0.99), "as it is"), ((float("nan"), 0.5), "as it is")],
+    [
+        ((1.0, 0.5, 0.9), "inverted"),
+        ((1.0, 0.99, 0.98), "as it is"),
+        ((1.0, 0.9, 0.5), "stretched"),
+        ((float("nan"), 0.5, 0.5), "as it is"),
+    ],
     ids=str,
 )
-def test_a_change_must_be_worth_it(losses: tuple[float, float], chosen: str) -> None:
+def test_a_change_must_be_worth_it(losses: tuple[float, ...], chosen: str) -> None:
     no_objects = reviewed_image(objects=None, objects_reviewed=None, types=None)
     told = iter(losses)
     assert match_input(Normalisation(), [no_objects], lambda n: next(told))[0] == chosen

@@ -13,6 +13,7 @@ from napari_coseg.errors import DatasetError
 from napari_coseg.finetuning.joining import together
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 from napari_coseg.intake import RgbSource, understand
+from napari_coseg.intensity import measure_intensity
 from napari_coseg.readers.registry import read_image
 from napari_coseg.types import LABEL_DTYPE
 from napari_coseg.workspace.entry import Entry
@@ -60,6 +61,8 @@ def _parts(entry: Entry, saved: Saved) -> Iterator[ReviewedImage]:
     area = saved.reviewed_area().reshape(labels.shape)
     marked = area | saved.reviewed_objects().reshape(labels.shape)
     type_of = _types(saved)
+    whole = measure_intensity(source, stretch=True)
+    low, high = source.intensity.apply(np.array([whole.low, whole.high])).tolist()
     offset = (0,) * (3 - len(entry.offset)) + tuple(entry.offset)
     _check_inside(entry, labels.shape, offset, (source.n_slices, *source.plane_shape))
     y_um, x_um = saved.pixel_size_um[-2:]
@@ -80,6 +83,7 @@ def _parts(entry: Entry, saved: Saved) -> Iterator[ReviewedImage]:
                 types=None if type_of is None else type_of[objects],
                 semantic_reviewed=None if regions is None else area[here],
                 objects_reviewed=marked[here],
+                range=(low, max(high, low + 1)),
             )
 
 

@@ -2,9 +2,9 @@
 
 A network that learnt dark nuclei on pale tissue does not see bright ones on black. Before anything
 is trained, the reviewed labels tell which of a few linear changes suits the base best: the image as
-it is, its negative, or background and objects brought to the colours that they have in H&E. The
-change is no code of its own: ``(a v + b - mean) / std`` is ``(v - mean') / std'``, so it is kept as
-the normalisation of the adapted model's card.
+it is, its negative, background and objects brought to the colours that they have in H&E; each image
+by itself stretched before, or not. The change is no code of its own: ``(a v + b - mean) / std`` is
+``(v - mean') / std'``, so it is kept as the normalisation of the adapted model's card.
 """
 
 from __future__ import annotations
@@ -40,18 +40,29 @@ def match_input(
 def candidates(base: Normalisation, images: Sequence[ReviewedImage]) -> dict[str, Normalisation]:
     """Normalisations to try, by name; the base's own is the first."""
     found = {AS_IT_IS: base, "inverted": changed(base, (-1.0,) * 3, (255.0,) * 3)}
+    found |= _tinted(base, images, "")
+    stretched = base.model_copy(update={"stretch": True})
+    found["stretched"] = stretched
+    return found | _tinted(stretched, [image.stretched() for image in images], "stretched and ")
+
+
+def _tinted(
+    base: Normalisation, images: Sequence[ReviewedImage], how: str
+) -> dict[str, Normalisation]:
+    """Background and objects as in H&E; none where there are no objects, or no contrast."""
     levels = _levels(images)
     if levels is None:
-        return found
+        return {}
     background, objects = levels
     contrast = objects - background
     if np.abs(contrast).min() < LEAST_CONTRAST:
-        return found
+        return {}
     pale, dark = np.array(PALE), np.array(DARK)
+    found = {}
     # Half-way as well: nuclei of other stains are paler than hematoxylin's.
     for name, target in (("tinted as H&E", dark), ("tinted as pale H&E", (pale + dark) / 2)):
         gain = (target - pale) / contrast
-        found[name] = changed(base, tuple(gain), tuple(pale - gain * background))
+        found[how + name] = changed(base, tuple(gain), tuple(pale - gain * background))
     return found
 
 
@@ -62,6 +73,7 @@ def changed(base: Normalisation, gain: Sequence[float], offset: Sequence[float])
     return Normalisation(
         mean=(float(mean[0]), float(mean[1]), float(mean[2])),
         std=(float(std[0]), float(std[1]), float(std[2])),
+        stretch=base.stretch,
     )
 
 

@@ -56,6 +56,7 @@ def digest_of(
         digest.update(f"{image.name} {image.pixel_size_um} {image.shape}".encode())
         for array in (image.image, image.semantic, image.objects, image.types):
             digest.update(b"-" if array is None else np.ascontiguousarray(array).data)
+        digest.update(repr(image.range).encode())
         for mask in (image.semantic_reviewed, image.objects_reviewed):
             digest.update(b"-" if mask is None else np.packbits(mask).data)
     return digest.hexdigest()

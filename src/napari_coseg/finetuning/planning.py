@@ -12,6 +12,7 @@ import torch
 from napari_coseg.card import Normalisation
 from napari_coseg.errors import SettingsError
 from napari_coseg.finetuning.costs import Cost, measure
+from napari_coseg.finetuning.crops import ReviewedBatch
 from napari_coseg.finetuning.hooks import Gate
 from napari_coseg.finetuning.input_match import AS_IT_IS, match_input
 from napari_coseg.finetuning.plan import (
@@ -174,15 +175,18 @@ def _scores(prepared: Prepared, images: tuple[ReviewedImage, ...], when: str, ga
 @torch.no_grad()
 def _match(prepared: Prepared, gate: Gate) -> tuple[str, Normalisation]:
     """The change of intensities under which the base's loss is lowest."""
-    images = prepared.divided.to_learn
-    crops = prepared.crops(images, prepared.settings.crop_px, prepared.settings.seed)
-    batch = crops.draw(0, MATCHING_CROPS, augmented=False)
+    images, settings = prepared.divided.to_learn, prepared.settings
     tuner = tuner_of(prepared)
     prepared.network.eval()
+    batches: dict[bool, ReviewedBatch] = {}
 
     def loss(normalisation: Normalisation) -> float:
         normalise(prepared, normalisation)
-        total = 0.0
+        stretch, total = normalisation.stretch, 0.0
+        if stretch not in batches:
+            crops = prepared.crops(images, settings.crop_px, settings.seed)
+            batches[stretch] = crops.draw(0, MATCHING_CROPS, augmented=False)
+        batch = batches[stretch]
         for i in range(MATCHING_CROPS):
             gate()
             value, _ = tuner.loss(StepCrops(batch.part(slice(i, i + 1))))

@@ -75,8 +75,10 @@ class Prepared:
         seed: int,
         changed_input: bool = False,
     ) -> ReviewedCrops:
-        """Crops of some images, on the model's grid."""
+        """Crops of some images, on the model's grid, as the network now sees them."""
         settings = self.settings.augmentation_of(changed_input)
+        if self.network.card.normalisation.stretch:
+            images = tuple(image.stretched() for image in images)
         return ReviewedCrops(images, size_px, self.pixel_size_um, seed, settings)
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from napari_coseg.errors import DatasetError
+from napari_coseg.intake import RgbSource, understand
+from napari_coseg.intensity import measure_intensity
 from napari_coseg.types import LABEL_DTYPE, LabelClass
 
 NOTHING_REVIEWED = (
@@ -40,6 +42,9 @@ class ReviewedImage:
         none; None where objects have no classes.
     semantic_reviewed, objects_reviewed
         bool, (Y, X): where each task's labels are known to be right. Only there they are learnt.
+    range
+        Values of `image` that a stretch of the *whole* image makes 0 and 255
+        (`napari_coseg.intensity`); None measures `image`, as if it were the whole.
     """
 
     name: str
@@ -50,6 +55,7 @@ class ReviewedImage:
     types: np.ndarray | None = None
     semantic_reviewed: np.ndarray | None = None
     objects_reviewed: np.ndarray | None = None
+    range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
@@ -89,6 +95,12 @@ class ReviewedImage:
                 mask |= part
         return mask
 
+    def stretched(self) -> ReviewedImage:
+        """Each image with its own range, as a model sees it whose card says so."""
+        low, high = self.range or _range(self.image)
+        image = (self.image.astype(np.float32) - low) * (255 / (high - low))
+        return replace(self, image=np.rint(image.clip(0, 255)).astype(np.uint8), range=(0.0, 255.0))
+
     def within(self, mask: np.ndarray) -> ReviewedImage:
         """What was reviewed inside `mask`, bool (Y, X); objects that it cuts are not known."""
         semantic, objects = self.semantic_reviewed, self.objects_reviewed
@@ -110,6 +122,11 @@ class ReviewedImage:
         if not len(cut):
             return self
         return replace(self, objects_reviewed=self.objects_reviewed & ~np.isin(self.objects, cut))
+
+
+def _range(image: np.ndarray) -> tuple[float, float]:
+    found = measure_intensity(RgbSource(understand(image, "YXC")), stretch=True)
+    return found.low, found.high
 
 
 _KINDS: dict[str, type[np.generic]] = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -46,13 +47,26 @@ def score(
         ``mean_region_dice``. What has no truth is left out.
     """
     tally = _Tally(model)
-    for whole in images:
-        image = _cut(whole)
-        found = segment(image.image, model, image.pixel_size_um, should_cancel=should_cancel)
-        tally.add(image, found)
-        if look is not None:
-            look(image, found)
+    stretch = model.card.normalisation.stretch
+    with _not_stretching(model):  # that depends on the whole of an image
+        for whole in images:
+            image = _cut(whole.stretched() if stretch else whole)
+            found = segment(image.image, model, image.pixel_size_um, should_cancel=should_cancel)
+            tally.add(image, found)
+            if look is not None:
+                look(image, found)
     return tally.scores()
+
+
+@contextmanager
+def _not_stretching(model: CosegModel) -> Iterator[None]:
+    card = model.card
+    plain = card.normalisation.model_copy(update={"stretch": False})
+    model.card = card.model_copy(update={"normalisation": plain})
+    try:
+        yield
+    finally:
+        model.card = card
 
 
 def worth(scores: Scores) -> float:
