@@ -201,8 +201,10 @@ def test_a_row_is_shown_in_the_viewer(viewer: Any, widget: Any, qtbot: Any) -> N
     np.testing.assert_allclose(ring.translate, objects.translate)
     assert ring.size[0] > 12
     assert viewer.layers.selection.active is before
+    widget.layers.image_box.setCurrentIndex(0)
     widget.clear_button.click()
     assert rings(viewer) is None
+    assert widget.layers.image_box.currentIndex() == 0, "what was chosen stays chosen"
     assert widget.selected_ids == []
 
 

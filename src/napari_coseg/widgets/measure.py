@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +119,7 @@ class MeasureWidget(JobWidget):
         if asked is None:
             return
         self.objects, self.summary = unpack(reply)
-        self._measured = asked
+        self._measured = dataclasses.replace(asked, arrays={})  # lets go of the pixels
         self.bar.finish(f"<b>{len(self.objects):,} objects</b> in {in_words(seconds)}", done=True)
         self._on_changed(self.watch.differs)
         self.link.follow(asked.objects)
@@ -200,7 +201,9 @@ class MeasureWidget(JobWidget):
 
     def _on_clicked(self, label: int) -> None:
         if self.objects is not None:
-            self.select(np.flatnonzero(self.objects["id"].to_numpy() == label))
+            rows = np.flatnonzero(self.objects["id"].to_numpy() == label)
+            if len(rows):  # not of what was made since
+                self.select(rows)
 
     # -- files ---------------------------------------------------------------------------------
 

@@ -63,6 +63,7 @@ class LayersChoice(QWidget):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self._viewer = viewer
+        self._seen: tuple[Labels | None, list[str | None]] = (None, [])
         self.objects_box = narrow_box("Labels whose values are objects")
         self.regions_box = narrow_box("Labels whose values are region classes")
         self.image_box = narrow_box("Whose stains or channels are measured")
@@ -147,23 +148,29 @@ class LayersChoice(QWidget):
         self._on_objects()
 
     def _on_objects(self, _: Any = None) -> None:
-        """Show the pixel size, and choose the image that the objects were made of."""
+        """Show the pixel size; choose the image of these objects where either list is new."""
         objects = self._layer(self.objects_box)
         if objects is None:
             self.size.setText("")
             return
+        self._tell_size(objects)
+        names = [self.image_box.itemData(number) for number in range(self.image_box.count())]
+        if (objects, names) == self._seen:
+            return
+        self._seen = (objects, names)
+        made_of = dict(objects.metadata.get(METADATA_KEY, {})).get("image")
+        for number, name in enumerate(names):
+            fits = name is not None and _fits(objects, self._viewer.layers[name])
+            if name == made_of or (made_of is None and fits):
+                self.image_box.setCurrentIndex(number)
+
+    def _tell_size(self, objects: Labels) -> None:
         try:
             size = pixel_size(objects)
         except ImageError:
             self.size.setText("not known")
         else:
             self.size.setText(" × ".join(f"{one:g}" for one in dict.fromkeys(size)) + " µm")
-        made_of = dict(objects.metadata.get(METADATA_KEY, {})).get("image")
-        for number in range(self.image_box.count()):
-            name = self.image_box.itemData(number)
-            fits = name is not None and _fits(objects, self._viewer.layers[name])
-            if name == made_of or (made_of is None and fits):
-                self.image_box.setCurrentIndex(number)
 
 
 class LayerWatch(QObject):

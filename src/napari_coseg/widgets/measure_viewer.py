@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 RING_COLOR = "#ffd400"
-RING_SIZE = 1.6
+RING_SIZE = 1.5
 """Of a ring, in diameters of a disc of the object's area."""
 SMALLEST_RING_PX = 8.0
 NEAR_THE_EDGE = 0.9
@@ -88,7 +88,7 @@ class ViewerLink(QObject):
             name=f"{labels.name}: selected",
             face_color="transparent",
             border_color=RING_COLOR,
-            border_width=0.08,
+            border_width=0.05,
             metadata={METADATA_KEY: {"kind": "selection"}},
             scale=labels.scale,
             translate=labels.translate,
@@ -115,18 +115,19 @@ class ViewerLink(QObject):
 
     def _bring_into_view(self, labels: Labels, centre: np.ndarray) -> None:
         """Move no more than needed: the slice of a stack, and the camera where it is far off."""
-        world = np.asarray(labels.data_to_world(centre))
-        shown = list(self._viewer.dims.displayed)
-        if self._viewer.dims.ndisplay == 2:
-            for axis in range(len(world)):
-                place = axis + self._viewer.dims.ndim - len(world)
-                if place not in shown:
-                    self._viewer.dims.set_point(place, world[axis])
-        camera, target = self._viewer.scene.camera, world[shown] if len(world) > 2 else world
+        dims = self._viewer.dims
+        if dims.ndisplay != 2:
+            return
+        world = np.zeros(dims.ndim)
+        first = dims.ndim - labels.ndim
+        world[first:] = labels.data_to_world(centre)
+        for axis in range(first, dims.ndim):
+            if axis not in dims.displayed:
+                dims.set_point(axis, world[axis])
+        camera, target = self._viewer.scene.camera, world[list(dims.displayed)]
         half = np.asarray(self._viewer.canvas.viewbox_size(self._viewer.layers)) / camera.zoom / 2
-        apart = np.abs(target[-2:] - np.asarray(camera.center)[-2:])
-        if (apart > NEAR_THE_EDGE * half).any():
-            camera.center = (*camera.center[:-2], *target[-2:])
+        if (np.abs(target - np.asarray(camera.center)[-2:]) > NEAR_THE_EDGE * half).any():
+            camera.center = (*camera.center[:-2], *target)
 
     # -- from the viewer -----------------------------------------------------------------------
 
