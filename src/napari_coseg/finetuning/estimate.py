@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from napari_coseg.finetuning.plan import cached_crops, step_count
+from napari_coseg.finetuning.plan import share_out
 from napari_coseg.finetuning.planning import fit
 from napari_coseg.finetuning.preparing import prepare, replace_crop
 from napari_coseg.finetuning.reviewed import ReviewedSet, Reviews
@@ -83,12 +83,8 @@ def estimate(
     fitting = fit(prepared)
     cost = fitting.cost
     left = 60 * settings.minutes - 2 * scoring_s
-    cached = 0
-    if settings.speed == "heads":
-        small = replace_crop(settings, fitting.crop_px)
-        cached = cached_crops(small, cost, prepared.area_px(), left)
-        left -= cached * cost.encode_s
-    steps = step_count(settings, cost, left, scoring_s)
+    fitted = replace_crop(settings, fitting.crop_px)
+    cached, steps = share_out(fitted, cost, prepared.area_px(), left, scoring_s)
     scorings = 2 + (settings.validations if held else 0)
     seconds = steps * cost.step_s + cached * cost.encode_s + scorings * scoring_s
     kind = next(prepared.network.buffers()).device.type

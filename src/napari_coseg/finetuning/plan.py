@@ -7,7 +7,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -62,32 +62,43 @@ def digest_of(
     return digest.hexdigest()
 
 
-def cached_crops(
-    settings: FinetuneSettings, cost: Cost, area_px: float, seconds_left: float
-) -> int:
-    """How many crops to encode: every place `variants` times, as far as time and disk allow.
+class Shares(NamedTuple):
+    """What the time there is goes into: crops to encode, and steps."""
+
+    cached_crops: int
+    steps: int
+
+
+def share_out(
+    settings: FinetuneSettings, cost: Cost, area_px: float, seconds: float, scoring_s: float
+) -> Shares:
+    """Crops to encode, where features are kept, and steps from what is left.
+
+    Every place is encoded `variants` times, as far as time and disk allow.
 
     Parameters
     ----------
+    settings
+        With the crops that fit.
     area_px
         Reviewed, in pixels of the model.
+    seconds
+        For both, and for the scores on the way.
+    scoring_s
+        Of scoring the held-back regions once.
     """
-    places = max(1, math.ceil(2 * area_px / settings.crop_px**2))
-    wanted = settings.variants * places
-    if settings.steps is None:
-        wanted = min(wanted, int(CACHING_SHARE * seconds_left / max(cost.encode_s, 1e-6)))
-    fits = int(settings.cache_mb / max(cost.features_mb, 1e-6))
-    return max(min(wanted, fits), LEAST_CACHED, settings.crops)
-
-
-def step_count(
-    settings: FinetuneSettings, cost: Cost, seconds_left: float, scoring_s: float
-) -> int:
-    """Steps that fit, scores on the way left out."""
+    cached = 0
+    if settings.speed == "heads":
+        places = max(1, math.ceil(2 * area_px / settings.crop_px**2))
+        wanted = settings.variants * places
+        if settings.steps is None:
+            wanted = min(wanted, int(CACHING_SHARE * seconds / max(cost.encode_s, 1e-6)))
+        fits = int(settings.cache_mb / max(cost.features_mb, 1e-6))
+        cached = max(min(wanted, fits), LEAST_CACHED, settings.crops)
     if settings.steps is not None:
-        return settings.steps
-    for_steps = seconds_left - settings.validations * scoring_s
-    return max(LEAST_STEPS, int(for_steps / max(cost.step_s, 1e-6)))
+        return Shares(cached, settings.steps)
+    left = seconds - settings.validations * scoring_s - cached * cost.encode_s
+    return Shares(cached, max(LEAST_STEPS, int(left / max(cost.step_s, 1e-6))))
 
 
 def write_plan(folder: Path, plan: RunPlan) -> None:

@@ -15,13 +15,7 @@ from napari_coseg.finetuning.costs import Cost, measure
 from napari_coseg.finetuning.crops import ReviewedBatch
 from napari_coseg.finetuning.hooks import Gate
 from napari_coseg.finetuning.input_match import AS_IT_IS, match_input
-from napari_coseg.finetuning.plan import (
-    RunPlan,
-    cached_crops,
-    read_plan,
-    step_count,
-    write_plan,
-)
+from napari_coseg.finetuning.plan import RunPlan, read_plan, share_out, write_plan
 from napari_coseg.finetuning.preparing import Prepared, replace_crop
 from napari_coseg.finetuning.reviewed import ReviewedImage
 from napari_coseg.finetuning.scores import Scores, score
@@ -136,24 +130,19 @@ def _new_plan(
         normalise(prepared, normalisation)
     gate.progress(0.03, "measuring what a step takes")
     fitting = fit(prepared, gate)
-    cost = fitting.cost
     left = 60 * settings.minutes - (time.monotonic() - began) - scoring_all_s
-    cached = 0
-    if settings.speed == "heads":
-        small = replace_crop(settings, fitting.crop_px)
-        cached = cached_crops(small, cost, prepared.area_px(), left)
-        left -= cached * cost.encode_s
-    steps = step_count(settings, cost, left, scoring_s)
+    fitted = replace_crop(settings, fitting.crop_px)
+    shares = share_out(fitted, fitting.cost, prepared.area_px(), left, scoring_s)
     return RunPlan(
         digest=digest,
-        steps=steps,
-        validate_every=max(1, -(-steps // settings.validations)),
-        precision=cost.precision,
+        steps=shares.steps,
+        validate_every=max(1, -(-shares.steps // settings.validations)),
+        precision=fitting.cost.precision,
         crop_px=fitting.crop_px,
         micro=settings.crops,
         activation_checkpointing=bool(settings.activation_checkpointing),
-        cached_crops=cached,
-        seconds_a_step=round(cost.step_s, 4),
+        cached_crops=shares.cached_crops,
+        seconds_a_step=round(fitting.cost.step_s, 4),
         input=name,
         normalisation=normalisation,
         scores_before=before,
