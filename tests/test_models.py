@@ -8,7 +8,7 @@ from sam2.modeling.backbones.hieradet import Hiera
 
 from napari_coseg.card import ClassEntry, ModelCard
 from napari_coseg.errors import CheckpointError, SettingsError
-from napari_coseg.models.base import CosegModel, MaskPrompts
+from napari_coseg.models.base import MAPS_OF, CosegModel, MaskPrompts
 from napari_coseg.models.coseg.config import AS_RELEASED as COSEG_AS_RELEASED
 from napari_coseg.models.coseg_plus.config import AS_RELEASED
 from napari_coseg.models.registry import build
@@ -48,6 +48,11 @@ WHOLE_RESOLUTION = {
     "encoder": {**DETAILED["encoder"], "stem_channels": (4, 8, 12)},
     "upscaling_channels": (16, 8, 8, 4),
 }
+TOP_DOWN = {
+    **WHOLE_RESOLUTION,
+    "encoder": {**WHOLE_RESOLUTION["encoder"], "top_down": True},
+    "upscaling_refinement": False,
+}
 COSEG = {name: TINY[name] for name in TINY if name != "scan_rank"}
 COSEG_WITH_STEM = {name: DETAILED[name] for name in DETAILED if name != "scan_rank"}
 FAMILIES = {
@@ -57,6 +62,7 @@ FAMILIES = {
     "coseg-plus": ("coseg-plus", TINY),
     "coseg-plus with a stem": ("coseg-plus", DETAILED),
     "coseg-plus with a stem from stride 1": ("coseg-plus", WHOLE_RESOLUTION),
+    "coseg-plus with a top-down path": ("coseg-plus", TOP_DOWN),
     "coseg-plus as released": ("coseg-plus", {**TINY, **AS_RELEASED}),
     "coseg-plus gated": ("coseg-plus", {**TINY, "scan_gate": True}),
 }
@@ -150,6 +156,25 @@ def test_losses_of_the_second_forward_reach_the_first(model: CosegModel) -> None
     assert first.instance_mask.grad.abs().max() > 0
 
 
+@pytest.mark.parametrize(
+    ("semantic", "instance"),
+    [([1, 1, 1], [1, 1, 1]), ([1, 0, 1], [0, 1, 0]), ([0, 0, 0], [1, 0, 1])],
+    ids=["all of both", "one task each", "no regions at all"],
+)
+@torch.inference_mode()
+def test_only_what_is_asked_for_is_answered(
+    model: CosegModel, semantic: list[int], instance: list[int]
+) -> None:
+    asked = {"semantic": torch.tensor(semantic) > 0, "instance": torch.tensor(instance) > 0}
+    whole, part = model(images(3)).second, model(images(3), asked=asked).second
+    for task, names in MAPS_OF.items():
+        for name in names:
+            expected, found = getattr(whole, name), getattr(part, name)
+            rows = asked[task]
+            torch.testing.assert_close(found[rows], expected[rows], rtol=1e-4, atol=1e-5)
+            assert found.shape == expected.shape and not found[~rows].any()
+
+
 def test_a_model_that_has_predicted_can_learn(model: CosegModel) -> None:
     with torch.inference_mode():
         model(images())
@@ -187,6 +212,7 @@ def test_fresh_adapters_leave_sam2_alone() -> None:
         ({"encoder": "giant"}, "unknown encoder 'giant'.*tiny"),
         ({"widht": 32}, "unknown setting 'widht'; did you mean 'width'"),
         ({"encoder": {**TINY_HIERA, "stem_channels": (8, 8)}}, "with a stem there are 3 of each"),
+        ({"encoder": {**TINY_HIERA, "top_down": True}}, "give stem_channels as well"),
         (
             {"encoder": {**TINY_HIERA, "global_attention_blocks": (1,)}},
             r"blocks \[1\] are the first of their stages",

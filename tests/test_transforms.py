@@ -198,6 +198,21 @@ def test_a_batch_holds_every_source_in_order() -> None:
     assert not batch.hv[:3].any(axis=1)[batch.instances[:3] == 0].any()
 
 
+def test_a_mosaic_is_of_several_places_and_keeps_their_objects_apart() -> None:
+    sample = discs(seed=1)
+    source = CropSource((sample,), 1, mosaic=2)
+    batch = CropSampler([source], 64, 0.25, 0, AugmentationSettings.none()).draw(0)
+    ids, (size,) = batch.instances[0], set(batch.instances.shape[1:])
+    half = size // 2
+    quarters = [ids[y : y + half, x : x + half] for y in (0, half) for x in (0, half)]
+    found = [set(np.unique(quarter)) - {0} for quarter in quarters]
+    assert size == 64 and all(found)
+    assert sum(map(len, found)) == len(set.union(*found))
+    assert len({quarter.tobytes() for quarter in (q > 0 for q in quarters)}) == 4
+    assert ((batch.types[0] > 0) == (ids > 0)).all()
+    assert np.abs(batch.hv[0][:, ids == 0]).max() == 0
+
+
 def arrays_equal(one: object, other: object) -> bool:
     return all(
         np.array_equal(a, b) for a, b in zip(vars(one).values(), vars(other).values(), strict=True)

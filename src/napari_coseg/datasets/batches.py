@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from napari_coseg.datasets.base import Sample
 from napari_coseg.datasets.transforms import AugmentationSettings, Crop, training_crop
 from napari_coseg.errors import DatasetError
+from napari_coseg.types import LABEL_DTYPE
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +63,15 @@ class CropSource:
     object_fraction
         Share of the crops laid around an object whose class was drawn first, every class as likely
         as the others, so that rare ones are seen. Where there are no objects: no meaning.
+    mosaic
+        Each crop is put together from `mosaic` x `mosaic` smaller ones of different places: more
+        kinds of tissue in a batch whose crops must be large for another source's sake.
     """
 
     samples: tuple[Sample, ...]
     per_batch: int
     object_fraction: float = 0.5
+    mosaic: int = 1
 
     def __post_init__(self) -> None:
         if not self.samples or self.per_batch < 1:
@@ -140,6 +145,15 @@ class CropSampler:
                     future.cancel()
 
     def _crop(self, number: int, rng: np.random.Generator) -> Crop:
+        side = self.sources[number].mosaic
+        if side == 1:
+            return self._piece(number, self.size_px, rng)
+        size = self.size_px // side
+        return put_together(
+            [[self._piece(number, size, rng) for _ in range(side)] for _ in range(side)]
+        )
+
+    def _piece(self, number: int, size_px: int, rng: np.random.Generator) -> Crop:
         source, objects = self.sources[number], self._objects[number]
         sample, near = source.samples[rng.integers(len(source.samples))], None
         if objects and rng.random() < source.object_fraction:
@@ -147,7 +161,27 @@ class CropSampler:
             place = rng.integers(len(places.sample))
             sample = source.samples[places.sample[place]]
             near = (float(places.y[place]), float(places.x[place]))
-        return training_crop(sample, self.size_px, self.pixel_size_um, rng, self.settings, near)
+        return training_crop(sample, size_px, self.pixel_size_um, rng, self.settings, near)
+
+
+def put_together(pieces: Sequence[Sequence[Crop]]) -> Crop:
+    """One crop from rows of crops with the same kinds of labels; objects of two pieces stay two."""
+    last_id, apart = 0, []
+    for row in pieces:
+        numbered = []
+        for piece in row:
+            ids = np.where(piece.instances > 0, piece.instances + last_id, 0)
+            last_id = int(ids.max(initial=last_id))
+            numbered.append(replace(piece, instances=ids.astype(LABEL_DTYPE)))
+        apart.append(numbered)
+
+    def joined(name: str) -> np.ndarray:
+        rows = [np.concatenate([getattr(piece, name) for piece in row], -1) for row in apart]
+        return np.concatenate(rows, -2)
+
+    arrays = ["image", "semantic", "instances", "types", "valid"]
+    arrays += ["derived"] if apart[0][0].derived is not None else []
+    return replace(apart[0][0], **{name: joined(name) for name in arrays})
 
 
 def stack(crops: Sequence[Crop]) -> Batch:

@@ -12,13 +12,22 @@ What comes back always has the same type. Nothing here knows of tiles, files or 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_coseg.card import ModelCard
+
+Task = Literal["semantic", "instance"]
+BOTH_TASKS: tuple[Task, ...] = ("semantic", "instance")
+MAPS_OF: dict[Task, tuple[str, ...]] = {
+    "semantic": ("semantic",),
+    "instance": ("object", "classes", "hv"),
+}
+"""Which of `TaskMaps` answer a task."""
 
 
 class Features(NamedTuple):
@@ -32,6 +41,11 @@ class Features(NamedTuple):
     embedding: Tensor
     high_resolution: tuple[Tensor, ...]
     image_size: tuple[int, int]
+
+    def of(self, images: Tensor) -> Features:
+        """Those of some images of the batch, by their numbers (N,)."""
+        finer = tuple(maps[images] for maps in self.high_resolution)
+        return Features(self.embedding[images], finer, self.image_size)
 
 
 class FirstForward(NamedTuple):
@@ -88,9 +102,7 @@ class TaskMaps(NamedTuple):
     hv: Tensor
 
     def resized(self, size: tuple[int, int]) -> TaskMaps:
-        """Bilinear, to (Y, X). The same maps where they have that size already."""
-        if tuple(self.object.shape[-2:]) == tuple(size):
-            return self
+        """Bilinear, to (Y, X). A map that has that size already stays as it is."""
         return TaskMaps(*(_resize(maps, size) for maps in self))
 
 
@@ -136,22 +148,64 @@ class CosegModel(nn.Module, ABC):
         """Decode both tasks without prompts."""
 
     @abstractmethod
-    def second_forward(self, features: Features, prompts: MaskPrompts) -> TaskMaps:
-        """Decode both tasks, each prompted by the other's mask."""
+    def second_forward(
+        self, features: Features, prompts: MaskPrompts, tasks: Sequence[Task] = BOTH_TASKS
+    ) -> TaskMaps:
+        """Decode at least the tasks asked for, each prompted by the other's mask.
+
+        The maps of a task that was not asked for mean nothing.
+        """
 
     @abstractmethod
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by part ("trunk", "adapters", ...); each stands in exactly one part."""
 
-    def forward(self, images: Tensor, given: GivenMasks | None = None) -> TwoForwards:
+    def forward(
+        self,
+        images: Tensor,
+        given: GivenMasks | None = None,
+        asked: Mapping[Task, Tensor] | None = None,
+    ) -> TwoForwards:
         """Normalised images (B, 3, Y, X) -> both forwards, from one encoding.
 
-        The second is prompted by the masks that are given, and by the first's where none is.
+        Parameters
+        ----------
+        given
+            Masks that prompt the second forward; where there are none, the first's do.
+        asked
+            (B,) bool of each task: images of which the second forward is wanted. The others' maps
+            are zeros, and cost nothing: a training has no use for tasks without labels.
         """
         features = self.encode(images)
         first = self.first_forward(features)
-        second = self.second_forward(features, prompts_from(first, given))
-        return TwoForwards(first, second)
+        prompts = prompts_from(first, given)
+        if asked is None:
+            return TwoForwards(first, self.second_forward(features, prompts))
+        return TwoForwards(first, self._only_asked(features, prompts, asked))
+
+    def _only_asked(
+        self, features: Features, prompts: MaskPrompts, asked: Mapping[Task, Tensor]
+    ) -> TaskMaps:
+        types = len(self.card.instance_classes)
+        channels = (1 + len(self.card.semantic_classes), 1, 1 + types if types else 0, 2)
+        found = TaskMaps(*(nothing_said(features, count) for count in channels))._asdict()
+        for task in BOTH_TASKS:
+            rows = asked[task].nonzero()[:, 0]
+            if len(rows):
+                maps = self.second_forward(
+                    features.of(rows), MaskPrompts(*(mask[rows] for mask in prompts)), (task,)
+                )
+                for name in MAPS_OF[task]:
+                    answer = getattr(maps, name)
+                    zeros = answer.new_zeros(found[name].shape)
+                    found[name] = zeros.index_copy(0, rows, answer)
+        return TaskMaps(**found)
+
+
+def nothing_said(features: Features, channels: int) -> Tensor:
+    """Zeros (B, K, Y, X) in place of a task's maps, without memory of their own."""
+    z = features.embedding
+    return z.new_zeros(1, 1, 1, 1).expand(len(z), channels, *features.image_size)
 
 
 def prompts_from(first: FirstForward, given: GivenMasks | None = None) -> MaskPrompts:
@@ -178,6 +232,8 @@ def _painted(own: Tensor, given: Tensor) -> Tensor:
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
     if maps.shape[1] == 0:
         return maps.new_zeros((maps.shape[0], 0, *size))
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)

@@ -6,7 +6,7 @@
       -> embedding (B, C, Y/16, X/16), f1 (B, C1, Y/8, X/8), f0 (B, C0, Y/4, X/4)
 
 With a convolutional stem (the compact size) Hiera begins at stride 8, and f0 and further maps at
-strides 2 and 1 are the stem's.
+strides 2 and 1 are the stem's; or, with a top-down path, the stem's joined with what the trunk saw.
 
 Co-Seg++ section 3.4; sizes as in sam2's own configuration files.
 """
@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from typing import Annotated, Self
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, model_validator
 from sam2.modeling.backbones.hieradet import Hiera
 from sam2.modeling.backbones.image_encoder import FpnNeck
@@ -49,6 +50,11 @@ class HieraConfig(Settings):
         "takes the place of SAM2's single 7x7 convolution; then there are three stages, the first "
         "at stride 8",
     )
+    top_down: bool = Field(
+        False,
+        description="join the embedding with the stem's maps on the way up, by two convolutions at "
+        "each stride, as a U-Net does: shared by both tasks, so that their decoders stay light",
+    )
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:
@@ -64,6 +70,8 @@ class HieraConfig(Settings):
                 f"blocks {both} are the first of their stages, where sam2's Hiera halves the grid "
                 "within windows; global attention is for the blocks after them"
             )
+        if self.top_down and not self.stem_channels:
+            raise ValueError("a top-down path joins the maps of a stem; give stem_channels as well")
         return self
 
 
@@ -98,7 +106,8 @@ HIERA_SIZES: dict[str, HieraConfig] = {
         global_attention_blocks=(3, 4, 5),
         window_sizes=(8, 8, 8),
         background_position_size=None,
-        stem_channels=(16, 32, 64),
+        stem_channels=(24, 48, 80),
+        top_down=True,
     ),
 }
 
@@ -138,6 +147,34 @@ class ConvolutionalStem(nn.Module):
         return levels
 
 
+class TopDown(nn.Module):
+    """Joins a coarse map with finer ones, step by step, as the second half of a U-Net.
+
+    coarse (B, C, Y/8, X/8), levels at strides 1, 2, 4 -> one map a level, its size and channels.
+    The coarse map is brought to the level's channels before it is enlarged, and added rather than
+    put beside it: half the work at the finest strides, where most of the time goes.
+    """
+
+    def __init__(self, coarse: int, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.bring = nn.ModuleList()
+        self.join = nn.ModuleList()
+        for level in reversed(channels):
+            self.bring.append(nn.Conv2d(coarse, level, 1))
+            self.join.append(nn.Sequential(_ConvNormAct(level, level), _ConvNormAct(level, level)))
+            coarse = level
+
+    def forward(self, coarse: Tensor, levels: list[Tensor]) -> list[Tensor]:
+        joined = []
+        for bring, join, level in zip(self.bring, self.join, reversed(levels), strict=True):
+            larger = F.interpolate(
+                bring(coarse), scale_factor=2, mode="bilinear", align_corners=False
+            )
+            coarse = join(level + larger)
+            joined.append(coarse)
+        return joined[::-1]
+
+
 class _ConvNormAct(nn.Sequential):
     def __init__(self, channels_in: int, channels_out: int, stride: int = 1) -> None:
         super().__init__(
@@ -164,7 +201,8 @@ class HieraEncoder(nn.Module):
     width
         Channels of the embedding; 256 in SAM2.
     high_resolution_channels
-        (C1, C0) of f1 at stride 8 and f0 at stride 4; (64, 32) in SAM2.
+        (C1, C0, ...) of f1 at stride 8, f0 at stride 4 and, with a stem, the maps at strides 2 and
+        1; (64, 32) in SAM2.
     adapter_ratio, adapter_kernel_size
         See `Adapter`. A ratio of 0 puts in none.
     """
@@ -173,14 +211,14 @@ class HieraEncoder(nn.Module):
         self,
         config: HieraConfig,
         width: int = 256,
-        high_resolution_channels: tuple[int, int] = (64, 32),
+        high_resolution_channels: tuple[int, ...] = (64, 32),
         adapter_ratio: float = 0.25,
         adapter_kernel_size: int = 0,
     ) -> None:
         super().__init__()
         self.trunk = _build_trunk(config)
         self.stem: ConvolutionalStem | None = None
-        channels_1, channels_0 = high_resolution_channels
+        channels_1, channels_0, *finer = high_resolution_channels
         f0_channels = width
         if config.stem_channels:
             self.stem = ConvolutionalStem(config.stem_channels, config.embed_dim)
@@ -194,11 +232,19 @@ class HieraEncoder(nn.Module):
             position_encoding=PositionEmbeddingSine(2 * (width // 2), warmup_cache=False),
             d_model=width,
             backbone_channel_list=self.trunk.channel_list,
-            fpn_top_down_levels=[last - 1, last],
+            # SAM2 adds the coarsest to the one before; a path up to the pixels needs it in all.
+            fpn_top_down_levels=[*range(0 if config.top_down else last - 1, last + 1)],
             fpn_interp_model="nearest",
         )
         self.project_f1 = nn.Conv2d(width, channels_1, 1)
         self.project_f0 = nn.Conv2d(f0_channels, channels_0, 1)
+        self.top_down: TopDown | None = None
+        if config.top_down and config.stem_channels:
+            self.top_down = TopDown(width, config.stem_channels)
+            self.project_finer = nn.ModuleList(
+                nn.Conv2d(before, after, 1)
+                for before, after in zip(config.stem_channels[:-1], reversed(finer), strict=True)
+            )
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Images (B, 3, Y, X) -> embedding and high-resolution features from fine to coarse."""
@@ -206,8 +252,13 @@ class HieraEncoder(nn.Module):
             # (strides 4, 8, 16, 32); the last only serves to be added to the third
             (level_4, level_8, embedding, _), _ = self.neck(self.trunk(images))
             return embedding, (self.project_f0(level_4), self.project_f1(level_8))
-        *finest, level_4, tokens = self.stem(images)
+        *levels, tokens = self.stem(images)
         (level_8, embedding, _), _ = self.neck(self.trunk(tokens))
+        if self.top_down is not None:
+            levels = self.top_down(level_8, levels)
+            for number, project in enumerate(self.project_finer):
+                levels[number] = project(levels[number])
+        *finest, level_4 = levels
         return embedding, (*finest, self.project_f0(level_4), self.project_f1(level_8))
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
@@ -219,6 +270,8 @@ class HieraEncoder(nn.Module):
             trunk += self.stem.parameters()
         neck = [*self.neck.parameters(), *self.project_f0.parameters()]
         neck += self.project_f1.parameters()
+        if self.top_down is not None:
+            neck += [*self.top_down.parameters(), *self.project_finer.parameters()]
         return {"trunk": trunk, "adapters": adapters, "neck": neck}
 
     def adapters(self) -> Iterable[Adapter]:

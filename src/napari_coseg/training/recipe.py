@@ -26,6 +26,9 @@ class BatchPart(Settings):
     crops: int = Field(
         ge=1, description="crops in a batch, which processes and micro batches divide among them"
     )
+    mosaic: int = Field(
+        1, ge=1, le=8, description="each crop is put together from mosaic x mosaic smaller ones"
+    )
     every_steps: int = Field(1, ge=1, description="take part in every step, every second, ...")
     from_step: int = Field(0, ge=0, description="take part from this step on")
     object_fraction: float = Field(
@@ -39,6 +42,14 @@ class BatchPart(Settings):
         description="name of an object class; a region derived from its objects prompts crops "
         "whose dataset has no regions, where `prompts` asks for truth. It is never learnt itself",
     )
+
+    @model_validator(mode="after")
+    def _pieces_fit(self) -> Self:
+        if self.crop_px % self.mosaic:
+            raise ValueError(
+                f"crops of {self.crop_px} pixels cannot be put together from {self.mosaic} a side"
+            )
+        return self
 
 
 class OptimiserSettings(Settings):

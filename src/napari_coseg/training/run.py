@@ -216,7 +216,7 @@ def _crop_source(part: BatchPart, data_root: Path, recipe: Recipe) -> CropSource
     if part.derived_region_of is not None:
         kind = class_id_of(part.derived_region_of, recipe.card.instance_label_classes)
         samples = tuple(with_derived_region(sample, kind) for sample in samples)
-    return CropSource(samples, part.crops, part.object_fraction)
+    return CropSource(samples, part.crops, part.object_fraction, part.mosaic)
 
 
 def some_of(names: Sequence[str], fraction: float, seed: int) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from napari_coseg.datasets.batches import NOT_GIVEN, Batch
 from napari_coseg.errors import CosegError
-from napari_coseg.models.base import CosegModel, GivenMasks
+from napari_coseg.models.base import CosegModel, GivenMasks, Task
 from napari_coseg.training.losses import Shares, Targets, two_forward_loss
 from napari_coseg.training.processes import Processes
 from napari_coseg.training.recipe import OptimiserSettings, Recipe
@@ -71,9 +71,14 @@ class Stepper:
     def _backward(self, batch: Batch, shares: Shares) -> dict[str, float]:
         images, targets = to_tensors(batch, self.device)
         images = self.model.normalise(images).to(memory_format=torch.channels_last)
+        # Nothing is learnt of a task without labels.
+        labelled: dict[Task, Tensor] = {
+            "semantic": targets.has_semantic,
+            "instance": targets.has_instances,
+        }
         kind, dtype = torch.device(self.device).type, AUTOCAST.get(self.recipe.precision)
         with torch.autocast(kind, dtype, enabled=dtype is not None):
-            output = self.model(images, given_masks(batch, self.device))
+            output = self.model(images, given_masks(batch, self.device), labelled)
         loss, terms = two_forward_loss(
             output, targets, self.recipe.losses, shares, self.processes.add
         )

@@ -15,16 +15,20 @@ single class of regions, as in the paper, or background and each of several.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_coseg.card import ModelCard
 from napari_coseg.models.base import (
+    BOTH_TASKS,
     CosegModel,
     Features,
     FirstForward,
     MaskPrompts,
+    Task,
     TaskMaps,
 )
 from napari_coseg.models.coseg.config import CosegConfig
@@ -75,7 +79,9 @@ class Coseg(CosegModel):
         semantic_mask, instance_mask = (_resize(mask, features.image_size) for mask in masks)
         return FirstForward(semantic_mask, instance_mask, None, None)
 
-    def second_forward(self, features: Features, prompts: MaskPrompts) -> TaskMaps:
+    def second_forward(
+        self, features: Features, prompts: MaskPrompts, tasks: Sequence[Task] = BOTH_TASKS
+    ) -> TaskMaps:
         semantic, instance = self.second_forward_channels(features, prompts)
         maps = TaskMaps(
             semantic=_with_background(semantic)[:, : 1 + len(self.card.semantic_classes)],

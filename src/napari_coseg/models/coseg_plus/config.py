@@ -93,8 +93,7 @@ AS_RELEASED: dict[str, Any] = {
 COMPACT: dict[str, Any] = {
     "encoder": "compact",
     "width": 128,
-    "upscaling_channels": (64, 48, 32, 16),
-    "upscaling_refinement": True,
+    "upscaling_channels": (64, 48, 32, 24),
     "adapter_ratio": 0.5,
     "adapter_kernel_size": 3,
     "decoder_mlp_dim": 512,

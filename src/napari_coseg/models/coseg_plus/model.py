@@ -10,16 +10,21 @@ here z is computed once and every step takes the whole batch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from napari_coseg.card import ModelCard
 from napari_coseg.errors import CheckpointError
 from napari_coseg.models.base import (
+    BOTH_TASKS,
     CosegModel,
     Features,
     FirstForward,
     MaskPrompts,
+    Task,
     TaskMaps,
+    nothing_said,
 )
 from napari_coseg.models.coseg_plus.config import CosegPlusConfig
 from napari_coseg.models.coseg_plus.mtc_decoder import MTCDecoder
@@ -41,7 +46,7 @@ class CosegPlus(CosegModel):
         self.encoder = HieraEncoder(
             config.hiera,
             config.width,
-            (config.upscaling_channels[0], config.upscaling_channels[1]),
+            config.upscaling_channels,
             config.adapter_ratio,
             config.adapter_kernel_size,
         )
@@ -76,8 +81,10 @@ class CosegPlus(CosegModel):
         )
         return FirstForward(semantic, instance, semantic_consistency, instance_consistency)
 
-    def second_forward(self, features: Features, prompts: MaskPrompts) -> TaskMaps:
-        semantic, instance = self.second_forward_channels(features, prompts)
+    def second_forward(
+        self, features: Features, prompts: MaskPrompts, tasks: Sequence[Task] = BOTH_TASKS
+    ) -> TaskMaps:
+        semantic, instance = self.second_forward_channels(features, prompts, tasks)
         first_hv = OBJECT_CHANNELS + self.class_channels
         maps = TaskMaps(
             semantic=semantic[:, : self.semantic_channels],
@@ -88,17 +95,21 @@ class CosegPlus(CosegModel):
         return maps.resized(features.image_size)
 
     def second_forward_channels(
-        self, features: Features, prompts: MaskPrompts
+        self, features: Features, prompts: MaskPrompts, tasks: Sequence[Task] = BOTH_TASKS
     ) -> tuple[Tensor, Tensor]:
         """The raw channels of both decoders, (B, K, y, x), before naming and resizing."""
         for _ in range(self.config.forwards - 2):
             semantic, _ = self._decode_semantic(features, self._semantic_prompt(features, prompts))
             instance, _ = self._decode_instance(features, self._instance_prompt(features, prompts))
             prompts = MaskPrompts(semantic, instance)
-        for_semantic = self._semantic_prompt(features, prompts)
-        for_instance = self._instance_prompt(features, prompts)
-        semantic, _ = self._decode_semantic(features, for_semantic, binary=False)
-        instance, _ = self._decode_instance(features, for_instance, binary=False)
+        semantic = nothing_said(features, self.semantic_channels)
+        instance = nothing_said(features, OBJECT_CHANNELS + self.class_channels + HV_CHANNELS)
+        if "semantic" in tasks:
+            prompt = self._semantic_prompt(features, prompts)
+            semantic, _ = self._decode_semantic(features, prompt, binary=False)
+        if "instance" in tasks:
+            prompt = self._instance_prompt(features, prompts)
+            instance, _ = self._decode_instance(features, prompt, binary=False)
         return semantic, instance
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
