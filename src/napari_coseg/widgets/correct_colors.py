@@ -19,7 +19,7 @@ UNKNOWN, CLEAR, CHOSEN, FIRST = range(4)
 GREY = (160, 160, 160)
 PLAIN = (0, 200, 200)
 """Of objects without a class."""
-_FOR_CHOSEN = ((255, 255, 0), (0, 255, 255), (255, 0, 255), (255, 255, 255))
+_FOR_CHOSEN = ((255, 255, 0), (0, 255, 255), (255, 0, 255))
 _BY_ID_COLORS = 49
 
 
