@@ -109,7 +109,7 @@ class WorkspaceLink(QObject):
         self._leave_session()
         self.layers = {}
         self._differing.clear()
-        self.setParent(None)  # type: ignore[call-overload]  # its keeper would hold it for good
+        self.setParent(None)  # its keeper would hold it for good
 
     def tell_all(self) -> None:
         """Look at everything now and tell what differs: before closing.
