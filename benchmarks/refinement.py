@@ -43,6 +43,7 @@ from napari_coseg.types import Prediction
 
 Corrections = dict[str, dict[str, np.ndarray]]
 SPOT_UM = 100.0
+PARTS = ("costs", "consep", "drawn")
 
 
 class Case(NamedTuple):
@@ -77,7 +78,7 @@ class Row:
 
     def line(self) -> dict[str, float]:
         overlap = sum(self.regions[1:], self.regions[0])
-        return {**{n: q.quality for n, q in self.quality.items()}, "region Dice": overlap.dice}
+        return {**{n: q.pq for n, q in self.quality.items()}, "region Dice": overlap.dice}
 
 
 def consep(root: object, model: CosegModel, count: int) -> Iterator[Case]:
@@ -222,16 +223,19 @@ def main() -> None:
     parser.add_argument("--model", default="default")
     parser.add_argument("--images", type=int, default=14)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--no-costs", action="store_true")
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     options = parser.parse_args()
-    model = load_model(options.model, options.device)
-    show("drawn images: PQ by type; Dice of regions",
-         scores(model, drawn(model, options.images), "true"))  # fmt: skip
-    root = data_root(options.root)
-    if not options.no_costs:
+    model, root = load_model(options.model, options.device), None
+    if {"costs", "consep"} & set(options.parts):
+        root = data_root(options.root)
+    if "costs" in options.parts:
         costs(model, next(consep(root, model, 1)))
-    show("CoNSeP test: PQ by type; Dice of the predicted with the derived region",
-         scores(model, consep(root, model, options.images), "derived"))  # fmt: skip
+    if "consep" in options.parts:
+        title = "CoNSeP test: PQ by type; Dice of the predicted with the derived region"
+        show(title, scores(model, consep(root, model, options.images), "derived"))
+    if "drawn" in options.parts:
+        title = "drawn images: PQ by type; Dice of regions"
+        show(title, scores(model, drawn(model, options.images), "true"))
 
 
 if __name__ == "__main__":

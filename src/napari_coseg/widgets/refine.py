@@ -127,7 +127,7 @@ class RefineWidget(JobWidget):
         if proposal is not None and layers:
             with told():
                 refine_preview.accept(proposal, layers)
-                self.bar.finish(f"Accepted: {proposal.told()}.", done=True)
+                self.bar.finish("Accepted.", done=True)
 
     def discard(self) -> None:
         """Show it no longer; the labels stay as they are."""
@@ -167,10 +167,12 @@ class RefineWidget(JobWidget):
         if not layers:
             self.bar.finish("The layers are gone.")
             return
-        told_as = found.told() if not found.is_empty else "nothing changes"
-        self.bar.finish(f"{told_as[:1].upper() + told_as[1:]}, in {in_words(self._seconds)}.")
+        told_as = found.told()
+        took = in_words(self._seconds)
         if found.is_empty:
+            self.bar.finish(f"Nothing changes (looked for {took}).")
             return
+        self.bar.finish(f"Refined in {took}.")
         self._proposal = found
         self._preview = refine_preview.show(self._viewer, found, layers)
         self.change.setText(f"{told_as[:1].upper() + told_as[1:]}.<br>{LEGEND}")

@@ -53,7 +53,7 @@ class Proposal:
         parts = []
         for edit in self.edits:
             if edit.target == "objects":
-                counts = len(edit.added), len(edit.removed), _reclassified(edit)
+                counts = len(edit.added), len(edit.removed), len(_reclassified(edit))
                 parts.append("objects: {:,} come, {:,} go, {:,} change class".format(*counts))
             else:
                 parts.append(f"regions: {len(edit.new_values):,} pixels change")
@@ -100,7 +100,7 @@ def show(viewer: Viewer, proposal: Proposal, layers: dict[str, Labels]) -> list[
     """One layer an edit, over the layer it would change."""
     return [
         viewer.add_labels(
-            _kinds_of_change(edit, layers[edit.target].data.shape),
+            _kinds_of_change(edit, proposal.desk),
             name=f"preview of {layers[edit.target].name}",
             opacity=OPACITY,
             colormap=outputs.region_colormap(KINDS),
@@ -139,10 +139,11 @@ def accept(proposal: Proposal, layers: dict[str, Labels]) -> None:
         layer.data_setitem(edit.indices, edit.new_values)
 
 
-def _reclassified(edit: Edit) -> int:
-    """How many objects stay and get another class; a new probability alone is no news."""
+def _reclassified(edit: Edit) -> list[int]:
+    """Objects that stay and get another class; a new probability alone is no news."""
     both = edit.old_rows.merge(edit.new_rows, on="id", suffixes=("_old", "_new"))
-    return int((both["class_id_old"] != both["class_id_new"]).sum())
+    changed = both["class_id_old"] != both["class_id_new"]
+    return [int(i) for i in both["id"][changed]]
 
 
 def _with_rows_of_both(features: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
@@ -157,8 +158,13 @@ def _with_rows_of_both(features: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFra
     return pd.concat(parts, ignore_index=True).sort_values("index", ignore_index=True)
 
 
-def _kinds_of_change(edit: Edit, shape: tuple[int, ...]) -> np.ndarray:
-    kinds = np.zeros(shape, np.uint8)
+def _kinds_of_change(edit: Edit, desk: Desk) -> np.ndarray:
+    """Each pixel that changes, and all pixels of objects that get another class."""
+    kinds = np.zeros(desk.labels.shape, np.uint8)
+    if edit.target == "objects":
+        for i in _reclassified(edit):
+            box = desk.index.box(i)
+            kinds[box][desk.labels[box] == i] = CHANGES
     changed = np.where(edit.old_values == 0, COMES, np.where(edit.new_values == 0, GOES, CHANGES))
     kinds[edit.indices] = changed
     return kinds
