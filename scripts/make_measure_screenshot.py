@@ -82,8 +82,8 @@ def main() -> None:
     wait(1)
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
     picture = viewer.screenshot(canvas_only=False, flash=False)[..., :3]
-    # 256 colours look the same and take a third of the room.
-    PIL.Image.fromarray(picture).quantize(256).save(PICTURE, optimize=True)
+    # 128 colours look the same and take a third of the room.
+    PIL.Image.fromarray(picture).quantize(128).save(PICTURE, optimize=True)
     viewer.close()
 
 
