@@ -1,6 +1,8 @@
 """How long it takes to measure everything of made-up nuclei, and the memory beyond the inputs.
 
     python benchmarks/measurements.py
+
+First without an image, then with the stains of one.
 """
 
 from __future__ import annotations
