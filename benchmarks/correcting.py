@@ -43,6 +43,7 @@ def gesture(points: Any, *, click: bool = False) -> Gesture:
 def actions_on(work: Work) -> dict[str, Call]:
     """Every action of the widget, with arguments drawn by chance."""
     corrector, desk = work.corrector, work.session.desk
+    holed = with_holes(work)
 
     def one(rng: np.random.Generator) -> int:
         return int(rng.choice(desk.index.ids))
@@ -95,7 +96,7 @@ def actions_on(work: Work) -> dict[str, Call]:
         "add an outline of 60 px": lambda rng: corrector.add(gesture(ellipse(place(rng), 30))),
         "brush a stroke of 40 px": brush,
         "delete one": lambda rng: corrector.delete([one(rng)]),
-        "fill holes of one": lambda rng: corrector.fill([one(rng)]),
+        "fill holes of one": lambda rng: corrector.fill([int(rng.choice(holed))]),
         "smooth one": lambda rng: corrector.smooth([one(rng)]),
         "class of one": lambda rng: corrector.set_class([one(rng)], int(rng.integers(1, 3))),
         "class by lasso of 1,000 px": lambda rng: corrector.classify(
@@ -116,6 +117,19 @@ def actions_on(work: Work) -> dict[str, Call]:
         ),
         "next doubtful": lambda rng: work.go(),
     }
+
+
+def with_holes(work: Work) -> list[int]:
+    """Rub a pixel out of objects here and there; gives those."""
+    desk, found, pixels = work.session.desk, [], []
+    for object_id in desk.index.ids[::50].tolist():
+        rows, columns = desk.index.box(object_id)
+        y, x = (rows.start + rows.stop) // 2, (columns.start + columns.stop) // 2
+        if (desk.labels[y - 1 : y + 2, x - 1 : x + 2] == object_id).all():
+            found.append(object_id)
+            pixels.append((y, x))
+    work.session.objects.data_setitem(tuple(np.array(pixels).T), 0)
+    return found
 
 
 def cpu_ms(function: Callable[[], object]) -> float:
