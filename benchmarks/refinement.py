@@ -192,6 +192,7 @@ def costs(model: CosegModel, case: Case) -> None:
     """On four copies of an image side by side, so that there are several tiles."""
     image = np.tile(case.image, (2, 2, 1))
     session, settings = Session(), InferenceSettings()
+    segment(case.image, model, case.pixel_size_um, settings=settings)  # the first run is slower
     whole = _seconds(lambda: segment(image, model, case.pixel_size_um, settings=settings))
     keeping = _seconds(
         lambda: segment(image, model, case.pixel_size_um, settings=settings, session=session)
