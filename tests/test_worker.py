@@ -278,3 +278,16 @@ def test_the_process_ends_when_napari_is_killed() -> None:
     while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not is_alive(pid)
+
+
+def test_events_all_arrive_and_a_job_is_paused(worker: Worker, outcome: Any) -> None:
+    job = worker.submit("worker_jobs:heed_pause")
+    heard: list[int] = []
+
+    def hear(kind: str, values: dict[str, int]) -> None:
+        heard.append(values["number"])
+        job.pause(values["number"] == 1)
+
+    job.reported.connect(hear)
+    assert outcome(job).values == {"done": True}
+    assert heard == [1, 2, 3]

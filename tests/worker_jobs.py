@@ -55,6 +55,18 @@ def slow(job: JobContext, polite: bool = True) -> Reply:
     return Reply()
 
 
+def heed_pause(job: JobContext) -> Reply:
+    """Tells of three events, and waits in between to be paused, then to go on."""
+    job.report("event", {"number": 1})
+    while not job.should_pause():
+        time.sleep(0.01)
+    job.report("event", {"number": 2})
+    while job.should_pause():
+        time.sleep(0.01)
+    job.report("event", {"number": 3})
+    return Reply({"done": True})
+
+
 def die(job: JobContext) -> Reply:
     os.kill(os.getpid(), signal.SIGKILL)
     return Reply()

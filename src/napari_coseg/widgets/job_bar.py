@@ -81,6 +81,8 @@ class JobBar(QWidget):
         outer.addLayout(buttons)
         outer.addWidget(self.progress)
         outer.addWidget(self.text)
+        self.tells_time_left = True
+        """Switched off where the job's own messages tell it."""
         self._job: Job | None = None
         self._left = TimeLeft()
         self.run_button.clicked.connect(self.run_clicked)
@@ -122,6 +124,6 @@ class JobBar(QWidget):
             self.progress.setRange(0, STEPS)
             self.progress.setValue(round(fraction * STEPS))
             left = self._left.seconds(fraction)
-            if left is not None:
+            if left is not None and self.tells_time_left:
                 message += f" · about {in_words(left)} left"
         self.text.setText(message)

@@ -116,6 +116,14 @@ class JobContext:
     def should_cancel(self) -> bool:
         return self._number in self._connection.cancelled
 
+    def should_pause(self) -> bool:
+        return self._number in self._connection.paused
+
+    def report(self, kind: str, values: dict[str, Any]) -> None:
+        """Tell an event by JSON values; unlike `progress`, every one arrives."""
+        event = {"type": "report", "job": self._number, "kind": kind}
+        self._connection.send({**event, "values": values})
+
 
 class Connection:
     """The two ends of the pipe, read by a thread of its own so that "cancel" is heard at once."""
@@ -123,6 +131,7 @@ class Connection:
     def __init__(self, incoming: IO[bytes], outgoing: IO[bytes]) -> None:
         self.jobs: queue.Queue[dict[str, Any]] = queue.Queue()
         self.cancelled: set[int] = set()
+        self.paused: set[int] = set()
         self.kept: dict[str, Any] = {}
         self._windows: queue.Queue[tuple[dict[str, Any], dict[str, np.ndarray]]] = queue.Queue()
         self._incoming, self._outgoing = incoming, outgoing
@@ -151,6 +160,8 @@ class Connection:
                     self.jobs.put(header)
                 elif header["type"] == "cancel":
                     self.cancelled.add(header["job"])
+                elif header["type"] == "pause":
+                    (self.paused.add if header["on"] else self.paused.discard)(header["job"])
                 else:
                     self._windows.put((header, arrays))
         except (EOFError, OSError):
@@ -178,6 +189,7 @@ def run_job(connection: Connection, header: dict[str, Any]) -> None:
         answer, sent = {"type": "failed", "kind": "bug", "message": traceback.format_exc()}, {}
     connection.send({**answer, "job": number}, sent)
     connection.cancelled.discard(number)
+    connection.paused.discard(number)
 
 
 def main() -> None:

@@ -61,12 +61,15 @@ class Job(QObject):
     -------
     progressed(float, str)
         Fraction, 0 to 1, and what is being done.
+    reported(str, dict)
+        An event that the job tells of: its kind, and plain values.
     done(Reply)
     failed(Exception)
         `Cancelled`, another `CosegError`, or `WorkerBug`.
     """
 
     progressed = Signal(float, str)
+    reported = Signal(str, object)
     done = Signal(object)
     failed = Signal(object)
 
@@ -78,20 +81,31 @@ class Job(QObject):
         self._request = request
 
     def cancel(self) -> None:
-        """Stop within `CANCEL_GRACE_MS`. `failed` follows with `Cancelled`."""
+        """Stop within the worker's grace. `failed` follows with `Cancelled`."""
         self._worker._cancel(self)
+
+    def pause(self, on: bool = True) -> None:
+        """Wait, or go on; jobs that do not ask whether to pause pass over it."""
+        self._worker._pause(self, on)
 
 
 class Worker(QObject):
     """A process that runs jobs one after another; started when needed, ended by `close`.
 
     All methods are for the GUI thread.
+
+    Parameters
+    ----------
+    cancel_grace_ms
+        So long a cancelled job may take to stop by itself, and save what it has.
     """
 
     _heard = Signal(object, object, object)
     _ended = Signal(object)
 
-    def __init__(self, parent: QObject | None = None) -> None:
+    def __init__(
+        self, parent: QObject | None = None, cancel_grace_ms: int = CANCEL_GRACE_MS
+    ) -> None:
         super().__init__(parent)
         self._process: _Process | None = None
         self._numbers = itertools.count()
@@ -99,7 +113,7 @@ class Worker(QObject):
         self._running: Job | None = None
         self._grace = QTimer(self)
         self._grace.setSingleShot(True)
-        self._grace.setInterval(CANCEL_GRACE_MS)
+        self._grace.setInterval(cancel_grace_ms)
         self._grace.timeout.connect(self._kill)
         self._heard.connect(self._on_message)
         self._ended.connect(self._on_end)
@@ -175,6 +189,10 @@ class Worker(QObject):
             self._process.send({"type": "cancel", "job": job.number})
             self._grace.start()
 
+    def _pause(self, job: Job, on: bool) -> None:
+        if job is self._running and self._process is not None:
+            self._process.send({"type": "pause", "job": job.number, "on": on})
+
     def _kill(self) -> None:
         if self._process is not None:
             self._process.popen.kill()  # the thread hears the pipe end, and `_on_end` follows
@@ -186,6 +204,9 @@ class Worker(QObject):
         if header["type"] == "progress":
             if not job.is_cancelled:
                 job.progressed.emit(header["fraction"], header["message"])
+            return
+        if header["type"] == "report":
+            job.reported.emit(header["kind"], header["values"])
             return
         self._finish()
         if header["type"] == "done" and not job.is_cancelled:
