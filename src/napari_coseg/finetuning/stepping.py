@@ -15,7 +15,14 @@ from napari_coseg.finetuning.crops import ReviewedBatch
 from napari_coseg.finetuning.losses import Truth, reviewed_loss
 from napari_coseg.finetuning.network import set_training
 from napari_coseg.finetuning.settings import FinetuneSettings
-from napari_coseg.models.base import CosegModel, Features, MaskPrompts, TwoForwards
+from napari_coseg.models.base import (
+    BOTH_TASKS,
+    CosegModel,
+    Features,
+    MaskPrompts,
+    Task,
+    TwoForwards,
+)
 from napari_coseg.training.memory import checkpointed_blocks
 
 CLIP_NORM = 1.0
@@ -176,12 +183,14 @@ class Tuner:
         raise OutOfMemory
 
     def _output(self, crops: StepCrops) -> TwoForwards:
-        if crops.features is None:
+        features = crops.features
+        if features is None:
             images = torch.as_tensor(crops.batch.images).to(self.device)
-            return self.network(self.network.normalise(images))
-        first = self.network.first_forward(crops.features)
+            features = self.network.encode(self.network.normalise(images))
+        first = self.network.first_forward(features)
         prompts = MaskPrompts(first.semantic_mask, first.instance_mask)
-        return TwoForwards(first, self.network.second_forward(crops.features, prompts))
+        asked = _labelled(crops.batch)
+        return TwoForwards(first, self.network.second_forward(features, prompts, asked))
 
     @torch.no_grad()
     def _draw_back(self, rate: float) -> None:
@@ -193,6 +202,12 @@ class Tuner:
         if part:
             for name, parameter in self.trained.items():
                 parameter.lerp_(self.origin[name], part)
+
+
+def _labelled(batch: ReviewedBatch) -> tuple[Task, ...]:
+    """The tasks that anything is known of; decoding the others would teach nothing."""
+    known = {"semantic": batch.semantic_known, "instance": batch.objects_known}
+    return tuple(task for task in BOTH_TASKS if known[task].any()) or BOTH_TASKS
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
