@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 PIECE_PX = 512
 AT_ONCE_S = 0.012
 """For this long pieces are drawn in one go; then the window has its turn."""
+AT_ONCE_PX = 2 * PIECE_PX**2
+"""What is larger took long to make: the window has its turn before it is drawn."""
 _FEW = 64
 
 
 class Refresher:
-    """Draws parts of layers, the first pieces at once and the rest when the window is idle."""
+    """Draws parts of layers, small ones at once and the rest when the window is idle."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[Labels, Box]] = deque()
@@ -40,9 +42,13 @@ class Refresher:
 
     def draw(self, layer: Labels, boxes: Iterable[Box]) -> None:
         """Draw what lies in the boxes, half-open and along the axes of the layer's data."""
-        for box in _gathered(list(boxes)):
+        gathered = _gathered(list(boxes))
+        for box in gathered:
             self._waiting.extend((layer, piece) for piece in pieces(box))
-        self._draw_some()
+        if sum(map(volume, gathered)) <= AT_ONCE_PX:
+            self._draw_some()
+        else:
+            self._timer.start()
 
     def stop(self) -> None:
         """Draw nothing more."""
