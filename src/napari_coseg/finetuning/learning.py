@@ -20,9 +20,10 @@ from napari_coseg.finetuning.pictures import save_comparison
 from napari_coseg.finetuning.plan import RunPlan, write_plan
 from napari_coseg.finetuning.planning import smaller_crop, tuner_of
 from napari_coseg.finetuning.preparing import Prepared
+from napari_coseg.finetuning.request import STATE_FILE
 from napari_coseg.finetuning.reviewed import ReviewedImage
 from napari_coseg.finetuning.scores import Scores, score, worth
-from napari_coseg.finetuning.state import STATE_FILE, resume_state, save_state
+from napari_coseg.finetuning.state import resume_state, save_state
 from napari_coseg.finetuning.stepping import DTYPES, OutOfMemory
 from napari_coseg.training.logs import LOG_FILE, CsvLog
 from napari_coseg.training.recipe import OptimiserSettings

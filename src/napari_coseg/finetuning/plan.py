@@ -15,11 +15,11 @@ from pydantic import Field
 from napari_coseg.card import Normalisation
 from napari_coseg.errors import OutputError, SettingsError
 from napari_coseg.finetuning.costs import Cost
+from napari_coseg.finetuning.request import PLAN_FILE
 from napari_coseg.finetuning.reviewed import ReviewedSet
 from napari_coseg.finetuning.settings import FinetuneSettings
 from napari_coseg.settings import Settings
 
-PLAN_FILE = "plan.json"
 LEAST_STEPS = 20
 CACHING_SHARE = 0.25
 """Of the time there is, at most, for features; the rest learns from them."""

@@ -25,13 +25,13 @@ from napari_coseg.finetuning.features import FeatureCache
 from napari_coseg.finetuning.hooks import FinetuneHooks, Gate
 from napari_coseg.finetuning.learning import Learning
 from napari_coseg.finetuning.network import frozen_fingerprint
-from napari_coseg.finetuning.plan import PLAN_FILE, RunPlan, digest_of
+from napari_coseg.finetuning.plan import RunPlan, digest_of
 from napari_coseg.finetuning.planning import settle
 from napari_coseg.finetuning.preparing import Prepared, prepare
+from napari_coseg.finetuning.request import PLAN_FILE, STATE_FILE
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 from napari_coseg.finetuning.scores import Scores, score, worth
 from napari_coseg.finetuning.settings import FinetuneSettings
-from napari_coseg.finetuning.state import STATE_FILE
 from napari_coseg.inference.loading import DEFAULT_MODEL
 
 FEATURES_FOLDER = "features"

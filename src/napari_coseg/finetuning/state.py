@@ -18,8 +18,6 @@ from torch import Tensor
 from napari_coseg.errors import CheckpointError, OutputError
 from napari_coseg.finetuning.stepping import Tuner
 
-STATE_FILE = "state.pt"
-
 
 @dataclass
 class Progress:

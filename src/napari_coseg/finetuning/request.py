@@ -1,0 +1,151 @@
+"""A fine-tuning as it was asked for, kept beside its state, so that it can be asked for again."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from napari_coseg.errors import OutputError, SettingsError
+from napari_coseg.finetuning.settings import FinetuneSettings
+from napari_coseg.inference.loading import DEFAULT_MODEL
+from napari_coseg.settings import Settings
+
+REQUEST_FILE = "request.json"
+PLAN_FILE, STATE_FILE = "plan.json", "state.pt"
+RUN_SUFFIX = "-run"
+LOG_FILE = "log.csv"
+LARGEST_REQUEST_BYTES = 1 << 20
+
+
+class FinetuneRequest(Settings):
+    """All that `run.finetune` is told, as plain values."""
+
+    reviewed: tuple[str, ...] = Field(min_length=1, description="workspaces, labelled folders")
+    output: str = Field(description="the adapter's file")
+    base: str = DEFAULT_MODEL
+    device: str = "auto"
+    name: str | None = None
+    base_validation: str | None = Field(None, description="folder to measure forgetting on")
+    replay: str | None = Field(None, description="folder of images to learn along")
+    settings: FinetuneSettings = FinetuneSettings()
+
+    @property
+    def run_folder(self) -> Path:
+        """State, log and pictures."""
+        path = Path(self.output)
+        return path.with_name(f"{path.stem}{RUN_SUFFIX}")
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A fine-tuning that was stopped, or that a crash ended.
+
+    Parameters
+    ----------
+    step, steps
+        Last saved or logged, and of how many; 0 where none was taken.
+    left_at
+        When its state was last written, seconds since 1970.
+    """
+
+    request: FinetuneRequest
+    step: int
+    steps: int
+    left_at: float
+
+
+def write_request(request: FinetuneRequest) -> None:
+    """Keep it in its run folder; the file appears whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        Where the disk refuses.
+    """
+    folder = request.run_folder
+    partial = folder / f"{REQUEST_FILE}.{os.getpid()}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial.write_text(request.model_dump_json(indent=2), encoding="utf-8")
+        os.replace(partial, folder / REQUEST_FILE)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error}") from error
+
+
+def unfinished(folder: Path) -> list[Unfinished]:
+    """Those that can be gone on with among the run folders in `folder`, the last one first.
+
+    What is no run, or is damaged, is passed over.
+    """
+    found = []
+    for run in sorted(folder.glob(f"*{RUN_SUFFIX}")) if folder.is_dir() else ():
+        one = _read(run)
+        if one is not None:
+            found.append(one)
+    return sorted(found, key=lambda one: one.left_at, reverse=True)
+
+
+def forget(request: FinetuneRequest) -> None:
+    """Delete the run folder of an unfinished fine-tuning.
+
+    Raises
+    ------
+    OutputError
+        Where the disk refuses.
+    """
+    if not (request.run_folder / REQUEST_FILE).is_file():
+        return
+    try:
+        shutil.rmtree(request.run_folder)
+    except OSError as error:
+        raise OutputError(f"{request.run_folder} cannot be deleted: {error}") from error
+
+
+def free_output(folder: Path, name: str) -> Path:
+    """A file for an adapter of this name, that neither an adapter nor a run has taken."""
+    stem = "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip("-.") or "adapter"
+    for number in range(1, 10_000):
+        path = folder / (f"{stem}.safetensors" if number == 1 else f"{stem}-{number}.safetensors")
+        run = path.with_name(f"{path.stem}{RUN_SUFFIX}")
+        if not path.exists() and not (run / PLAN_FILE).exists():
+            return path
+    raise OutputError(f"{folder} holds too many adapters called {name!r}; choose another name")
+
+
+def _read(run: Path) -> Unfinished | None:
+    files = run / REQUEST_FILE, run / PLAN_FILE
+    try:
+        if any(path.stat().st_size > LARGEST_REQUEST_BYTES for path in files):
+            return None
+        request, plan = (json.loads(path.read_text(encoding="utf-8")) for path in files)
+        asked = FinetuneRequest.from_mapping(request)
+        if asked.run_folder != run:
+            return None  # copied from elsewhere
+        latest = run / STATE_FILE
+        left_at = (latest if latest.exists() else files[1]).stat().st_mtime
+        return Unfinished(asked, _last_step(run), int(plan["steps"]), left_at)
+    except (OSError, ValueError, KeyError, TypeError, SettingsError):
+        return None
+
+
+def logged(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """What a run has logged so far: step and value, by name; nothing where there is no log."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    try:
+        with (run / LOG_FILE).open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                found.setdefault(row["name"], []).append((int(row["step"]), float(row["value"])))
+    except (OSError, ValueError, KeyError, TypeError):
+        return found
+    return found
+
+
+def _last_step(run: Path) -> int:
+    """Of the log; a run that a crash ended goes on from a little before."""
+    return max((step for values in logged(run).values() for step, _ in values), default=0)
