@@ -11,31 +11,41 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QLabel, QWidget
 
 from napari_coseg.card import ModelCard
+from napari_coseg.checkpoints.adapters import AdapterCard, check_base, read_adapter_card
 from napari_coseg.checkpoints.native import read_card
 from napari_coseg.errors import CosegError
 from napari_coseg.inference.loading import DEFAULT_MODEL, weights_path
 from napari_coseg.types import LabelClass
+from napari_coseg.widgets.adapter_shelf import base_sha256, shelf
 from napari_coseg.widgets.image_choice import narrow_box
 
 CHOOSE = "Choose a file…"
+NO_ADAPTER = "none: the model as it is"
 DEVICE_WORDS = {"auto": "automatic", "cpu": "CPU", "mps": "Apple GPU (mps)"}
 
 
 class ModelChoice(QWidget):
-    """A list of models, what the card of the chosen one says, and the device.
+    """A list of models, adapters of the chosen one, what its card says, and the device.
+
+    Parameters
+    ----------
+    adapters
+        Whether an adapter can be put on the model.
 
     Signals
     -------
     changed()
-        Another model; `card` is its card.
+        Another model, or adapter; `card` is its card.
     """
 
     changed = Signal()
 
-    def __init__(self) -> None:
+    def __init__(self, adapters: bool = True) -> None:
         super().__init__()
         self.card: ModelCard | None = None
         self.model_box = narrow_box("The model that comes with the package, or a weights file")
+        self.adapter_box = narrow_box("What was fine-tuned from this model; see Fine-tune")
+        self._offers_adapters = adapters
         self.about = QLabel()
         self.about.setWordWrap(True)
         self.about.setTextFormat(Qt.TextFormat.RichText)
@@ -45,22 +55,34 @@ class ModelChoice(QWidget):
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Weights", self.model_box)
+        if adapters:
+            form.addRow("Adapter", self.adapter_box)
         form.addRow(self.about)
         form.addRow("Device", self.device_box)
         self.model_box.addItem("default", DEFAULT_MODEL)
         self.model_box.addItem(CHOOSE, None)
         self._former = 0
         self.model_box.currentIndexChanged.connect(self._on_chosen)
+        self._list_adapters()
         self._read_card()
+        self.adapter_box.activated.connect(self._on_adapter)
+        shelf().changed.connect(self._on_shelf)
+        shelf().used.connect(self._on_used)
 
     def arguments(self) -> dict[str, Any]:
         """What a job of the worker process is told of it."""
-        return {"model": self.source, "device": self.device}
+        told = {"model": self.source, "device": self.device}
+        return told | ({"adapter": self.adapter} if self.adapter else {})
 
     @property
     def source(self) -> str:
         """The path of a weights file, or "default"."""
         return str(self.model_box.currentData())
+
+    @property
+    def adapter(self) -> str:
+        """The path of an adapter's file, or "" for none."""
+        return str(self.adapter_box.currentData() or "") if self._offers_adapters else ""
 
     @property
     def device(self) -> str:
@@ -86,6 +108,7 @@ class ModelChoice(QWidget):
     def _on_chosen(self, index: int) -> None:
         if self.model_box.itemText(index) != CHOOSE:
             self._former = index
+            self._list_adapters()
             self._read_card()
             return
         self.model_box.setCurrentIndex(self._former)
@@ -95,14 +118,67 @@ class ModelChoice(QWidget):
         if path:
             self.choose_file(path)
 
+    def choose_adapter(self, path: str | Path) -> None:
+        """Put an adapter on the model; "" for none. One that is not listed becomes so."""
+        at = self.adapter_box.findData(str(path))
+        if at < 0:
+            self.adapter_box.addItem(Path(path).stem, str(path))
+            at = self.adapter_box.count() - 1
+        self.adapter_box.setCurrentIndex(at)
+        self._read_card()
+
+    def _list_adapters(self, chosen: str | None = None) -> None:
+        """List those of the model; `chosen`, or the one in use, is chosen where it is there."""
+        if not self._offers_adapters:
+            return
+        chosen = shelf().in_use(self.source) if chosen is None else chosen
+        self.adapter_box.clear()
+        self.adapter_box.addItem(NO_ADAPTER, "")
+        for path, card in shelf().of_base(self.source):
+            self.adapter_box.addItem(f"{card.name}, {card.date[:10]}", str(path))
+            last = self.adapter_box.count() - 1
+            self.adapter_box.setItemData(last, str(path), Qt.ItemDataRole.ToolTipRole)
+        if chosen and self.adapter_box.findData(chosen) < 0 and Path(chosen).is_file():
+            self.adapter_box.addItem(Path(chosen).stem, chosen)
+        self.adapter_box.setCurrentIndex(max(0, self.adapter_box.findData(chosen)))
+
+    def _on_adapter(self, _: int) -> None:
+        sha256 = shelf().sha256(self.source)
+        if sha256:  # other docks follow, this one as well
+            shelf().use(sha256, self.adapter)
+        else:
+            self._read_card()
+
+    def _on_shelf(self) -> None:
+        before = self.adapter
+        self._list_adapters(before or None)
+        if self.adapter != before:
+            self._read_card()
+
+    def _on_used(self, sha256: str, path: str) -> None:
+        if self._offers_adapters and sha256 == shelf().sha256(self.source):
+            self.choose_adapter(path)
+
     def _read_card(self) -> None:
         try:
             self.card = read_card(weights_path(self.source))
-            self.about.setText(describe(self.card))
+            told = describe(self.card)
+            if self.adapter:
+                adapter = read_adapter_card(self.adapter)
+                check_base(adapter, base_sha256(self.source), self.card.name, self.adapter)
+                self.card = adapter.model
+                told = f"{describe(self.card)}<br>{adapter_words(adapter)}"
+            self.about.setText(told)
         except CosegError as error:
             self.card = None
             self.about.setText(f"⚠ {html.escape(str(error))}")
         self.changed.emit()
+
+
+def adapter_words(card: AdapterCard) -> str:
+    """Where an adapter comes from, in one line."""
+    day = f", {card.date[:10]}" if card.date else ""
+    return html.escape(f"Fine-tuned from {card.base_name} on {card.images} images{day}")
 
 
 def describe(card: ModelCard) -> str:

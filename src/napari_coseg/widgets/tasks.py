@@ -84,6 +84,7 @@ def _segment(
     *,
     model: str,
     device: str,
+    adapter: str | None = None,
     name: str,
     axes: str,
     channels: list[int] | None,
@@ -96,7 +97,7 @@ def _segment(
 
     chosen = InferenceSettings.from_mapping(settings)
     job.progress(0.0, "loading the model")
-    network = _model(job, model, device)
+    network = _model(job, model, device, adapter)
     size = tuple(pixel_size_um) if pixel_size_um else None
     return run(
         Image(job.arrays["image"], axes, size, name),
@@ -115,6 +116,7 @@ def guidance(
     *,
     model: str,
     device: str,
+    adapter: str | None = None,
     name: str,
     axes: str,
     channels: list[int] | None,
@@ -126,7 +128,7 @@ def guidance(
     from napari_coseg.inference.guidance import mutual_guidance
 
     job.progress(0.0, "loading the model")
-    network = _model(job, model, device)
+    network = _model(job, model, device, adapter)
     job.progress(0.5, "looking")
     size = tuple(pixel_size_um) if pixel_size_um else None
     found = mutual_guidance(
@@ -190,12 +192,27 @@ def export(
     return Reply({"files": [str(path) for path in files], "objects": len(found.instances)})
 
 
-def _model(job: JobContext, source: str, device: str) -> Any:
+def _model(job: JobContext, source: str, device: str, adapter: str | None = None) -> Any:
+    """The loaded model, with an adapter or without; both are kept for the next run."""
+    from napari_coseg.inference.loading import switch_adapter
+
+    base = _base(job, source, device)
+    if adapter is None:
+        return base
+    key = (adapter, _changed_at(Path(adapter)))
+    if job.kept.get("adapter_key") != key:
+        job.kept.pop("adapted", None)
+        job.kept["adapted"] = switch_adapter(base, adapter)
+        job.kept["adapter_key"] = key
+    return job.kept["adapted"]
+
+
+def _base(job: JobContext, source: str, device: str) -> Any:
     """The loaded model, kept for the next run; loaded again where its file has changed."""
     from napari_coseg.inference.loading import load_model, weights_path
 
     path = weights_path(source)
-    key = (str(path), path.stat().st_mtime_ns, device)
+    key = (str(path), _changed_at(path), device)
     if job.kept.get("model_key") != key:
         session = job.kept.get("session")
         job.kept.clear()  # the former model's memory first
@@ -204,6 +221,11 @@ def _model(job: JobContext, source: str, device: str) -> Any:
         job.kept["model"] = load_model(path, device)
         job.kept["model_key"] = key
     return job.kept["model"]
+
+
+def _changed_at(path: Path) -> int:
+    """Nanoseconds; 0 where there is no such file, which loading it then tells."""
+    return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 def pack(prediction: Prediction) -> Reply:

@@ -1,0 +1,103 @@
+"""Which adapters there are for a base, and which one is in use: for all docks of this program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qtpy.QtCore import QObject, Signal
+
+from napari_coseg.checkpoints.adapters import AdapterCard
+from napari_coseg.checkpoints.native import file_sha256
+from napari_coseg.errors import CheckpointError
+from napari_coseg.finetuning.library import adapters_in
+from napari_coseg.inference.loading import weights_path
+from napari_coseg.widgets.aside import aside
+
+HASHED_AT_ONCE = 64 << 20
+"""Bytes; larger files are hashed in a thread."""
+_HASHES: dict[tuple[str, int, int], str] = {}
+_SHELVES: list[AdapterShelf] = []
+
+
+class AdapterShelf(QObject):
+    """Looks at the folder of adapters, and tells the docks when one is taken into use.
+
+    Signals
+    -------
+    changed()
+        Adapters came or went.
+    used(str, str)
+        Hash of a base, and path of the adapter that goes on it from now on; "" for none.
+    """
+
+    changed = Signal()
+    used = Signal(str, str)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._in_use: dict[str, str] = {}
+        self._hashing: set[Path] = set()
+
+    def of_base(self, source: str) -> list[tuple[Path, AdapterCard]]:
+        """The adapters of the base that `source` names, the newest first.
+
+        None of them until the hash of a large base is known; then `changed` follows.
+        """
+        sha256 = self.sha256(source)
+        return adapters_in(base_sha256=sha256) if sha256 else []
+
+    def sha256(self, source: str) -> str:
+        """Of a base; "" where there is none, or until a large one is read (`changed` follows)."""
+        try:
+            path = weights_path(source)
+            if _key(path) in _HASHES or path.stat().st_size <= HASHED_AT_ONCE:
+                return base_sha256(source)
+        except CheckpointError:
+            return ""
+        if path not in self._hashing:
+            self._hashing.add(path)
+
+            def ended(_: object) -> None:
+                self._hashing.discard(path)
+                self.changed.emit()
+
+            aside(base_sha256, source, done=ended, failed=ended)
+        return ""
+
+    def in_use(self, source: str) -> str:
+        """Path of the adapter that was taken into use for a base; "" for none."""
+        path = self._in_use.get(self.sha256(source), "")
+        return path if path and Path(path).is_file() else ""
+
+    def use(self, sha256: str, path: str | Path | None) -> None:
+        """From now on this adapter, or none, goes on the base with this hash."""
+        self._in_use[sha256] = str(path or "")
+        self.changed.emit()
+        self.used.emit(sha256, str(path or ""))
+
+
+def shelf() -> AdapterShelf:
+    """The one of this program."""
+    if not _SHELVES:
+        _SHELVES.append(AdapterShelf())
+    return _SHELVES[0]
+
+
+def base_sha256(source: str) -> str:
+    """Hash of the weights file that `source` names; computed again where the file has changed.
+
+    Raises
+    ------
+    CheckpointError
+        Where there is no such file.
+    """
+    path = weights_path(source)
+    key = _key(path)
+    if key not in _HASHES:
+        _HASHES[key] = file_sha256(path)
+    return _HASHES[key]
+
+
+def _key(path: Path) -> tuple[str, int, int]:
+    told = path.stat()
+    return str(path), told.st_mtime_ns, told.st_size

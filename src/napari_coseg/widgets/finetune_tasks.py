@@ -1,0 +1,130 @@
+"""What a process of its own does for fine-tuning: count reviews, estimate, train, try an adapter.
+
+Runs over there; knows neither napari nor Qt.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from napari_coseg.errors import OutputError
+from napari_coseg.finetuning.request import (
+    FinetuneRequest,
+    forget,
+    logged,
+    write_request,
+)
+from napari_coseg.widgets.process import JobContext, Reply
+
+REVIEWS = "napari_coseg.widgets.finetune_tasks:reviews"
+ESTIMATE = "napari_coseg.widgets.finetune_tasks:estimate"
+TRAIN = "napari_coseg.widgets.finetune_tasks:train"
+TAKE_IN = "napari_coseg.widgets.finetune_tasks:take_in"
+
+
+def reviews(job: JobContext, *, paths: list[str]) -> Reply:
+    """`Reviews` of workspaces and labelled folders together, and the names of their images."""
+    from napari_coseg.finetuning.sources import read_reviewed
+
+    found = read_reviewed(*paths)
+    values = dataclasses.asdict(found.reviews())
+    return Reply({**values, "names": sorted({image.name for image in found.images})})
+
+
+def estimate(job: JobContext, *, request: dict[str, Any]) -> Reply:
+    """`Estimate` of a fine-tuning that is asked for; whatever would keep it from starting fails."""
+    from napari_coseg.finetuning.estimate import estimate as estimated
+    from napari_coseg.finetuning.sources import read_reviewed
+
+    asked = FinetuneRequest.from_mapping(request)
+    job.progress(0.1, "reading what is reviewed")
+    reviewed = read_reviewed(*asked.reviewed)
+    job.progress(0.3, "trying a step")
+    found = estimated(reviewed, base=asked.base, settings=asked.settings, device=asked.device)
+    return Reply(dataclasses.asdict(found))
+
+
+def train(job: JobContext, *, request: dict[str, Any], restart: bool = False) -> Reply:
+    """`run.finetune`, begun or gone on with; its events are reported by their kinds.
+
+    ``logged`` comes first where a run is gone on with: what it logged before.
+    """
+    from napari_coseg.finetuning.hooks import FinetuneHooks
+    from napari_coseg.finetuning.run import finetune
+    from napari_coseg.finetuning.sources import read_reviewed
+
+    asked = FinetuneRequest.from_mapping(request)
+    if restart:
+        forget(asked)
+    job.progress(0.0, "reading what is reviewed")
+    reviewed = read_reviewed(*asked.reviewed)
+    others = {"base_validation": asked.base_validation, "replay": asked.replay}
+    sets = {name: read_reviewed(path) for name, path in others.items() if path}
+    before = logged(asked.run_folder)
+    if before:
+        job.report("logged", {"values": before})
+    write_request(asked)
+    result = finetune(
+        reviewed,
+        asked.output,
+        base=asked.base,
+        settings=asked.settings,
+        device=asked.device,
+        name=asked.name,
+        run_folder=asked.run_folder,
+        restart=restart,
+        hooks=FinetuneHooks(job.progress, job.report, job.should_cancel, job.should_pause),
+        **sets,
+    )
+    return Reply(
+        {
+            "adapter": str(result.adapter),
+            "base_sha256": result.card.base_sha256,
+            "scores": result.card.scores,
+            "improved": result.improved,
+            "notes": list(result.notes),
+        }
+    )
+
+
+def take_in(job: JobContext, *, adapter: str, base: str, output: str) -> Reply:
+    """Load an adapter on its base, and copy it to `output` where that works.
+
+    Raises
+    ------
+    CheckpointError
+        Where it is of another base, or broken.
+    OutputError
+        Where `output` is there already, or cannot be written.
+    """
+    from napari_coseg.inference.loading import load_model
+
+    job.progress(0.1, "loading the adapter on its base")
+    load_model(base, "cpu", adapter=adapter)
+    copy_adapter(Path(adapter), Path(output))
+    return Reply({"adapter": output})
+
+
+def copy_adapter(source: Path, output: Path, *, overwrite: bool = False) -> None:
+    """Copy a file; it appears whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        Where `output` is there already and may not be replaced, or the disk refuses.
+    """
+    if output.exists() and (not overwrite or output.samefile(source)):
+        raise OutputError(f"{output} is there already; choose another name")
+    partial = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, partial)
+        os.replace(partial, output)
+    except OSError as error:
+        raise OutputError(f"cannot write {output}: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
