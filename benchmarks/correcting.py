@@ -44,6 +44,7 @@ def actions_on(work: Work) -> dict[str, Call]:
     """Every action of the widget, with arguments drawn by chance."""
     corrector, desk = work.corrector, work.session.desk
     holed = with_holes(work)
+    corrector.region_class = 2  # regions that are there are of class 1
 
     def one(rng: np.random.Generator) -> int:
         return int(rng.choice(desk.index.ids))
