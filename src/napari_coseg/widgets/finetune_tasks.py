@@ -13,6 +13,7 @@ from typing import Any
 
 from napari_coseg.errors import OutputError
 from napari_coseg.finetuning.request import (
+    PLAN_FILE,
     FinetuneRequest,
     forget,
     logged,
@@ -64,9 +65,8 @@ def train(job: JobContext, *, request: dict[str, Any], restart: bool = False) ->
     reviewed = read_reviewed(*asked.reviewed)
     others = {"base_validation": asked.base_validation, "replay": asked.replay}
     sets = {name: read_reviewed(path) for name, path in others.items() if path}
-    before = logged(asked.run_folder)
-    if before:
-        job.report("logged", {"values": before})
+    if (asked.run_folder / PLAN_FILE).exists():
+        job.report("logged", {"values": logged(asked.run_folder)})
     write_request(asked)
     result = finetune(
         reviewed,

@@ -12,7 +12,7 @@ from napari_coseg.errors import Cancelled
 from napari_coseg.widgets.dock_widget import DockWidget, group, row, told
 from napari_coseg.widgets.job_bar import JobBar
 from napari_coseg.widgets.process import Reply
-from napari_coseg.widgets.worker import Worker
+from napari_coseg.widgets.worker import Job, Worker
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -66,7 +66,7 @@ class JobWidget(DockWidget):
         arguments: Mapping[str, Any],
         arrays: Mapping[str, Any],
         worker: Worker | None = None,
-    ) -> None:
+    ) -> Job:
         """Submit a job, show its progress, and `receive` its reply.
 
         Parameters
@@ -79,6 +79,7 @@ class JobWidget(DockWidget):
         self.bar.follow(job)
         job.done.connect(self._on_done)
         job.failed.connect(self._on_failed)
+        return job
 
     def failed(self) -> None:
         """The job ended without a reply; what was kept for it can go."""

@@ -169,6 +169,15 @@ class Worker(QObject):
         if process is not None:
             process.close()
 
+    def release(self) -> None:
+        """End the idle process without waiting for it; the next job starts another.
+
+        Its memory, a card's as well, is free a moment later.
+        """
+        if self._running is None and self._process is not None:
+            process, self._process = self._process, None
+            process.popen.kill()  # the thread hears the pipe end, and `_on_end` follows
+
     def _next(self) -> None:
         if self._running is not None or not self._waiting:
             return
@@ -217,6 +226,7 @@ class Worker(QObject):
 
     def _on_end(self, process: _Process) -> None:
         if process is not self._process:
+            process.close()  # it was released
             return
         self._process = None
         job = self._running

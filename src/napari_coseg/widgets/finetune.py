@@ -1,0 +1,350 @@
+"""The Fine-tune widget: from what was reviewed to an adapter, with a look at how it goes."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QLabel, QPushButton, QTabWidget, QVBoxLayout, QWidget
+
+from napari_coseg.errors import Cancelled, CosegError
+from napari_coseg.finetuning.library import adapters_folder
+from napari_coseg.finetuning.request import FinetuneRequest, forget, free_output, unfinished
+from napari_coseg.widgets import finetune_tasks, tasks
+from napari_coseg.widgets.adapter_shelf import shelf
+from napari_coseg.widgets.finetune_adapters import AdaptersPanel
+from napari_coseg.widgets.finetune_progress import ProgressPanel
+from napari_coseg.widgets.finetune_setup import NOTHING_YET, SetupPanel
+from napari_coseg.widgets.job_bar import in_words
+from napari_coseg.widgets.job_widget import JobWidget, group, row, told
+from napari_coseg.widgets.process import Reply
+from napari_coseg.widgets.worker import Job, Worker
+from napari_coseg.widgets.workspace_keeper import ago, keeper_of
+from napari_coseg.widgets.workspace_link import in_thread
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+CANCEL_GRACE_MS = 1800
+"""So long a training may take to save its state; then its process is ended, and the last one kept.
+"""
+ESTIMATE_AFTER_MS = 800
+COUNTING, ESTIMATING = "Counting …", "Trying a step, to tell time and memory …"
+GOES_ON = "what was learnt is kept: Resume goes on from there"
+
+
+class FinetuneWidget(JobWidget):
+    """Dock widget that fine-tunes in a process of its own, which ends with the training."""
+
+    def __init__(self, napari_viewer: Viewer, worker: Worker | None = None) -> None:
+        own = worker or Worker(cancel_grace_ms=CANCEL_GRACE_MS)
+        super().__init__(napari_viewer, own)
+        if worker is None:  # the one above is this widget's own
+            self._owns_worker = True
+            self.destroyed.connect(own.close)
+        self.keeper = keeper_of(napari_viewer)
+        self._request: FinetuneRequest | None = None
+        self._job: Job | None = None
+        self._looks = 0
+        self._estimating = self._stale = False
+        self._result: dict[str, Any] = {}
+        self.setup = SetupPanel()
+        self.progress = ProgressPanel()
+        self.adapters = AdaptersPanel(lambda: (self.setup.model.source, self.setup.model.card))
+        self.pause_button = QPushButton("Pause")
+        self.left_text = QLabel()
+        self.resume_button, self.forget_button = QPushButton("Resume"), QPushButton("Forget")
+        self.tabs = QTabWidget()
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(ESTIMATE_AFTER_MS)
+        self._timer.timeout.connect(self._estimate)
+        self._build()
+        self._connect()
+        self._follow_theme()
+        self._list_unfinished()
+        self._on_keeper()
+
+    def _build(self) -> None:
+        self.bar.run_button.setText("Start")
+        self.bar.tells_time_left = False  # the training tells it
+        self.bar.buttons.insertWidget(1, self.pause_button, 1)
+        self.bar.run_button.setToolTip("Napari can be used meanwhile; the base is never written")
+        self.pause_button.setToolTip("Leaves the processor to others, and keeps its memory")
+        self.bar.cancel_button.setToolTip("Stops within two seconds and keeps what was learnt")
+        self.pause_button.setEnabled(False)
+        self.pause_button.setCheckable(True)
+        self.left_text.setWordWrap(True)
+        self.forget_button.setToolTip("Delete what it has learnt so far")
+        left = QWidget()
+        column = QVBoxLayout(left)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.left_text)
+        column.addWidget(row(self.resume_button, self.forget_button))
+        self.left_part = group("Unfinished", left)
+        for title, page in (
+            ("Set up", _page(self.left_part, self.setup)),
+            ("Progress", _page(self.progress)),
+            ("Adapters", _page(self.adapters)),
+        ):
+            self.tabs.addTab(page, title)
+        self.tabs.setDocumentMode(True)
+        self.lay_out(self.tabs)
+
+    def _connect(self) -> None:
+        self.setup.sources_changed.connect(self.look)
+        self.setup.changed.connect(self._timer.start)
+        self.setup.model.changed.connect(self.adapters.refresh)
+        self.progress.decided.connect(self._on_decided)
+        self.adapters.import_asked.connect(self._on_import)
+        self.adapters.happened.connect(self._on_happened)
+        self.pause_button.toggled.connect(self._on_pause)
+        self.resume_button.clicked.connect(self.resume)
+        self.forget_button.clicked.connect(self._on_forget)
+        self.keeper.changed.connect(self._on_keeper)
+        self._viewer.events.theme.connect(self._follow_theme)
+
+    def let_go(self) -> None:
+        self._timer.stop()
+        self.keeper.changed.disconnect(self._on_keeper)
+        self._viewer.events.theme.disconnect(self._follow_theme)
+
+    # -- what there is -------------------------------------------------------------------------
+
+    def first_shown(self) -> None:
+        """Ask for the devices, while the process is started anyhow."""
+        job = self.worker.submit(tasks.DEVICES)
+        job.done.connect(self._on_devices)
+        job.failed.connect(_tell)
+
+    def showEvent(self, event: Any) -> None:
+        super().showEvent(event)
+        if not self.bar.is_busy:
+            self._list_unfinished()
+            self.look()
+
+    def look(self) -> None:
+        """Count what is reviewed, then estimate."""
+        if self.bar.is_busy:
+            return
+        self._looks += 1
+        if not self.setup.paths():
+            self.setup.counted.setText(NOTHING_YET)
+            self.setup.estimate.setText("")
+            return
+        self.setup.counted.setText(COUNTING)
+        look = self._looks
+        self._saved(lambda: self._count(look))
+
+    def _saved(self, then: Any) -> None:
+        """What the open workspace was told is on the disk, then go on."""
+        workspace = self.keeper.workspace
+        if workspace is None or str(workspace.path) not in self.setup.paths():
+            then()
+            return
+        in_thread(workspace.flush, lambda _: then(), _tell)
+
+    def _count(self, look: int) -> None:
+        if look != self._looks or self.bar.is_busy:
+            return
+        job = self.worker.submit(finetune_tasks.REVIEWS, {"paths": list(self.setup.paths())})
+        job.done.connect(lambda reply: self._on_counted(look, reply))
+        job.failed.connect(lambda error: self._on_trouble(look, self.setup.counted, error))
+
+    def _on_counted(self, look: int, reply: Reply) -> None:
+        if look == self._looks:
+            self.setup.show_reviews(reply.values)
+            self._estimate()
+
+    def _estimate(self) -> None:
+        """Try a step of what is chosen; once more at the end where that changed meanwhile."""
+        if self.bar.is_busy or not self.setup.paths() or not self.isVisible():
+            return
+        if self._estimating:
+            self._stale = True
+            return
+        try:
+            request = self.setup.request(adapters_folder() / "adapter.safetensors")
+        except CosegError as error:
+            self.setup.show_trouble(self.setup.estimate, error)
+            return
+        self.setup.estimate.setText(ESTIMATING)
+        self._estimating, self._stale = True, False
+        asked = {"request": request.model_dump(mode="json")}
+        job = self.worker.submit(finetune_tasks.ESTIMATE, asked)
+        job.done.connect(self._on_estimated)
+        job.failed.connect(lambda error: self._on_estimate_failed(error))
+
+    def _on_estimated(self, reply: Reply) -> None:
+        self._estimating = False
+        self.setup.show_estimate(reply.values)
+        if self._stale:
+            self._estimate()
+
+    def _on_estimate_failed(self, error: Exception) -> None:
+        self._estimating = False
+        self._on_trouble(self._looks, self.setup.estimate, error)
+        if self._stale:
+            self._estimate()
+
+    def _on_trouble(self, look: int, label: QLabel, error: Exception) -> None:
+        if look != self._looks:
+            return
+        self.setup.show_trouble(label, error)
+        if label is self.setup.counted:
+            self.setup.estimate.setText("")
+        if not isinstance(error, CosegError):
+            raise error
+
+    def _on_devices(self, reply: Reply) -> None:
+        self.setup.model.set_devices(reply.values["devices"])
+        self.setup.propose(reply.values["devices"])
+
+    def _on_keeper(self) -> None:
+        workspace = self.keeper.workspace
+        if self.setup.set_workspace(None if workspace is None else workspace.path):
+            self.setup.sources_changed.emit()
+
+    # -- a training ----------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Start what is chosen; a `CosegError` becomes a notification."""
+        if self.bar.is_busy:
+            return
+        with told():
+            name = self.setup.name_edit.text().strip() or "adapter"
+            output = free_output(adapters_folder(), name)
+            self._begin(self.setup.request(output))
+
+    def resume(self) -> None:
+        """Go on with the last one that was stopped, or that a crash ended."""
+        left = unfinished(adapters_folder())
+        if left and not self.bar.is_busy:
+            self._begin(left[0].request)
+
+    def _begin(self, request: FinetuneRequest) -> None:
+        self._request = request
+        self._looks += 1  # what is being counted is of no interest now
+        self.progress.clear()
+        self.left_part.hide()
+        self.tabs.setCurrentIndex(1)
+        self.bar.run_button.setEnabled(False)
+        self._saved(self._submit)
+
+    def _submit(self) -> None:
+        if self._request is None or self.bar.is_busy:
+            return
+        asked = {"request": self._request.model_dump(mode="json")}
+        self._job = self.start(finetune_tasks.TRAIN, asked, {})
+        self._job.reported.connect(self.progress.hear)
+        self.pause_button.setEnabled(True)
+
+    def receive(self, reply: Reply, seconds: float) -> None:
+        self._result = reply.values
+        self._ended()
+        self.bar.finish(f"Done in {in_words(seconds)}.", done=True)
+        self.progress.show_result(reply.values)
+        shelf().changed.emit()
+        self.adapters.choose(reply.values["adapter"])
+
+    def _on_failed(self, error: Exception) -> None:
+        self._ended()
+        self._list_unfinished()
+        kept = not self.left_part.isHidden()
+        what = "Stopped" if isinstance(error, Cancelled) else "Failed"
+        self.bar.finish(f"{what}; {GOES_ON}." if kept else f"{what}.")
+        if isinstance(error, Cancelled):
+            self.progress.caption.setText(self.bar.text.text())
+            return
+        if isinstance(error, CosegError) and not kept:
+            self.setup.show_trouble(self.setup.estimate, error)
+            self.tabs.setCurrentIndex(0)
+        with told():
+            raise error
+
+    def _ended(self) -> None:
+        """Its process ends, so that all memory is given back."""
+        self._job = None
+        self.pause_button.setChecked(False)
+        self.pause_button.setEnabled(False)
+        if self._owns_worker:
+            self.worker.release()
+
+    def _on_pause(self, on: bool) -> None:
+        self.pause_button.setText("Go on" if on else "Pause")
+        if self._job is not None:
+            self._job.pause(on)
+
+    def _on_decided(self, use: bool) -> None:
+        path = self._result.get("adapter", "")
+        with told():
+            if use:
+                shelf().use(self._result["base_sha256"], path)
+                self.progress.close_result("In use: Segment again to see what differs.")
+            else:
+                self.progress.close_result("Not in use; it stays in the list of adapters.")
+
+    # -- what was left -------------------------------------------------------------------------
+
+    def _list_unfinished(self) -> None:
+        left = unfinished(adapters_folder())
+        self.left_part.setVisible(bool(left))
+        if left:
+            one = left[0]
+            when = ago(max(0.0, time.time() - one.left_at))
+            name = one.request.name or one.request.run_folder.name
+            more = f", and {len(left) - 1} more" if len(left) > 1 else ""
+            self.left_text.setText(f"{name}: step {one.step} of {one.steps}, left {when}{more}")
+
+    def _on_forget(self) -> None:
+        left = unfinished(adapters_folder())
+        with told():
+            if left and not self.bar.is_busy:
+                forget(left[0].request)
+        self._list_unfinished()
+
+    # -- adapters ------------------------------------------------------------------------------
+
+    def _on_import(self, path: str, output: str) -> None:
+        if self.bar.is_busy:
+            self._on_happened("Wait for the end of the training, then import.")
+            return
+        asked = {"adapter": path, "base": self.setup.model.source, "output": output}
+        self._on_happened("Trying the adapter on its base …")
+        job = self.worker.submit(finetune_tasks.TAKE_IN, asked)
+        job.done.connect(lambda reply: self._on_imported(reply.values["adapter"]))
+        job.failed.connect(self._on_import_failed)
+
+    def _on_imported(self, path: str) -> None:
+        shelf().changed.emit()
+        self.adapters.choose(path)
+        self._on_happened("Imported.")
+
+    def _on_import_failed(self, error: Exception) -> None:
+        self._on_happened("Not imported.")
+        _tell(error)
+
+    def _on_happened(self, words: str) -> None:
+        if not self.bar.is_busy:
+            self.bar.text.setText(words)
+
+    def _follow_theme(self, _: Any = None) -> None:
+        from napari.utils.theme import get_theme
+
+        self.progress.set_text_color(get_theme(self._viewer.theme).text.as_hex())
+
+
+def _page(*widgets: QWidget) -> QWidget:
+    page = QWidget()
+    column = QVBoxLayout(page)
+    column.setContentsMargins(0, 8, 0, 0)
+    for widget in widgets:
+        column.addWidget(widget)
+    column.addStretch(1)
+    return page
+
+
+def _tell(error: Exception) -> None:
+    with told():
+        raise error

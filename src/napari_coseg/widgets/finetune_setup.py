@@ -1,0 +1,355 @@
+"""What a fine-tuning learns from, and how: the first page of the Fine-tune dock."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QFileDialog,
+    QFormLayout,
+    QLabel,
+    QLineEdit,
+    QListWidget,
+    QListWidgetItem,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QCollapsible
+
+from napari_coseg.errors import SettingsError
+from napari_coseg.finetuning.request import FinetuneRequest
+from napari_coseg.finetuning.settings import HEADS, THROUGH_ENCODER, FinetuneSettings
+from napari_coseg.widgets.dock_widget import group, row
+from napari_coseg.widgets.image_choice import narrow_box
+from napari_coseg.widgets.job_bar import in_words
+from napari_coseg.widgets.model_choice import ModelChoice
+from napari_coseg.widgets.settings_form import SettingsForm
+
+ADVANCED = (
+    "steps",
+    "crops",
+    "crop_px",
+    "held_back_fraction",
+    "validations",
+    "distance_to_base",
+    "replay_fraction",
+    "lora_rank",
+    "match_input",
+)
+SPEEDS = {
+    "heads": "heads: images like the model's own",
+    "adapters": "adapters: other stains, microscopes",
+}
+PART_WORDS = {
+    "prompt_encoders": "prompt encoders",
+    "decoders": "decoders",
+    "adapters": "adapters",
+    "neck": "neck",
+    "lora": "LoRA",
+}
+NOTHING_YET = (
+    "Nothing to learn from yet. Keep corrections in a workspace (dock Workspace) and mark what is "
+    "right as reviewed (dock Correct), or add a folder of images with label files."
+)
+
+
+class SetupPanel(QWidget):
+    """Sources, base model and settings; shows what was counted and estimated.
+
+    Signals
+    -------
+    sources_changed()
+        Other folders are to be learnt from.
+    changed()
+        The base or a setting is another, so that the estimate holds no longer.
+    """
+
+    sources_changed = Signal()
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._workspace = ""
+        self.sources = QListWidget()
+        self.add_button = QPushButton("Add folder …")
+        self.again_button = QPushButton("Count again")
+        self.counted, self.estimate = _text(), _text()
+        self.model = ModelChoice(adapters=False)
+        self.name_edit = QLineEdit("my adapter")
+        self.speed_box = narrow_box(
+            "heads: the frozen encoder runs once, and what follows it trains, which is quick. "
+            "adapters: trains through the encoder, which is slower and learns more"
+        )
+        self.main = SettingsForm(FinetuneSettings, ("minutes", "add_classes"))
+        self.more = SettingsForm(FinetuneSettings, ADVANCED)
+        self.part_boxes = {
+            part: QCheckBox(words) for part, words in PART_WORDS.items() if part != "lora"
+        }
+        self.rename_edit, self.merge_edit = QLineEdit(), QLineEdit()
+        self.replay_edit, self.forgetting_edit = QLineEdit(), QLineEdit()
+        self._build()
+        self._connect()
+        self._on_speed()
+
+    def _build(self) -> None:
+        self.sources.setMaximumHeight(72)
+        self.sources.setToolTip("Workspaces and labelled folders; only those that are ticked count")
+        self.add_button.setToolTip("A workspace, or a folder with images and label files")
+        self.again_button.setToolTip("After more was corrected and marked as reviewed")
+        for speed, words in SPEEDS.items():
+            self.speed_box.addItem(words, speed)
+        self.name_edit.setToolTip("Of the adapter; its file is called so")
+        learning = QWidget()
+        form = QFormLayout(learning)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.addRow("Name", self.name_edit)
+        form.addRow("Speed", self.speed_box)
+        form.addRow(self.main)
+        advanced = QCollapsible("Advanced")
+        advanced.addWidget(self._advanced())
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        buttons = row(self.add_button, self.again_button)
+        column.addWidget(group("Reviewed", _column(self.sources, buttons, self.counted)))
+        column.addWidget(group("Base model", self.model))
+        column.addWidget(group("Training", _column(learning, advanced)))
+        column.addWidget(group("Estimate for this machine", self.estimate))
+        self.main.boxes["minutes"].setSuffix(" min")  # type: ignore[attr-defined]
+        self.main.boxes["add_classes"].setText("learn new classes")  # type: ignore[attr-defined]
+
+    def _advanced(self) -> QWidget:
+        content = QWidget()
+        form = QFormLayout(content)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.addRow(QLabel("What trains"))
+        for box in self.part_boxes.values():
+            form.addRow("", box)
+        form.addRow(self.more)
+        for words, edit, example, tip in (
+            ("Rename", self.rename_edit, "old=new, …", "Classes of the base by new names"),
+            ("Merge", self.merge_edit, "new=old+old, …", "Classes of the base that become one"),
+        ):
+            edit.setPlaceholderText(example)
+            edit.setToolTip(tip)
+            form.addRow(words, edit)
+        for words, edit, tip in (
+            ("Replay", self.replay_edit, "Images of the base's own kind, learnt along"),
+            ("Forgetting", self.forgetting_edit, "Images of the base's own kind that score it"),
+        ):
+            edit.setPlaceholderText("no folder")
+            edit.setToolTip(tip)
+            button = QPushButton("…")
+            button.setMaximumWidth(28)
+            button.clicked.connect(lambda _, edit=edit: self._ask_folder(edit))
+            line = row(edit, button)
+            form.addRow(words, line)
+        return content
+
+    def _connect(self) -> None:
+        self.add_button.clicked.connect(self._on_add)
+        self.again_button.clicked.connect(self.sources_changed)
+        self.sources.itemChanged.connect(lambda _: self.sources_changed.emit())
+        self.speed_box.currentIndexChanged.connect(self._on_speed)
+        self.model.changed.connect(self.changed)
+        self.model.device_box.activated.connect(self.changed)
+        for form in (self.main, self.more):
+            for box in form.boxes.values():
+                for name in ("valueChanged", "toggled"):
+                    if hasattr(box, name):
+                        getattr(box, name).connect(self.changed)
+        for box in self.part_boxes.values():
+            box.clicked.connect(self.changed)
+        for edit in (self.rename_edit, self.merge_edit, self.replay_edit, self.forgetting_edit):
+            edit.editingFinished.connect(self.changed)
+
+    # -- what is asked for ---------------------------------------------------------------------
+
+    def paths(self) -> tuple[str, ...]:
+        """Folders that are ticked."""
+        items = [self.sources.item(i) for i in range(self.sources.count())]
+        chosen = [item for item in items if item.checkState() == Qt.CheckState.Checked]
+        return tuple(str(item.data(Qt.ItemDataRole.UserRole)) for item in chosen)
+
+    def set_workspace(self, path: Path | None) -> bool:
+        """List the open workspace first, in place of the one before; whether it is another."""
+        told = "" if path is None else str(path)
+        if told == self._workspace:
+            return False
+        if self._workspace:
+            self._take_out(self._workspace)
+        self._workspace = told
+        if path is not None:
+            self._take_out(told)
+            self._list(told, f"{path.name} (open here)", at=0)
+            if self.name_edit.text() == "my adapter":
+                self.name_edit.setText(path.stem)
+        return True
+
+    def add_folder(self, path: str | Path) -> None:
+        """Learn from this one as well."""
+        self._take_out(str(path))
+        self._list(str(path), Path(path).name, at=self.sources.count())
+        self.sources_changed.emit()
+
+    def request(self, output: str | Path) -> FinetuneRequest:
+        """What is chosen.
+
+        Raises
+        ------
+        SettingsError
+            Where nothing is chosen to learn from, or a setting cannot be.
+        """
+        if not self.paths():
+            raise SettingsError(NOTHING_YET)
+        parts = [part for part, box in self.part_boxes.items() if box.isChecked()]
+        if self.more.values()["lora_rank"]:
+            parts.append("lora")
+        if not parts:
+            raise SettingsError("nothing would train; choose a part under Advanced")
+        settings = {
+            "speed": self.speed_box.currentData(),
+            **self.main.values(),
+            **self.more.values(),
+            "rename": _pairs("Rename", self.rename_edit.text()),
+            "merge": {
+                new: [old.strip() for old in olds.split("+")]
+                for new, olds in _pairs("Merge", self.merge_edit.text()).items()
+            },
+        }
+        if {*parts, "lora"} != {*self._usual_parts(), "lora"}:
+            settings["parts"] = parts
+        return FinetuneRequest.from_mapping(
+            {
+                "reviewed": self.paths(),
+                "output": str(output),
+                "base": self.model.source,
+                "device": self.model.device,
+                "name": self.name_edit.text().strip() or None,
+                "base_validation": self.forgetting_edit.text().strip() or None,
+                "replay": self.replay_edit.text().strip() or None,
+                "settings": FinetuneSettings.from_mapping(settings),
+            }
+        )
+
+    # -- what is shown -------------------------------------------------------------------------
+
+    def show_reviews(self, values: Mapping[str, Any]) -> None:
+        """`Reviews` as plain values, and the names of the images."""
+        lines = [
+            f"<b>{_many(values['images'], 'image')}</b>, "
+            f"{_many(values['objects'], 'whole object')}, {values['area_px'] / 1e6:.2f} Mpx"
+        ]
+        for title, counts, unit in (
+            ("Objects", values["objects_by_class"], ""),
+            ("Regions", values["region_px_by_class"], " px"),
+        ):
+            if counts:
+                told = [f"{html.escape(name)} {n:,}{unit}" for name, n in counts.items() if n]
+                none = [html.escape(name) for name, n in counts.items() if not n]
+                lines.append(f"{title}: {', '.join(told) or 'none'}")
+                if told and none:
+                    lines.append(f"⚠ nothing reviewed of {', '.join(none)}")
+        self.counted.setText("<br>".join(lines))
+        self.counted.setToolTip("\n".join(values["names"][:30]))
+
+    def show_estimate(self, values: Mapping[str, Any]) -> None:
+        """`Estimate` as plain values."""
+        memory = values["memory_mb"]
+        lines = [
+            f"<b>About {in_words(values['seconds'])}</b>: {values['steps']:,} steps of "
+            f"{values['seconds_a_step']:.2g} s",
+            f"<b>{memory / 1000:.1f} GB</b> of memory, {values['disk_mb']:.0f} MB on disk meanwhile"
+            if memory >= 1000
+            else f"<b>{memory:.0f} MB</b> of memory, {values['disk_mb']:.0f} MB on disk meanwhile",
+            f"Runs on {html.escape(values['device'])}, {values['precision']}",
+            f"Trains {values['trained_weights'] / 1e6:.2f} M weights: "
+            + ", ".join(PART_WORDS.get(part, part) for part in values["parts"]),
+            f"Held back to score: {_many(values['held_back_objects'], 'object')} in "
+            f"{_many(values['held_back_images'], 'image')}",
+            *(f"⚠ {html.escape(note)}" for note in values["notes"]),
+        ]
+        self.estimate.setText("<br>".join(lines))
+
+    def show_trouble(self, label: QLabel, error: Exception) -> None:
+        """Why it cannot start."""
+        message = str(error)
+        label.setText(f"⚠ {html.escape(message[:1].upper() + message[1:])}")
+
+    def propose(self, devices: list[str]) -> None:
+        """On a GPU there is time to train through the encoder."""
+        if any(name.startswith("cuda") for name in devices):
+            self.speed_box.setCurrentIndex(self.speed_box.findData("adapters"))
+
+    # ------------------------------------------------------------------------------------------
+
+    def _usual_parts(self) -> tuple[str, ...]:
+        speed = self.speed_box.currentData()
+        return HEADS if speed == "heads" else (*HEADS, *THROUGH_ENCODER)
+
+    def _on_speed(self, _: int = 0) -> None:
+        usual = self._usual_parts()
+        for part, box in self.part_boxes.items():
+            box.setChecked(part in usual)
+            box.setEnabled(part in usual)
+        self.changed.emit()
+
+    def _on_add(self) -> None:
+        chosen = QFileDialog.getExistingDirectory(self, "A workspace, or a folder with labels")
+        if chosen:
+            self.add_folder(chosen)
+
+    def _ask_folder(self, edit: QLineEdit) -> None:
+        chosen = QFileDialog.getExistingDirectory(self, "A workspace, or a folder with labels")
+        if chosen:
+            edit.setText(chosen)
+            self.changed.emit()
+
+    def _list(self, path: str, words: str, at: int) -> None:
+        item = QListWidgetItem(words)
+        item.setData(Qt.ItemDataRole.UserRole, path)
+        item.setToolTip(path)
+        item.setCheckState(Qt.CheckState.Checked)
+        self.sources.blockSignals(True)
+        self.sources.insertItem(at, item)
+        self.sources.blockSignals(False)
+
+    def _take_out(self, path: str) -> None:
+        for at in reversed(range(self.sources.count())):
+            if self.sources.item(at).data(Qt.ItemDataRole.UserRole) == path:
+                self.sources.takeItem(at)
+
+
+def _pairs(what: str, text: str) -> dict[str, str]:
+    parts = [part.partition("=") for part in text.split(",") if part.strip()]
+    if any(not (key.strip() and value.strip()) for key, _, value in parts):
+        raise SettingsError(f"{what} takes NAME=NAME, several with commas, got {text!r}")
+    return {key.strip(): value.strip() for key, _, value in parts}
+
+
+def _many(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _text() -> QLabel:
+    label = QLabel()
+    label.setWordWrap(True)
+    label.setTextFormat(Qt.TextFormat.RichText)
+    return label
+
+
+def _column(*widgets: QWidget) -> QWidget:
+    container = QWidget()
+    column = QVBoxLayout(container)
+    column.setContentsMargins(0, 0, 0, 0)
+    column.setSpacing(6)
+    for widget in widgets:
+        column.addWidget(widget)
+    return container
