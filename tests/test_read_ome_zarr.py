@@ -1,0 +1,172 @@
+"""OME-Zarr read back: the same labels, classes and sizes; folders from strangers are refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+
+from export_cases import OVER_65535, PLANES, STACK, TOUCHING, drawn, grey, prediction
+from napari_coseg.errors import ImageError
+from napari_coseg.export import read_ome_zarr as reading
+from napari_coseg.export.read_ome_zarr import read_ome_zarr
+from napari_coseg.export.registry import export
+
+
+def written(folder, labels, **options):
+    found = prediction(labels, **options)
+    (path,) = export(found, grey(labels), folder, ["ome-zarr"])
+    return found, path
+
+
+@pytest.mark.parametrize("labels", [*PLANES, OVER_65535, STACK])
+def test_what_was_written_comes_back(tmp_path, labels):
+    found, path = written(tmp_path, labels)
+    read = read_ome_zarr(path)
+    np.testing.assert_array_equal(read.instances.labels, labels)
+    np.testing.assert_array_equal(read.semantic, found.semantic)
+    assert (read.instances.labels.dtype, read.semantic.dtype) == (np.int32, np.uint8)
+    assert read.pixel_size_um == found.pixel_size_um
+    assert read.semantic_classes == found.semantic_classes
+    assert set(read.instances.classes) <= set(found.instances.classes)
+    pd.testing.assert_frame_equal(read.instances.table, found.instances.table)
+
+
+def test_labels_without_classes_come_back_without(tmp_path):
+    _, path = written(tmp_path, TOUCHING, classes=(), regions=())
+    read = read_ome_zarr(path, regions=None)
+    assert read.instances.classes == read.semantic_classes == ()
+    assert not read.semantic.any()
+    assert set(read.instances.table["class"]) == {"object"}
+
+
+def test_labels_of_others_are_read_by_name(tmp_path):
+    """Of any type of whole numbers, with another unit, and with nothing said of their values."""
+    root = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    group = root.create_group("labels")
+    group.attrs["labels"] = ["cells", "tissue"]
+    axes = [{"name": name, "type": "space", "unit": "nanometer"} for name in "yx"]
+    steps = [{"type": "scale", "scale": [500, 250]}]
+    for name, dtype in (("cells", np.uint64), ("tissue", np.int16)):
+        inner = group.create_group(name)
+        levels = [{"path": "0", "coordinateTransformations": steps}]
+        inner.attrs["multiscales"] = [{"axes": axes, "datasets": levels}]
+        inner.create_array("0", data=drawn("11..", ".522").astype(dtype))
+    read = read_ome_zarr(tmp_path / "a.zarr", objects="cells", regions="tissue")
+    assert read.pixel_size_um == (0.5, 0.25)
+    assert read.instances.table["id"].tolist() == [1, 2, 5]
+    assert [(e.id, e.name) for e in read.semantic_classes] == [(1, "1"), (2, "2"), (5, "5")]
+    with pytest.raises(ImageError, match=r"no labels 'objects' \(it has cells, tissue\)"):
+        read_ome_zarr(tmp_path / "a.zarr")
+
+
+# ---------------------------------------------------------------------------------------------
+# Folders from strangers
+
+
+def changed(file, **values):
+    content = json.loads(file.read_text("utf-8"))
+    file.write_text(json.dumps({**content, **values}), "utf-8")
+
+
+HEADERS = [
+    pytest.param({"shape": [2**20, 2**20]}, "at most", id="more pixels than memory has"),
+    pytest.param({"chunks": [2**20, 2**20]}, "a chunk", id="a chunk larger than memory"),
+    pytest.param({"shape": [3, 5, 1]}, "2 axes", id="an axis more than are named"),
+    pytest.param({"shape": [-3, 5]}, "2 axes", id="a negative side"),
+    pytest.param({"chunks": [0, 5]}, "2 axes", id="empty chunks"),
+    pytest.param({"shape": "3, 5"}, "cannot be understood", id="a shape that is none"),
+    pytest.param({"dtype": "<f4"}, "whole numbers", id="floats"),
+    pytest.param({"dtype": "|O"}, "whole numbers", id="Python's objects"),
+    pytest.param({"filters": [{"id": "pickle"}]}, "without filters", id="a filter that runs code"),
+    pytest.param({"compressor": {"id": "pickle"}}, "read are blosc", id="a codec that runs code"),
+    pytest.param({"compressor": []}, "cannot be understood", id="a codec that is none"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), HEADERS)
+def test_an_array_that_cannot_be_right_is_refused_before_it_is_read(
+    tmp_path, monkeypatch, values, message
+):
+    _, path = written(tmp_path, TOUCHING)
+    changed(path / "labels" / "objects" / "0" / ".zarray", **values)
+    monkeypatch.setattr(zarr, "open_array", lambda *_, **__: pytest.fail("it was opened"))
+    with pytest.raises(ImageError, match=message):
+        read_ome_zarr(path)
+
+
+def scales(scale, axes="yx", level="0"):
+    entry = {
+        "axes": [{"name": name, "type": "space", "unit": "micrometer"} for name in axes],
+        "datasets": [
+            {"path": level, "coordinateTransformations": [{"type": "scale", "scale": scale}]}
+        ],
+    }
+    return {"multiscales": [entry]}
+
+
+NOTES = [
+    pytest.param({"multiscales": []}, "cannot be understood", id="no levels"),
+    pytest.param(scales([0.5, 0.25], "cyx"), "its axes are", id="axes of an image"),
+    pytest.param(scales([0, 0.25]), "have the size", id="pixels without a size"),
+    pytest.param(scales([1.0]), "cannot be understood", id="a size too few"),
+    pytest.param(scales([1, 1], level="../regions/0"), "folder within", id="pixels elsewhere"),
+    pytest.param({"image-label": {"properties": [{}]}}, "label-value", id="a note on nothing"),
+    pytest.param(
+        {"image-label": {"properties": [{"label-value": 1, "class_id": 4000}]}},
+        "beyond 0 to 255",
+        id="a class of a large number",
+    ),
+    pytest.param(
+        {"image-label": {"colors": [{"label-value": 1, "rgba": [300, 0, 0, 0]}]}},
+        "a colour has parts",
+        id="a colour that is none",
+    ),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), NOTES)
+def test_notes_that_cannot_be_right_are_refused(tmp_path, values, message):
+    _, path = written(tmp_path, TOUCHING)
+    changed(path / "labels" / "objects" / ".zattrs", **values)
+    with pytest.raises(ImageError, match=message):
+        read_ome_zarr(path)
+
+
+def test_names_that_lead_out_of_the_folder_are_not_offered(tmp_path):
+    _, path = written(tmp_path, TOUCHING)
+    changed(path / "labels" / ".zattrs", labels=["../objects", "..", "/etc", "regions"])
+    with pytest.raises(ImageError, match=r"\(it has regions\)"):
+        read_ome_zarr(path, objects="../objects")
+
+
+def test_values_beyond_what_is_read_are_refused(tmp_path, monkeypatch):
+    _, path = written(tmp_path, TOUCHING)
+    monkeypatch.setattr(reading, "MAX_ID", 3)
+    with pytest.raises(ImageError, match="values from 0 to 4; expected 0 to 3"):
+        read_ome_zarr(path)
+
+
+def test_a_large_file_of_notes_is_not_parsed(tmp_path, monkeypatch):
+    _, path = written(tmp_path, TOUCHING)
+    monkeypatch.setattr(reading, "MAX_JSON_BYTES", 100)
+    with pytest.raises(ImageError, match="at most 0 are read"):
+        read_ome_zarr(path)
+
+
+@pytest.mark.parametrize("what", ["nothing", "no labels", "no JSON", "a broken chunk"])
+def test_what_is_no_ome_zarr_is_told(tmp_path, what):
+    _, path = written(tmp_path, TOUCHING)
+    if what == "nothing":
+        path = tmp_path / "b.zarr"
+    elif what == "no labels":
+        (path / "labels" / ".zattrs").unlink()
+    elif what == "no JSON":
+        (path / "labels" / ".zattrs").write_text("[")
+    else:
+        (path / "labels" / "objects" / "0" / "0" / "0").write_bytes(b"broken")
+    with pytest.raises(ImageError, match="cannot be? ?read|cannot read|is not JSON"):
+        read_ome_zarr(path)
