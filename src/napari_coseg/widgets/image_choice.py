@@ -191,6 +191,12 @@ class ImageChoice(QWidget):
         if len(um) >= count:
             self._set_size(PixelSize(tuple(um[-count:]), "from the file's metadata"))
 
+    def ask_file(self) -> None:
+        """Emit `file_asked` where the chosen layer's file may say what the layer does not."""
+        path = None if self._layer is None else self._layer.source.path
+        if self._size.um is None and path:
+            self.file_asked.emit(str(path))
+
     def disconnect_viewer(self) -> None:
         """Stop following the viewer's layers."""
         for event in self._list_events:
@@ -296,9 +302,7 @@ class ImageChoice(QWidget):
         if self._layer is None:
             return
         self._set_size(layers.layer_pixel_size(self._layer, self.axes))
-        path = self._layer.source.path
-        if self._size.um is None and path:
-            self.file_asked.emit(str(path))
+        self.ask_file()
 
     def _on_size_typed(self, _: float) -> None:
         side, spacing = self.size_box.value(), self.spacing_box.value()

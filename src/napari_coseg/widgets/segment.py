@@ -51,6 +51,7 @@ class SegmentWidget(JobWidget):
         self.color_box.currentTextChanged.connect(self._restyle)
         self.outline_box.toggled.connect(self._restyle)
         self._on_model()
+        self.image.ask_file()  # of the layer that was there before anybody could hear
 
     def _build(self) -> None:
         self.whole_button = QRadioButton("whole image")
