@@ -1,0 +1,188 @@
+"""The Fine-tune dock: the whole loop in a real window, and what goes wrong on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from finetuning_cases import GLAND, TYPES, base_file, reviewed_image
+from napari_coseg.checkpoints.adapters import read_adapter_card
+from napari_coseg.checkpoints.native import file_sha256
+from napari_coseg.finetuning.library import FOLDER_VARIABLE
+from napari_coseg.types import Instances, Prediction
+from widget_values import RUN_MS, UM
+
+pytestmark = pytest.mark.gui
+pytest_plugins = ["widget_fixtures", "workspace_viewers"]
+STEPS = 24
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return base_file(tmp_path)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where adapters are kept."""
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "adapters"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return tmp_path / "adapters"
+
+
+@pytest.fixture
+def make_dock(alone: None, keepers: Any, shelf: Path, base: Path, qtbot: Any) -> Iterator[Any]:
+    """A Fine-tune dock with the tiny base and a few small steps chosen."""
+    from napari_coseg.widgets.finetune import FinetuneWidget
+
+    made = []
+
+    def make(viewer: Any, widget: Any = None) -> Any:
+        keepers(viewer)
+        dock = widget or FinetuneWidget(viewer)
+        made.append(dock)
+        small(dock, base)
+        return dock
+
+    yield make
+    for dock in made:
+        dock.close()
+
+
+def small(dock: Any, base: Path) -> None:
+    setup = dock.setup
+    setup.model.choose_file(base)
+    for name, value in {"steps": STEPS, "crops": 2, "crop_px": 64, "validations": 3}.items():
+        setup.more.boxes[name].setValue(value)
+    setup.more.boxes["match_input"].setChecked(False)
+
+
+def trained(qtbot: Any, dock: Any) -> Path:
+    """Start, wait for the end; the adapter's file."""
+    dock.bar.run_button.click()
+    qtbot.waitUntil(lambda: dock.bar.is_busy, timeout=RUN_MS)
+    qtbot.waitUntil(lambda: not dock.bar.is_busy, timeout=RUN_MS)
+    assert not dock.progress.result.isHidden(), dock.bar.text.text()
+    return Path(dock._result["adapter"])
+
+
+def truth(number: int = 0) -> tuple[np.ndarray, Prediction]:
+    """A picture and its right labels."""
+    from napari_coseg.measure import object_table
+
+    image = reviewed_image(number)
+    assert image.objects is not None and image.semantic is not None and image.types is not None
+    ids, first = np.unique(image.objects, return_index=True)
+    table = object_table(
+        image.objects,
+        image.semantic,
+        pixel_size_um=(0.5, 0.5),
+        class_ids=image.types.reshape(-1)[first[ids > 0]],
+        class_probabilities=np.ones(len(ids) - 1),
+        classes=TYPES,
+        semantic_classes=GLAND,
+    )
+    objects = Instances(image.objects, table, TYPES)
+    return image.image, Prediction(image.semantic, GLAND, objects, (0.5, 0.5), {"axes": "YXC"})
+
+
+def corrected(viewer: Any, keeper: Any, qtbot: Any, folder: Path) -> None:
+    """Right labels of a picture, two of its regions reviewed, kept in a workspace."""
+    from napari.layers._source import layer_source
+
+    from napari_coseg.widgets import outputs
+    from workspace_viewers import kept, session_on
+
+    pixels, prediction = truth()
+    path = folder / "tissue.png"
+    Image.fromarray(pixels).save(path)
+    with layer_source(path=str(path)):
+        layer = viewer.add_image(pixels, name="tissue", scale=(0.5, 0.5), units=(UM, UM))
+    regions, objects = outputs.add_prediction(viewer, layer, "YXC", prediction)
+    kept(keeper, qtbot, folder, (layer, objects, regions))
+    session = session_on(objects, regions)
+    for columns in (np.s_[:, :50], np.s_[:, 50:]):
+        part = np.zeros(pixels.shape[:2], bool)
+        part[columns] = True
+        session.mark("Review", session.reviewed.with_region(np.nonzero(part)))
+
+
+# ---------------------------------------------------------------------------------------------
+# The loop
+
+
+def test_the_whole_loop_in_a_window(
+    make_napari_viewer_proxy: Callable,
+    make_dock: Callable,
+    keepers: Any,
+    base: Path,
+    shelf: Path,
+    tmp_path: Path,
+    qtbot: Any,
+) -> None:
+    """Segment, correct, review, train, cancel, resume, use, segment again: it differs."""
+    viewer = make_napari_viewer_proxy(show=True)
+    corrected(viewer.__wrapped__, keepers(viewer), qtbot, tmp_path)
+    _, segment = viewer.window.add_plugin_dock_widget("napari-coseg", "Segment")
+    _, dock = viewer.window.add_plugin_dock_widget("napari-coseg", "Fine-tune")
+    make_dock(viewer, dock)
+    segment.model.choose_file(base)
+
+    def segmented() -> tuple[np.ndarray, dict[str, Any]]:
+        segment.bar.run_button.click()
+        qtbot.waitUntil(lambda: not segment.bar.is_busy, timeout=RUN_MS)
+        newest = [one for one in viewer.layers if one.name.startswith("tissue regions")][-1]
+        return newest.data.copy(), newest.metadata["napari_coseg"]["provenance"]
+
+    before, told = segmented()
+    assert "adapter" not in str(told)
+    segment_pid = segment.worker.pid
+
+    dock.look()
+    qtbot.waitUntil(lambda: "1 image" in dock.setup.counted.text(), timeout=RUN_MS)
+    qtbot.waitUntil(lambda: "of memory" in dock.setup.estimate.text(), timeout=RUN_MS)
+    dock.bar.run_button.click()
+    qtbot.waitUntil(lambda: len(dock.progress.losses) >= 4, timeout=RUN_MS)
+    qtbot.waitUntil(lambda: dock.progress.loss_curve.getData()[0] is not None, timeout=RUN_MS)
+    assert dock.worker.pid != segment_pid
+    training = psutil.Process(dock.worker.pid)
+    dock.pause_button.click()
+    qtbot.waitUntil(lambda: dock.bar.text.text() == "paused", timeout=RUN_MS)
+    dock.pause_button.click()
+    dock.bar.cancel_button.click()
+    qtbot.waitUntil(lambda: not dock.bar.is_busy, timeout=RUN_MS)
+    assert "Resume goes on" in dock.bar.text.text() and not list(shelf.glob("*.safetensors"))
+    qtbot.waitUntil(lambda: not training.is_running(), timeout=RUN_MS)
+    assert not dock.left_part.isHidden()
+
+    taken = len(dock.progress.losses)
+    dock.resume_button.click()
+    qtbot.waitUntil(lambda: dock.bar.is_busy, timeout=RUN_MS)
+    qtbot.waitUntil(lambda: not dock.bar.is_busy, timeout=RUN_MS)
+    steps = [step for step, _ in dock.progress.losses]
+    assert steps == list(range(1, STEPS + 1)) and taken < STEPS
+    assert max(dock.progress.scores["object_f1"]) == STEPS
+    assert not dock.progress.picture.pixmap().isNull()
+    words = [
+        dock.progress.table.item(row, 0).text() for row in range(dock.progress.table.rowCount())
+    ]
+    assert {"objects F1", "objects PQ", "regions Dice"} <= set(words)
+    (adapter,) = shelf.glob("*.safetensors")
+    assert read_adapter_card(adapter).base_sha256 == file_sha256(base)
+
+    dock.progress.use_button.click()
+    assert segment.model.adapter == str(adapter)
+    assert segment.worker.pid == segment_pid
+    after, told = segmented()
+    assert (after != before).any()
+    assert told["weights"]["adapter"]["sha256"] == file_sha256(adapter)
+    assert told["weights"]["sha256"] == file_sha256(base)
+    dock.adapters.use("")
+    again, _ = segmented()
+    np.testing.assert_array_equal(again, before)

@@ -1,0 +1,219 @@
+"""The Fine-tune dock without a window: errors before the start, trainings, adapters, restart."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from finetuning_cases import base_file, labelled_folder
+from napari_coseg.checkpoints.adapters import read_adapter_card
+from napari_coseg.checkpoints.native import file_sha256, load, save
+from napari_coseg.errors import CheckpointError, SettingsError
+from napari_coseg.finetuning.library import FOLDER_VARIABLE
+from napari_coseg.finetuning.request import FinetuneRequest, free_output, unfinished, write_request
+from widget_values import RUN_MS
+
+pytestmark = pytest.mark.gui
+pytest_plugins = ["widget_fixtures", "workspace_viewers"]
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "adapters"))
+    return tmp_path / "adapters"
+
+
+@pytest.fixture
+def dock(
+    alone: None, keepers: Any, shelf: Path, viewer: Any, worker: Any, tmp_path: Path, qtbot: Any
+) -> Iterator[Any]:
+    """With the tiny base chosen; its process is shared with the other tests."""
+    from napari_coseg.widgets.finetune import FinetuneWidget
+
+    keepers(viewer)
+    dock = FinetuneWidget(viewer, worker)
+    setup = dock.setup
+    setup.model.choose_file(base_file(tmp_path))
+    for name, value in {"steps": 2, "crops": 2, "crop_px": 64, "validations": 1}.items():
+        setup.more.boxes[name].setValue(value)
+    setup.more.boxes["match_input"].setChecked(False)
+    yield dock
+    dock.close()
+
+
+def trained(qtbot: Any, dock: Any) -> Path:
+    dock.bar.run_button.click()
+    qtbot.waitUntil(lambda: dock.bar.is_busy, timeout=RUN_MS)
+    qtbot.waitUntil(lambda: not dock.bar.is_busy, timeout=RUN_MS)
+    assert not dock.progress.result.isHidden(), dock.bar.text.text()
+    return Path(dock._result["adapter"])
+
+
+def told_by(qtbot: Any, dock: Any) -> str:
+    """What the counting or the estimate says once both are through."""
+    setup = dock.setup
+    dock.show()
+    dock.look()
+    qtbot.waitUntil(lambda: "⚠" in setup.counted.text() + setup.estimate.text(), timeout=RUN_MS)
+    return str(setup.counted.text() + setup.estimate.text())
+
+
+# ---------------------------------------------------------------------------------------------
+# Before the start
+
+
+def test_without_anything_reviewed_it_says_what_to_do(dock: Any, notes: list[str]) -> None:
+    dock.look()
+    assert "mark what is right as reviewed" in dock.setup.counted.text()
+    dock.bar.run_button.click()
+    assert "mark what is right as reviewed" in notes[-1] and not dock.bar.is_busy
+
+
+def nothing_known(folder: Path) -> None:
+    (folder / "known").mkdir()
+    for path in (folder / "objects").iterdir():
+        from PIL import Image
+
+        Image.fromarray(np.zeros((96, 96), np.uint8)).save(folder / "known" / path.name)
+
+
+def another_class(folder: Path) -> None:
+    described = json.loads((folder / "dataset.json").read_text())
+    described["semantic_classes"][0]["name"] = "cyst"
+    (folder / "dataset.json").write_text(json.dumps(described))
+
+
+def no_labels(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        pytest.param(no_labels, "There is no folder", id="gone"),
+        pytest.param(nothing_known, "nothing is reviewed", id="nothing reviewed"),
+        pytest.param(another_class, "does not know the region class 'cyst'", id="new class"),
+    ],
+)
+def test_trouble_is_told_before_the_start(
+    dock: Any, tmp_path: Path, qtbot: Any, spoil: Any, told: str
+) -> None:
+    folder = labelled_folder(tmp_path / "folder")
+    spoil(folder)
+    dock.setup.add_folder(folder)
+    assert told.replace("'", "&#x27;") in told_by(qtbot, dock)
+
+
+@pytest.mark.parametrize(
+    ("edit", "text", "told"),
+    [
+        pytest.param("rename_edit", "round", "Rename takes NAME=NAME", id="rename"),
+        pytest.param("merge_edit", "both=", "Merge takes NAME=NAME", id="merge"),
+    ],
+)
+def test_a_form_that_makes_no_sense_is_told(dock: Any, edit: str, text: str, told: str) -> None:
+    dock.setup.add_folder("somewhere")
+    getattr(dock.setup, edit).setText(text)
+    with pytest.raises(SettingsError, match=told):
+        dock.setup.request("a.safetensors")
+
+
+def test_the_form_reaches_the_request(dock: Any, tmp_path: Path) -> None:
+    setup = dock.setup
+    setup.add_folder(tmp_path / "one")
+    setup.speed_box.setCurrentIndex(setup.speed_box.findData("adapters"))
+    setup.part_boxes["neck"].setChecked(False)
+    setup.more.boxes["lora_rank"].setValue(4)
+    setup.rename_edit.setText("long=spindle")
+    setup.merge_edit.setText("cell=round+long")
+    asked = setup.request(tmp_path / "a.safetensors")
+    assert asked.reviewed == (str(tmp_path / "one"),)
+    assert (asked.settings.speed, asked.settings.lora_rank) == ("adapters", 4)
+    assert set(asked.settings.parts or ()) == {"prompt_encoders", "decoders", "adapters", "lora"}
+    assert asked.settings.rename == {"long": "spindle"}
+    assert asked.settings.merge == {"cell": ("round", "long")}
+    assert FinetuneRequest.from_mapping(json.loads(asked.model_dump_json())) == asked
+
+
+# ---------------------------------------------------------------------------------------------
+# Trainings and adapters
+
+
+def test_two_trainings_then_adapters_go_round(
+    dock: Any, shelf: Path, tmp_path: Path, qtbot: Any, notes: list[str]
+) -> None:
+    dock.setup.name_edit.setText("mine")
+    dock.setup.add_folder(labelled_folder(tmp_path / "folder"))
+    first = trained(qtbot, dock)
+    kept = first.read_bytes()
+    dock.progress.keep_button.click()
+    assert dock.setup.model.source and "stays in the list" in dock.progress.verdict.text()
+    second = trained(qtbot, dock)
+    assert (first.name, second.name) == ("mine.safetensors", "mine-2.safetensors")
+    assert first.read_bytes() == kept
+    panel = dock.adapters
+    assert panel.adapters.count() == 3
+    words = panel.adapters.item(1).text()
+    assert "mine" in words and "on tiny" in words and "MB" in words and "F1" in words
+
+    given = tmp_path / "given.safetensors"
+    panel.export_to(str(first), given)
+    qtbot.waitUntil(given.exists, timeout=RUN_MS)
+    assert given.read_bytes() == kept
+    panel.import_from(str(given))
+    qtbot.waitUntil(lambda: (shelf / "given.safetensors").exists(), timeout=RUN_MS)
+    qtbot.waitUntil(lambda: panel.adapters.count() == 4, timeout=RUN_MS)
+
+    from napari_coseg.widgets.model_choice import ModelChoice
+
+    choice = ModelChoice()
+    choice.choose_file(dock.setup.model.source)
+    panel.use(str(second))
+    assert choice.arguments()["adapter"] == str(second)
+    assert choice.card == read_adapter_card(second).model
+    panel.delete(str(second))
+    assert "adapter" not in choice.arguments()
+
+    other = tmp_path / "other.safetensors"
+    network = load(dock.setup.model.source, "cpu")
+    network.card = network.card.model_copy(update={"name": "another"})
+    save(other, network)
+    dock.setup.model.choose_file(other)
+    for refused in (panel.import_from, panel.use):
+        with pytest.raises(CheckpointError, match=r"adapts 'tiny' .* but the model is 'another'"):
+            refused(str(given))
+    assert file_sha256(other) != read_adapter_card(given).base_sha256
+
+
+def test_what_a_crash_left_is_offered_and_forgotten(dock: Any, shelf: Path, tmp_path: Path) -> None:
+    asked = FinetuneRequest(reviewed=("a",), output=str(shelf / "mine.safetensors"), name="mine")
+    write_request(asked)
+    assert not unfinished(shelf), "nothing was planned yet"
+    (asked.run_folder / "plan.json").write_text('{"steps": 50}')
+    (asked.run_folder / "log.csv").write_text("step,name,value\n7,loss,0.5\n")
+    dock._list_unfinished()
+    assert "mine: step 7 of 50" in dock.left_text.text()
+    assert free_output(shelf, "mine").name == "mine-2.safetensors"
+    dock.forget_button.click()
+    assert dock.left_part.isHidden() and not asked.run_folder.exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param('{"steps": 5', id="plan cut off"),
+        pytest.param('{"other": 5}', id="plan of another kind"),
+        pytest.param("[]", id="no plan"),
+    ],
+)
+def test_a_damaged_run_is_passed_over(tmp_path: Path, damage: str) -> None:
+    asked = FinetuneRequest(reviewed=("a",), output=str(tmp_path / "mine.safetensors"))
+    write_request(asked)
+    (asked.run_folder / "plan.json").write_text(damage)
+    assert unfinished(tmp_path) == []
