@@ -22,7 +22,6 @@ from walk_window import Window
 CROP = np.s_[128:352, 96:320]
 READY, FACTS, STATE, TABLE = "ready", "facts.json", "state.npz", "table.csv"
 IMAGE, WORKSPACE = "biopsy.ome.tif", "biopsy.coseg"
-HERE, THERE = "regions", "objects"
 
 
 class FirstHalf:

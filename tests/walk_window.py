@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,8 @@ PICTURES = "NAPARI_COSEG_WALK_PICTURES"
 """Environment variable: a folder that a picture of each step goes to."""
 PATIENCE_S = 120.0
 """For what takes seconds on an idle machine."""
-STROKE_STEPS = 8
+STEP_PX = 60
+"""Of the screen, from one event of a drag to the next."""
 PLUGIN = "Co-Seg"
 
 
@@ -136,8 +138,9 @@ class Window:
         left, none = Qt.MouseButton.LeftButton, Qt.MouseButton.NoButton
         self._mouse(QEvent.Type.MouseMove, places[0], none, none, modifiers)
         self._mouse(QEvent.Type.MouseButtonPress, places[0], left, left, modifiers)
-        for start, end in zip(places, places[1:], strict=False):
-            for part in np.linspace(0, 1, STROKE_STEPS + 1)[1:]:
+        for start, end in itertools.pairwise(places):
+            apart = QPointF.dotProduct(end - start, end - start) ** 0.5
+            for part in np.linspace(0, 1, 2 + int(apart / STEP_PX))[1:]:
                 at = start + (end - start) * float(part)
                 self._mouse(QEvent.Type.MouseMove, at, none, left, modifiers)
         self._mouse(QEvent.Type.MouseButtonRelease, places[-1], left, none, modifiers)

@@ -80,7 +80,8 @@ def read_ome_zarr(
             )
     of_objects = _read(path, objects, MAX_ID, LABEL_DTYPE)
     labels, size = of_objects.values, of_objects.pixel_size_um
-    semantic, region_classes = np.zeros(labels.shape, np.uint8), ()
+    semantic = np.zeros(labels.shape, np.uint8)
+    region_classes: tuple[LabelClass, ...] = ()
     if regions is not None:
         of_regions = _read(path, regions, MAX_CLASS, np.uint8)
         semantic, region_classes = of_regions.values, _region_classes(of_regions)
