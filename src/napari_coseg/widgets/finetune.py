@@ -13,6 +13,7 @@ from napari_coseg.finetuning.library import adapters_folder
 from napari_coseg.finetuning.request import FinetuneRequest, forget, free_output, unfinished
 from napari_coseg.widgets import finetune_tasks, tasks
 from napari_coseg.widgets.adapter_shelf import shelf
+from napari_coseg.widgets.dock_widget import _UprightScroll
 from napari_coseg.widgets.finetune_adapters import AdaptersPanel
 from napari_coseg.widgets.finetune_progress import ProgressPanel
 from napari_coseg.widgets.finetune_setup import NOTHING_YET, SetupPanel
@@ -30,6 +31,8 @@ CANCEL_GRACE_MS = 1800
 """So long a training may take to save its state; then its process is ended, and the last one kept.
 """
 ESTIMATE_AFTER_MS = 800
+IDLE_MS = 30_000
+"""So long the process waits for another estimate; then its memory, a card's as well, is freed."""
 COUNTING, ESTIMATING = "Counting …", "Trying a step, to tell time and memory …"
 GOES_ON = "what was learnt is kept: Resume goes on from there"
 
@@ -47,7 +50,7 @@ class FinetuneWidget(JobWidget):
         self._request: FinetuneRequest | None = None
         self._job: Job | None = None
         self._looks = 0
-        self._estimating = self._stale = False
+        self._estimating = self._stale = self._knows_devices = False
         self._result: dict[str, Any] = {}
         self.setup = SetupPanel()
         self.progress = ProgressPanel()
@@ -60,6 +63,10 @@ class FinetuneWidget(JobWidget):
         self._timer.setSingleShot(True)
         self._timer.setInterval(ESTIMATE_AFTER_MS)
         self._timer.timeout.connect(self._estimate)
+        self._idle = QTimer(self)
+        self._idle.setSingleShot(True)
+        self._idle.setInterval(IDLE_MS)
+        self._idle.timeout.connect(self._release)
         self._build()
         self._connect()
         self._follow_theme()
@@ -90,7 +97,11 @@ class FinetuneWidget(JobWidget):
         ):
             self.tabs.addTab(page, title)
         self.tabs.setDocumentMode(True)
-        self.lay_out(self.tabs)
+        # Pages that scroll by themselves: tabs do not hear of a page that has become higher.
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(4, 4, 4, 8)
+        outer.addWidget(self.tabs, 1)
+        outer.addWidget(self.bar)
 
     def _connect(self) -> None:
         self.setup.sources_changed.connect(self.look)
@@ -107,13 +118,16 @@ class FinetuneWidget(JobWidget):
 
     def let_go(self) -> None:
         self._timer.stop()
+        self._idle.stop()
         self.keeper.changed.disconnect(self._on_keeper)
         self._viewer.events.theme.disconnect(self._follow_theme)
 
     # -- what there is -------------------------------------------------------------------------
 
     def first_shown(self) -> None:
-        """Ask for the devices, while the process is started anyhow."""
+        """Ask for the devices, which starts the process."""
+        if self._knows_devices:
+            return
         job = self.worker.submit(tasks.DEVICES)
         job.done.connect(self._on_devices)
         job.failed.connect(_tell)
@@ -178,12 +192,14 @@ class FinetuneWidget(JobWidget):
 
     def _on_estimated(self, reply: Reply) -> None:
         self._estimating = False
+        self._idle.start()
         self.setup.show_estimate(reply.values)
         if self._stale:
             self._estimate()
 
     def _on_estimate_failed(self, error: Exception) -> None:
         self._estimating = False
+        self._idle.start()
         self._on_trouble(self._looks, self.setup.estimate, error)
         if self._stale:
             self._estimate()
@@ -198,6 +214,8 @@ class FinetuneWidget(JobWidget):
             raise error
 
     def _on_devices(self, reply: Reply) -> None:
+        self._knows_devices = True
+        self._idle.start()
         self.setup.model.set_devices(reply.values["devices"])
         self.setup.propose(reply.values["devices"])
 
@@ -268,6 +286,10 @@ class FinetuneWidget(JobWidget):
         self._job = None
         self.pause_button.setChecked(False)
         self.pause_button.setEnabled(False)
+        self._release()
+
+    def _release(self) -> None:
+        """End the process where it is this widget's own and has nothing to do."""
         if self._owns_worker:
             self.worker.release()
 
@@ -338,11 +360,11 @@ class FinetuneWidget(JobWidget):
 def _page(*widgets: QWidget) -> QWidget:
     page = QWidget()
     column = QVBoxLayout(page)
-    column.setContentsMargins(0, 8, 0, 0)
+    column.setContentsMargins(2, 8, 8, 4)
     for widget in widgets:
         column.addWidget(widget)
     column.addStretch(1)
-    return page
+    return _UprightScroll(page)
 
 
 def _tell(error: Exception) -> None:

@@ -121,8 +121,8 @@ class SetupPanel(QWidget):
         column.addWidget(group("Base model", self.model))
         column.addWidget(group("Training", _column(learning, advanced)))
         column.addWidget(group("Estimate for this machine", self.estimate))
-        self.main.boxes["minutes"].setSuffix(" min")  # type: ignore[attr-defined]
-        self.main.boxes["add_classes"].setText("learn new classes")  # type: ignore[attr-defined]
+        self.main.boxes["minutes"].setSuffix(" min")
+        self.main.boxes["add_classes"].setText("learn new classes")
 
     def _advanced(self) -> QWidget:
         content = QWidget()

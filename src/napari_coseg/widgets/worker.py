@@ -174,7 +174,7 @@ class Worker(QObject):
 
         Its memory, a card's as well, is free a moment later.
         """
-        if self._running is None and self._process is not None:
+        if self._running is None and not self._waiting and self._process is not None:
             process, self._process = self._process, None
             process.popen.kill()  # the thread hears the pipe end, and `_on_end` follows
 
