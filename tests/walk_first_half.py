@@ -311,10 +311,13 @@ class FirstHalf:
             assert dock.images.count() == 1
         with self.window.step("correct on"):
             self.correct.work.take(None)
-            for row in (2, 4):
+            rows = self.inner()
+            others = rows[~rows["id"].isin(self.correct.session.reviewed.ids)]["id"]
+            for key, object_id in (("D", others.iloc[2]), ("R", others.iloc[4])):
                 self.window.press("S")
-                self.window.tap(self.objects, self.centre(self.inner()["id"].iloc[row]))
-                self.window.press("D" if row == 2 else "R")
+                self.window.tap(self.objects, self.centre(object_id))
+                self.window.press(key)
+            assert len(self.correct.session.reviewed.ids) == 2
             (link,) = dock.keeper.links.values()
             self.window.wait_until(lambda: not link.writer.state.waiting, "all is saved")
             dock._tell()

@@ -32,7 +32,7 @@ class SecondHalf:
         self.viewer = window.viewer
         self.facts = json.loads((folder / first.FACTS).read_text("utf-8"))
         self.expected = dict(np.load(folder / first.STATE))
-        self.table = pd.read_csv(folder / first.TABLE, float_precision="round_trip")
+        self.table = pd.read_csv(folder / first.TABLE)
 
     def walk(self) -> None:
         self.resume()
@@ -79,7 +79,12 @@ class SecondHalf:
             dock = self.window.dock("Correct")
             self.window.click(dock.start_button)
             self.window.wait_until(lambda: dock.work, "the objects are measured")
-            pd.testing.assert_frame_equal(dock.session.desk.table, self.table, check_exact=True)
+            sure = "class_probability"  # a layer's features have three digits of it
+            table = dock.session.desk.table
+            pd.testing.assert_frame_equal(
+                table.drop(columns=sure), self.table.drop(columns=sure), check_exact=True
+            )
+            np.testing.assert_allclose(table[sure], self.table[sure], atol=6e-4)
             assert json.loads(json.dumps(dock.session.reviewed.as_json())) == self.facts["reviewed"]
             np.testing.assert_array_equal(
                 dock.work.display.marks_layer.data, self.expected["marks"]
@@ -219,7 +224,7 @@ class SecondHalf:
     def leave(self) -> None:
         """The workspace is closed, and offered no longer as one that was left."""
         with self.window.step("close workspace"):
-            self.workspace.parent().raise_()
+            self.window.front(self.workspace)
             self.window.click(self.workspace.close_button)
             self.window.wait_until(
                 lambda: not (self.workspace.keeper.workspace or self.workspace.keeper.busy),

@@ -111,6 +111,12 @@ class Window:
         self.wait_ms(50)
         return _content(new)
 
+    def front(self, widget: Any) -> None:
+        """Bring the dock that a widget is in before the others, as a click on its tab does."""
+        docks = self.viewer.window._qt_window.findChildren(QDockWidget)
+        next(dock for dock in docks if dock.isAncestorOf(widget)).raise_()
+        self.wait_ms(50)
+
     def close_dock(self, widget: Any) -> None:
         """Close the dock that a widget is in, as its cross does."""
         self.viewer.window.remove_dock_widget(widget)
