@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
@@ -149,15 +150,18 @@ class FinetuneWidget(JobWidget):
             return
         self.setup.counted.setText(COUNTING)
         look = self._looks
-        self._saved(lambda: self._count(look))
+        self._saved(
+            lambda: self._count(look),
+            lambda error: self._on_trouble(look, self.setup.counted, error),
+        )
 
-    def _saved(self, then: Any) -> None:
+    def _saved(self, then: Callable[[], None], failed: Callable[[Exception], None]) -> None:
         """What the open workspace was told is on the disk, then go on."""
         workspace = self.keeper.workspace
         if workspace is None or str(workspace.path) not in self.setup.paths():
             then()
             return
-        in_thread(workspace.flush, lambda _: then(), _tell)
+        in_thread(workspace.flush, lambda _: then(), failed)
 
     def _count(self, look: int) -> None:
         if look != self._looks or self.bar.is_busy:
@@ -248,7 +252,7 @@ class FinetuneWidget(JobWidget):
         self.left_part.hide()
         self.tabs.setCurrentIndex(1)
         self.bar.run_button.setEnabled(False)
-        self._saved(self._submit)
+        self._saved(self._submit, self._on_failed)
 
     def _submit(self) -> None:
         if self._request is None or self.bar.is_busy:
