@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtWidgets import (
+    QDockWidget,
     QFrame,
     QGroupBox,
     QHBoxLayout,
+    QMainWindow,
     QScrollArea,
     QVBoxLayout,
     QWidget,
@@ -24,12 +26,17 @@ if TYPE_CHECKING:
 
 
 class DockWidget(QWidget):
-    """A form in a column that scrolls, which lets go of the viewer when it is closed."""
+    """A form in a column that scrolls, which lets go of the viewer when it is closed.
+
+    The first time that it is shown it becomes a tab beside the other docks of this plugin: below
+    them, as napari would have it, none of two or three could be seen whole.
+    """
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
         self._was_docked = False
+        self._is_placed = False
 
     def lay_out(self, *groups: QWidget, below: QWidget | None = None) -> None:
         """Stack the groups in a column that scrolls; what is `below` does not."""
@@ -62,9 +69,37 @@ class DockWidget(QWidget):
                 self.shut_down()
         return bool(super().event(event))
 
+    def showEvent(self, event: Any) -> None:
+        super().showEvent(event)
+        if self._was_docked and not self._is_placed:
+            self._is_placed = True
+            QTimer.singleShot(0, self._join_others)  # napari is still placing it
+
     def closeEvent(self, event: Any) -> None:
         self.shut_down()
         super().closeEvent(event)
+
+    def _join_others(self) -> None:
+        """Become a tab beside the docks of this plugin that are on the same side, in front."""
+        window = self.window()
+        if not isinstance(window, QMainWindow):
+            return
+        docks = [dock for dock in window.findChildren(QDockWidget) if not dock.isFloating()]
+        own = next((dock for dock in docks if dock.isAncestorOf(self)), None)
+        if own is None:
+            return
+        area = window.dockWidgetArea(own)
+        others = [
+            dock
+            for dock in docks
+            if dock is not own
+            and dock.findChild(DockWidget) is not None
+            and window.dockWidgetArea(dock) == area
+            and not dock.isHidden()
+        ]
+        if others:
+            window.tabifyDockWidget(others[-1], own)
+            own.raise_()
 
 
 class _UprightScroll(QScrollArea):

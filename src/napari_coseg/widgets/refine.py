@@ -136,6 +136,7 @@ class RefineWidget(JobWidget):
         for layer in layers:
             if layer in self._viewer.layers:
                 self._viewer.layers.remove(layer)
+        self._go_back()
         self.change.clear()
         self._enable()
 
@@ -182,6 +183,12 @@ class RefineWidget(JobWidget):
         self.bar.finish("Failed.")
         with told():
             raise error
+
+    def _go_back(self) -> None:
+        """Without the preview nothing would be active, and Ctrl-Z would do nothing."""
+        selection, layers = self._viewer.layers.selection, self._layers()
+        if layers and selection.active is None:
+            selection.active = layers["objects"]
 
     def _layers(self) -> dict[str, Labels]:
         """Those of the run by task; nothing where one is gone."""
