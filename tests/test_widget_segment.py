@@ -78,6 +78,25 @@ def test_objects_regions_and_their_tooltips(viewer: Any, make_widget: Callable, 
     assert f"{len(CENTRES)} objects" in widget.bar.text.text()
 
 
+def test_the_file_of_an_image_is_asked_for_its_pixel_size(
+    viewer: Any, make_widget: Callable, qtbot: Any, tmp_path: Any
+) -> None:
+    """Of one that was open before the dock was."""
+    from napari.layers._source import layer_source
+
+    from napari_coseg.export.ome_tiff import write_image
+    from napari_coseg.types import Image
+
+    path = tmp_path / "biopsy.ome.tif"
+    write_image(path, Image(PICTURE, "YXC", (0.5, 0.25), "biopsy"))
+    with layer_source(path=str(path)):
+        viewer.add_image(PICTURE, name="biopsy")
+    widget = make_widget(viewer)
+    qtbot.waitUntil(lambda: widget.image.pixel_size.um is not None, timeout=RUN_MS)
+    assert widget.image.pixel_size.um == (0.5, 0.25)
+    assert "From the file's metadata" in widget.image.source.text()
+
+
 def test_the_settings_of_the_form_reach_the_run(
     viewer: Any, make_widget: Callable, qtbot: Any
 ) -> None:
