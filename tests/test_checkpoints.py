@@ -18,6 +18,7 @@ from napari_coseg.checkpoints import native
 from napari_coseg.checkpoints.safe import load_state_dict, read_header
 from napari_coseg.errors import CheckpointError
 from napari_coseg.models.coseg_plus.model import CosegPlus
+from test_models import DETAILED, small_model
 from tiny_models import tiny_card, tiny_model
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2)}
@@ -183,11 +184,21 @@ def test_what_is_saved_is_loaded(
     torch.testing.assert_close(got, expected, rtol=20 * tolerance, atol=20 * tolerance)
 
 
-def test_float16_takes_half_the_space(model: CosegPlus, path: Path) -> None:
-    numbers = sum(value.numel() for value in model.state_dict().values())
+def test_float16_takes_half_the_space_for_weights(model: CosegPlus, path: Path) -> None:
+    weights = sum(value.numel() for value in model.parameters())
+    others = sum(value.numel() for value in model.state_dict().values()) - weights
     native.save(path, model, dtype=torch.float16)
     header = 8 + struct.unpack("<Q", path.read_bytes()[:8])[0]
-    assert path.stat().st_size == header + 2 * numbers
+    assert path.stat().st_size == header + 2 * weights + 4 * others
+
+
+def test_statistics_beyond_float16_are_kept(path: Path) -> None:
+    model = small_model(config=DETAILED)
+    variances = [b for name, b in model.named_buffers() if name.endswith("running_var")]
+    variances[0].fill_(1e5)
+    native.save(path, model, dtype=torch.float16)
+    loaded = dict(native.load(path).named_buffers())
+    assert [float(b.max()) for n, b in loaded.items() if n.endswith("running_var")][0] == 1e5
 
 
 def test_saving_keeps_another_card_where_one_is_given(model: CosegPlus, path: Path) -> None:

@@ -49,7 +49,8 @@ def save(
     card
         What the file says of itself; the model's own card where None.
     dtype
-        Floating-point type of the stored weights, as ``torch.float16``; None keeps theirs.
+        Floating-point type of the stored weights, as ``torch.float16``; None keeps theirs. Buffers
+        keep theirs always: a channel's variance may be beyond float16.
 
     Raises
     ------
@@ -61,8 +62,9 @@ def save(
 
     card = model.card if card is None else card
     _check_card(card, str(path))
+    weights = {name for name, _ in model.named_parameters()}
     state = {
-        name: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
+        name: value.detach().to("cpu", dtype if name in weights else None).contiguous()
         for name, value in model.state_dict().items()
     }
     check_finite(state, f"{path} is not written: the model")
