@@ -84,9 +84,8 @@ class AdaptersPanel(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.adapters, 1)
-        column.addWidget(
-            row(self.use_button, self.export_button, self.import_button, self.delete_button)
-        )
+        column.addWidget(row(self.use_button, self.delete_button))
+        column.addWidget(row(self.export_button, self.import_button))
         column.addWidget(self.about)
 
     def refresh(self) -> None:

@@ -255,6 +255,7 @@ class ProgressPanel(QWidget):
 def _plot(title: str) -> Any:
     plot = pg.PlotWidget(background=None)
     plot.setFixedHeight(PLOT_HEIGHT_PX)
+    plot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
     plot.setLabel("left", title)
     plot.hideButtons()
     plot.setMenuEnabled(False)
