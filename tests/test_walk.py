@@ -27,6 +27,7 @@ from napari_coseg.workspace import recent
 
 pytestmark = [pytest.mark.gui, pytest.mark.slow]
 TESTS = Path(__file__).parent
+ERRORS = "errors.txt"
 
 
 @pytest.fixture
@@ -42,13 +43,11 @@ def first_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subp
             "PYTHONPATH": os.pathsep.join(paths),
             "NAPARI_CONFIG": str(tmp_path / "settings.yaml"),
         },
-        stderr=subprocess.PIPE,
-        text=True,
+        stderr=(tmp_path / ERRORS).open("w"),
     )
     yield process
-    if process.poll() is None:
-        process.kill()
-    process.communicate()
+    process.kill()
+    process.wait()
 
 
 def test_a_session_survives_its_crash_and_is_taken_away_in_every_format(
@@ -58,12 +57,12 @@ def test_a_session_survives_its_crash_and_is_taken_away_in_every_format(
     from walk_window import PATIENCE_S, Window
 
     kill_when_ready(first_half, tmp_path, 5 * PATIENCE_S)
-    window = Window(make_napari_viewer(show=True))
+    earlier = json.loads((tmp_path / walk_first_half.FACTS).read_text("utf-8"))["seconds"]
+    window = Window(make_napari_viewer(show=True), len(earlier))
     try:
         SecondHalf(window, tmp_path).walk()
     finally:
         window.close()
-    earlier = json.loads((tmp_path / walk_first_half.FACTS).read_text("utf-8"))["seconds"]
     for name, seconds in {**earlier, **window.seconds}.items():
         print(f"{seconds:6.1f} s  {name}")
 
@@ -74,7 +73,8 @@ def kill_when_ready(process: subprocess.Popen, folder: Path, patience_s: float) 
     ends = time.monotonic() + patience_s
     while not (folder / walk_first_half.READY).exists():
         if process.poll() is not None:
-            pytest.fail(f"the first half ended by itself:\n{process.communicate()[1]}")
+            errors = (folder / ERRORS).read_text("utf-8")
+            pytest.fail(f"the first half ended by itself:\n{errors}")
         assert time.monotonic() < ends, "the first half takes too long"
         time.sleep(0.05)
     helpers = psutil.Process(process.pid).children(recursive=True)

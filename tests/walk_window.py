@@ -32,6 +32,8 @@ class Window:
     ----------
     viewer
         Of napari, with a window.
+    steps_before
+        How many an earlier window took; pictures are numbered on.
 
     Attributes
     ----------
@@ -39,11 +41,12 @@ class Window:
         By step, as `step` measured them.
     """
 
-    def __init__(self, viewer: Any) -> None:
+    def __init__(self, viewer: Any, steps_before: int = 0) -> None:
         from napari.utils.notifications import notification_manager
 
         self.viewer = viewer
         self.seconds: dict[str, float] = {}
+        self._steps_before = steps_before
         self._told: list[str] = []
         notification_manager.notification_ready.connect(self._hear)
         folder = os.environ.get(PICTURES)
@@ -85,7 +88,8 @@ class Window:
         if self._pictures is not None:
             self._pictures.mkdir(parents=True, exist_ok=True)
             self.wait_ms(300)
-            path = self._pictures / f"{len(self.seconds):02d} {name}.png"
+            number = self._steps_before + len(self.seconds)
+            path = self._pictures / f"{number:02d} {name}.png"
             self.viewer.screenshot(str(path), canvas_only=False, flash=False)
 
     # -- menus and docks -----------------------------------------------------------------------
