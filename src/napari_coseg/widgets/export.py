@@ -210,7 +210,8 @@ class ExportWidget(JobWidget):
         either = self._layer(self.objects_box) or self._layer(self.regions_box)
         if either is not None:
             made_of = dict(either.metadata.get(METADATA_KEY, {})).get("image")
-            self.name_edit.setText(Path(made_of or either.name).name.replace(" ", "_"))
+            name = Path(made_of or either.name).name.replace(" ", "_")
+            self.name_edit.setText(name.removesuffix(".ome"))  # napari's name of *.ome.tif
 
     def _browse(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Export to", self.folder_edit.text())
