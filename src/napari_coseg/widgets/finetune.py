@@ -84,6 +84,9 @@ class FinetuneWidget(JobWidget):
         self.pause_button.setEnabled(False)
         self.pause_button.setCheckable(True)
         self.left_text.setWordWrap(True)
+        self.resume_button.setToolTip(
+            "Goes on from the last saved state; where more was reviewed since, forget it and start"
+        )
         self.forget_button.setToolTip("Delete what it has learnt so far")
         left = QWidget()
         column = QVBoxLayout(left)
