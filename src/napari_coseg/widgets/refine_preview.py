@@ -54,10 +54,18 @@ class Proposal:
         for edit in self.edits:
             if edit.target == "objects":
                 counts = len(edit.added), len(edit.removed), len(_reclassified(edit))
-                parts.append("objects: {:,} come, {:,} go, {:,} change class".format(*counts))
+                words = "objects: {:,} come, {:,} go, {:,} change class".format(*counts)
+                parts.append(words if any(counts) else _small_change(edit))
             else:
                 parts.append(f"regions: {len(edit.new_values):,} pixels change")
         return "; ".join(parts)
+
+
+def _small_change(edit: Edit) -> str:
+    """What is left where no object comes, goes or changes its class."""
+    pixels = len(edit.new_values)
+    what = f"outlines change by {pixels:,} px" if pixels else "only probabilities change"
+    return f"objects: all stay with their classes, {what}"
 
 
 def reviewed_of(objects: Labels) -> Reviewed:
