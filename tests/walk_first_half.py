@@ -20,6 +20,7 @@ import correct_hand
 from walk_window import Window
 
 CROP = np.s_[128:352, 96:320]
+TABLES = ("table", "features")
 READY, FACTS, STATE, TABLE = "ready", "facts.json", "state.npz", "table.csv"
 IMAGE, WORKSPACE = "biopsy.ome.tif", "biopsy.coseg"
 
@@ -291,8 +292,7 @@ class FirstHalf:
 
     def refine(self) -> None:
         """The regions that were painted, as a hint for the objects."""
-        before = self.objects.data.copy()
-        regions = self.regions.data.copy()
+        before = self.state()
         (reviewed,) = self.correct.session.reviewed.ids
         with self.window.step("refine"):
             dock = self.window.dock("Refine")
@@ -301,7 +301,7 @@ class FirstHalf:
                 lambda: "Comparing" not in dock.bar.text.text(), "runs are compared"
             )
             said = dock.bar.text.text()
-            np.testing.assert_array_equal(self.objects.data, before)
+            correct_hand.assert_same(before, self.state())
         self.facts["refine says"] = f"{said} {dock.change.text()}"
         if said.startswith("Nothing changes"):  # as a model that does not heed regions would say
             return
@@ -309,9 +309,11 @@ class FirstHalf:
         with self.window.step("accept"):
             self.window.click(dock.accept_button)
             assert dock.bar.text.text() == "Accepted."
-            assert (self.objects.data != before).any()
-            np.testing.assert_array_equal(self.regions.data, regions)
-            np.testing.assert_array_equal(self.objects.data == reviewed, before == reviewed)
+            after = self.state()
+            assert {"table"} <= correct_hand.differs(before, after) <= {"labels", *TABLES}
+            np.testing.assert_array_equal(after["labels"] == reviewed, before["labels"] == reviewed)
+            assert self.viewer.layers.selection.active is self.objects
+            self.check_table()
             assert self.correct.session.undo_name == "Take a new run"
         self.window.close_dock(dock)
 
