@@ -124,6 +124,7 @@ class SecondHalf:
         """All that the registry knows, by the dock."""
         self.files = self.folder / "exported"
         self.files.mkdir()
+        self.viewer.reset_view()  # a row that was chosen has moved it
         with self.window.step("export"):
             dock = self.window.dock("Export")
             assert list(dock.formats) == list(FORMATS)
