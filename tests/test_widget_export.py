@@ -125,6 +125,29 @@ def test_corrected_labels_are_what_is_written(
 
 
 @pytest.mark.gui
+def test_of_an_image_segmented_in_part_that_part_is_shown(
+    viewer: Any, widget: Any, qtbot: Any, tmp_path: Path
+) -> None:
+    import zarr
+
+    from widget_values import RUN_MS
+
+    whole = np.arange(40 * 50, dtype=np.uint16).reshape(40, 50)
+    viewer.layers["biopsy"].data = whole
+    for name in ("biopsy objects", "biopsy regions"):
+        ours = viewer.layers[name].metadata["napari_coseg"]
+        ours["provenance"] = {"axes": "YX", "region_offset": [5, 9]}
+    for key, box in widget.formats.items():
+        box.setChecked(key in ("ome-zarr", "overlay"))
+    widget.bar.run_button.click()
+    qtbot.waitUntil(lambda: not widget.bar.is_busy, timeout=RUN_MS)
+    assert "2 files" in widget.bar.text.text()
+    shown = zarr.open_group(tmp_path / "biopsy.ome.zarr", mode="r")["0"][:]
+    rows, columns = LABELS.shape
+    np.testing.assert_array_equal(shown, whole[5 : 5 + rows, 9 : 9 + columns])
+
+
+@pytest.mark.gui
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -172,7 +172,7 @@ class ExportWidget(JobWidget):
             )
 
     def _image(self, labels: Labels) -> tuple[ImageLayer | None, str | None]:
-        """The image that the labels were made of, where it is still here and of their size."""
+        """The image that the labels are of, or of a part of, where it is still here."""
         name = dict(labels.metadata.get(METADATA_KEY, {})).get("image")
         provenance = _known(labels).provenance
         if name not in self._viewer.layers or "axes" not in provenance:
@@ -180,8 +180,13 @@ class ExportWidget(JobWidget):
         layer, axes = self._viewer.layers[name], provenance["axes"]
         if not isinstance(layer, ImageLayer) or len(axes) != len(layers.level_0(layer).shape):
             return None, None
-        shape = layers.layer_to_image(layer, axes).spatial_shape
-        return (layer, axes) if shape == labels.data.shape else (None, None)
+        shape, part = layers.layer_to_image(layer, axes).spatial_shape, labels.data.shape
+        offset = [int(at) for at in provenance.get("region_offset") or ()]
+        if offset and len(offset) == len(shape) == len(part):  # only what was in view was segmented
+            fits = all(0 <= at <= at + n <= m for at, n, m in zip(offset, part, shape, strict=True))
+        else:
+            fits = shape == part
+        return (layer, axes) if fits else (None, None)
 
     # -- the form ------------------------------------------------------------------------------
 
