@@ -36,15 +36,14 @@ def first_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subp
     monkeypatch.setenv(recent.PLACE_VARIABLE, str(tmp_path / "state"))
     source = str(TESTS.parent / "src")
     paths = [source, str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
-    process = subprocess.Popen(
-        [sys.executable, str(TESTS / "walk_first_half.py"), str(tmp_path)],
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(paths),
-            "NAPARI_CONFIG": str(tmp_path / "settings.yaml"),
-        },
-        stderr=(tmp_path / ERRORS).open("w"),
-    )
+    command = [sys.executable, str(TESTS / "walk_first_half.py"), str(tmp_path)]
+    surroundings = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "NAPARI_CONFIG": str(tmp_path / "settings.yaml"),
+    }
+    with (tmp_path / ERRORS).open("w") as errors:
+        process = subprocess.Popen(command, env=surroundings, stderr=errors)
     yield process
     process.kill()
     process.wait()
