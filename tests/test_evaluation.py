@@ -224,7 +224,7 @@ def test_held_out_scores_count_false_finds(monkeypatch) -> None:
 def command(monkeypatch, tmp_path) -> list[str]:
     """``evaluate`` on the two images, whatever weights and folder it names."""
     dataset = dataset_of(monkeypatch, ONE, OTHER)
-    monkeypatch.setattr("napari_coseg.inference.loading.load_model", lambda *_: MODEL)
+    monkeypatch.setattr("napari_coseg.inference.loading.load_model", lambda *_, **__: MODEL)
     monkeypatch.setattr("napari_coseg.datasets.registry.open_dataset", lambda *_: dataset)
     return ["evaluate", "default", "--dataset", "glas", "--root", str(tmp_path)]
 
