@@ -314,7 +314,7 @@ class FirstHalf:
             np.testing.assert_array_equal(after["labels"] == reviewed, before["labels"] == reviewed)
             assert self.viewer.layers.selection.active is self.objects
             self.check_table()
-            assert self.correct.session.undo_name == "Take a new run"
+            assert self.correct.session.undo_name == self.said == "Take a new run"
         self.window.close_dock(dock)
 
     def keep(self) -> None:

@@ -339,6 +339,8 @@ class Corrector:
             self.said.emit(f"Redone: {change.step.edit.name.lower()}")
         elif change.step.edit.name.startswith("Paint"):
             self.said.emit(f"Painted {len(change.step.edit.new_values):,} pixels")
+        else:  # of others too, as Refine; our own actions say more in a moment
+            self.said.emit(change.step.edit.name)
         self.doubt_changed.emit()
 
 
