@@ -42,7 +42,9 @@ def _across(desk: Desk) -> Edit:
 def _region(desk: Desk) -> Edit:
     box = tuple(slice(1, 50) if n > 50 else slice(0, n) for n in desk.labels.shape)
     indices = np.nonzero(desk.regions[box] != 3)
-    return change_regions(desk, "Fat", tuple(a + b.start for a, b in zip(indices, box, strict=True)), 3)
+    return change_regions(
+        desk, "Fat", tuple(a + b.start for a, b in zip(indices, box, strict=True)), 3
+    )
 
 
 EDITS: dict[str, Callable[[Desk], Edit]] = {
@@ -218,9 +220,11 @@ def test_labels_that_cannot_be_kept(labels: np.ndarray, word: str, tmp_path: Pat
     table = wide_desk().table.iloc[:0]
     saved = Saved(labels, (1.0, 1.0), table=table, reviewed=Reviewed((4, 4)))
     reference = reference_of(Image(np.zeros((4, 4)), "YX"), None, tmp_path)
-    with create_workspace(tmp_path / "w") as workspace:
-        with pytest.raises(WorkspaceError, match=word):
-            workspace.add(reference, saved)
+    with (
+        create_workspace(tmp_path / "w") as workspace,
+        pytest.raises(WorkspaceError, match=word),
+    ):
+        workspace.add(reference, saved)
     assert not list((tmp_path / "w" / "entries").iterdir())
 
 

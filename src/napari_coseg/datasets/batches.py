@@ -179,9 +179,16 @@ def put_together(pieces: Sequence[Sequence[Crop]]) -> Crop:
         rows = [np.concatenate([getattr(piece, name) for piece in row], -1) for row in apart]
         return np.concatenate(rows, -2)
 
-    arrays = ["image", "semantic", "instances", "types", "valid"]
-    arrays += ["derived"] if apart[0][0].derived is not None else []
-    return replace(apart[0][0], **{name: joined(name) for name in arrays})
+    first = apart[0][0]
+    return replace(
+        first,
+        image=joined("image"),
+        semantic=joined("semantic"),
+        instances=joined("instances"),
+        types=joined("types"),
+        valid=joined("valid"),
+        derived=None if first.derived is None else joined("derived"),
+    )
 
 
 def stack(crops: Sequence[Crop]) -> Batch:
