@@ -29,7 +29,7 @@ def stub(monkeypatch):
     """Whatever weights are asked for, the stub answers, but missing files are still missing."""
     asked = []
 
-    def load_model(source="default", device="auto"):
+    def load_model(source="default", device="auto", adapter=None):
         asked.append((str(source), device))
         if str(source) != "default":
             loading.weights_path(source)
