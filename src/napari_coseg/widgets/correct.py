@@ -8,8 +8,6 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QLabel,
     QPushButton,
-    QVBoxLayout,
-    QWidget,
 )
 
 from napari_coseg.editing.desk import Desk
@@ -41,7 +39,7 @@ from napari_coseg.widgets.correct_tools import (
     Tool,
 )
 from napari_coseg.widgets.correct_work import Work
-from napari_coseg.widgets.dock_widget import DockWidget, group, told
+from napari_coseg.widgets.dock_widget import DockWidget, column_of, group, told
 from napari_coseg.widgets.run_maps import RunMaps
 from napari_coseg.widgets.runs import arguments_of
 from napari_coseg.widgets.workspace_guard import guard_closing
@@ -106,11 +104,12 @@ class CorrectWidget(DockWidget):
         own = [self.actions[action.key] for action in ACTIONS]
         self.parts = [
             group(
-                "Objects", _column(grid([*tools["objects"], self.brush_button, *own]), self.classes)
+                "Objects",
+                column_of(grid([*tools["objects"], self.brush_button, *own]), self.classes),
             ),
             group(
                 "Review",
-                _column(
+                column_of(
                     grid(
                         [
                             self.next_button,
@@ -124,16 +123,16 @@ class CorrectWidget(DockWidget):
             ),
             group(
                 "Regions",
-                _column(
+                column_of(
                     grid([*tools["regions"], self.region_brush_button]),
                     self.region_classes,
                     self.specks_form,
                 ),
             ),
         ]
-        below = _column(self.status, grid([self.undo_button, self.redo_button]))
+        below = column_of(self.status, grid([self.undo_button, self.redo_button]))
         self.lay_out(
-            group("Layers", _column(self.pair, self.start_button)), *self.parts, below=below
+            group("Layers", column_of(self.pair, self.start_button)), *self.parts, below=below
         )
 
     def _connect(self) -> None:
@@ -343,13 +342,3 @@ class CorrectWidget(DockWidget):
         events = self._viewer.layers.events
         events.inserted.disconnect(self._on_layers)
         events.removed.disconnect(self._on_layers)
-
-
-def _column(*widgets: QWidget) -> QWidget:
-    container = QWidget()
-    column = QVBoxLayout(container)
-    column.setContentsMargins(0, 0, 0, 0)
-    column.setSpacing(6)
-    for widget in widgets:
-        column.addWidget(widget)
-    return container

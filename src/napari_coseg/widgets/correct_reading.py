@@ -52,10 +52,7 @@ def desk_of(
             f"the objects have ids up to {largest:,}, more than {LARGEST_ID:,}; number them anew, "
             "for example with skimage.segmentation.relabel_sequential"
         )
-    class_ids, probabilities = np.zeros(largest, np.int64), np.full(largest, np.nan)
-    known = (of_labels.ids > 0) & (of_labels.ids <= largest)
-    class_ids[of_labels.ids[known] - 1] = of_labels.class_ids[known]
-    probabilities[of_labels.ids[known] - 1] = of_labels.probabilities[known]
+    class_ids, probabilities = of_labels.kinds(largest)
     table = object_table(
         labels,
         regions,

@@ -68,6 +68,17 @@ class LabelsOf:
             provenance,
         )
 
+    def kinds(self, largest: int) -> tuple[np.ndarray, np.ndarray]:
+        """Class and probability of the ids 1 to `largest`, as `object_table` takes them.
+
+        (largest,) each; 0 and nan where nothing is known.
+        """
+        class_ids, probabilities = np.zeros(largest, np.int64), np.full(largest, np.nan)
+        known = (self.ids > 0) & (self.ids <= largest)
+        class_ids[self.ids[known] - 1] = self.class_ids[known]
+        probabilities[self.ids[known] - 1] = self.probabilities[known]
+        return class_ids, probabilities
+
 
 def corrected_prediction(
     labels: np.ndarray | None,
@@ -105,10 +116,7 @@ def corrected_prediction(
             f"the objects have ids up to {largest:,}, more than {LARGEST_ID:,}; number them anew, "
             "for example with skimage.segmentation.relabel_sequential"
         )
-    class_ids, probabilities = np.zeros(largest, np.int64), np.full(largest, np.nan)
-    known = (of_labels.ids > 0) & (of_labels.ids <= largest)
-    class_ids[of_labels.ids[known] - 1] = of_labels.class_ids[known]
-    probabilities[of_labels.ids[known] - 1] = of_labels.probabilities[known]
+    class_ids, probabilities = of_labels.kinds(largest)
     region_classes = _named(semantic, of_regions.classes)
     table = object_table(
         objects,

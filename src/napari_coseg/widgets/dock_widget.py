@@ -49,7 +49,7 @@ class DockWidget(QWidget):
         column.addStretch(1)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(4, 4, 4, 8)
-        outer.addWidget(_UprightScroll(content), 1)
+        outer.addWidget(UprightScroll(content), 1)
         if below is not None:
             outer.addWidget(below)
 
@@ -102,7 +102,7 @@ class DockWidget(QWidget):
             own.raise_()
 
 
-class _UprightScroll(QScrollArea):
+class UprightScroll(QScrollArea):
     """Scrolls up and down, and is as wide as its content needs."""
 
     def __init__(self, content: QWidget) -> None:
@@ -133,6 +133,17 @@ def group(title: str, content: QWidget) -> QGroupBox:
     column = QVBoxLayout(box)
     column.addWidget(content)
     return box
+
+
+def column_of(*widgets: QWidget) -> QWidget:
+    """Widgets one below the other."""
+    container = QWidget()
+    column = QVBoxLayout(container)
+    column.setContentsMargins(0, 0, 0, 0)
+    column.setSpacing(6)
+    for widget in widgets:
+        column.addWidget(widget)
+    return container
 
 
 def row(*widgets: QWidget) -> QWidget:

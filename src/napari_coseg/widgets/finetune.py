@@ -14,7 +14,7 @@ from napari_coseg.finetuning.library import adapters_folder
 from napari_coseg.finetuning.request import FinetuneRequest, forget, free_output, unfinished
 from napari_coseg.widgets import finetune_tasks, tasks
 from napari_coseg.widgets.adapter_shelf import shelf
-from napari_coseg.widgets.dock_widget import _UprightScroll
+from napari_coseg.widgets.dock_widget import UprightScroll
 from napari_coseg.widgets.finetune_adapters import AdaptersPanel
 from napari_coseg.widgets.finetune_progress import ProgressPanel
 from napari_coseg.widgets.finetune_setup import NOTHING_YET, SetupPanel
@@ -371,7 +371,7 @@ def _page(*widgets: QWidget) -> QWidget:
     for widget in widgets:
         column.addWidget(widget)
     column.addStretch(1)
-    return _UprightScroll(page)
+    return UprightScroll(page)
 
 
 def _tell(error: Exception) -> None:

@@ -25,7 +25,7 @@ from superqt import QCollapsible
 from napari_coseg.errors import SettingsError
 from napari_coseg.finetuning.request import FinetuneRequest
 from napari_coseg.finetuning.settings import HEADS, THROUGH_ENCODER, FinetuneSettings
-from napari_coseg.widgets.dock_widget import group, row
+from napari_coseg.widgets.dock_widget import column_of, group, row
 from napari_coseg.widgets.image_choice import narrow_box
 from napari_coseg.widgets.job_bar import in_words
 from napari_coseg.widgets.model_choice import ModelChoice
@@ -117,9 +117,9 @@ class SetupPanel(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         buttons = row(self.add_button, self.again_button)
-        column.addWidget(group("Reviewed", _column(self.sources, buttons, self.counted)))
+        column.addWidget(group("Reviewed", column_of(self.sources, buttons, self.counted)))
         column.addWidget(group("Base model", self.model))
-        column.addWidget(group("Training", _column(learning, advanced)))
+        column.addWidget(group("Training", column_of(learning, advanced)))
         column.addWidget(group("Estimate for this machine", self.estimate))
         self.main.boxes["minutes"].setSuffix(" min")
         self.main.boxes["add_classes"].setText("learn new classes")
@@ -343,13 +343,3 @@ def _text() -> QLabel:
     label.setWordWrap(True)
     label.setTextFormat(Qt.TextFormat.RichText)
     return label
-
-
-def _column(*widgets: QWidget) -> QWidget:
-    container = QWidget()
-    column = QVBoxLayout(container)
-    column.setContentsMargins(0, 0, 0, 0)
-    column.setSpacing(6)
-    for widget in widgets:
-        column.addWidget(widget)
-    return container

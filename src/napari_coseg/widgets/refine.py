@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton
 from superqt.utils import create_worker
 
 from napari_coseg.errors import CosegError, EditError
 from napari_coseg.types import Prediction
 from napari_coseg.widgets import outputs, refine_preview, refine_tasks, runs, tasks
 from napari_coseg.widgets.correct_reading import request_of
+from napari_coseg.widgets.dock_widget import column_of, group, row, told
 from napari_coseg.widgets.image_choice import narrow_box
 from napari_coseg.widgets.job_bar import in_words
-from napari_coseg.widgets.job_widget import JobWidget, group, row, told
+from napari_coseg.widgets.job_widget import JobWidget
 from napari_coseg.widgets.model_choice import swatch
 from napari_coseg.widgets.process import Reply
 from napari_coseg.widgets.refine_preview import Proposal
@@ -74,8 +75,8 @@ class RefineWidget(JobWidget):
         self.lay_out(
             about,
             group("Labels", self.objects_box),
-            group("I corrected", _column(*self.corrected.values())),
-            group("Preview", _column(self.change, row(self.accept_button, self.discard_button))),
+            group("I corrected", column_of(*self.corrected.values())),
+            group("Preview", column_of(self.change, row(self.accept_button, self.discard_button))),
         )
 
     # -- a refinement ----------------------------------------------------------------------------
@@ -234,12 +235,3 @@ def _quietly(find: Any) -> Proposal | CosegError:
     except CosegError as error:
         return error
     return found
-
-
-def _column(*widgets: QWidget) -> QWidget:
-    container = QWidget()
-    lines = QVBoxLayout(container)
-    lines.setContentsMargins(0, 0, 0, 0)
-    for widget in widgets:
-        lines.addWidget(widget)
-    return container

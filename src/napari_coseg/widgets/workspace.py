@@ -19,13 +19,12 @@ from qtpy.QtWidgets import (
     QListWidgetItem,
     QMessageBox,
     QPushButton,
-    QVBoxLayout,
     QWidget,
 )
 
 from napari_coseg.errors import CosegError, WorkspaceError
 from napari_coseg.widgets import outputs
-from napari_coseg.widgets.dock_widget import DockWidget, group, row, told
+from napari_coseg.widgets.dock_widget import DockWidget, column_of, group, row, told
 from napari_coseg.widgets.image_choice import narrow_box
 from napari_coseg.widgets.workspace_guard import Buttons, ask_new_folder, guard_closing
 from napari_coseg.widgets.workspace_keeper import ago, in_words, keeper_of
@@ -91,13 +90,13 @@ class WorkspaceWidget(DockWidget):
         self.resume_button.setToolTip("It was not closed, as after a crash; nothing saved is lost")
         about = QLabel(ABOUT)
         about.setWordWrap(True)
-        place = _column(
+        place = column_of(
             self.name,
             row(self.new_button, self.open_button, self.close_button),
             self.resume_button,
             self.recent_box,
         )
-        self.images_part = group("Images", _column(self.images, row(self.show_button)))
+        self.images_part = group("Images", column_of(self.images, row(self.show_button)))
         chosen = QWidget()
         form = QFormLayout(chosen)
         form.setContentsMargins(0, 0, 0, 0)
@@ -328,13 +327,3 @@ class WorkspaceWidget(DockWidget):
             at = self.regions_box.findData(objects.name.replace(" objects", " regions"))
             if at >= 0:
                 self.regions_box.setCurrentIndex(at)
-
-
-def _column(*widgets: QWidget) -> QWidget:
-    container = QWidget()
-    column = QVBoxLayout(container)
-    column.setContentsMargins(0, 0, 0, 0)
-    column.setSpacing(6)
-    for widget in widgets:
-        column.addWidget(widget)
-    return container
