@@ -14,9 +14,16 @@ from napari_coseg.errors import Cancelled, CheckpointError, CosegError, Settings
 from napari_coseg.models.coseg_plus.config import COMPACT
 from napari_coseg.training.loop import train
 from napari_coseg.training.memory import checkpointed_blocks, reproducible
+from napari_coseg.training.processes import ALONE
 from napari_coseg.training.recipe import OptimiserSettings
 from napari_coseg.training.saving import STATE_FILE
-from napari_coseg.training.stepping import DivergedError, cut, make_optimiser
+from napari_coseg.training.stepping import (
+    DivergedError,
+    Stepper,
+    cut,
+    make_optimiser,
+    make_scaler,
+)
 from napari_coseg.training.trainable import train_only
 from test_models import TINY, images, small_card, small_model
 from tiny_training import draw, losses_of, make_batch, tiny_recipe, trained, without_dropout
@@ -125,10 +132,32 @@ def test_an_unknown_part_is_named() -> None:
 def test_the_first_step_of_an_optimiser(algorithm: str, by_hand: float) -> None:
     weight = nn.Parameter(torch.full((1, 1), 2.0))
     settings = OptimiserSettings(algorithm=algorithm, learning_rate=0.1, weight_decay=0.5)
-    optimiser = make_optimiser([weight], settings)
+    optimiser = make_optimiser({"decoders": [weight]}, settings)
     weight.grad = torch.full((1, 1), -1.0)
     optimiser.step()
     assert float(weight.detach()) == pytest.approx(by_hand)
+
+
+def test_parts_learn_at_their_own_rates() -> None:
+    """Adam's first step is the rate, whatever the gradient."""
+    weights = {name: [nn.Parameter(torch.zeros(1))] for name in ("neck", "decoders")}
+    settings = OptimiserSettings(learning_rate=0.1, rates={"decoders": 0.25})
+    optimiser = make_optimiser(weights, settings)
+    step = Stepper(
+        small_model(), optimiser, make_scaler(tiny_recipe(), "cpu"), tiny_recipe(), "cpu", ALONE
+    )
+    for part in weights.values():
+        part[0].grad = torch.ones(1)
+    step.set_rate(0.4)
+    optimiser.step()
+    moved = {name: -float(part[0].detach()) for name, part in weights.items()}
+    assert moved == {"neck": pytest.approx(0.4), "decoders": pytest.approx(0.1)}
+
+
+def test_a_rate_of_an_unknown_part_is_refused() -> None:
+    settings = OptimiserSettings(rates={"head": 0.5})
+    with pytest.raises(SettingsError, match="names head; what trains is neck, decoders"):
+        make_optimiser({"neck": [], "decoders": [nn.Parameter(torch.zeros(1))]}, settings)
 
 
 MEANS_ALONE = {

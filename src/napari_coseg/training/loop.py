@@ -86,8 +86,8 @@ def train(
     torch.manual_seed(recipe.seed + processes.rank)  # dropout is not the same in two processes
     model = _one_normalisation(in_channels_last(model.to(device)), processes, device).train()
     processes.copy_from_first(model)
-    parameters = train_only(model, recipe.trained_parts)
-    optimiser = make_optimiser(parameters, recipe.optimiser)
+    parts = train_only(model, recipe.trained_parts)
+    optimiser = make_optimiser(parts, recipe.optimiser)
     average = AveragedModel(model, multi_avg_fn=_average_towards(recipe.optimiser.ema_decay))
     averaged = cast(CosegModel, average.module)
     scaler = make_scaler(recipe, device)

@@ -57,6 +57,10 @@ class OptimiserSettings(Settings):
 
     algorithm: Literal["adam", "adamw"] = "adamw"
     learning_rate: float = Field(1e-4, gt=0)
+    rates: dict[str, float] = Field(
+        {},
+        description="factors of the learning rate, by name in the model's parts(); 1 for the rest",
+    )
     weight_decay: float = Field(0.0, ge=0, description="matrices only, never norms or biases")
     beta2: float = Field(0.999, gt=0, lt=1)
     warmup_steps: int = Field(0, ge=0)

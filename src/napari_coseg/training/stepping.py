@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_coseg.datasets.batches import NOT_GIVEN, Batch
-from napari_coseg.errors import CosegError
+from napari_coseg.errors import CosegError, SettingsError
 from napari_coseg.models.base import CosegModel, GivenMasks, Task
 from napari_coseg.training.losses import Shares, Targets, two_forward_loss
 from napari_coseg.training.processes import Processes
@@ -50,8 +50,7 @@ class Stepper:
 
     def __call__(self, batches: Sequence[Batch], rate: float) -> Outcome:
         """Learn from the batches of one step, whose losses add up."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        self.set_rate(rate)
         self.optimiser.zero_grad(set_to_none=True)
         terms: dict[str, float] = {}
         for batch in batches:  # different crop sizes cannot share a tensor: their gradients add up
@@ -67,6 +66,11 @@ class Stepper:
             self.scaler.step(self.optimiser)
         self.scaler.update()
         return Outcome(terms, taken)
+
+    def set_rate(self, rate: float) -> None:
+        """The learning rate from here on; a part with a factor of its own learns at its share."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["factor"]
 
     def _backward(self, batch: Batch, shares: Shares) -> dict[str, float]:
         images, targets = to_tensors(batch, self.device)
@@ -104,11 +108,25 @@ class Stepper:
 
 
 def make_optimiser(
-    parameters: Sequence[nn.Parameter], settings: OptimiserSettings
+    parts: Mapping[str, Sequence[nn.Parameter]], settings: OptimiserSettings
 ) -> torch.optim.Optimizer:
-    """Adam as in the papers, where decay is added to the gradient, or AdamW, where it is not."""
+    """Adam as in the papers, where decay is added to the gradient, or AdamW, where it is not.
+
+    Parameters
+    ----------
+    parts
+        What trains, by the name that `settings.rates` calls it.
+    """
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.algorithm]
-    groups = decay_groups(parameters, settings.weight_decay)
+    if unknown := sorted(settings.rates.keys() - parts.keys()):
+        raise SettingsError(
+            f"optimiser.rates names {', '.join(unknown)}; what trains is {', '.join(parts)}"
+        )
+    groups = [
+        {**group, "factor": settings.rates.get(name, 1.0)}
+        for name, parameters in parts.items()
+        for group in decay_groups(parameters, settings.weight_decay)
+    ]
     return kind(groups, lr=settings.learning_rate, betas=(0.9, settings.beta2))
 
 

@@ -10,8 +10,8 @@ from napari_coseg.errors import SettingsError
 from napari_coseg.models.base import CosegModel
 
 
-def train_only(model: CosegModel, part_names: Iterable[str]) -> list[nn.Parameter]:
-    """Freeze everything but the named parts; returns the parameters that train."""
+def train_only(model: CosegModel, part_names: Iterable[str]) -> dict[str, list[nn.Parameter]]:
+    """Freeze everything but the named parts; returns what trains, by part."""
     parts = model.parts()
     wanted = set(part_names)
     unknown = wanted - parts.keys()
@@ -22,7 +22,7 @@ def train_only(model: CosegModel, part_names: Iterable[str]) -> list[nn.Paramete
     for name, parameters in parts.items():
         for parameter in parameters:
             parameter.requires_grad_(name in wanted)
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return {name: parameters for name, parameters in parts.items() if name in wanted}
 
 
 def decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict]:
