@@ -28,10 +28,11 @@ from editing import CLASSES, LIMIT_MS, SIZE_PX, ellipse, made_up_desk
 
 from napari_coseg.editing.desk import Desk
 from napari_coseg.errors import EditError
-from napari_coseg.widgets import correct_refresh, outputs
-from napari_coseg.widgets.correct_actions import Gesture
-from napari_coseg.widgets.correct_session import Session
-from napari_coseg.widgets.correct_work import Work
+from napari_coseg.widgets import outputs
+from napari_coseg.widgets.correct import refresh as correct_refresh
+from napari_coseg.widgets.correct.actions import Gesture
+from napari_coseg.widgets.correct.session import Session
+from napari_coseg.widgets.correct.work import Work
 
 Call = Callable[[np.random.Generator], None]
 

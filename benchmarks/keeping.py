@@ -23,8 +23,9 @@ from qtpy.QtWidgets import QApplication
 
 from napari_coseg.editing.objects import delete
 from napari_coseg.types import Instances, Prediction
-from napari_coseg.widgets import outputs, workspace_link
-from napari_coseg.widgets.workspace_keeper import keeper_of
+from napari_coseg.widgets import outputs
+from napari_coseg.widgets.workspace import link as workspace_link
+from napari_coseg.widgets.workspace.keeper import keeper_of
 from napari_coseg.workspace.folder import open_workspace
 
 EDITS = 200

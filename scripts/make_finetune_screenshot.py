@@ -32,10 +32,10 @@ from napari_coseg.finetuning.library import FOLDER_VARIABLE
 from napari_coseg.measure import object_table
 from napari_coseg.readers.samples import COLON_PIXEL_SIZE_UM
 from napari_coseg.types import Instances, Prediction
-from napari_coseg.widgets.correct_reading import desk_of, request_of
-from napari_coseg.widgets.correct_session import Session
+from napari_coseg.widgets.correct.reading import desk_of, request_of
+from napari_coseg.widgets.correct.session import Session
 from napari_coseg.widgets.outputs import add_prediction
-from napari_coseg.widgets.workspace_keeper import keeper_of
+from napari_coseg.widgets.workspace.keeper import keeper_of
 from napari_coseg.workspace import recent
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"

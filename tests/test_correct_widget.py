@@ -39,7 +39,7 @@ def flat(viewer: Any, qtbot: Any) -> Iterator[Any]:
 
 
 def begun(desk: Any, viewer: Any, qtbot: Any) -> Iterator[Any]:
-    from napari_coseg.widgets.correct import CorrectWidget
+    from napari_coseg.widgets.correct.widget import CorrectWidget
 
     n = desk.labels.ndim
     add_layers(viewer, desk, scale=desk.pixel_size_um, translate=(3.0, 5.0, 7.0)[:n])
@@ -221,7 +221,7 @@ class OneBlob:
 
     def ask(self, point: Any, done: Any, failed: Any) -> None:
         from napari_coseg.decoding.hover_targets import horizontal_vertical_maps
-        from napari_coseg.widgets.correct_add import Maps
+        from napari_coseg.widgets.correct.add import Maps
 
         y, x = (int(value) for value in point[-2:])
         rows = slice(max(y - 20, 0), min(y + 20, self._shape[0]))

@@ -18,7 +18,7 @@ pytest_plugins = ["widget_fixtures"]
 
 @pytest.fixture
 def widget(viewer: Any, qtbot: Any) -> Iterator[Any]:
-    from napari_coseg.widgets.correct import CorrectWidget
+    from napari_coseg.widgets.correct.widget import CorrectWidget
 
     add_layers(viewer, plane())
     widget = CorrectWidget(viewer)
@@ -113,7 +113,7 @@ def test_finishing_leaves_napari_as_it_was(viewer: Any, widget: Any, qtbot: Any)
 
 
 def test_a_layer_that_is_removed_ends_the_session(viewer: Any, widget: Any, work: Any) -> None:
-    from napari_coseg.widgets.correct_session import SESSIONS
+    from napari_coseg.widgets.correct.session import SESSIONS
 
     viewer.layers.remove("biopsy regions")
     assert widget.work is None
@@ -122,7 +122,7 @@ def test_a_layer_that_is_removed_ends_the_session(viewer: Any, widget: Any, work
 
 
 def test_others_hear_of_sessions_and_steps(viewer: Any, widget: Any, qtbot: Any) -> None:
-    from napari_coseg.widgets.correct_session import SESSIONS, session_of
+    from napari_coseg.widgets.correct.session import SESSIONS, session_of
 
     heard: list[Any] = []
     SESSIONS.opened.connect(heard.append)

@@ -13,7 +13,8 @@ import pytest
 from napari_coseg.errors import ImageError
 from napari_coseg.measure import object_table
 from napari_coseg.types import Instances, LabelClass, Prediction
-from napari_coseg.widgets import layers, outputs, tasks
+from napari_coseg.widgets import layers, outputs
+from napari_coseg.widgets.background import tasks
 
 pytestmark = pytest.mark.gui
 

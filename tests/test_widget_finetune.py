@@ -41,7 +41,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def make_dock(alone: None, keepers: Any, shelf: Path, base: Path, qtbot: Any) -> Iterator[Any]:
     """A Fine-tune dock with the tiny base and a few small steps chosen."""
-    from napari_coseg.widgets.finetune import FinetuneWidget
+    from napari_coseg.widgets.finetune.widget import FinetuneWidget
 
     made = []
 

@@ -34,7 +34,7 @@ def dock(
     alone: None, keepers: Any, shelf: Path, viewer: Any, worker: Any, tmp_path: Path, qtbot: Any
 ) -> Iterator[Any]:
     """With the tiny base chosen; its process is shared with the other tests."""
-    from napari_coseg.widgets.finetune import FinetuneWidget
+    from napari_coseg.widgets.finetune.widget import FinetuneWidget
 
     keepers(viewer)
     dock = FinetuneWidget(viewer, worker)

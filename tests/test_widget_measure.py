@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from napari_coseg.errors import OutputError, SettingsError
-from napari_coseg.widgets.measure_plots import FEWEST_BINS, MOST_BINS, bin_edges, inside_lasso
-from napari_coseg.widgets.measure_table import TableModel, shown
+from napari_coseg.widgets.measure.plots import FEWEST_BINS, MOST_BINS, bin_edges, inside_lasso
+from napari_coseg.widgets.measure.table import TableModel, shown
 from widget_values import RUN_MS, UM
 
 pytest_plugins = ["widget_fixtures"]
@@ -71,7 +71,7 @@ def add_layers(viewer: Any) -> None:
 
 @pytest.fixture
 def widget(viewer: Any, worker: Any) -> Any:
-    from napari_coseg.widgets.measure import MeasureWidget
+    from napari_coseg.widgets.measure.widget import MeasureWidget
 
     add_layers(viewer)
     widget = MeasureWidget(viewer, worker)
@@ -120,7 +120,7 @@ def test_all_is_measured_of_the_layers_that_belong_together(widget: Any, qtbot: 
 
 @pytest.mark.gui
 def test_labels_of_a_part_of_the_image(viewer: Any, worker: Any, qtbot: Any) -> None:
-    from napari_coseg.widgets.measure import MeasureWidget
+    from napari_coseg.widgets.measure.widget import MeasureWidget
 
     picture = np.zeros((50, 40), np.uint8)
     picture[20:30, 10:20] = 7
@@ -137,7 +137,7 @@ def test_labels_of_a_part_of_the_image(viewer: Any, worker: Any, qtbot: Any) -> 
 
 @pytest.mark.gui
 def test_a_stack(viewer: Any, worker: Any, qtbot: Any) -> None:
-    from napari_coseg.widgets.measure import MeasureWidget
+    from napari_coseg.widgets.measure.widget import MeasureWidget
 
     labels = np.zeros((6, *SHAPE), np.int32)
     labels[4:6, 10:20, 10:20] = 1
@@ -256,7 +256,7 @@ def test_a_lasso_selects_in_table_and_viewer(viewer: Any, widget: Any, qtbot: An
 
 @pytest.mark.gui
 def test_a_range_of_the_histogram_selects(widget: Any, qtbot: Any) -> None:
-    from napari_coseg.widgets.measure_plots import HISTOGRAM
+    from napari_coseg.widgets.measure.plots import HISTOGRAM
 
     measure(qtbot, widget)
     widget.plots.kind_box.setCurrentIndex(widget.plots.kind_box.findData(HISTOGRAM))

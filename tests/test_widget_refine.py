@@ -27,7 +27,7 @@ def segmented(viewer: Any, make_widget: Callable[..., Any], qtbot: Any) -> Any:
 
 @pytest.fixture
 def widget(segmented: Any, worker: Any) -> Any:
-    from napari_coseg.widgets.refine import RefineWidget
+    from napari_coseg.widgets.refine.widget import RefineWidget
 
     widget = RefineWidget(segmented, worker)
     yield widget
@@ -102,8 +102,8 @@ def test_a_session_of_corrections_makes_it_one_step(
     segmented: Any, widget: Any, qtbot: Any
 ) -> None:
     """Table and labels follow; what is reviewed stays."""
-    from napari_coseg.widgets.correct_reading import desk_of, request_of
-    from napari_coseg.widgets.correct_session import Session
+    from napari_coseg.widgets.correct.reading import desk_of, request_of
+    from napari_coseg.widgets.correct.session import Session
 
     objects, regions = segmented.layers["biopsy objects"], segmented.layers["biopsy regions"]
     session = Session(objects, regions, desk_of(*request_of(objects, regions)))

@@ -34,7 +34,7 @@ def test_from_the_menu_to_the_layers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Sample and widget as the menus open them, in a window, with a process of its own."""
-    from napari_coseg.widgets import tasks
+    from napari_coseg.widgets.background import tasks
 
     monkeypatch.setattr(tasks, "SEGMENT", "worker_jobs:segment_discs")
     viewer = make_napari_viewer_proxy(show=True)
@@ -251,7 +251,7 @@ def test_a_viewer_closed_while_it_works_leaves_nothing_behind(
 ) -> None:
     import threading
 
-    from napari_coseg.widgets import tasks
+    from napari_coseg.widgets.background import tasks
 
     monkeypatch.setattr(tasks, "SEGMENT", "worker_jobs:slow_segment")
     viewer = make_napari_viewer()

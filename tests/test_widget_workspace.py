@@ -19,7 +19,7 @@ from napari.components import ViewerModel
 from napari_coseg.editing.objects import delete, merge, set_class
 from napari_coseg.editing.review import Reviewed
 from napari_coseg.widgets import outputs
-from napari_coseg.widgets.workspace import WorkspaceWidget
+from napari_coseg.widgets.workspace.widget import WorkspaceWidget
 from napari_coseg.workspace import recent
 from napari_coseg.workspace.folder import open_workspace
 from workspace_viewers import filled, kept, same, session_on
@@ -134,7 +134,7 @@ def test_a_new_workspace_keeps_the_labels_at_once(
     _, objects, regions = filled(viewer, tmp_path)
     dock = docks(viewer)
     path = tmp_path / "new.coseg"
-    monkeypatch.setattr("napari_coseg.widgets.workspace.ask_new_folder", lambda _: path)
+    monkeypatch.setattr("napari_coseg.widgets.workspace.widget.ask_new_folder", lambda _: path)
     dock.new_button.click()
     qtbot.waitUntil(lambda: bool(dock.keeper.links), timeout=20_000)
     assert dock.images.count() == 1

@@ -17,8 +17,8 @@ pytest.importorskip("napari")
 from napari.components import ViewerModel
 
 from napari_coseg.editing.objects import delete
-from napari_coseg.widgets.workspace_guard import Buttons, CloseGuard
-from napari_coseg.widgets.workspace_keeper import WorkspaceKeeper, keeper_of
+from napari_coseg.widgets.workspace.guard import Buttons, CloseGuard
+from napari_coseg.widgets.workspace.keeper import WorkspaceKeeper, keeper_of
 from napari_coseg.workspace import recent
 from napari_coseg.workspace.folder import open_workspace
 from workspace_viewers import filled, kept, same, session_on
@@ -41,9 +41,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         answers["questions"].append(reason or [layer.name for layer in layers])
         return answers["answer"]
 
-    monkeypatch.setattr("napari_coseg.widgets.workspace_guard.ask", ask)
+    monkeypatch.setattr("napari_coseg.widgets.workspace.guard.ask", ask)
     monkeypatch.setattr(
-        "napari_coseg.widgets.workspace_guard.ask_new_folder", lambda _: answers["folder"]
+        "napari_coseg.widgets.workspace.guard.ask_new_folder", lambda _: answers["folder"]
     )
     return answers
 
@@ -171,8 +171,8 @@ from napari.components import ViewerModel
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 from napari_coseg.editing.objects import delete, merge
-from napari_coseg.widgets import workspace_link
-from napari_coseg.widgets.workspace_keeper import keeper_of
+from napari_coseg.widgets.workspace import link as workspace_link
+from napari_coseg.widgets.workspace.keeper import keeper_of
 from workspace_viewers import filled, session_on
 workspace_link.SCAN_MS = 300
 folder = Path({folder!r})

@@ -19,9 +19,9 @@ import pytest
 import zarr
 
 from napari_coseg.errors import Cancelled, ImageError
-from napari_coseg.widgets import wire
-from napari_coseg.widgets.process import Reply
-from napari_coseg.widgets.worker import Job, Worker, WorkerBug, WorkerDied
+from napari_coseg.widgets.background import wire
+from napari_coseg.widgets.background.process import Reply
+from napari_coseg.widgets.background.worker import Job, Worker, WorkerBug, WorkerDied
 
 TIMEOUT_MS = 120_000
 
@@ -256,7 +256,7 @@ def test_a_worker_that_nobody_closes_ends_with_its_last_reference(qtbot: Any) ->
 
 ORPHAN = """
 import sys, time
-from napari_coseg.widgets.worker import _Process
+from napari_coseg.widgets.background.worker import _Process
 process = _Process(lambda *_: None, lambda *_: None)
 job = {"type": "job", "job": 0, "function": "worker_jobs:slow", "arguments": {}, "sources": []}
 process.send(job)

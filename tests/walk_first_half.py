@@ -319,7 +319,7 @@ class FirstHalf:
 
     def keep(self) -> None:
         """A new workspace, and two corrections more, which it keeps by itself."""
-        from napari_coseg.widgets import workspace
+        from napari_coseg.widgets.workspace import widget as workspace
 
         path = self.folder / WORKSPACE
         workspace.ask_new_folder = lambda _: path  # the system's own dialog

@@ -22,7 +22,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def worker(qapp: Any) -> Iterator[Any]:
     """One process for all tests of this file: torch takes seconds to import."""
-    from napari_coseg.widgets.worker import Worker
+    from napari_coseg.widgets.background.worker import Worker
 
     worker = Worker()
     with pytest.MonkeyPatch.context() as patch:
@@ -62,7 +62,7 @@ def make_widget(
     weights: Path, worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Any]]:
     """A widget on a viewer, with the stub model chosen; `job` stands for the segmentation."""
-    from napari_coseg.widgets import tasks
+    from napari_coseg.widgets.background import tasks
     from napari_coseg.widgets.segment import SegmentWidget
 
     kept = []  # nothing else holds a widget without a window

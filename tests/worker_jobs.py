@@ -10,8 +10,8 @@ import time
 import numpy as np
 
 from napari_coseg.errors import Cancelled, ImageError
-from napari_coseg.widgets import process
-from napari_coseg.widgets.process import JobContext, Reply
+from napari_coseg.widgets.background import process
+from napari_coseg.widgets.background.process import JobContext, Reply
 
 
 def add(job: JobContext, a: int, b: int) -> Reply:
@@ -81,7 +81,7 @@ def give_up(job: JobContext) -> Reply:
 def segment_discs(job: JobContext, **arguments: object) -> Reply:
     """The widget's own job, in a process that also knows the stub model."""
     from napari_coseg.models.registry import FAMILIES
-    from napari_coseg.widgets import tasks
+    from napari_coseg.widgets.background import tasks
 
     FAMILIES["stub"] = "stub_models:StubModel"
     return tasks.segment(job, **arguments)
@@ -90,7 +90,7 @@ def segment_discs(job: JobContext, **arguments: object) -> Reply:
 def segment_crossed(job: JobContext, **arguments: object) -> Reply:
     """The same with a stub in which each task listens to the other's mask."""
     from napari_coseg.models.registry import FAMILIES
-    from napari_coseg.widgets import tasks
+    from napari_coseg.widgets.background import tasks
 
     FAMILIES["stub"] = "stub_models:CrossedModel"
     return tasks.segment(job, **arguments)

@@ -23,7 +23,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qapp: Any) -> Iterato
     monkeypatch.setenv(recent.PLACE_VARIABLE, str(tmp_path / "state"))
     monkeypatch.setattr(writer, "GATHER_S", 0.01)
     monkeypatch.setattr(writer, "RETRY_S", 0.05)
-    from napari_coseg.widgets.correct_session import SESSIONS
+    from napari_coseg.widgets.correct.session import SESSIONS
 
     yield
     for session in list(SESSIONS.open):
@@ -33,7 +33,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qapp: Any) -> Iterato
 @pytest.fixture
 def keepers() -> Iterator[Callable[[Any], Any]]:
     """Keepers whose workspaces are closed in the end."""
-    from napari_coseg.widgets.workspace_keeper import keeper_of
+    from napari_coseg.widgets.workspace.keeper import keeper_of
 
     made = []
 
@@ -74,8 +74,8 @@ def _opened(viewer: Any, path: Path) -> list[Any]:
 
 def session_on(objects: Any, regions: Any) -> Any:
     """A session of corrections, as the Correct dock begins one."""
-    from napari_coseg.widgets.correct_reading import desk_of, request_of
-    from napari_coseg.widgets.correct_session import Session
+    from napari_coseg.widgets.correct.reading import desk_of, request_of
+    from napari_coseg.widgets.correct.session import Session
 
     return Session(objects, regions, desk_of(*request_of(objects, regions)))
 
@@ -101,7 +101,7 @@ def same(path: Path, objects: Any, regions: Any) -> None:
 @pytest.fixture
 def docks(keepers: Any) -> Iterator[Callable[[Any], Any]]:
     """Docks that are closed in the end."""
-    from napari_coseg.widgets.workspace import WorkspaceWidget
+    from napari_coseg.widgets.workspace.widget import WorkspaceWidget
 
     made = []
 

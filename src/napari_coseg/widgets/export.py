@@ -22,13 +22,14 @@ from qtpy.QtWidgets import (
 
 from napari_coseg.errors import ImageError, SettingsError
 from napari_coseg.export.registry import FORMATS, output_paths
-from napari_coseg.widgets import layers, outputs, tasks
+from napari_coseg.widgets import layers, outputs
+from napari_coseg.widgets.background import tasks
+from napari_coseg.widgets.background.process import Reply
+from napari_coseg.widgets.background.worker import Worker
 from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf
 from napari_coseg.widgets.image_choice import narrow_box
 from napari_coseg.widgets.job_bar import in_words
 from napari_coseg.widgets.job_widget import JobWidget, group, row, told
-from napari_coseg.widgets.process import Reply
-from napari_coseg.widgets.worker import Worker
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QLabel
 
-from napari_coseg.widgets import layers, tasks
+from napari_coseg.widgets import layers
+from napari_coseg.widgets.background import tasks
+from napari_coseg.widgets.background.process import Reply
+from napari_coseg.widgets.background.worker import Worker
 from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.image_choice import ChosenImage, ImageChoice
 from napari_coseg.widgets.job_bar import in_words
 from napari_coseg.widgets.job_widget import JobWidget, group, told
 from napari_coseg.widgets.model_choice import ModelChoice
-from napari_coseg.widgets.process import Reply
-from napari_coseg.widgets.worker import Worker
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer

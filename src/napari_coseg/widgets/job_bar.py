@@ -8,7 +8,7 @@ from collections.abc import Callable
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
-from napari_coseg.widgets.worker import Job
+from napari_coseg.widgets.background.worker import Job
 
 STEPS = 1000
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QWidget
 
 from napari_coseg.errors import Cancelled
+from napari_coseg.widgets.background.process import Reply
+from napari_coseg.widgets.background.worker import Job, Worker
 from napari_coseg.widgets.dock_widget import DockWidget, group, row, told
 from napari_coseg.widgets.job_bar import JobBar
-from napari_coseg.widgets.process import Reply
-from napari_coseg.widgets.worker import Job, Worker
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer

@@ -16,7 +16,7 @@ from napari_coseg.checkpoints.native import read_card
 from napari_coseg.errors import CosegError
 from napari_coseg.inference.loading import DEFAULT_MODEL, weights_path
 from napari_coseg.types import LabelClass
-from napari_coseg.widgets.adapter_shelf import base_sha256, shelf
+from napari_coseg.widgets.finetune.shelf import base_sha256, shelf
 from napari_coseg.widgets.image_choice import narrow_box
 
 CHOOSE = "Choose a file…"

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from napari_coseg.errors import CosegError
-from napari_coseg.widgets import refine_tasks
-from napari_coseg.widgets.correct_add import Maps
-from napari_coseg.widgets.process import Reply
+from napari_coseg.widgets.background.process import Reply
+from napari_coseg.widgets.background.worker import Worker
+from napari_coseg.widgets.correct.add import Maps
+from napari_coseg.widgets.refine import tasks as refine_tasks
 from napari_coseg.widgets.runs import hold, run_of
-from napari_coseg.widgets.worker import Worker
 
 if TYPE_CHECKING:
     from napari.layers import Labels

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari.layers import Labels
     from napari.viewer import Viewer
 
-    from napari_coseg.widgets.worker import Worker
+    from napari_coseg.widgets.background.worker import Worker
 
 RUN_KEY = "run"
 """Of ``layer.metadata[METADATA_KEY]``: the arguments of `tasks.segment`, plain JSON values."""

@@ -10,14 +10,15 @@ from superqt import QCollapsible
 from napari_coseg.errors import CosegError
 from napari_coseg.inference.settings import InferenceSettings
 from napari_coseg.types import LabelClass, Prediction
-from napari_coseg.widgets import layers, outputs, runs, tasks
+from napari_coseg.widgets import layers, outputs, runs
+from napari_coseg.widgets.background import tasks
+from napari_coseg.widgets.background.process import Reply
+from napari_coseg.widgets.background.worker import Worker
 from napari_coseg.widgets.image_choice import ChosenImage, ImageChoice
 from napari_coseg.widgets.job_bar import in_words
 from napari_coseg.widgets.job_widget import JobWidget, group, row, told
 from napari_coseg.widgets.model_choice import ModelChoice, swatch
-from napari_coseg.widgets.process import Reply
 from napari_coseg.widgets.settings_form import SettingsForm
-from napari_coseg.widgets.worker import Worker
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer

@@ -14,10 +14,10 @@ from napari_coseg.errors import CosegError, ImageError
 from napari_coseg.readers.registry import read_image
 from napari_coseg.types import LABEL_DTYPE, Image, Instances, Prediction
 from napari_coseg.widgets import layers, outputs
-from napari_coseg.widgets.correct_reading import desk_of, request_of
-from napari_coseg.widgets.correct_session import REVIEWED_KEY, session_of
+from napari_coseg.widgets.correct.reading import desk_of, request_of
+from napari_coseg.widgets.correct.session import REVIEWED_KEY, session_of
 from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf
-from napari_coseg.widgets.workspace_link import Known
+from napari_coseg.widgets.workspace.link import Known
 from napari_coseg.workspace.entry import Entry
 from napari_coseg.workspace.folder import Workspace
 from napari_coseg.workspace.image import reference_of

@@ -15,8 +15,8 @@ from napari_coseg.editing.review import Reviewed
 from napari_coseg.errors import EditError
 from napari_coseg.types import LabelClass
 from napari_coseg.widgets import outputs
-from napari_coseg.widgets.correct_reading import desk_of, request_of
-from napari_coseg.widgets.correct_session import REVIEWED_KEY, Session, session_of
+from napari_coseg.widgets.correct.reading import desk_of, request_of
+from napari_coseg.widgets.correct.session import REVIEWED_KEY, Session, session_of
 from napari_coseg.widgets.corrected import METADATA_KEY
 
 if TYPE_CHECKING:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_coseg.types import Image, LabelClass
+from napari_coseg.widgets.background.process import JobContext, Reply
 from napari_coseg.widgets.corrected import LabelsOf, corrected_prediction
-from napari_coseg.widgets.process import JobContext, Reply
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from napari_coseg.measure.run import Measurements
 
-MEASURE = "napari_coseg.widgets.measure_task:measure"
+MEASURE = "napari_coseg.widgets.measure.task:measure"
 TABLES = ("objects", "summary")
 
 

@@ -21,15 +21,15 @@ from qtpy.QtWidgets import (
 from napari_coseg.errors import SettingsError
 from napari_coseg.export.measurements import SUFFIXES, write_measurements
 from napari_coseg.measure.summary import ALL
+from napari_coseg.widgets.background.process import Reply
+from napari_coseg.widgets.background.worker import Worker
 from napari_coseg.widgets.job_bar import in_words
 from napari_coseg.widgets.job_widget import JobWidget, group, told
-from napari_coseg.widgets.measure_layers import ChosenLayers, LayersChoice, LayerWatch
-from napari_coseg.widgets.measure_plots import PlotPanel
-from napari_coseg.widgets.measure_table import ObjectTable
-from napari_coseg.widgets.measure_task import MEASURE, unpack
-from napari_coseg.widgets.measure_viewer import ViewerLink
-from napari_coseg.widgets.process import Reply
-from napari_coseg.widgets.worker import Worker
+from napari_coseg.widgets.measure.layers import ChosenLayers, LayersChoice, LayerWatch
+from napari_coseg.widgets.measure.plots import PlotPanel
+from napari_coseg.widgets.measure.table import ObjectTable
+from napari_coseg.widgets.measure.task import MEASURE, unpack
+from napari_coseg.widgets.measure.viewer import ViewerLink
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -19,12 +19,12 @@ from napari_coseg.finetuning.request import (
     logged,
     write_request,
 )
-from napari_coseg.widgets.process import JobContext, Reply
+from napari_coseg.widgets.background.process import JobContext, Reply
 
-REVIEWS = "napari_coseg.widgets.finetune_tasks:reviews"
-ESTIMATE = "napari_coseg.widgets.finetune_tasks:estimate"
-TRAIN = "napari_coseg.widgets.finetune_tasks:train"
-TAKE_IN = "napari_coseg.widgets.finetune_tasks:take_in"
+REVIEWS = "napari_coseg.widgets.finetune.tasks:reviews"
+ESTIMATE = "napari_coseg.widgets.finetune.tasks:estimate"
+TRAIN = "napari_coseg.widgets.finetune.tasks:train"
+TAKE_IN = "napari_coseg.widgets.finetune.tasks:take_in"
 NICENESS = 10
 
 

@@ -10,17 +10,20 @@ from superqt.utils import create_worker
 
 from napari_coseg.errors import CosegError, EditError
 from napari_coseg.types import Prediction
-from napari_coseg.widgets import outputs, refine_preview, refine_tasks, runs, tasks
-from napari_coseg.widgets.correct_reading import request_of
+from napari_coseg.widgets import outputs, runs
+from napari_coseg.widgets.background import tasks
+from napari_coseg.widgets.background.process import Reply
+from napari_coseg.widgets.background.worker import Worker
+from napari_coseg.widgets.correct.reading import request_of
 from napari_coseg.widgets.dock_widget import column_of, group, row, told
 from napari_coseg.widgets.image_choice import narrow_box
 from napari_coseg.widgets.job_bar import in_words
 from napari_coseg.widgets.job_widget import JobWidget
 from napari_coseg.widgets.model_choice import swatch
-from napari_coseg.widgets.process import Reply
-from napari_coseg.widgets.refine_preview import Proposal
+from napari_coseg.widgets.refine import preview as refine_preview
+from napari_coseg.widgets.refine import tasks as refine_tasks
+from napari_coseg.widgets.refine.preview import Proposal
 from napari_coseg.widgets.runs import Run
-from napari_coseg.widgets.worker import Worker
 
 if TYPE_CHECKING:
     from napari.layers import Labels

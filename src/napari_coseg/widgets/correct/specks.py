@@ -10,7 +10,7 @@ from psygnal import Signal
 from napari_coseg.editing.edit import Edit
 from napari_coseg.editing.regions import clean_regions
 from napari_coseg.widgets.aside import aside
-from napari_coseg.widgets.correct_session import Session
+from napari_coseg.widgets.correct.session import Session
 from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.dock_widget import told
 

@@ -12,18 +12,18 @@ import numpy as np
 
 from napari_coseg.errors import Cancelled
 from napari_coseg.types import Image, Instances, LabelClass, Prediction
-from napari_coseg.widgets.process import JobContext, Reply
+from napari_coseg.widgets.background.process import JobContext, Reply
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from napari_coseg.inference.session import Session
 
-DEVICES = "napari_coseg.widgets.tasks:devices"
-SEGMENT = "napari_coseg.widgets.tasks:segment"
-GUIDANCE = "napari_coseg.widgets.tasks:guidance"
-EXPORT = "napari_coseg.widgets.tasks:export"
-FILE_PIXEL_SIZE = "napari_coseg.widgets.tasks:file_pixel_size"
+DEVICES = "napari_coseg.widgets.background.tasks:devices"
+SEGMENT = "napari_coseg.widgets.background.tasks:segment"
+GUIDANCE = "napari_coseg.widgets.background.tasks:guidance"
+EXPORT = "napari_coseg.widgets.background.tasks:export"
+FILE_PIXEL_SIZE = "napari_coseg.widgets.background.tasks:file_pixel_size"
 
 
 # ---------------------------------------------------------------------------------------------

@@ -26,9 +26,9 @@ from napari_coseg.errors import CosegError, WorkspaceError
 from napari_coseg.widgets import outputs
 from napari_coseg.widgets.dock_widget import DockWidget, column_of, group, row, told
 from napari_coseg.widgets.image_choice import narrow_box
-from napari_coseg.widgets.workspace_guard import Buttons, ask_new_folder, guard_closing
-from napari_coseg.widgets.workspace_keeper import ago, in_words, keeper_of
-from napari_coseg.widgets.workspace_layers import image_of
+from napari_coseg.widgets.workspace.guard import Buttons, ask_new_folder, guard_closing
+from napari_coseg.widgets.workspace.keeper import ago, in_words, keeper_of
+from napari_coseg.widgets.workspace.layers import image_of
 from napari_coseg.workspace import recent
 from napari_coseg.workspace.entry import Entry
 from napari_coseg.workspace.image import ImageNotFound

@@ -22,7 +22,7 @@ from napari_coseg.editing.edit import Box, Target
 from napari_coseg.editing.review import Reviewed
 from napari_coseg.errors import CosegError
 from napari_coseg.types import LabelClass
-from napari_coseg.widgets.correct_session import SESSIONS, Change, Session
+from napari_coseg.widgets.correct.session import SESSIONS, Change, Session
 from napari_coseg.workspace.entry import Entry
 from napari_coseg.workspace.saved import Saved, rows_between
 from napari_coseg.workspace.watch import Watch

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
 from napari_coseg.errors import CosegError
 from napari_coseg.widgets.dock_widget import told
-from napari_coseg.widgets.workspace_keeper import WorkspaceKeeper, keeper_of
+from napari_coseg.widgets.workspace.keeper import WorkspaceKeeper, keeper_of
 
 if TYPE_CHECKING:
     from napari.layers import Labels

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from napari_coseg.types import Instances
-from napari_coseg.widgets.process import JobContext, Reply
-from napari_coseg.widgets.tasks import kept_session, pack
+from napari_coseg.widgets.background.process import JobContext, Reply
+from napari_coseg.widgets.background.tasks import kept_session, pack
 
-REFINE = "napari_coseg.widgets.refine_tasks:refine"
-MAPS = "napari_coseg.widgets.refine_tasks:maps"
+REFINE = "napari_coseg.widgets.refine.tasks:refine"
+MAPS = "napari_coseg.widgets.refine.tasks:maps"
 
 
 def refine(job: JobContext, *, run: dict[str, Any], prompt_with: list[str]) -> Reply:

@@ -26,9 +26,9 @@ from napari_coseg.editing.review import Doubtful, doubtful_first
 from napari_coseg.editing.split import split_along, split_at
 from napari_coseg.errors import EditError
 from napari_coseg.measure import UNTYPED
-from napari_coseg.widgets.correct_add import Maps, MapsProvider, grown
-from napari_coseg.widgets.correct_display import Display
-from napari_coseg.widgets.correct_session import Change, Session
+from napari_coseg.widgets.correct.add import Maps, MapsProvider, grown
+from napari_coseg.widgets.correct.display import Display
+from napari_coseg.widgets.correct.session import Change, Session
 from napari_coseg.widgets.dock_widget import told
 
 if TYPE_CHECKING:

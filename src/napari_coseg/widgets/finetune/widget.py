@@ -12,18 +12,19 @@ from qtpy.QtWidgets import QLabel, QPushButton, QTabWidget, QVBoxLayout, QWidget
 from napari_coseg.errors import Cancelled, CosegError
 from napari_coseg.finetuning.library import adapters_folder
 from napari_coseg.finetuning.request import FinetuneRequest, forget, free_output, unfinished
-from napari_coseg.widgets import finetune_tasks, tasks
-from napari_coseg.widgets.adapter_shelf import shelf
+from napari_coseg.widgets.background import tasks
+from napari_coseg.widgets.background.process import Reply
+from napari_coseg.widgets.background.worker import Job, Worker
 from napari_coseg.widgets.dock_widget import UprightScroll
-from napari_coseg.widgets.finetune_adapters import AdaptersPanel
-from napari_coseg.widgets.finetune_progress import ProgressPanel
-from napari_coseg.widgets.finetune_setup import NOTHING_YET, SetupPanel
+from napari_coseg.widgets.finetune import tasks as finetune_tasks
+from napari_coseg.widgets.finetune.adapters import AdaptersPanel
+from napari_coseg.widgets.finetune.progress import ProgressPanel
+from napari_coseg.widgets.finetune.setup import NOTHING_YET, SetupPanel
+from napari_coseg.widgets.finetune.shelf import shelf
 from napari_coseg.widgets.job_bar import in_words
 from napari_coseg.widgets.job_widget import JobWidget, group, row, told
-from napari_coseg.widgets.process import Reply
-from napari_coseg.widgets.worker import Job, Worker
-from napari_coseg.widgets.workspace_keeper import ago, keeper_of
-from napari_coseg.widgets.workspace_link import in_thread
+from napari_coseg.widgets.workspace.keeper import ago, keeper_of
+from napari_coseg.widgets.workspace.link import in_thread
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer

@@ -15,7 +15,8 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QWidget
 from napari_coseg.errors import CosegError, ImageError
 from napari_coseg.measure.tables import UNTYPED
 from napari_coseg.types import LabelClass
-from napari_coseg.widgets import layers, outputs, tasks
+from napari_coseg.widgets import layers, outputs
+from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf
 from napari_coseg.widgets.image_choice import narrow_box
 

@@ -11,12 +11,12 @@ from psygnal import Signal
 
 from napari_coseg.errors import EditError
 from napari_coseg.widgets import layers
-from napari_coseg.widgets.correct_actions import Corrector
-from napari_coseg.widgets.correct_add import MapsProvider
-from napari_coseg.widgets.correct_canvas import PAN_KEY, Hand, Keys
-from napari_coseg.widgets.correct_display import Display
-from napari_coseg.widgets.correct_session import Session
-from napari_coseg.widgets.correct_tools import (
+from napari_coseg.widgets.correct.actions import Corrector
+from napari_coseg.widgets.correct.add import MapsProvider
+from napari_coseg.widgets.correct.canvas import PAN_KEY, Hand, Keys
+from napari_coseg.widgets.correct.display import Display
+from napari_coseg.widgets.correct.session import Session
+from napari_coseg.widgets.correct.tools import (
     ACTIONS,
     BEFORE,
     BRUSH,

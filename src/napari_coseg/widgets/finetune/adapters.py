@@ -24,10 +24,10 @@ from napari_coseg.checkpoints.adapters import AdapterCard, check_base, read_adap
 from napari_coseg.errors import OutputError
 from napari_coseg.finetuning.library import SUFFIX, adapters_folder, adapters_in
 from napari_coseg.finetuning.request import free_output
-from napari_coseg.widgets.adapter_shelf import base_sha256, shelf
 from napari_coseg.widgets.aside import aside
 from napari_coseg.widgets.dock_widget import row, told
-from napari_coseg.widgets.finetune_tasks import copy_adapter
+from napari_coseg.widgets.finetune.shelf import base_sha256, shelf
+from napari_coseg.widgets.finetune.tasks import copy_adapter
 
 FILES = f"Adapters (*{SUFFIX})"
 SHOWN_SCORES = {"object_f1": "F1", "object_pq": "PQ", "mean_region_dice": "Dice"}

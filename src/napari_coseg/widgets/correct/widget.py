@@ -14,9 +14,9 @@ from napari_coseg.editing.desk import Desk
 from napari_coseg.errors import EditError
 from napari_coseg.measure import BACKGROUND, UNTYPED
 from napari_coseg.widgets.aside import aside
-from napari_coseg.widgets.correct_add import MapsProvider
-from napari_coseg.widgets.correct_pair import PairChoice
-from napari_coseg.widgets.correct_panel import (
+from napari_coseg.widgets.correct.add import MapsProvider
+from napari_coseg.widgets.correct.pair import PairChoice
+from napari_coseg.widgets.correct.panel import (
     ClassButtons,
     SpecksForm,
     action_button,
@@ -24,10 +24,10 @@ from napari_coseg.widgets.correct_panel import (
     grid,
     tool_button,
 )
-from napari_coseg.widgets.correct_reading import desk_of, request_of
-from napari_coseg.widgets.correct_session import Session, session_of
-from napari_coseg.widgets.correct_specks import Specks
-from napari_coseg.widgets.correct_tools import (
+from napari_coseg.widgets.correct.reading import desk_of, request_of
+from napari_coseg.widgets.correct.session import Session, session_of
+from napari_coseg.widgets.correct.specks import Specks
+from napari_coseg.widgets.correct.tools import (
     ACTIONS,
     BEFORE,
     BRUSH,
@@ -38,11 +38,11 @@ from napari_coseg.widgets.correct_tools import (
     TOOLS,
     Tool,
 )
-from napari_coseg.widgets.correct_work import Work
+from napari_coseg.widgets.correct.work import Work
 from napari_coseg.widgets.dock_widget import DockWidget, column_of, group, told
 from napari_coseg.widgets.run_maps import RunMaps
 from napari_coseg.widgets.runs import arguments_of
-from napari_coseg.widgets.workspace_guard import guard_closing
+from napari_coseg.widgets.workspace.guard import guard_closing
 
 if TYPE_CHECKING:
     from napari.layers import Labels

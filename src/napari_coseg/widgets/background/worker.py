@@ -39,8 +39,8 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_coseg import errors
 from napari_coseg.errors import Cancelled, CosegError
-from napari_coseg.widgets import wire
-from napari_coseg.widgets.process import Reply
+from napari_coseg.widgets.background import wire
+from napari_coseg.widgets.background.process import Reply
 
 CANCEL_GRACE_MS = 1000
 """So long a job may take to stop by itself; then its process is ended."""
@@ -249,7 +249,7 @@ class _Process:
     def __init__(self, heard: Any, ended: Any) -> None:
         # sys.path as it is here, or a package found only through it would be missing there
         code = f"import sys; sys.path[:] = {sys.path!r}; "
-        code += "from napari_coseg.widgets.process import main; main()"
+        code += "from napari_coseg.widgets.background.process import main; main()"
         self.log = tempfile.TemporaryFile()  # noqa: SIM115  closed in `close`
         self.popen = subprocess.Popen(
             [sys.executable, "-c", code],

@@ -11,9 +11,9 @@ from psygnal import Signal
 
 from napari_coseg.editing.edit import Box, Edit
 from napari_coseg.editing.review import Reviewed
-from napari_coseg.widgets.correct_colors import ObjectColormap
-from napari_coseg.widgets.correct_refresh import Refresher
-from napari_coseg.widgets.correct_session import Change, Session
+from napari_coseg.widgets.correct.colors import ObjectColormap
+from napari_coseg.widgets.correct.refresh import Refresher
+from napari_coseg.widgets.correct.session import Change, Session
 from napari_coseg.widgets.corrected import METADATA_KEY
 
 if TYPE_CHECKING:

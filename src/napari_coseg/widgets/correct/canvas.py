@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_coseg.errors import EditError
-from napari_coseg.widgets.correct_actions import Gesture
+from napari_coseg.widgets.correct.actions import Gesture
 from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.dock_widget import told
 

@@ -18,11 +18,11 @@ from napari.layers import Labels
 from qtpy.QtCore import QObject, Signal
 
 from napari_coseg.errors import CosegError, WorkspaceError
-from napari_coseg.widgets.correct_session import SESSIONS, Session, session_of
+from napari_coseg.widgets.correct.session import SESSIONS, Session, session_of
 from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.dock_widget import told
-from napari_coseg.widgets.workspace_layers import Loaded, adding, image_of, loaded, show
-from napari_coseg.widgets.workspace_link import Known, WorkspaceLink, in_thread
+from napari_coseg.widgets.workspace.layers import Loaded, adding, image_of, loaded, show
+from napari_coseg.widgets.workspace.link import Known, WorkspaceLink, in_thread
 from napari_coseg.workspace import recent
 from napari_coseg.workspace.entry import Entry
 from napari_coseg.workspace.folder import Workspace, create_workspace, open_workspace

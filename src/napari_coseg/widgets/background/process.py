@@ -1,6 +1,6 @@
 """The worker process: waits for jobs, runs one at a time, ends when its pipe does.
 
-Started by `napari_coseg.widgets.worker`; knows neither napari nor Qt. A job is a function
+Started by `worker`; knows neither napari nor Qt. A job is a function
 ``function(job: JobContext, **arguments) -> Reply`` named as ``"module:function"``. What this
 process loads (torch, a model) stays loaded for the next job.
 """
@@ -22,7 +22,7 @@ from typing import IO, Any
 import numpy as np
 
 from napari_coseg.errors import Cancelled, CosegError, ImageError
-from napari_coseg.widgets import wire
+from napari_coseg.widgets.background import wire
 
 REPORT_EVERY_S = 0.05
 """Progress is reported at most this often."""

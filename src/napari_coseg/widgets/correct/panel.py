@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_coseg.types import LabelClass
-from napari_coseg.widgets.correct_tools import Action, Tool
+from napari_coseg.widgets.correct.tools import Action, Tool
 
 COLUMNS = 2
 SWATCH_PX = 12
