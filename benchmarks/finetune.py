@@ -143,7 +143,7 @@ def images_of(domain: str, arguments: argparse.Namespace) -> Any:
 
 def own_validation(data: Path, count: int) -> Any:
     """Some of the images that the shipped base's recipe chose its weights by."""
-    from napari_coseg.datasets.registry import load_split, open_dataset
+    from napari_coseg.datasets.held_out import load_split, open_dataset
     from napari_coseg.finetuning.from_folder import from_samples
     from napari_coseg.finetuning.joining import together
 
@@ -210,7 +210,7 @@ def leave_out(data: Path, left_out: str, folder: Path) -> None:
 
 def train_base(arguments: argparse.Namespace) -> Path:
     """The shipped recipe without one type of nucleus; the same call goes on where it stopped."""
-    from napari_coseg.datasets.registry import load_split
+    from napari_coseg.datasets.held_out import load_split
     from napari_coseg.evaluation import score_held_out
     from napari_coseg.inference.loading import choose_device
     from napari_coseg.training.recipe import Recipe, read_recipe

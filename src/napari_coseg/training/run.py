@@ -17,6 +17,7 @@ from napari_coseg.checkpoints.native import read_card, save
 from napari_coseg.datasets.base import Dataset
 from napari_coseg.datasets.batches import Batch, CropSampler, CropSource
 from napari_coseg.datasets.derived import class_id_of, with_derived_region
+from napari_coseg.datasets.held_out import Split, hold_out, load_split
 from napari_coseg.datasets.partition import (
     Partition,
     Partitioned,
@@ -24,13 +25,7 @@ from napari_coseg.datasets.partition import (
     load_partition,
     save_partition,
 )
-from napari_coseg.datasets.registry import (
-    SUBFOLDERS,
-    Split,
-    hold_out,
-    load_split,
-    open_dataset,
-)
+from napari_coseg.datasets.registry import SUBFOLDERS, open_dataset
 from napari_coseg.errors import DatasetError, SettingsError
 from napari_coseg.models.base import CosegModel
 from napari_coseg.models.registry import build

@@ -1,0 +1,91 @@
+"""Which images of a dataset are held out of training, to choose weights by.
+
+A dataset in three parts, test images among them, is `napari_coseg.datasets.partition`'s.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from napari_coseg.datasets.files import natural_key
+from napari_coseg.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class Split:
+    """Names to learn from and names to choose by; no name is in both."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+
+
+def split_names(names: Iterable[str], validation_fraction: float, seed: int) -> Split:
+    """Draw a validation part; the same for the same set of names, in whatever order they come.
+
+    Parameters
+    ----------
+    validation_fraction
+        Above 0, below 1; at least one name lands on each side.
+    """
+    ordered = sorted(set(names), key=natural_key)
+    if len(ordered) < 2:
+        raise DatasetError(f"{len(ordered)} image cannot be split; at least 2 are needed")
+    if not 0 < validation_fraction < 1:
+        raise DatasetError(
+            f"validation_fraction is {validation_fraction}; it must lie between 0 and 1"
+        )
+    count = min(max(round(validation_fraction * len(ordered)), 1), len(ordered) - 1)
+    chosen = np.random.default_rng(seed).choice(len(ordered), size=count, replace=False)
+    return hold_out(ordered, [ordered[i] for i in chosen])
+
+
+def hold_out(names: Iterable[str], validation: Iterable[str]) -> Split:
+    """Split `names` by a list of those to hold out; an unknown one is an error."""
+    ordered = sorted(set(names), key=natural_key)
+    held = set(validation)
+    unknown = held - set(ordered)
+    if unknown:
+        raise DatasetError(
+            f"the split holds out {', '.join(sorted(unknown))}, which the dataset does not have"
+        )
+    return Split(
+        train=tuple(name for name in ordered if name not in held),
+        validation=tuple(name for name in ordered if name in held),
+    )
+
+
+def save_split(path: Path, validation: dict[str, tuple[str, ...]], note: str = "") -> None:
+    """Write held-out names, dataset by dataset, as JSON."""
+    content = {"note": note, "validation": {name: list(held) for name, held in validation.items()}}
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def load_split(name: str | Path) -> dict[str, tuple[str, ...]]:
+    """Held-out names, dataset by dataset, from a file or from a split that the package carries.
+
+    Parameters
+    ----------
+    name
+        Path of a JSON file, or the bare name of a file in ``datasets/splits``: "colon_default".
+    """
+    file = Path(name)
+    shipped = resources.files("napari_coseg.datasets").joinpath("splits", f"{name}.json")
+    if file.is_file():
+        text = file.read_text(encoding="utf-8")
+    elif shipped.is_file():
+        text = shipped.read_text(encoding="utf-8")
+    else:
+        raise DatasetError(f"no split {str(name)!r}: neither a file nor one the package carries")
+    try:
+        held = json.loads(text)["validation"]
+        return {dataset: tuple(names) for dataset, names in held.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DatasetError(
+            f'split {str(name)!r} is not JSON of the form {{"validation": {{dataset: [names]}}}}'
+        ) from error
