@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 
@@ -16,6 +18,7 @@ from napari_coseg import __version__
 from napari_coseg.cli import demo
 from napari_coseg.cli.main import COMMANDS, main
 from napari_coseg.cli.progress import ProgressLine
+from napari_coseg.datasets.registry import DATASETS
 from napari_coseg.errors import CheckpointError
 from napari_coseg.inference import loading
 from napari_coseg.readers.registry import read_image
@@ -277,6 +280,27 @@ def test_evaluate_prints_means_and_writes_every_number(dataset, tmp_path, capsys
     assert table["objects", "red", "s1", "PQ"] == pytest.approx(1)
     assert table["regions", "tissue", "s0", "Dice"] == pytest.approx(1)
     assert table["regions", "tissue", "(pooled)", "IoU"] == pytest.approx(1)
+
+
+def test_evaluate_scores_test_images_unless_told(dataset, capsys):
+    for split in ("test", "train"):
+        for folder in ("images", "regions", "objects", "object_classes"):
+            shutil.copytree(dataset / folder, dataset / split / folder)
+    shutil.rmtree(dataset / "images")
+    (dataset / "train/images/s1.png").unlink()
+    arguments = ["evaluate", "default", "--dataset", "folder", "--root", str(dataset)]
+    assert main(arguments) == 0
+    said = "folder: scored on the split 'test', 2 images (--split takes another: train)"
+    assert said in capsys.readouterr().out
+    assert main([*arguments, "--split", "train"]) == 0
+    assert "folder: scored on the split 'train', 1 image\n" in capsys.readouterr().out
+
+
+def test_evaluate_names_every_dataset_in_its_help(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    told = capsys.readouterr().out.split("--dataset DATASET")[-1].split("--root")[0]
+    assert set(DATASETS) <= set(re.split(r"[\s,]+", re.sub(r"-\n\s*", "-", told)))
 
 
 def test_evaluate_refuses_a_dataset_without_labels(dataset, capsys):

@@ -11,15 +11,10 @@ from PIL import Image
 
 from data_root import data_root
 from histology_twins import HISTOLOGY_TWINS
+from napari_coseg.datasets.base import Dataset, Layout
 from napari_coseg.datasets.files import natural_key, read_labels, read_rgb
-from napari_coseg.datasets.registry import (
-    DATASETS,
-    hold_out,
-    load_split,
-    open_dataset,
-    save_split,
-    split_names,
-)
+from napari_coseg.datasets.held_out import hold_out, load_split, save_split, split_names
+from napari_coseg.datasets.registry import DATASETS, open_dataset
 from napari_coseg.errors import CosegError, DatasetError
 
 INSTANCES = np.kron(np.array([[0, 1, 2], [3, 0, 70_000], [5, 0, 0]]), np.ones((4, 4))).astype(int)
@@ -86,6 +81,29 @@ def test_a_generated_folder_is_read_and_counted(
     assert report.splits[split].images == images
     assert report.splits[split].objects == objects
     assert dataset.load_all(split)[0].pixel_size_um == pixel_size_um
+
+
+@pytest.mark.parametrize(
+    ("splits", "scored"),
+    [
+        ("all", "all"),
+        ("test train", "test"),
+        ("train testA testB", "testA"),
+        ("stage1_train stage1_test", "stage1_test"),
+        ("train val", "val"),
+        ("train valid", "valid"),
+        ("train validation test", "test"),
+        ("mine train", "mine"),
+        ("fold1 fold2 fold3", "fold3"),
+        ("train", "train"),
+        ("stage1_train train", "train"),
+    ],
+    ids=lambda value: value.replace(" ", "+"),
+)
+def test_what_is_scored_where_nobody_names_a_split(splits: str, scored: str) -> None:
+    names = tuple(splits.split())
+    dataset = Dataset(Path(), "folder", names, pixel_size_um=0.5, layout=Layout())
+    assert dataset.split_to_score == scored
 
 
 def test_consep_types_are_renamed_to_our_order(tmp_path: Path) -> None:

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from napari_coseg.cli.progress import ProgressLine
 from napari_coseg.cli.segment import add_inference_arguments, inference_settings
+from napari_coseg.datasets.registry import DATASETS
+
+if TYPE_CHECKING:
+    from napari_coseg.datasets.base import Dataset
 
 HELP = "score a model on a labelled dataset"
 LEGEND = (
@@ -23,9 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `run` reads."""
     parser.add_argument("model", help="weights file, or: default")
     parser.add_argument("--adapter", type=Path, help="adapter that was fine-tuned from the model")
-    parser.add_argument("--dataset", required=True, help="consep, glas, folder")
+    parser.add_argument("--dataset", required=True, help=f"one of {', '.join(DATASETS)}")
     parser.add_argument("--root", type=Path, required=True, help="folder of the dataset")
-    parser.add_argument("--split", help="which images (default: the dataset's last split)")
+    parser.add_argument("--split", help="which images (default: test images, else validation)")
     parser.add_argument(
         "--partition",
         help="file or name of a split in three: then the splits are train, validation and test; "
@@ -57,12 +62,13 @@ def run(arguments: argparse.Namespace) -> int:
         refuse_existing([arguments.output], arguments.overwrite)
     dataset = open_dataset(arguments.dataset, arguments.root, arguments.partition)
     model = load_model(arguments.model, arguments.device, adapter=arguments.adapter)
-    split = arguments.split or dataset.splits[-1]
+    split = arguments.split or dataset.split_to_score
     progress = ProgressLine(f"{dataset.name} {split}")
     try:
         table = evaluate(model, dataset, split, settings=settings, progress=progress)
     finally:
         progress.close()
+    print(scored_on(dataset, split, asked=bool(arguments.split)))
     print(summary(table).round(4).to_string(na_rep="-"))
     print(LEGEND)
     if arguments.table:
@@ -73,3 +79,14 @@ def run(arguments: argparse.Namespace) -> int:
             table.to_csv(passing, index=False)
         print(arguments.output)
     return 0
+
+
+def scored_on(dataset: Dataset, split: str, asked: bool) -> str:
+    """Which images the numbers are of, and where nobody asked for them, what else there is."""
+    count = len(dataset.names(split))
+    images = "1 image" if count == 1 else f"{count} images"
+    told = f"{dataset.name}: scored on the split {split!r}, {images}"
+    others = [other for other in dataset.splits if other != split]
+    if asked or not others:
+        return told
+    return f"{told} (--split takes another: {', '.join(others)})"

@@ -32,6 +32,8 @@ from napari_coseg.datasets.files import (
 from napari_coseg.errors import DatasetError
 from napari_coseg.types import LabelClass
 
+VALIDATION_SPLITS = ("validation", "valid", "val")
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
@@ -167,6 +169,19 @@ class Dataset:
     def open(cls, root: Path) -> Self:
         """The dataset in folder `root`; cheap, nothing is read but what describes the folder."""
         raise NotImplementedError(f"{cls.__name__} must say how it opens a folder")
+
+    @property
+    def split_to_score(self) -> str:
+        """The split that a model is scored on where nobody names one.
+
+        "test", else the first test set of another name (``testA``, ``stage1_test``), else
+        "validation", "valid" or "val", else the last that does not tell of training, if any.
+        """
+        exact = [split for split in ("test",) if split in self.splits]
+        tests = [split for split in self.splits if "test" in split]
+        chosen_by = [split for split in VALIDATION_SPLITS if split in self.splits]
+        others = [split for split in self.splits if "train" not in split]
+        return [*exact, *tests, *chosen_by, *others[-1:], self.splits[-1]][0]
 
     def names(self, split: str) -> tuple[str, ...]:
         """Stems of the images of `split`, numbers in counting order."""
