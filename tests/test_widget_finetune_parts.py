@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from finetuning_cases import base_file, labelled_folder
-from napari_coseg.checkpoints.adapters import read_adapter_card
+from napari_coseg.checkpoints.adapters import AdapterCard, read_adapter_card, save_adapter
 from napari_coseg.checkpoints.native import file_sha256, load, save
 from napari_coseg.errors import CheckpointError, SettingsError
 from napari_coseg.finetuning.library import FOLDER_VARIABLE
@@ -189,6 +189,57 @@ def test_two_trainings_then_adapters_go_round(
         with pytest.raises(CheckpointError, match=r"adapts 'tiny' .* but the model is 'another'"):
             refused(str(given))
     assert file_sha256(other) != read_adapter_card(given).base_sha256
+
+
+def adapter_of(base: str, path: Path) -> Path:
+    """An adapter that changes nothing."""
+    network = load(base, "cpu")
+    card = AdapterCard(
+        name=path.stem,
+        base_name="tiny",
+        base_sha256=file_sha256(Path(base)),
+        model=network.card,
+        parts=(),
+    )
+    save_adapter(path, network, network, card)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "offered", "told"),
+    [
+        pytest.param(lambda path, dock: None, True, "", id="nothing happens"),
+        pytest.param(lambda path, dock: path.unlink(), False, "is gone", id="it is deleted"),
+        pytest.param(lambda path, dock: kept_the_old(dock), False, "", id="the old one is kept"),
+    ],
+)
+def test_the_adapter_in_use_after_a_restart(
+    dock: Any,
+    shelf: Path,
+    notes: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    meanwhile: Any,
+    offered: bool,
+    told: str,
+) -> None:
+    from napari_coseg.widgets.finetune import shelf as shelves
+    from napari_coseg.widgets.model_choice import ModelChoice
+
+    base = dock.setup.model.source
+    path = adapter_of(base, shelf / "mine.safetensors")
+    dock.adapters.use(str(path))
+    meanwhile(path, dock)
+    monkeypatch.setattr(shelves, "_SHELVES", [])
+    for _ in range(2):
+        choice = ModelChoice()
+        choice.choose_file(base)
+        assert choice.arguments().get("adapter") == (str(path) if offered else None)
+    assert [told in note for note in notes if "not used any more" in note] == [True] * bool(told)
+
+
+def kept_the_old(dock: Any) -> None:
+    dock._result = {"base_sha256": file_sha256(Path(dock.setup.model.source))}
+    dock.progress.decided.emit(False)
 
 
 def test_what_a_crash_left_is_offered_and_forgotten(dock: Any, shelf: Path, tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from napari.utils.notifications import show_warning
 from qtpy.QtCore import QObject, Signal
 
 from napari_coseg.checkpoints.adapters import AdapterCard
 from napari_coseg.checkpoints.native import file_sha256
-from napari_coseg.errors import CheckpointError
+from napari_coseg.errors import CheckpointError, CosegError
+from napari_coseg.finetuning.in_use import recall, remember
 from napari_coseg.finetuning.library import adapters_in
 from napari_coseg.inference.loading import weights_path
 from napari_coseg.widgets.aside import aside
@@ -65,13 +67,17 @@ class AdapterShelf(QObject):
         return ""
 
     def in_use(self, source: str) -> str:
-        """Path of the adapter that was taken into use for a base; "" for none."""
-        path = self._in_use.get(self.sha256(source), "")
+        """Path of the adapter that was taken into use for a base, lately or before; "" for none."""
+        sha256 = self.sha256(source)
+        if sha256 and sha256 not in self._in_use:
+            self._in_use[sha256] = _recalled(sha256)
+        path = self._in_use.get(sha256, "")
         return path if path and Path(path).is_file() else ""
 
     def use(self, sha256: str, path: str | Path | None) -> None:
-        """From now on this adapter, or none, goes on the base with this hash."""
+        """From now on, and after a restart, this adapter or none goes on the base of this hash."""
         self._in_use[sha256] = str(path or "")
+        _remember(sha256, path)
         self.changed.emit()
         self.used.emit(sha256, str(path or ""))
 
@@ -81,6 +87,29 @@ def shelf() -> AdapterShelf:
     if not _SHELVES:
         _SHELVES.append(AdapterShelf())
     return _SHELVES[0]
+
+
+def _recalled(sha256: str) -> str:
+    """What was in use before the start; where it cannot be used, this is said once."""
+    try:
+        return str(recall(sha256) or "")
+    except CheckpointError as error:
+        _warn(error)
+        _remember(sha256, None)
+        return ""
+
+
+def _remember(sha256: str, path: str | Path | None) -> None:
+    """Nothing but the next start depends on it, so a disk that refuses it is no error."""
+    try:
+        remember(sha256, path)
+    except CosegError as error:
+        _warn(error)
+
+
+def _warn(error: CosegError) -> None:
+    message = str(error)
+    show_warning(message[:1].upper() + message[1:])
 
 
 def base_sha256(source: str) -> str:

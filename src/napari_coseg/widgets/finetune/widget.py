@@ -313,7 +313,10 @@ class FinetuneWidget(JobWidget):
                 shelf().use(self._result["base_sha256"], path)
                 self.progress.close_result("In use: Segment again to see what differs.")
             else:
-                self.progress.close_result("Not in use; it stays in the list of adapters.")
+                shelf().use(self._result["base_sha256"], None)
+                self.progress.close_result(
+                    "Not in use: the model stays as it is. It stays in the list of adapters."
+                )
 
     # -- what was left -------------------------------------------------------------------------
 
