@@ -24,6 +24,7 @@ from napari_coseg.ablation import (
 from napari_coseg.cli.ablate import TABLES
 from napari_coseg.errors import SettingsError
 from napari_coseg.models.registry import build
+from napari_coseg.training.loss_settings import LossSettings
 from napari_coseg.training.recipe import BatchPart, Recipe
 from tiny_models import tiny_card
 
@@ -65,11 +66,45 @@ def test_the_command_offers_every_table() -> None:
         ({"card.config.decodre": "plain"}, "unknown setting 'decodre'; did you mean 'decoder'"),
         ({"losses.first_foward": 1.0}, "did you mean 'first_forward'"),
         ({"loss.first_forward": 1.0}, "has no settings 'loss'"),
+        ({"losses.preset": "coseg"}, "should be 'coseg-plus-paper'"),
     ],
 )
 def test_an_unknown_setting_is_refused(changes: dict, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         build(changed(RECIPE, changes).card)
+
+
+PLUS_RELEASED = LossSettings(preset="coseg-plus-released")
+
+
+@pytest.mark.parametrize(
+    ("own", "changes", "expected"),
+    [
+        pytest.param({}, {}, PLUS_RELEASED, id="another preset, all of it"),
+        pytest.param(
+            {"hv_mse": 1.0},
+            {},
+            PLUS_RELEASED.model_copy(update={"hv_mse": 1.0}),
+            id="the recipe's own setting stays",
+        ),
+        pytest.param(
+            {},
+            {"losses.consistency": 3.0},
+            PLUS_RELEASED.model_copy(update={"consistency": 3.0}),
+            id="a change beside it goes over it",
+        ),
+        pytest.param(
+            {"preset": "coseg-released"}, {}, PLUS_RELEASED, id="nothing is left of the old preset"
+        ),
+    ],
+)
+def test_a_changed_preset_changes_the_losses(
+    own: dict, changes: dict, expected: LossSettings
+) -> None:
+    recipe = RECIPE.model_copy(update={"losses": LossSettings.from_mapping(own)})
+    for order in (1, -1):
+        both = [*changes.items(), ("losses.preset", "coseg-plus-released")][::order]
+        assert changed(recipe, dict(both)).losses == expected
 
 
 class Trainings:

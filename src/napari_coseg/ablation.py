@@ -133,8 +133,13 @@ ABLATIONS: dict[str, Ablation] = {
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """The recipe with some settings replaced; an unknown one is refused with the nearest name."""
+    """The recipe with some settings replaced; an unknown one is refused with the nearest name.
+
+    A change of ``losses.preset`` changes every loss that the recipe, or another change, does not
+    set apart from its preset.
+    """
     values = recipe.model_dump(mode="json")
+    values["losses"] = recipe.losses.over_preset()
     for name, value in changes.items():
         *path, last = name.split(".")
         place: Any = values

@@ -71,6 +71,16 @@ class LossSettings(Settings):
             return {**PRESETS.get(values["preset"], {}), **values}
         return values
 
+    def over_preset(self) -> dict[str, Any]:
+        """The preset's name and the settings that differ from it: as short as a recipe says it.
+
+        >>> LossSettings(preset="coseg-paper", hv_mse=1.0).over_preset()
+        {'preset': 'coseg-paper', 'hv_mse': 1.0}
+        """
+        as_preset = LossSettings(preset=self.preset).model_dump()
+        own = {name: value for name, value in self.model_dump().items() if value != as_preset[name]}
+        return {"preset": self.preset, **own}
+
 
 _CROSS_ENTROPY_AND_DICE: dict[str, Any] = {
     "first_dice": 1.0,
