@@ -1,0 +1,210 @@
+"""SAM2 asked by points and boxes about an image, a part of which is encoded once.
+
+    prompt -> window around it -> 8-bit colours, resized to SAM2's square -> embedding (kept)
+    embedding, prompt -> mask in the window, SAM2's own estimate of its quality
+
+As sam2's image predictor does it, which needs torchvision; windows are `sam_windows`' business.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from napari_coseg.errors import Cancelled, EditError
+from napari_coseg.inference.sam_windows import (
+    Prompt,
+    SamMask,
+    Window,
+    field_px,
+    serves,
+    window_around,
+)
+
+if TYPE_CHECKING:
+    from sam2.modeling.sam2_base import SAM2Base
+    from torch import Tensor
+
+    from napari_coseg.intake import RgbSource
+
+KEPT_WINDOWS = 4
+"""Embeddings that are kept; 16 MB each."""
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what SAM2's encoder is trained with
+_POSITIVE, _NEGATIVE, _FIRST_CORNER, _LAST_CORNER = 1, 0, 2, 3  # SAM2's labels of points
+
+
+class _Name(NamedTuple):
+    """Of what is encoded: which image, which slice, half-open rows and columns."""
+
+    key: Hashable
+    z: int
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+
+
+class _Encoded(NamedTuple):
+    embedding: Tensor
+    fine: list[Tensor]
+
+
+class SamPrompts:
+    """Answers prompts; keeps the embeddings of the last windows.
+
+    Parameters
+    ----------
+    model
+        As `checkpoints.sam2_model.load_sam2` gives it.
+    """
+
+    def __init__(self, model: SAM2Base) -> None:
+        self.model = model
+        self._kept: OrderedDict[_Name, _Encoded] = OrderedDict()
+
+    def answer(
+        self,
+        source: RgbSource,
+        prompt: Prompt,
+        *,
+        z: int = 0,
+        key: Hashable = None,
+        pixel_size_um: Sequence[float] | None = None,
+        progress: Callable[[float, str], None] = lambda fraction, message: None,
+        should_cancel: Callable[[], bool] = lambda: False,
+    ) -> SamMask:
+        """The mask of what a prompt means.
+
+        Parameters
+        ----------
+        z
+            The slice of a stack.
+        key
+            Another for every image: what was encoded under it is taken again.
+        pixel_size_um
+            Along y and x; None where it is not known.
+
+        Raises
+        ------
+        EditError
+            Where the prompt lies outside the image, is too large, or SAM2 sees nothing there.
+        Cancelled
+            If `should_cancel` said so; what is encoded by then is kept.
+        """
+        prompt = prompt.inside(source.plane_shape)
+        field = field_px(pixel_size_um)
+        window = self._window(prompt, source.plane_shape, field, (key, z))
+        rows, columns = ((part.start, part.stop) for part in window)
+        name = _Name(key, z, rows, columns)
+        if name not in self._kept:
+            progress(0.2, "SAM2 looks at the image around it")
+            _stop_if(should_cancel)
+            self._keep(name, self._encode(source.read(z, *window)))
+        self._kept.move_to_end(name)
+        _stop_if(should_cancel)
+        progress(0.9, "SAM2 answers")
+        logits, quality = self._decode(self._kept[name], prompt, window)
+        return _cut_out(logits > 0, quality, window, source.plane_shape)
+
+    def _window(
+        self, prompt: Prompt, shape: tuple[int, int], field: int, about: tuple[Hashable, int]
+    ) -> Window:
+        """The newest one at hand that serves, or a new one."""
+        wanted = window_around(prompt, shape, field)
+        for name in reversed(self._kept):
+            window = (slice(*name.rows), slice(*name.columns))
+            if name[:2] == about and serves(window, wanted, prompt, shape):
+                return window
+        return wanted
+
+    def _keep(self, name: _Name, encoded: _Encoded) -> None:
+        self._kept[name] = encoded
+        while len(self._kept) > KEPT_WINDOWS:
+            self._kept.popitem(last=False)
+
+    def _encode(self, rgb: np.ndarray) -> _Encoded:
+        """float32 (Y, X, 3) of 0..255; SAM2 was made for 8 bits, so that is what it gets."""
+        import torch
+        import torch.nn.functional as F
+
+        side = self.model.image_size
+        with torch.inference_mode():
+            image = torch.from_numpy(np.rint(rgb)).to(self.model.device).permute(2, 0, 1)[None]
+            square = F.interpolate(
+                image / 255, (side, side), mode="bilinear", align_corners=False, antialias=True
+            )
+            mean, std = (image.new_tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
+            try:
+                found = self.model.forward_image((square - mean) / std)
+            except torch.OutOfMemoryError as error:
+                raise EditError(
+                    f"there is not enough memory on {self.model.device} for SAM2; close other "
+                    "programs, or take a smaller size of it"
+                ) from error
+            *fine, embedding = found["backbone_fpn"]
+            if self.model.directly_add_no_mem_embed:  # as for the first picture of a film
+                embedding = embedding + self.model.no_mem_embed.view(1, -1, 1, 1)
+        return _Encoded(embedding, fine)
+
+    def _decode(
+        self, encoded: _Encoded, prompt: Prompt, window: Window
+    ) -> tuple[np.ndarray, float]:
+        """Logits (Y, X) on the window's pixels, and their predicted quality."""
+        import torch
+        import torch.nn.functional as F
+
+        size = tuple(part.stop - part.start for part in window)
+        with torch.inference_mode():
+            sparse, dense = self.model.sam_prompt_encoder(
+                points=self._points(prompt, window), boxes=None, masks=None
+            )
+            masks, qualities, _, _ = self.model.sam_mask_decoder(
+                image_embeddings=encoded.embedding,
+                image_pe=self.model.sam_prompt_encoder.get_dense_pe(),
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                multimask_output=prompt.is_ambiguous,
+                repeat_image=False,
+                high_res_features=encoded.fine,
+            )
+            best = int(qualities[0].argmax())
+            logits = F.interpolate(
+                masks[:, best : best + 1].float(), size, mode="bilinear", align_corners=False
+            )
+        return logits[0, 0].cpu().numpy(), float(qualities[0, best])
+
+    def _points(self, prompt: Prompt, window: Window) -> tuple[Tensor, Tensor]:
+        """(1, n, 2) x and y in SAM2's square, and (1, n) labels; a box is its two corners."""
+        import torch
+
+        points, labels = list(prompt.points), []
+        if prompt.box is not None:
+            points[:0] = [prompt.box[:2], prompt.box[2:]]
+            labels += [_FIRST_CORNER, _LAST_CORNER]
+        labels += [_POSITIVE if one else _NEGATIVE for one in prompt.positive]
+        corner = [part.start for part in window]
+        size = [part.stop - part.start for part in window]
+        placed = (np.array(points, dtype=float) - corner) / size * self.model.image_size
+        device = self.model.device
+        coordinates = torch.tensor(placed[None, :, ::-1].copy(), dtype=torch.float, device=device)
+        return coordinates, torch.tensor([labels], dtype=torch.int, device=device)
+
+
+def _cut_out(mask: np.ndarray, quality: float, window: Window, shape: tuple[int, int]) -> SamMask:
+    if not mask.any():
+        raise EditError("SAM2 sees nothing there; draw a box around it, or its outline")
+    spans = [np.flatnonzero(mask.any(axis=1 - axis))[[0, -1]] for axis in (0, 1)]
+    at_side = any(
+        (first == 0 and part.start > 0) or (last == size - 1 and part.stop < length)
+        for (first, last), size, part, length in zip(spans, mask.shape, window, shape, strict=True)
+    )
+    cut = tuple(slice(int(first), int(last) + 1) for first, last in spans)
+    corner = (window[0].start + cut[0].start, window[1].start + cut[1].start)
+    return SamMask(mask[cut], corner, quality, bool(at_side))
+
+
+def _stop_if(should_cancel: Callable[[], bool]) -> None:
+    if should_cancel():
+        raise Cancelled("SAM2 was stopped; nothing was changed")
