@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from napari_coseg.datasets.base import Sample
 from napari_coseg.datasets.batches import Batch, CropSampler, CropSource
-from napari_coseg.datasets.registry import hold_out, load_split, open_dataset
+from napari_coseg.datasets.held_out import hold_out, load_split
+from napari_coseg.datasets.registry import open_dataset
 
 WIDTHS = (24, 48, 80, 112, 144)
 LEARNING_RATE = 2e-3
