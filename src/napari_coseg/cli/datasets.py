@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     preparing = actions.add_parser(
         "prepare",
         help="write a dataset as a plain folder of images and label files, with a split file",
-        description="Without --output, only what the dataset itself needs before it can be read.",
+        description="Without --output, only what the dataset itself needs before it can be read; "
+        "volumes are unpacked into ROOT/unpacked, so that training can read their slices in any "
+        "order (a byte a voxel for each channel and for the labels).",
     )
     _add_dataset(preparing)
     preparing.add_argument("--output", type=Path, help="folder to write; must not exist")
@@ -137,6 +139,8 @@ def _prepare(arguments: argparse.Namespace) -> int:
     for path in dataset.prepare():
         print(path)
     if arguments.output is None:
+        for path in _with_progress(dataset, lambda dataset, line: dataset.unpack(line)):
+            print(path)
         return 0
     report = _with_progress(
         dataset,

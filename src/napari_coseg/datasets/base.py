@@ -257,6 +257,13 @@ class Dataset:
         """
         return ()
 
+    def unpack(self, progress: Callable[[float, str], None] | None = None) -> tuple[Path, ...]:
+        """Write what is slow to read beside it, in a form that is fast; the files written.
+
+        Nothing for most datasets. `progress` is told as by `check`.
+        """
+        return ()
+
     def folder(self, split: str) -> Path:
         if split not in self.splits:
             raise DatasetError(

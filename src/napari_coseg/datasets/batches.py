@@ -7,7 +7,7 @@ be drawn ahead, in any order, by any number of threads or processes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -57,7 +57,7 @@ class CropSource:
     Parameters
     ----------
     samples
-        Kept in memory.
+        In memory, or read as they are asked for (`napari_coseg.datasets.kept`).
     per_batch
         Number of crops in every batch.
     object_fraction
@@ -68,7 +68,7 @@ class CropSource:
         kinds of tissue in a batch whose crops must be large for another source's sake.
     """
 
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
     per_batch: int
     object_fraction: float = 0.5
     mosaic: int = 1
@@ -107,7 +107,11 @@ class CropSampler:
         self.pixel_size_um = pixel_size_um
         self.seed = seed
         self.settings = settings or AugmentationSettings()
-        self._objects = [_objects_by_class(source.samples) for source in self.sources]
+        # Looked for where crops are laid around them only: that reads every sample once.
+        self._objects = [
+            _objects_by_class(source.samples) if source.object_fraction else []
+            for source in self.sources
+        ]
 
     def draw(self, step: int, rank: int = 0, of: int = 1) -> Batch:
         """The batch of `step`; the same whenever and wherever it is drawn.
@@ -155,11 +159,11 @@ class CropSampler:
 
     def _piece(self, number: int, size_px: int, rng: np.random.Generator) -> Crop:
         source, objects = self.sources[number], self._objects[number]
-        sample, near = source.samples[rng.integers(len(source.samples))], None
+        sample, near = source.samples[int(rng.integers(len(source.samples)))], None
         if objects and rng.random() < source.object_fraction:
             places = objects[rng.integers(len(objects))]
             place = rng.integers(len(places.sample))
-            sample = source.samples[places.sample[place]]
+            sample = source.samples[int(places.sample[place])]
             near = (float(places.y[place]), float(places.x[place]))
         return training_crop(sample, size_px, self.pixel_size_um, rng, self.settings, near)
 
@@ -236,7 +240,7 @@ class _Places(NamedTuple):
     x: np.ndarray
 
 
-def _objects_by_class(samples: tuple[Sample, ...]) -> list[_Places]:
+def _objects_by_class(samples: Iterable[Sample]) -> list[_Places]:
     """One entry a class that occurs; objects without classes make one entry together."""
     found = [_objects_of(number, sample) for number, sample in enumerate(samples)]
     table = np.concatenate(found)  # columns: class, sample, y, x

@@ -14,7 +14,7 @@ Slices. A volume is turned upright and cut across its largest spacing (see `volu
 where all are alike; a sample is named by its case and slice, ``case_0042``, along Z counted from
 the feet. Slices without labels are left out, unless `every_slice` says otherwise. To know them,
 label volumes are read once, plane by plane. Training reads slices in any order, for which volumes
-are too slow: write them out first, ``napari-coseg datasets prepare``.
+are too slow: unpack them first (see `unpacked`), ``napari-coseg datasets prepare``.
 
 Values become 8 bits. A channel named CT or CBCT is cut to a window of Hounsfield units (-1000 to
 1000 unless told otherwise; what is below becomes 0, what is above 255); others follow the rule by
@@ -44,6 +44,7 @@ from napari_coseg.datasets.slices import (
     read_numbers,
     slices_across,
 )
+from napari_coseg.datasets.unpacked import FOLDER, made_from, read_unpacked, write_unpacked
 from napari_coseg.datasets.volumes import VolumeHeader, read_header
 from napari_coseg.errors import DatasetError
 from napari_coseg.types import LABEL_DTYPE
@@ -58,7 +59,10 @@ MOST_THREADS = 4
 
 @dataclass(frozen=True, eq=False)
 class _Volume:
-    """One case in memory, uint8 (slice, Y, X) each; labels hold the numbers of the files."""
+    """One case, uint8 (slice, Y, X) each; labels hold the numbers of the files.
+
+    In memory, or on disk where the volume was unpacked.
+    """
 
     channels: tuple[np.ndarray, ...]
     labels: np.ndarray
@@ -170,6 +174,20 @@ class NnunetRaw(Dataset):
             known=None if ignored is None else numbers != ignored,
         )
 
+    def unpack(self, progress: Callable[[float, str], None] | None = None) -> tuple[Path, ...]:
+        """Write every volume as `unpacked` describes; those that are already are left alone."""
+        jobs = [(split, case) for split in self.splits for case in self.cases(split)]
+        written = []
+        for number, (split, case) in enumerate(jobs):
+            if progress:
+                progress(number / len(jobs), f"{split} {case}")
+            if self._read_unpacked(split, case) is None:
+                volume = self._read(split, case)
+                arrays = (*volume.channels, volume.labels)
+                path, source = self._unpacked_file(split, case), self._made_from(split, case)
+                written.append(write_unpacked(path, arrays, volume.pixel_size_um, source))
+        return tuple(written)
+
     def check(self, progress: Callable[[float, str], None] | None = None) -> DatasetReport:
         """As of every dataset, and whether all cases are there that ``dataset.json`` tells of."""
         report = super().check(progress)
@@ -221,13 +239,38 @@ class NnunetRaw(Dataset):
         if cache.key != (split, case):
             cache.key, cache.volume = None, None  # let go of the last one first
             try:
-                cache.volume = self._read(split, case)
+                cache.volume = self._read_unpacked(split, case) or self._read(split, case)
             except DatasetError as error:
                 cache.volume = error
             cache.key = (split, case)
         if isinstance(cache.volume, _Volume):
             return cache.volume
         raise DatasetError(str(cache.volume))
+
+    def _read_unpacked(self, split: str, case: str) -> _Volume | None:
+        path = self._unpacked_file(split, case)
+        if not path.is_file():
+            return None
+        n_arrays = len(self._shown_channels) + 1
+        found = read_unpacked(path, n_arrays, self._made_from(split, case))
+        if found is None:
+            return None
+        arrays, pixel_size_um = found
+        return _Volume(tuple(arrays[:-1]), arrays[-1], pixel_size_um)
+
+    def _unpacked_file(self, split: str, case: str) -> Path:
+        return self.root / FOLDER / split / f"{case}.npy"
+
+    def _made_from(self, split: str, case: str) -> dict[str, Any]:
+        images = [self._image_file(split, case, number) for number in self._shown_channels]
+        return made_from([*images, self._label_file(split, case)], self.window_hu)
+
+    @property
+    def _shown_channels(self) -> range:
+        return range(min(len(self.channels), MOST_CHANNELS))
+
+    def _image_file(self, split: str, case: str, number: int) -> Path:
+        return self._folders(split)[0] / f"{case}_{number:04d}{self.file_ending}"
 
     def _read(self, split: str, case: str) -> _Volume:
         label_file = self._label_file(split, case)
@@ -242,7 +285,7 @@ class NnunetRaw(Dataset):
         self._refuse_unknown(present, label_file)
         channels = tuple(
             slices_across(self._channel(split, case, number, header), axis)
-            for number in range(min(len(self.channels), MOST_CHANNELS))
+            for number in self._shown_channels
         )
         side = max(size for i, size in enumerate(spacing) if i != axis)
         return _Volume(channels, slices_across(header.upright(labels), axis), side * 1000)
@@ -258,7 +301,7 @@ class NnunetRaw(Dataset):
 
     def _channel(self, split: str, case: str, number: int, labels: VolumeHeader) -> np.ndarray:
         """One channel as uint8, upright (Z, Y, X)."""
-        path = self._folders(split)[0] / f"{case}_{number:04d}{self.file_ending}"
+        path = self._image_file(split, case, number)
         if not path.is_file():
             raise DatasetError(f"dataset {self.name!r}: there is no {path}")
         header = read_header(path)

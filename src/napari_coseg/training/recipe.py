@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from napari_coseg.card import ModelCard
+from napari_coseg.datasets.kept import KEEP_GIB
 from napari_coseg.datasets.transforms import AugmentationSettings
 from napari_coseg.errors import SettingsError
 from napari_coseg.settings import Settings
@@ -138,6 +139,12 @@ class Recipe(Settings):
         "colon_default",
         description="file of names held out of training, to choose by; or a partition in three, "
         "whose test images are looked at neither here nor there; or 7:1:2, drawn by the seed",
+    )
+    keep_in_memory_gib: float = Field(
+        KEEP_GIB,
+        ge=0,
+        description="memory for the training images of each of `batches`; what does not fit is "
+        "read anew for each crop",
     )
     card: ModelCard
     batches: tuple[BatchPart, ...] = Field(min_length=1)

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from napari_coseg.checkpoints.native import read_card, save
-from napari_coseg.datasets.base import Dataset
+from napari_coseg.datasets.base import Dataset, Sample
 from napari_coseg.datasets.batches import Batch, CropSampler, CropSource
 from napari_coseg.datasets.derived import class_id_of, with_derived_region
 from napari_coseg.datasets.held_out import Split, hold_out, load_split
+from napari_coseg.datasets.kept import KeptSamples
 from napari_coseg.datasets.partition import (
     Partition,
     Partitioned,
@@ -140,7 +141,7 @@ def train_recipe(
 
 
 def step_source(recipe: Recipe, data_root: Path, processes: Processes | None = None) -> StepSource:
-    """Load what the recipe trains on, without its held-out part, into memory.
+    """What the recipe trains on, without its held-out part; in memory as far as it fits.
 
     Parts with crops of one size whose turns come together share a batch.
     """
@@ -207,11 +208,30 @@ def _crop_source(part: BatchPart, data_root: Path, recipe: Recipe) -> CropSource
             "train on"
         )
     names = some_of(names, recipe.training_fraction, recipe.seed)
-    samples = tuple(map(to_card, dataset.load_all(part.split, names)))
+    kind = None
     if part.derived_region_of is not None:
         kind = class_id_of(part.derived_region_of, recipe.card.instance_label_classes)
-        samples = tuple(with_derived_region(sample, kind) for sample in samples)
+    reader = _Reader(dataset, part.split, to_card, kind)
+    hint = (
+        f"Volumes are read fast enough once `napari-coseg datasets prepare {part.dataset}` has "
+        "unpacked them"
+    )
+    samples = KeptSamples(reader, names, recipe.keep_in_memory_gib, hint)
     return CropSource(samples, part.crops, part.object_fraction, part.mosaic)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Gives a sample by its name, with the card's classes and the region derived, if any."""
+
+    dataset: Dataset
+    split: str
+    to_card: ClassMap
+    derived_of: int | None
+
+    def __call__(self, name: str) -> Sample:
+        sample = self.to_card(self.dataset.load(self.split, name))
+        return sample if self.derived_of is None else with_derived_region(sample, self.derived_of)
 
 
 def some_of(names: Sequence[str], fraction: float, seed: int) -> tuple[str, ...]:

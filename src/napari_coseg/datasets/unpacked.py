@@ -1,0 +1,99 @@
+"""Volumes unpacked beside their files, so that one slice is read without the rest of its volume.
+
+    root/unpacked/<split>/<case>.npy      uint8 (channel, slice, Y, X); the labels come last
+    root/unpacked/<split>/<case>.json     pixel size, and what it was made from
+
+Uncompressed: a byte a voxel for each channel and for the labels. Where the volumes were changed
+since, or the values are asked for in another window, they are not used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_coseg.errors import DatasetError, OutputError
+
+FOLDER = "unpacked"
+MAX_JSON_BYTES = 2**16
+
+
+def made_from(files: Sequence[Path], window_hu: tuple[float, float]) -> dict[str, Any]:
+    """What identifies an unpacked volume: names, sizes and times of its files, and the window.
+
+    Raises
+    ------
+    DatasetError
+        Where a file is not there.
+    """
+    try:
+        found = {path.name: path.stat() for path in files}
+    except OSError as error:
+        raise DatasetError(f"a volume is missing: {error}") from error
+    told = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in found.items()}
+    return {"files": told, "window_hu": [float(value) for value in window_hu]}
+
+
+def write_unpacked(
+    path: Path, arrays: Sequence[np.ndarray], pixel_size_um: float, source: Mapping[str, Any]
+) -> Path:
+    """Write channels and labels, uint8 (slice, Y, X) each, as `path`; a .json beside it.
+
+    Raises
+    ------
+    OutputError
+        Where they cannot be written.
+    """
+    passing = path.with_suffix(".unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shape = (len(arrays), *arrays[0].shape)
+        mapped = np.lib.format.open_memmap(passing, mode="w+", dtype=np.uint8, shape=shape)
+        for place, array in zip(mapped, arrays, strict=True):
+            place[:] = array
+        mapped.flush()
+        del mapped
+        os.replace(passing, path)
+        content = {"pixel_size_um": pixel_size_um, "made_from": source}
+        path.with_suffix(".json").write_text(json.dumps(content) + "\n", encoding="utf-8")
+    except OSError as error:
+        passing.unlink(missing_ok=True)
+        raise OutputError(f"cannot write the unpacked volume {path}: {error}") from error
+    return path
+
+
+def read_unpacked(
+    path: Path, n_arrays: int, source: Mapping[str, Any]
+) -> tuple[np.ndarray, float] | None:
+    """The arrays, on disk until they are looked at, and micrometres a pixel.
+
+    None where there is no file, or it was made from something else.
+
+    Raises
+    ------
+    DatasetError
+        Where the file is not what its description says.
+    """
+    described = path.with_suffix(".json")
+    if not path.is_file() or not described.is_file():
+        return None
+    try:
+        if described.stat().st_size > MAX_JSON_BYTES:
+            raise ValueError(f"{described.name} is larger than {MAX_JSON_BYTES} bytes")
+        content = json.loads(described.read_text(encoding="utf-8"))
+        if content["made_from"] != source:
+            return None
+        pixel_size_um = float(content["pixel_size_um"])
+        arrays = np.load(path, mmap_mode="r", allow_pickle=False)
+        if arrays.ndim != 4 or arrays.dtype != np.uint8 or len(arrays) != n_arrays:
+            raise ValueError(f"it holds {arrays.shape} of {arrays.dtype}")
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DatasetError(
+            f"the unpacked volume {path} is broken ({error}); remove it, and unpack again"
+        ) from error
+    return arrays, pixel_size_um
