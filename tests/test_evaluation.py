@@ -186,6 +186,21 @@ def test_unknown_pixels_count_nowhere(monkeypatch) -> None:
     assert np.isnan(found["objects", "Round", POOLED, "F1"])
 
 
+@pytest.mark.parametrize(
+    ("asked", "expected"), [(False, None), (True, 1024 / 8)], ids=["unasked", "asked"]
+)
+def test_distances_are_measured_as_in_the_papers_where_asked(
+    monkeypatch, asked: bool, expected: float | None
+) -> None:
+    # The gland of `ONE` is one of eight pixels short, along X.
+    table = evaluate(MODEL, dataset_of(monkeypatch, ONE), "test", distances_at_1024=asked)
+    found = table.set_index(["class", "image", "metric"])["value"].to_dict()
+    assert found["Gland", "i0", "HD_um"] == pytest.approx(PIXEL_UM)
+    assert found.get(("Gland", "i0", "HD_1024px")) == expected
+    assert found.get(("Gland", AS_RELEASED, "HD_1024px")) == expected
+    assert ("Gland", POOLED, "HD_1024px") not in found
+
+
 def test_summary_has_a_row_for_each_average_and_scores_in_order(monkeypatch) -> None:
     table = summary(evaluate(MODEL, dataset_of(monkeypatch, ONE, OTHER), "test"))
     assert list(table.columns[:4]) == [IMAGES, "PQ", "DQ", "SQ"]

@@ -14,6 +14,7 @@ from napari_coseg.metrics.surface import (
     hausdorff,
     hausdorff_by_class,
     hausdorff_distance,
+    spacing_at_1024,
     surface_distances,
 )
 
@@ -45,6 +46,18 @@ def test_distance(truth: str, prediction: str, spacing, expected: float) -> None
     there = hausdorff_distance(row(truth), row(prediction), spacing)
     back = hausdorff_distance(row(prediction), row(truth), spacing)
     assert (there, back) == pytest.approx((expected, expected), nan_ok=True)
+
+
+@pytest.mark.parametrize("shape", [(512, 256), (128, 1024), (1024, 1024)], ids=str)
+def test_distance_at_1024_is_that_of_masks_enlarged_to_it(shape: tuple[int, int]) -> None:
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    truth = (y > shape[0] * 0.2) & (y < shape[0] * 0.5) & (x < shape[1] * 0.6)
+    prediction = (y > shape[0] * 0.3) & (x > shape[1] * 0.1) & (x < shape[1] * 0.9)
+    enlarged = [np.kron(mask, np.ones([1024 // n for n in shape])) for mask in (truth, prediction)]
+    steps = spacing_at_1024(shape)
+    # An outline runs through the middle of its pixels: it may stand half a pixel off, twice.
+    found = hausdorff_distance(truth, prediction, steps)
+    assert found == pytest.approx(hausdorff_distance(*enlarged), abs=np.hypot(*steps))
 
 
 def test_empty_masks_have_no_percentile_either() -> None:

@@ -46,6 +46,18 @@ def test_a_row_stands_under_the_papers_columns() -> None:
     ]
 
 
+def test_the_papers_distance_stands_beside_ours_where_it_was_measured() -> None:
+    more = scores(("regions", "Gland", AS_RELEASED, "HD_1024px", 277.06))
+    text = lines_of("glas", pd.concat([GLANDS, more]))
+    assert text[2:6] == [
+        "|  | Gland Dice | Gland mIoU | Gland HD (um) | Gland HD (px at 1024 x 1024) |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        "| ours | 91.56 | 85.47 | 135.28 | 277.06 |",
+        "| ours, pooled | 90.00 | 81.00 | - | - |",
+    ]
+    assert "stretched to 1024 x 1024 (its own column), and a pixel" in text[-1]
+
+
 def test_names_of_other_datasets_are_known_and_gaps_are_dashes() -> None:
     text = lines_of("glas")
     assert "| ours | - | - | 69.46 | - | - | - |" in text

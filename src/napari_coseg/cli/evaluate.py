@@ -43,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also print the row of the papers' tables, as Markdown, in their columns for one "
         "dataset: puma, crag, glas, toothfairy2 and others; an unknown name tells all",
     )
+    parser.add_argument(
+        "--distances-at-1024",
+        action="store_true",
+        help="measure Hausdorff distances as the papers do, too: in pixels of the image stretched "
+        "to 1024 x 1024 (HD_1024px; a column of its own in --table)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the CSV file")
     add_inference_arguments(parser)
 
@@ -65,7 +71,14 @@ def run(arguments: argparse.Namespace) -> int:
     split = arguments.split or dataset.split_to_score
     progress = ProgressLine(f"{dataset.name} {split}")
     try:
-        table = evaluate(model, dataset, split, settings=settings, progress=progress)
+        table = evaluate(
+            model,
+            dataset,
+            split,
+            settings=settings,
+            distances_at_1024=arguments.distances_at_1024,
+            progress=progress,
+        )
     finally:
         progress.close()
     print(scored_on(dataset, split, asked=bool(arguments.split)))

@@ -46,8 +46,9 @@ SCORES = (
     "IoU",
     "HD_um",
     "HD95_um",
+    "HD_1024px",
 )
-"""Names of all scores, in the order in which tables show them."""
+"""Names of all scores, in the order in which tables show them. The last is `Counts.at_1024`."""
 
 IMAGES = "images"
 """How many images a mean is over: those with the class in the truth; of a pooled score all."""
@@ -71,12 +72,16 @@ class Counts:
         Pixels shared by masks.
     surface
         Distance of the outlines, in micrometres.
+    at_1024
+        The same in pixels of the image stretched to 1024 x 1024, as the papers measure it
+        (`napari_coseg.metrics.surface.spacing_at_1024`).
     """
 
     objects: PanopticQuality | None = None
     jaccard: AggregatedJaccard | None = None
     overlap: Overlap | None = None
     surface: HausdorffDistance | None = None
+    at_1024: HausdorffDistance | None = None
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -112,6 +117,8 @@ class Counts:
             found |= {"Dice": overlap.dice, "IoU": overlap.intersection_over_union}
         if (surface := self.surface) is not None:
             found |= {"HD_um": surface.largest, "HD95_um": surface.percentile_95}
+        if self.at_1024 is not None:
+            found |= {"HD_1024px": self.at_1024.largest}
         return found
 
 
@@ -148,7 +155,7 @@ def pooled(images: Sequence[Counts]) -> Scores:
     """
     if not images:
         return {IMAGES: 0}
-    summed = replace(reduce(operator.add, images), surface=None)
+    summed = replace(reduce(operator.add, images), surface=None, at_1024=None)
     return {IMAGES: len(images), **summed.scores()}
 
 

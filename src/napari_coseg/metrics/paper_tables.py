@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from napari_coseg.errors import SettingsError
@@ -64,6 +64,13 @@ class PaperTable:
     structures: tuple[Structure, ...]
     scores: tuple[str, ...]
 
+    def with_scores(self, known: Iterable[str]) -> PaperTable:
+        """With the papers' distance beside ours in micrometres, where it is among the known."""
+        if "HD_um" not in self.scores or "HD_1024px" not in known:
+            return self
+        at = self.scores.index("HD_um") + 1
+        return replace(self, scores=(*self.scores[:at], "HD_1024px", *self.scores[at:]))
+
     @property
     def headings(self) -> list[str]:
         """Of the columns; a structure says its task where the table has both."""
@@ -75,7 +82,13 @@ class PaperTable:
 
 
 TASK_HEADINGS = {REGIONS: "Semantic", OBJECTS: "Instance"}
-SCORE_HEADINGS = {"IoU": "mIoU", "HD_um": "HD (um)", "Precision": "Prec.", "Recall": "Rec."}
+SCORE_HEADINGS = {
+    "IoU": "mIoU",
+    "HD_um": "HD (um)",
+    "HD_1024px": "HD (px at 1024 x 1024)",
+    "Precision": "Prec.",
+    "Recall": "Rec.",
+}
 """What the papers call a score, where they call it differently."""
 
 _SEMANTIC, _INSTANCE, _PANOPTIC = ("Dice", "IoU", "HD_um"), ("F1", "AJI"), ("PQ",)
@@ -172,7 +185,8 @@ def paper_row(scores: pd.DataFrame, name: str, row_name: str, pixel_size_um: flo
     Parameters
     ----------
     scores
-        What `napari_coseg.evaluation.evaluate` gives.
+        What `napari_coseg.evaluation.evaluate` gives; with `distances_at_1024` a column of the
+        papers' distances stands beside that in micrometres.
     row_name
         Stands in the first column.
     pixel_size_um
@@ -189,7 +203,8 @@ def paper_row(scores: pd.DataFrame, name: str, row_name: str, pixel_size_um: flo
     SettingsError
         Where there is no table of that name.
     """
-    papers = tables_of(name)
+    measured = set(scores["metric"])
+    papers = [table.with_scores(measured) for table in tables_of(name)]
     row_name = row_name.replace("|", "\\|")
     known = {
         (row.task, row.class_name.lower(), row.image, row.metric): float(row.value)
@@ -225,7 +240,7 @@ def _value(structure: Structure, known: Scores, average: str, score: str) -> flo
 def _cell(score: str, value: float) -> str:
     if not math.isfinite(value):
         return "-"
-    return f"{value if score.endswith('_um') else 100 * value:.2f}"
+    return f"{value if score.startswith('HD') else 100 * value:.2f}"
 
 
 def _conventions(tables: Iterable[PaperTable], known: Scores, pixel_size_um: float) -> str:
@@ -250,8 +265,8 @@ def _conventions(tables: Iterable[PaperTable], known: Scores, pixel_size_um: flo
         )
         sentences.append(
             "HD is in micrometres, over the images where both have the class "
-            f"({_left_out(tables, known)}); the released code measures it in pixels at "
-            f"1024 x 1024{pixel}."
+            f"({_left_out(tables, known)}); the papers measure it in pixels of images stretched to "
+            f"1024 x 1024{' (its own column)' if 'HD_1024px' in used else ''}{pixel}."
         )
     sentences.append(
         "Second row: pooled; pixels and objects of all images are summed before dividing, so false "

@@ -75,6 +75,18 @@ def hausdorff(
     )
 
 
+def spacing_at_1024(shape: Sequence[int]) -> tuple[float, float]:
+    """A pixel's height and width after an image of `shape` (Y, X) is stretched to 1024 x 1024.
+
+    As `spacing` it gives distances as the papers have them: Co-Seg++ resizes all images so, "during
+    the fine-tuning and evaluation stage" (section 4.1), and measures in those pixels. Here the
+    outlines are stretched and not the masks resampled, which moves an outline by no more
+    than half a pixel of the image.
+    """
+    height, width = shape
+    return 1024 / height, 1024 / width
+
+
 def hausdorff_distance(
     truth: np.ndarray,
     prediction: np.ndarray,
