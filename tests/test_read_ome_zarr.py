@@ -12,6 +12,7 @@ import zarr
 from export_cases import OVER_65535, PLANES, STACK, TOUCHING, drawn, grey, prediction
 from napari_coseg.errors import ImageError
 from napari_coseg.export import read_ome_zarr as reading
+from napari_coseg.export.ome_zarr import OURS
 from napari_coseg.export.read_ome_zarr import read_ome_zarr
 from napari_coseg.export.registry import export
 
@@ -24,14 +25,19 @@ def written(folder, labels, **options):
 
 @pytest.mark.parametrize("labels", [*PLANES, OVER_65535, STACK])
 def test_what_was_written_comes_back(tmp_path, labels):
-    found, path = written(tmp_path, labels)
+    found, path = written(tmp_path, labels, weights={"sha256": "ab", "settings": {"tta": [1.5]}})
     read = read_ome_zarr(path)
     np.testing.assert_array_equal(read.instances.labels, labels)
     np.testing.assert_array_equal(read.semantic, found.semantic)
     assert (read.instances.labels.dtype, read.semantic.dtype) == (np.int32, np.uint8)
     assert read.pixel_size_um == found.pixel_size_um
     assert read.semantic_classes == found.semantic_classes
-    assert set(read.instances.classes) <= set(found.instances.classes)
+    assert read.instances.classes == found.instances.classes
+    assert (
+        read.provenance
+        == found.provenance
+        == {"weights": {"sha256": "ab", "settings": {"tta": [1.5]}}}
+    )
     pd.testing.assert_frame_equal(read.instances.table, found.instances.table)
 
 
@@ -108,6 +114,10 @@ def scales(scale, axes="yx", level="0"):
     return {"multiscales": [entry]}
 
 
+def ours(*classes):
+    return {OURS: {"classes": [{"color": [1, 2, 3], **entry} for entry in classes]}}
+
+
 NOTES = [
     pytest.param({"multiscales": []}, "cannot be understood", id="no levels"),
     pytest.param(scales([0.5, 0.25], "cyx"), "its axes are", id="axes of an image"),
@@ -119,6 +129,14 @@ NOTES = [
         {"image-label": {"properties": [{"label-value": 1, "class_id": 4000}]}},
         "beyond 0 to 255",
         id="a class of a large number",
+    ),
+    pytest.param({OURS: []}, "cannot be understood", id="classes of another kind"),
+    pytest.param({OURS: {"provenance": 3}}, "cannot be understood", id="provenance that is none"),
+    pytest.param(ours({"id": 4000, "name": "a"}), "ids are 1 to 255", id="a class id too large"),
+    pytest.param(ours({"id": "1", "name": "a"}), "ids are 1 to 255", id="a class id that is text"),
+    pytest.param(ours({"id": 1, "name": [1]}), "ids are 1 to 255", id="a name that is none"),
+    pytest.param(
+        ours({"id": 1, "name": "a"}, {"id": 1, "name": "b"}), "named twice", id="a class twice"
     ),
     pytest.param(
         {"image-label": {"colors": [{"label-value": 1, "rgba": [300, 0, 0, 0]}]}},

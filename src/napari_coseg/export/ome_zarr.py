@@ -19,6 +19,8 @@ from napari_coseg.export.files import written_folder
 from napari_coseg.types import Image, LabelClass, Prediction
 
 VERSION = "0.4"
+OURS = "napari-coseg"
+"""Key, beside NGFF's own, of what it has no place for: all classes, and the provenance."""
 CHUNK_PX = 512
 SMALLEST_LEVEL_PX = 512
 """Levels are added until the longer side of a plane is no longer than this."""
@@ -50,15 +52,16 @@ def write(prediction: Prediction, image: Image, paths: list[Path], overwrite: bo
         group = root.create_group("labels")
         group.attrs["labels"] = ["regions", "objects"]
         labelled = (
-            ("regions", prediction.semantic, _region_notes(prediction)),
-            ("objects", prediction.instances.labels, _object_notes(prediction)),
+            ("regions", prediction.semantic, prediction.semantic_classes, _region_notes),
+            ("objects", prediction.instances.labels, prediction.instances.classes, _object_notes),
         )
-        for name, labels, notes in labelled:
+        for name, labels, classes, notes in labelled:
             inner = group.create_group(name)
             spatial = "ZYX"[-labels.ndim :]
             inner.attrs.update(_multiscales(name, spatial, size, levels, means=False))
             source = {"version": VERSION, "source": {"image": "../../"}}
-            inner.attrs["image-label"] = source | notes
+            inner.attrs["image-label"] = source | notes(prediction)
+            inner.attrs[OURS] = _ours(classes, prediction.provenance)
             _pyramid(inner, labels, levels, means=False)
 
 
@@ -159,6 +162,14 @@ def _halved(band: np.ndarray, means: bool) -> np.ndarray:
     *leading, rows, columns = even.shape
     mean = even.reshape(*leading, rows // 2, 2, columns // 2, 2).mean(axis=(-3, -1))
     return (np.rint(mean) if band.dtype.kind in "iu" else mean).astype(band.dtype)
+
+
+def _ours(classes: Sequence[LabelClass], provenance: dict[str, Any]) -> dict[str, Any]:
+    """Classes that nothing is of as well, and where the labels came from."""
+    entries = [
+        {"id": c.id, "name": c.name, "color": [int(part) for part in c.color]} for c in classes
+    ]
+    return {"classes": entries, "provenance": provenance}
 
 
 def _region_notes(prediction: Prediction) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """OME-Zarr (NGFF 0.4) back to labels: ours, or label images that others laid beside an image.
 
 A folder from a stranger is read as data alone: sizes, types, codecs and paths are checked before a
-chunk is opened. What the format has no place for does not come back: classes that no object is of,
-and the provenance.
+chunk is opened.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from napari_coseg.errors import ImageError
+from napari_coseg.export.ome_zarr import OURS
 from napari_coseg.measure import object_table
 from napari_coseg.types import LABEL_DTYPE, Instances, LabelClass, Prediction
 
@@ -38,12 +38,17 @@ _GREY = (128, 128, 128)
 
 @dataclass(frozen=True, eq=False)
 class _Labels:
-    """One label image: values, pixel size, and what is said of its values."""
+    """One label image: values, pixel size, and what is said of its values.
+
+    classes and provenance are what we wrote beside; empty in label images of others.
+    """
 
     values: np.ndarray
     pixel_size_um: tuple[float, ...]
     properties: dict[int, dict[str, Any]]
     colors: dict[int, tuple[int, int, int]]
+    classes: dict[int, LabelClass]
+    provenance: dict[str, Any]
 
 
 def read_ome_zarr(
@@ -63,6 +68,7 @@ def read_ome_zarr(
     -------
     Prediction
         Objects are measured anew; classes and class probabilities are taken from the properties.
+        Where we wrote the folder, classes that nothing is of and the provenance come back as well.
 
     Raises
     ------
@@ -100,7 +106,8 @@ def read_ome_zarr(
         classes=classes,
         semantic_classes=region_classes,
     )
-    return Prediction(semantic, region_classes, Instances(labels, table, classes), size)
+    instances = Instances(labels, table, classes)
+    return Prediction(semantic, region_classes, instances, size, of_objects.provenance)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -145,6 +152,8 @@ def _read(path: Path, name: str, largest: int, dtype: Any) -> _Labels:
         notes = attributes.get("image-label", {})
         properties = {int(one["label-value"]): dict(one) for one in notes.get("properties", ())}
         colors = {int(one["label-value"]): _color(one["rgba"]) for one in notes.get("colors", ())}
+        ours = attributes.get(OURS, {})
+        classes, provenance = _classes(ours.get("classes", ())), dict(ours.get("provenance", {}))
     except _BROKEN as error:
         raise ImageError(f"what {folder} says of itself cannot be understood: {error!r}") from error
     if not _NAME.fullmatch(level):
@@ -153,7 +162,8 @@ def _read(path: Path, name: str, largest: int, dtype: Any) -> _Labels:
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
     if low < 0 or high > largest:
         raise ImageError(f"{folder} has values from {low} to {high}; expected 0 to {largest}")
-    return _Labels(values.astype(dtype, copy=False), size, properties, colors)
+    values = values.astype(dtype, copy=False)
+    return _Labels(values, size, properties, colors, classes, provenance)
 
 
 def _array(folder: Path, ndim: int) -> np.ndarray:
@@ -219,27 +229,41 @@ def _color(rgba: Sequence[Any]) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def _classes(entries: Sequence[Any]) -> dict[int, LabelClass]:
+    """Classes that we wrote, by id."""
+    found: dict[int, LabelClass] = {}
+    for entry in entries:
+        number, name = entry["id"], entry["name"]
+        if not (isinstance(number, int) and isinstance(name, str) and 1 <= number <= MAX_CLASS):
+            raise ValueError(f"a class {number!r} called {name!r}; ids are 1 to {MAX_CLASS}")
+        if number in found:
+            raise ValueError(f"class {number} is named twice")
+        found[number] = LabelClass(number, name, _color(entry["color"]))
+    return found
+
+
 def _region_classes(found: _Labels) -> tuple[LabelClass, ...]:
     """Those that have a name, and a number for the others that are there."""
     there = {int(value) for value in np.unique(found.values) if value}
     named = {value for value in found.properties if 1 <= value <= MAX_CLASS}
-    return tuple(
-        LabelClass(
+    classes = found.classes | {
+        value: LabelClass(
             value,
             str(found.properties.get(value, {}).get("class", value)),
             found.colors.get(value, _GREY),
         )
-        for value in sorted(there | named)
-    )
+        for value in (there | named) - found.classes.keys()
+    }
+    return tuple(classes[value] for value in sorted(classes))
 
 
 def _object_classes(
     path: Path, found: _Labels
 ) -> tuple[np.ndarray, np.ndarray, tuple[LabelClass, ...]]:
-    """Class and class probability of each id, from 1 on; the classes that objects are of."""
+    """Class and class probability of each id, from 1 on; all classes."""
     largest = int(found.values.max(initial=0))
     class_ids, sure = np.zeros(largest, np.int64), np.full(largest, np.nan)
-    classes: dict[int, LabelClass] = {}
+    classes = dict(found.classes)
     try:
         for label, said in found.properties.items():
             if not 1 <= label <= largest:
