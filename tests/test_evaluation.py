@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,10 +13,18 @@ import pandas as pd
 import pytest
 
 from napari_coseg import evaluation
+from napari_coseg.checkpoints import from_coseg_plus
 from napari_coseg.cli.main import main
+from napari_coseg.datasets import consep, lizard, puma
 from napari_coseg.datasets.base import Dataset, Layout, Sample
 from napari_coseg.errors import DatasetError
-from napari_coseg.evaluation import CLASSES, evaluate, score_held_out, summary
+from napari_coseg.evaluation import (
+    CLASSES,
+    compared_classes,
+    evaluate,
+    score_held_out,
+    summary,
+)
 from napari_coseg.metrics.averaging import AS_RELEASED, IMAGES, MEAN, POOLED
 from napari_coseg.types import Instances, LabelClass, Prediction
 
@@ -74,7 +84,13 @@ class MadeUp(Dataset):
         return self.cases[int(name[1:])].sample(name)
 
 
-MODEL = SimpleNamespace(card=SimpleNamespace(name="made up"))
+def card(name: str, regions: tuple[LabelClass, ...], objects: tuple[LabelClass, ...]) -> object:
+    return SimpleNamespace(
+        name=name, semantic_label_classes=regions, instance_label_classes=objects
+    )
+
+
+MODEL = SimpleNamespace(card=card("made up", OUR_TISSUES, OUR_CELLS))
 
 
 def dataset_of(monkeypatch, *cases: Case) -> Dataset:
@@ -166,6 +182,69 @@ def test_classes_are_those_that_both_sides_know(scores) -> None:
         *(("objects", name) for name in ("all", "Long", "Round", CLASSES)),
         *(("regions", name) for name in ("Gland", "Stroma", CLASSES)),
     }
+
+
+CONSEP, LIZARD = consep.NUCLEUS_CLASSES, lizard.NUCLEUS_CLASSES
+PUMA, AS_PUMA = puma.Puma.NUCLEI, from_coseg_plus.AS_PUMA.instance_label_classes
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "told"),
+    [
+        pytest.param(
+            CONSEP,
+            LIZARD,
+            "compared: lympho-reticular (the model's inflammatory), epithelial, connective (the "
+            "model's spindle); only the model has miscellaneous, scored as no class",
+            id="CoNSeP's model on Lizard",
+        ),
+        pytest.param(
+            LIZARD,
+            CONSEP,
+            "compared: epithelial, inflammatory (the model's lympho-reticular), spindle (the "
+            "model's connective); only the labels have miscellaneous, scored as no class",
+            id="Lizard's model on CoNSeP",
+        ),
+        pytest.param(CONSEP, CONSEP, f"compared: {', '.join(c.name for c in CONSEP)}", id="same"),
+        pytest.param(
+            AS_PUMA,
+            PUMA,
+            "compared: tumor (the model's tumour cell), lymphocyte, other (the model's other cell)",
+            id="an imported model on PUMA",
+        ),
+        pytest.param(
+            CONSEP[:1],
+            (*LIZARD[1:2], *CONSEP[:1]),
+            "compared: inflammatory; only the labels have lympho-reticular, scored as no class",
+            id="the same name goes first",
+        ),
+        pytest.param(
+            OUR_CELLS[1:2],
+            CELLS,
+            "compared: none; only the model has flat, scored as no class; only the labels have "
+            "round, long, scored as no class",
+            id="nothing in common",
+        ),
+    ],
+)
+def test_what_is_compared_is_told(ours, theirs, told: str) -> None:
+    dataset = Dataset(Path(), "x", ("test",), 0.5, Layout(), instance_classes=theirs)
+    assert compared_classes(card("x", (), ours), dataset) == (f"object classes {told}",)
+
+
+def test_counterparts_are_scored_under_the_name_of_the_labels(monkeypatch) -> None:
+    # Inflammatory, epithelial, spindle and miscellaneous found where Lizard has 2, 1, 3 and 1.
+    case = Case(
+        objects="11223344", types=(2, 1, 3, 1), found_objects="11223344", found_types=(1, 2, 3, 4)
+    )
+    monkeypatch.setattr(sys.modules[__name__], "OUR_CELLS", CONSEP)
+    dataset = dataclasses.replace(dataset_of(monkeypatch, case), instance_classes=LIZARD)
+    table = evaluate(MODEL, dataset, "test")
+    found = table[table["task"] == "objects"].set_index(["class", "image", "metric"])["value"]
+    scored = {name: found[name, "i0", "F1"] for name, image, _ in found.index if image == "i0"}
+    # The epithelial nucleus that is called miscellaneous is missed in its class.
+    f1 = {"lympho-reticular": 1, "epithelial": 2 / 3, "connective": 1, "all": 1}
+    assert scored == pytest.approx({**f1, CLASSES: 8 / 9})
 
 
 def test_unknown_pixels_count_nowhere(monkeypatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -108,7 +110,8 @@ def test_pooled_equals_one_large_image() -> None:
 
 
 def test_scores_are_those_that_were_counted() -> None:
-    assert tuple(GOOD.scores()) == SCORES
+    assert tuple(replace(GOOD, at_1024=GOOD.surface).scores()) == SCORES
+    assert tuple(GOOD.scores()) == SCORES[:-1]
     assert tuple(Counts(overlap=Overlap(1, 2, 2)).scores()) == ("Dice", "IoU")
     assert (GOOD + Counts(overlap=Overlap(1, 2, 2))).objects is None
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_coseg.datasets.base import Dataset, Sample
+from napari_coseg.datasets.counterparts import SAME_OBJECTS, SAME_REGIONS, pair_classes, told
 from napari_coseg.datasets.partition import Partitioned
 from napari_coseg.errors import DatasetError
 from napari_coseg.inference.run import segment
@@ -41,11 +42,12 @@ from napari_coseg.metrics.instances import (
 from napari_coseg.metrics.overlap import Overlap, mask_overlap
 from napari_coseg.metrics.paper_tables import ALL, OBJECTS, REGIONS
 from napari_coseg.metrics.surface import hausdorff, spacing_at_1024
-from napari_coseg.types import LabelClass, Prediction
+from napari_coseg.types import Prediction
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from napari_coseg.card import ModelCard
     from napari_coseg.models.base import CosegModel
     from napari_coseg.training.recipe import Recipe
 
@@ -70,7 +72,9 @@ def evaluate(
 ) -> pd.DataFrame:
     """Segment the images of a split and compare with their labels.
 
-    Classes of model and dataset are the same where their names are.
+    Classes of model and dataset are the same where their names are, or where
+    `napari_coseg.datasets.counterparts` says so; `compared_classes` tells which those are. Objects
+    of a class without a counterpart count among all objects, and as no class.
 
     Parameters
     ----------
@@ -128,6 +132,19 @@ def evaluate(
         for metric, value in scores.items()
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def compared_classes(card: ModelCard, dataset: Dataset) -> tuple[str, ...]:
+    """A line for each task that both have classes of: what `evaluate` compares with what."""
+    tasks = (
+        ("regions", card.semantic_label_classes, dataset.semantic_classes, SAME_REGIONS),
+        ("object classes", card.instance_label_classes, dataset.instance_classes, SAME_OBJECTS),
+    )
+    return tuple(
+        f"{task} {told(pair_classes(ours, theirs, same), ours, theirs)}"
+        for task, ours, theirs, same in tasks
+        if ours and theirs
+    )
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -196,12 +213,13 @@ def _counts(
     if sample.semantic is not None:
         regions = _where_known(sample, found.semantic)
         truth = _where_known(sample, sample.semantic)
-        for ours, theirs, name in _shared(found.semantic_classes, dataset.semantic_classes):
-            masks = truth == theirs, regions == ours
+        pairs = pair_classes(found.semantic_classes, dataset.semantic_classes, SAME_REGIONS)
+        for pair in pairs:
+            masks = truth == pair.theirs.id, regions == pair.ours.id
             counts = _of_region(*masks, sample.pixel_size_um)
             if distances_at_1024:
                 counts = replace(counts, at_1024=hausdorff(*masks, spacing_at_1024(truth.shape)))
-            yield (REGIONS, name), counts
+            yield (REGIONS, pair.name), counts
 
 
 def _of_objects(table: Contingency, overlap: Overlap | None = None) -> Counts:
@@ -221,14 +239,14 @@ def _by_type(
     dataset: Dataset, found: Prediction, truth_types: np.ndarray, table: Contingency
 ) -> Iterator[tuple[str, Contingency]]:
     """Table of each object class that both sides know, and its name."""
-    shared = _shared(found.instances.classes, dataset.instance_classes)
+    pairs = pair_classes(found.instances.classes, dataset.instance_classes, SAME_OBJECTS)
     predicted = found.instances.table.set_index("id")["class_id"].loc[table.prediction_ids]
     # Both sides number the classes that they share from 1, in one order.
-    ours = _renumbering(ours_id for ours_id, _, _ in shared)[predicted.to_numpy()]
-    theirs = _renumbering(theirs_id for _, theirs_id, _ in shared)[truth_types]
-    tables = by_class(table, theirs, ours, range(1, len(shared) + 1))
-    for number, (_, _, name) in enumerate(shared, 1):
-        yield name, tables[number]
+    ours = _renumbering(pair.ours.id for pair in pairs)[predicted.to_numpy()]
+    theirs = _renumbering(pair.theirs.id for pair in pairs)[truth_types]
+    tables = by_class(table, theirs, ours, range(1, len(pairs) + 1))
+    for number, pair in enumerate(pairs, 1):
+        yield pair.name, tables[number]
 
 
 def _all_scores(tally: dict[Key, dict[str, Counts]]) -> dict[Key, dict[str, Scores]]:
@@ -259,12 +277,6 @@ def object_types(instances: np.ndarray, types: np.ndarray, table: Contingency) -
     votes = position * 256 + types.reshape(-1)[where]
     counts = np.bincount(votes, minlength=256 * len(table.truth_ids)).reshape(-1, 256)
     return counts.argmax(axis=1)
-
-
-def _shared(ours: Iterable[LabelClass], theirs: Iterable[LabelClass]) -> list[tuple[int, int, str]]:
-    """(our id, their id, name) of the classes that both know."""
-    ids = {entry.name.lower(): entry.id for entry in theirs}
-    return [(c.id, ids[c.name.lower()], c.name) for c in ours if c.name.lower() in ids]
 
 
 def _renumbering(ids: Iterable[int]) -> np.ndarray:

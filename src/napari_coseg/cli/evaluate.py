@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print means and pooled scores, write the whole table."""
     from napari_coseg.datasets.registry import open_dataset
-    from napari_coseg.evaluation import evaluate, summary
+    from napari_coseg.evaluation import compared_classes, evaluate, summary
     from napari_coseg.export.files import refuse_existing, written
     from napari_coseg.inference.loading import load_model
     from napari_coseg.metrics.paper_tables import paper_row, tables_of
@@ -82,6 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         progress.close()
     print(scored_on(dataset, split, asked=bool(arguments.split)))
+    for line in compared_classes(model.card, dataset):
+        print(line)
     print(summary(table).round(4).to_string(na_rep="-"))
     print(LEGEND)
     if arguments.table:
