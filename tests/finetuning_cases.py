@@ -14,6 +14,8 @@ from PIL import Image
 from napari_coseg.card import ModelCard
 from napari_coseg.checkpoints.native import save
 from napari_coseg.finetuning import FinetuneSettings, ReviewedImage, ReviewedSet
+from napari_coseg.finetuning.hooks import FinetuneHooks
+from napari_coseg.finetuning.run import FinetuneResult, finetune
 from napari_coseg.models.registry import build
 from napari_coseg.types import LabelClass
 from stub_models import disc_picture, spread_discs
@@ -92,3 +94,32 @@ def labelled_folder(root: Path, images: int = 2, **description: Any) -> Path:
         told[task] = [{"id": c.id, "name": c.name, "color": c.color} for c in entries]
     (root / "dataset.json").write_text(json.dumps(told | description))
     return root
+
+
+def tuned(folder: Path, reviewed: ReviewedSet | None = None, **more: Any) -> FinetuneResult:
+    """A fine-tuning in a folder of its own; settings and arguments of `finetune` by name."""
+    known = {"base_validation", "replay", "restart", "hooks", "name"}
+    arguments = {key: more.pop(key) for key in known & more.keys()}
+    base = base_file(folder) if "base" not in more else more.pop("base")
+    return finetune(
+        reviewed or reviewed_set(),
+        folder / "mine.safetensors",
+        base=base,
+        settings=settings(**more),
+        device="cpu",
+        **arguments,
+    )
+
+
+class StopAfter:
+    """Cancels once, when a step or a kind of event has been reported."""
+
+    def __init__(self, kind: str, count: int) -> None:
+        self.kind, self.left, self.seen = kind, count, [("", {})][:0]
+
+    def report(self, kind: str, values: dict[str, Any]) -> None:
+        self.seen.append((kind, values))
+        self.left -= kind == self.kind
+
+    def hooks(self) -> FinetuneHooks:
+        return FinetuneHooks(report=self.report, should_cancel=lambda: self.left <= 0)

@@ -11,14 +11,21 @@ import numpy as np
 import pytest
 import torch
 
-from finetuning_cases import base_file, reviewed_image, reviewed_set, settings
+from finetuning_cases import (
+    StopAfter,
+    base_file,
+    reviewed_image,
+    reviewed_set,
+    settings,
+    tuned,
+)
 from napari_coseg.checkpoints.adapters import fingerprint, read_adapter_card
 from napari_coseg.checkpoints.safe import load_state_dict
 from napari_coseg.errors import Cancelled, CosegError, DatasetError, OutputError, SettingsError
 from napari_coseg.finetuning.hooks import FinetuneHooks
 from napari_coseg.finetuning.preparing import prepare
 from napari_coseg.finetuning.reviewed import ReviewedSet
-from napari_coseg.finetuning.run import FinetuneResult, finetune
+from napari_coseg.finetuning.run import finetune
 from napari_coseg.finetuning.stepping import StepCrops, Tuner
 from napari_coseg.inference.loading import load_model
 from napari_coseg.training.stepping import DivergedError
@@ -27,21 +34,6 @@ from test_models import DETAILED
 from tiny_models import tiny_card
 
 SPEEDS = ("heads", "adapters")
-
-
-def tuned(folder: Path, reviewed: ReviewedSet | None = None, **more: Any) -> FinetuneResult:
-    """A fine-tuning in a folder of its own; settings and arguments of `finetune` by name."""
-    known = {"base_validation", "replay", "restart", "hooks", "name"}
-    arguments = {key: more.pop(key) for key in known & more.keys()}
-    base = base_file(folder) if "base" not in more else more.pop("base")
-    return finetune(
-        reviewed or reviewed_set(),
-        folder / "mine.safetensors",
-        base=base,
-        settings=settings(**more),
-        device="cpu",
-        **arguments,
-    )
 
 
 # ---------------------------------------------------------------------------------------------
@@ -121,20 +113,6 @@ def test_a_strong_pull_keeps_weights_near_the_base(tmp_path: Path) -> None:
 # Going on
 
 
-class StopAfter:
-    """Cancels once, when a step or a kind of event has been reported."""
-
-    def __init__(self, kind: str, count: int) -> None:
-        self.kind, self.left, self.seen = kind, count, [("", {})][:0]
-
-    def report(self, kind: str, values: dict[str, Any]) -> None:
-        self.seen.append((kind, values))
-        self.left -= kind == self.kind
-
-    def hooks(self) -> FinetuneHooks:
-        return FinetuneHooks(report=self.report, should_cancel=lambda: self.left <= 0)
-
-
 @pytest.fixture(scope="module", params=SPEEDS)
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Speed, entries of an uninterrupted run, and how often it asked whether to stop."""
@@ -190,14 +168,6 @@ def test_pausing_waits_and_changes_nothing(whole: Any, tmp_path: Path) -> None:
     )
     tuned(tmp_path, speed=speed, hooks=hooks)
     assert told.count("paused") == 1 and same(tmp_path, entries)
-
-
-def test_an_unfinished_run_of_others_is_not_gone_on_with(tmp_path: Path) -> None:
-    with pytest.raises(Cancelled):
-        tuned(tmp_path, hooks=StopAfter("step", 1).hooks())
-    with pytest.raises(SettingsError, match="unfinished fine-tuning of other images"):
-        tuned(tmp_path, reviewed_set(3))
-    assert tuned(tmp_path, reviewed_set(3), restart=True).card.images == 3
 
 
 def test_two_trainings_in_a_row_are_two(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The adapter in use is remembered for each base, and a file that was tampered with does no harm."""
+"""The adapter in use is remembered for each base; a file that was tampered with does no harm."""
 
 from __future__ import annotations
 

@@ -163,10 +163,10 @@ def test_the_whole_loop_in_a_window(
     qtbot.waitUntil(lambda: dock.progress.loss_curve.getData()[0] is not None, timeout=RUN_MS)
     assert "Resume goes on" in dock.bar.text.text() and not list(shelf.glob("*.safetensors"))
     qtbot.waitUntil(lambda: not training.is_running(), timeout=RUN_MS)
-    assert not dock.left_part.isHidden()
+    assert not dock.left.isHidden()
 
     taken = len(dock.progress.losses)
-    dock.resume_button.click()
+    dock.left.resume_button.click()
     qtbot.waitUntil(lambda: dock.bar.is_busy, timeout=RUN_MS)
     qtbot.waitUntil(lambda: not dock.bar.is_busy, timeout=RUN_MS)
     steps = [step for step, _ in dock.progress.losses]

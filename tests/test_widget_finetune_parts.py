@@ -248,11 +248,38 @@ def test_what_a_crash_left_is_offered_and_forgotten(dock: Any, shelf: Path, tmp_
     assert not unfinished(shelf), "nothing was planned yet"
     (asked.run_folder / "plan.json").write_text('{"steps": 50}')
     (asked.run_folder / "log.csv").write_text("step,name,value\n7,loss,0.5\n")
-    dock._list_unfinished()
-    assert "mine: step 7 of 50" in dock.left_text.text()
+    dock.left.refresh()
+    assert "mine: step 7 of 50" in dock.left.text.text()
     assert free_output(shelf, "mine").name == "mine-2.safetensors"
-    dock.forget_button.click()
-    assert dock.left_part.isHidden() and not asked.run_folder.exists()
+    dock.left.forget_button.click()
+    assert dock.left.isHidden() and not asked.run_folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("button", "how"),
+    [
+        pytest.param("begun_button", {"as_begun": True}, id="as it began"),
+        pytest.param("anew_button", {"restart": True}, id="anew"),
+    ],
+)
+def test_where_more_was_reviewed_both_ways_are_offered(
+    dock: Any, shelf: Path, notes: list[str], monkeypatch: pytest.MonkeyPatch, button: str, how: Any
+) -> None:
+    asked = FinetuneRequest(reviewed=("a",), output=str(shelf / "mine.safetensors"), name="mine")
+    write_request(asked)
+    (asked.run_folder / "plan.json").write_text('{"steps": 50}')
+    begun: list[Any] = []
+    monkeypatch.setattr(dock, "_saved", lambda then, failed: begun.append(dock._how))
+    dock.left.refresh()
+    dock.left.resume_button.click()
+    dock._on_reported("differs", {"message": "it began with 1 image; 2 images are now"})
+    dock._on_failed(SettingsError("it began with 1 image; 2 images are now"))
+    assert "2 images are now" in dock.left.text.text() and not notes
+    assert not dock.left.isHidden() and dock.left.resume_button.isHidden()
+    getattr(dock.left, button).click()
+    assert begun == [{}, how] and dock._request == asked
+    dock.left.refresh()
+    assert not dock.left.resume_button.isHidden() and getattr(dock.left, button).isHidden()
 
 
 @pytest.mark.parametrize(

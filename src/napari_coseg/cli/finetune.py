@@ -55,7 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--replay", type=Path, metavar="FOLDER", help="images to learn along")
     parser.add_argument("--run-folder", type=Path, help="state, log and pictures")
-    parser.add_argument("--restart", action="store_true", help="forget a run that was stopped")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--restart", action="store_true", help="forget a run that was stopped")
+    again.add_argument(
+        "--as-begun",
+        action="store_true",
+        help="go on with a run that was stopped, with the reviews that it began with",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument(
         "--estimate", action="store_true", help="say what it would take, and train nothing"
@@ -67,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     from napari_coseg.finetuning.sources import read_reviewed
 
     settings = _settings(arguments)
-    reviewed = read_reviewed(*arguments.reviewed)
+    reviewed = _begun(arguments) if arguments.as_begun else read_reviewed(*arguments.reviewed)
     if arguments.estimate:
         from napari_coseg.finetuning.estimate import estimate
 
@@ -87,11 +93,19 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _begun(arguments: argparse.Namespace) -> ReviewedSet:
+    from napari_coseg.finetuning.begun import read_begun
+    from napari_coseg.finetuning.request import run_folder_of
+
+    return read_begun((arguments.run_folder or run_folder_of(arguments.output)).expanduser())
+
+
 def _finetuned(
     arguments: argparse.Namespace, reviewed: ReviewedSet, settings: FinetuneSettings
 ) -> FinetuneResult:
     """Do it, with a line that tells how far it is."""
     from napari_coseg.finetuning.hooks import FinetuneHooks
+    from napari_coseg.finetuning.plan import OtherReviewsError
     from napari_coseg.finetuning.run import finetune
     from napari_coseg.finetuning.sources import read_reviewed
 
@@ -117,6 +131,8 @@ def _finetuned(
                 hooks=FinetuneHooks(progress=drawn, should_cancel=lambda: bool(asked)),
                 **{name: read_reviewed(path) for name, path in others.items() if path},
             )
+    except OtherReviewsError as error:
+        raise SettingsError(f"{error}: --as-begun, or --restart") from error
     finally:
         progress.close()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from napari_coseg.finetuning.begun import size_mb
 from napari_coseg.finetuning.plan import share_out
 from napari_coseg.finetuning.planning import fit
 from napari_coseg.finetuning.preparing import prepare, replace_crop
@@ -38,7 +39,7 @@ class Estimate:
     memory_mb
         Of the process; on a card, of the card.
     disk_mb
-        Of the features kept, until the end.
+        Of the features kept, and of a copy of what is reviewed, until the end.
     notes
         What is worth knowing before the start.
     """
@@ -103,7 +104,7 @@ def estimate(
         seconds_a_step=round(cost.step_s, 3),
         seconds=round(seconds, 1),
         memory_mb=round(memory + (ITSELF_MB if kind == "cpu" else 0)),
-        disk_mb=round(cached * cost.features_mb, 1),
+        disk_mb=round(cached * cost.features_mb + size_mb(reviewed), 1),
         precision=cost.precision,
         notes=tuple(notes),
     )

@@ -16,7 +16,7 @@ from napari_coseg.card import Normalisation
 from napari_coseg.errors import OutputError, SettingsError
 from napari_coseg.finetuning.costs import Cost
 from napari_coseg.finetuning.request import PLAN_FILE
-from napari_coseg.finetuning.reviewed import ReviewedSet
+from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 from napari_coseg.finetuning.settings import FinetuneSettings
 from napari_coseg.settings import Settings
 
@@ -26,10 +26,54 @@ CACHING_SHARE = 0.25
 LEAST_CACHED = 8
 
 
-class RunPlan(Settings):
-    """Fixed for a run. `digest` tells whether another call means the same one."""
+class OtherReviewsError(SettingsError):
+    """An unfinished run began with other reviews, and with nothing else that differs."""
 
-    digest: str
+
+class Origin(Settings):
+    """What a run is of: another call means the same run where this is the same."""
+
+    base_sha256: str
+    settings: FinetuneSettings
+    reviewed: str = Field(description="SHA-256 over images, labels and classes")
+    others: str = Field("", description="the same of images to measure forgetting, and to replay")
+    images: int = 0
+    objects: int = 0
+    area_px: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        reviewed: ReviewedSet,
+        base_sha256: str,
+        settings: FinetuneSettings,
+        base_images: tuple[ReviewedImage, ...] = (),
+        replayed: tuple[ReviewedImage, ...] = (),
+    ) -> Origin:
+        """Of what a run was given."""
+        counts = reviewed.reviews()
+        others = digest_of(ReviewedSet((*base_images, *replayed)))
+        return cls(
+            base_sha256=base_sha256,
+            settings=settings,
+            reviewed=digest_of(reviewed),
+            others=f"{len(base_images)} {others}",
+            images=counts.images,
+            objects=counts.objects,
+            area_px=counts.area_px,
+        )
+
+    def in_words(self) -> str:
+        """How much is reviewed."""
+        images = f"{self.images} image{'' if self.images == 1 else 's'}"
+        objects = f"{self.objects:,} whole object{'' if self.objects == 1 else 's'}"
+        return f"{images}, {objects} and {self.area_px / 1e6:.3f} Mpx"
+
+
+class RunPlan(Settings):
+    """Fixed for a run. `origin` tells whether another call means the same one."""
+
+    origin: Origin
     steps: int = Field(ge=1)
     validate_every: int = Field(ge=1)
     precision: str
@@ -45,11 +89,9 @@ class RunPlan(Settings):
     notes: tuple[str, ...] = ()
 
 
-def digest_of(
-    reviewed: ReviewedSet, base_sha256: str, settings: FinetuneSettings, more: str = ""
-) -> str:
-    """SHA-256 over images, labels, classes, base and settings."""
-    digest = hashlib.sha256(f"{base_sha256}\n{settings.model_dump_json()}\n{more}\n".encode())
+def digest_of(reviewed: ReviewedSet) -> str:
+    """SHA-256 over images, labels and classes."""
+    digest = hashlib.sha256()
     for classes in (reviewed.semantic_classes, reviewed.instance_classes):
         digest.update(repr([(c.id, c.name) for c in classes]).encode())
     for image in reviewed.images:
@@ -112,13 +154,15 @@ def write_plan(folder: Path, plan: RunPlan) -> None:
         raise OutputError(f"{path} cannot be written: {error}") from error
 
 
-def read_plan(folder: Path, digest: str) -> RunPlan | None:
+def read_plan(folder: Path, origin: Origin) -> RunPlan | None:
     """The plan of a run that was begun in `folder`; None where none was.
 
     Raises
     ------
+    OtherReviewsError
+        Where something else is reviewed than the run began with.
     SettingsError
-        Where the run is another one: other images, labels, base or settings.
+        Where the run is of another base, settings or images to measure forgetting.
     """
     path = folder / PLAN_FILE
     if not path.exists():
@@ -130,9 +174,32 @@ def read_plan(folder: Path, digest: str) -> RunPlan | None:
         raise SettingsError(
             f"{path} cannot be read ({error}); start the fine-tuning anew, or delete {folder}"
         ) from error
-    if plan.digest != digest:
-        raise SettingsError(
-            f"{folder} holds an unfinished fine-tuning of other images, labels, base or settings; "
-            "start anew, which forgets it, or name another output"
-        )
+    _check_same(folder, plan.origin, origin)
     return plan
+
+
+def _check_same(folder: Path, before: Origin, now: Origin) -> None:
+    """See that a run is gone on with as it began."""
+    was, is_now = before.settings.model_dump(), now.settings.model_dump()
+    others = [
+        f"{name} was {was[name]}, is {is_now[name]}" for name in was if was[name] != is_now[name]
+    ]
+    if before.base_sha256 != now.base_sha256:
+        others.append("the base model is another file")
+    if before.others != now.others:
+        others.append("the images to measure forgetting on, or to replay, are others")
+    if others:
+        raise SettingsError(
+            f"{folder} holds an unfinished fine-tuning that began otherwise: {'; '.join(others)}. "
+            "Give it the same again, begin anew, which forgets what it learnt, or name another "
+            "output"
+        )
+    if before.reviewed == now.reviewed:
+        return
+    then, today = before.in_words(), now.in_words()
+    changed = f"{today} are now" if today != then else "classes or labels of these have changed"
+    raise OtherReviewsError(
+        f"{folder.name} is of other reviews: it began with {then} reviewed; {changed}. Go on with "
+        "what it began with, or begin anew with all that is reviewed now, which forgets what it "
+        "learnt"
+    )

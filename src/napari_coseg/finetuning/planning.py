@@ -15,7 +15,7 @@ from napari_coseg.finetuning.costs import Cost, measure
 from napari_coseg.finetuning.crops import ReviewedBatch
 from napari_coseg.finetuning.hooks import Gate
 from napari_coseg.finetuning.input_match import AS_IT_IS, match_input
-from napari_coseg.finetuning.plan import RunPlan, read_plan, share_out, write_plan
+from napari_coseg.finetuning.plan import Origin, RunPlan, read_plan, share_out, write_plan
 from napari_coseg.finetuning.preparing import Prepared, replace_crop
 from napari_coseg.finetuning.reviewed import ReviewedImage
 from napari_coseg.finetuning.scores import Scores, score
@@ -37,17 +37,17 @@ class Fitting(NamedTuple):
 def settle(
     prepared: Prepared,
     folder: Path,
-    digest: str,
+    origin: Origin,
     gate: Gate,
     began: float,
     base_images: tuple[ReviewedImage, ...],
 ) -> RunPlan:
     """The plan that an earlier call wrote to `folder`, or a new one, written there."""
-    plan = read_plan(folder, digest)
+    plan = read_plan(folder, origin)
     if plan is None:
-        plan = _new_plan(prepared, digest, gate, began, base_images)
+        plan = _new_plan(prepared, origin, gate, began, base_images)
         write_plan(folder, plan)
-    told = plan.model_dump(mode="json", exclude={"digest"})
+    told = plan.model_dump(mode="json", exclude={"origin"})
     gate.hooks.report("plan", {**told, "parts": list(prepared.parts)})
     normalise(prepared, plan.normalisation)
     return plan
@@ -112,7 +112,7 @@ def normalise(prepared: Prepared, normalisation: Normalisation) -> None:
 
 def _new_plan(
     prepared: Prepared,
-    digest: str,
+    origin: Origin,
     gate: Gate,
     began: float,
     base_images: tuple[ReviewedImage, ...],
@@ -134,7 +134,7 @@ def _new_plan(
     fitted = replace_crop(settings, fitting.crop_px)
     shares = share_out(fitted, fitting.cost, prepared.area_px(), left, scoring_s)
     return RunPlan(
-        digest=digest,
+        origin=origin,
         steps=shares.steps,
         validate_every=max(1, -(-shares.steps // settings.validations)),
         precision=fitting.cost.precision,

@@ -38,8 +38,7 @@ class FinetuneRequest(Settings):
     @property
     def run_folder(self) -> Path:
         """State, log and pictures."""
-        path = Path(self.output)
-        return path.with_name(f"{path.stem}{RUN_SUFFIX}")
+        return run_folder_of(Path(self.output))
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,11 @@ class Unfinished:
     step: int
     steps: int
     left_at: float
+
+
+def run_folder_of(output: Path) -> Path:
+    """Where a fine-tuning to this file keeps its state, unless another folder is named."""
+    return output.with_name(f"{output.stem}{RUN_SUFFIX}")
 
 
 def write_request(request: FinetuneRequest) -> None:
@@ -112,8 +116,7 @@ def free_output(folder: Path, name: str) -> Path:
     stem = "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip("-.") or "adapter"
     for number in range(1, 10_000):
         path = folder / (f"{stem}.safetensors" if number == 1 else f"{stem}-{number}.safetensors")
-        run = path.with_name(f"{path.stem}{RUN_SUFFIX}")
-        if not path.exists() and not (run / PLAN_FILE).exists():
+        if not path.exists() and not (run_folder_of(path) / PLAN_FILE).exists():
             return path
     raise OutputError(f"{folder} holds too many adapters called {name!r}; choose another name")
 

@@ -21,14 +21,15 @@ from napari_coseg.checkpoints.adapters import (
     with_adapter,
 )
 from napari_coseg.errors import CheckpointError, OutputError
+from napari_coseg.finetuning.begun import BEGUN_FILE, write_begun
 from napari_coseg.finetuning.features import FeatureCache
 from napari_coseg.finetuning.hooks import FinetuneHooks, Gate
 from napari_coseg.finetuning.learning import Learning
 from napari_coseg.finetuning.network import frozen_fingerprint
-from napari_coseg.finetuning.plan import RunPlan, digest_of
+from napari_coseg.finetuning.plan import Origin, RunPlan
 from napari_coseg.finetuning.planning import settle
 from napari_coseg.finetuning.preparing import Prepared, prepare
-from napari_coseg.finetuning.request import PLAN_FILE, STATE_FILE
+from napari_coseg.finetuning.request import PLAN_FILE, STATE_FILE, run_folder_of
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 from napari_coseg.finetuning.scores import Scores, score, worth
 from napari_coseg.finetuning.settings import FinetuneSettings
@@ -90,8 +91,8 @@ def finetune(
     name
         Of the adapter; the file's where None.
     run_folder
-        State, log, pictures and features; beside `output` where None. The state and the features
-        are deleted at the end.
+        State, log, pictures, features and a copy of what it began with; beside `output` where
+        None. All but log and pictures are deleted at the end.
     base_validation
         Images of the base's own domain, to measure what is forgotten.
     replay
@@ -102,16 +103,17 @@ def finetune(
     Raises
     ------
     CosegError
-        Where something does not fit, before anything is trained; `Cancelled` when asked to stop,
-        `DivergedError` where no step can be taken any more. The state is kept then.
+        Where something does not fit, before anything is trained: `OtherReviewsError` where a run
+        that was stopped began with other reviews (`begun.read_begun` gives those). `Cancelled`
+        when asked to stop, `DivergedError` where no step can be taken any more; the state is kept.
     """
     hooks = hooks or FinetuneHooks()
     output = Path(output).expanduser()
-    folder = Path(run_folder or output.with_name(f"{output.stem}-run")).expanduser()
+    folder = Path(run_folder or run_folder_of(output)).expanduser()
     _check_output(output)
     hooks.progress(0.0, "loading the base model")
     prepared = prepare(reviewed, base, settings or FinetuneSettings(), device)
-    run = _Run(prepared, folder, Gate(hooks), name or output.stem)
+    run = _Run(prepared, folder, Gate(hooks), name or output.stem, reviewed)
     if base_validation is not None:
         run.base_images = prepared.classes.applied(base_validation.checked()).images
     if replay is not None:
@@ -125,8 +127,11 @@ def finetune(
 class _Run:
     """One call of `finetune`."""
 
-    def __init__(self, prepared: Prepared, folder: Path, gate: Gate, name: str) -> None:
+    def __init__(
+        self, prepared: Prepared, folder: Path, gate: Gate, name: str, reviewed: ReviewedSet
+    ) -> None:
         self.prepared, self.folder, self.gate, self.name = prepared, folder, gate, name
+        self.reviewed = reviewed
         self.base_images: tuple[ReviewedImage, ...] = ()
         self.replayed: tuple[ReviewedImage, ...] = ()
         self.began, self.step = time.monotonic(), 0
@@ -140,10 +145,12 @@ class _Run:
         except OSError as error:
             raise OutputError(f"the run folder {self.folder} cannot be made: {error}") from error
         self.gate()
-        others = ReviewedSet((*self.base_images, *self.replayed))
-        more = f"{len(self.base_images)} {digest_of(others, '', FinetuneSettings())}"
-        digest = digest_of(self.prepared.reviewed, self.prepared.base_sha256, self._settings, more)
-        plan = settle(self.prepared, self.folder, digest, self.gate, self.began, self.base_images)
+        reviewed, base_sha256 = self.prepared.reviewed, self.prepared.base_sha256
+        others = self.base_images, self.replayed
+        origin = Origin.of(reviewed, base_sha256, self._settings, *others)
+        if not (self.folder / PLAN_FILE).exists():
+            write_begun(self.folder, self.reviewed)
+        plan = settle(self.prepared, self.folder, origin, self.gate, self.began, self.base_images)
         for note in plan.notes:
             self.gate.tell(note)
         learning = Learning(self.prepared, plan, self.folder, self.gate, self.replayed)
@@ -154,7 +161,7 @@ class _Run:
 
     def forget(self) -> None:
         """Delete what an unfinished run left."""
-        for name in (PLAN_FILE, STATE_FILE):
+        for name in (PLAN_FILE, STATE_FILE, BEGUN_FILE):
             (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self.folder / FEATURES_FOLDER, ignore_errors=True)
 

@@ -15,7 +15,6 @@ from napari_coseg.errors import OutputError
 from napari_coseg.finetuning.request import (
     PLAN_FILE,
     FinetuneRequest,
-    forget,
     logged,
     write_request,
 )
@@ -50,38 +49,52 @@ def estimate(job: JobContext, *, request: dict[str, Any]) -> Reply:
     return Reply(dataclasses.asdict(found))
 
 
-def train(job: JobContext, *, request: dict[str, Any], restart: bool = False) -> Reply:
+def train(
+    job: JobContext, *, request: dict[str, Any], restart: bool = False, as_begun: bool = False
+) -> Reply:
     """`run.finetune`, begun or gone on with; its events are reported by their kinds.
 
-    ``logged`` comes first where a run is gone on with: what it logged before.
+    ``logged`` comes first where a run is gone on with: what it logged before. ``differs`` comes
+    last where something else is reviewed than it began with: message.
+
+    Parameters
+    ----------
+    restart
+        Forget what was learnt so far.
+    as_begun
+        Learn what it began with, whatever is reviewed now.
     """
+    from napari_coseg.finetuning.begun import read_begun
     from napari_coseg.finetuning.hooks import FinetuneHooks
+    from napari_coseg.finetuning.plan import OtherReviewsError
     from napari_coseg.finetuning.run import finetune
     from napari_coseg.finetuning.sources import read_reviewed
 
     _stand_back()
     asked = FinetuneRequest.from_mapping(request)
-    if restart:
-        forget(asked)
     job.progress(0.0, "reading what is reviewed")
-    reviewed = read_reviewed(*asked.reviewed)
+    reviewed = read_begun(asked.run_folder) if as_begun else read_reviewed(*asked.reviewed)
     others = {"base_validation": asked.base_validation, "replay": asked.replay}
     sets = {name: read_reviewed(path) for name, path in others.items() if path}
-    if (asked.run_folder / PLAN_FILE).exists():
+    if not restart and (asked.run_folder / PLAN_FILE).exists():
         job.report("logged", {"values": logged(asked.run_folder)})
     write_request(asked)
-    result = finetune(
-        reviewed,
-        asked.output,
-        base=asked.base,
-        settings=asked.settings,
-        device=asked.device,
-        name=asked.name,
-        run_folder=asked.run_folder,
-        restart=restart,
-        hooks=FinetuneHooks(job.progress, job.report, job.should_cancel, job.should_pause),
-        **sets,
-    )
+    try:
+        result = finetune(
+            reviewed,
+            asked.output,
+            base=asked.base,
+            settings=asked.settings,
+            device=asked.device,
+            name=asked.name,
+            run_folder=asked.run_folder,
+            restart=restart,
+            hooks=FinetuneHooks(job.progress, job.report, job.should_cancel, job.should_pause),
+            **sets,
+        )
+    except OtherReviewsError as error:
+        job.report("differs", {"message": str(error)})
+        raise
     return Reply(
         {
             "adapter": str(result.adapter),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from qtpy.QtWidgets import QLabel, QPushButton, QTabWidget, QVBoxLayout, QWidget
 
 from napari_coseg.errors import Cancelled, CosegError
 from napari_coseg.finetuning.library import adapters_folder
-from napari_coseg.finetuning.request import FinetuneRequest, forget, free_output, unfinished
+from napari_coseg.finetuning.request import FinetuneRequest, free_output
 from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Job, Worker
@@ -21,9 +20,10 @@ from napari_coseg.widgets.finetune.adapters import AdaptersPanel
 from napari_coseg.widgets.finetune.progress import ProgressPanel
 from napari_coseg.widgets.finetune.setup import NOTHING_YET, SetupPanel
 from napari_coseg.widgets.finetune.shelf import shelf
+from napari_coseg.widgets.finetune.unfinished import UnfinishedPart
 from napari_coseg.widgets.job_bar import in_words
-from napari_coseg.widgets.job_widget import JobWidget, group, row, told
-from napari_coseg.widgets.workspace.keeper import ago, keeper_of
+from napari_coseg.widgets.job_widget import JobWidget, told
+from napari_coseg.widgets.workspace.keeper import keeper_of
 from napari_coseg.widgets.workspace.link import in_thread
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class FinetuneWidget(JobWidget):
             self.destroyed.connect(own.close)
         self.keeper = keeper_of(napari_viewer)
         self._request: FinetuneRequest | None = None
+        self._how: dict[str, Any] = {}
+        self._asks = False
         self._job: Job | None = None
         self._looks = 0
         self._estimating = self._stale = self._knows_devices = False
@@ -58,8 +60,7 @@ class FinetuneWidget(JobWidget):
         self.progress = ProgressPanel()
         self.adapters = AdaptersPanel(lambda: (self.setup.model.source, self.setup.model.card))
         self.pause_button = QPushButton("Pause")
-        self.left_text = QLabel()
-        self.resume_button, self.forget_button = QPushButton("Resume"), QPushButton("Forget")
+        self.left = UnfinishedPart()
         self.tabs = QTabWidget()
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -72,7 +73,6 @@ class FinetuneWidget(JobWidget):
         self._build()
         self._connect()
         self._follow_theme()
-        self._list_unfinished()
         self._on_keeper()
 
     def _build(self) -> None:
@@ -84,19 +84,8 @@ class FinetuneWidget(JobWidget):
         self.bar.cancel_button.setToolTip("Stops within two seconds and keeps what was learnt")
         self.pause_button.setEnabled(False)
         self.pause_button.setCheckable(True)
-        self.left_text.setWordWrap(True)
-        self.resume_button.setToolTip(
-            "Goes on from the last saved state; where more was reviewed since, forget it and start"
-        )
-        self.forget_button.setToolTip("Delete what it has learnt so far")
-        left = QWidget()
-        column = QVBoxLayout(left)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.left_text)
-        column.addWidget(row(self.resume_button, self.forget_button))
-        self.left_part = group("Unfinished", left)
         for title, page in (
-            ("Set up", _page(self.left_part, self.setup)),
+            ("Set up", _page(self.left, self.setup)),
             ("Progress", _page(self.progress)),
             ("Adapters", _page(self.adapters)),
         ):
@@ -116,8 +105,7 @@ class FinetuneWidget(JobWidget):
         self.adapters.import_asked.connect(self._on_import)
         self.adapters.happened.connect(self._on_happened)
         self.pause_button.toggled.connect(self._on_pause)
-        self.resume_button.clicked.connect(self.resume)
-        self.forget_button.clicked.connect(self._on_forget)
+        self.left.asked.connect(self.resume)
         self.keeper.changed.connect(self._on_keeper)
         self._viewer.events.theme.connect(self._follow_theme)
 
@@ -140,7 +128,7 @@ class FinetuneWidget(JobWidget):
     def showEvent(self, event: Any) -> None:
         super().showEvent(event)
         if not self.bar.is_busy:
-            self._list_unfinished()
+            self.left.refresh()
             self.look()
 
     def look(self) -> None:
@@ -243,17 +231,16 @@ class FinetuneWidget(JobWidget):
             output = free_output(adapters_folder(), name)
             self._begin(self.setup.request(output))
 
-    def resume(self) -> None:
-        """Go on with the last one that was stopped, or that a crash ended."""
-        left = unfinished(adapters_folder())
-        if left and not self.bar.is_busy:
-            self._begin(left[0].request)
+    def resume(self, request: FinetuneRequest, how: dict[str, Any]) -> None:
+        """Go on with one that was stopped, or that a crash ended; `how` as the task is told."""
+        if not self.bar.is_busy:
+            self._begin(request, how)
 
-    def _begin(self, request: FinetuneRequest) -> None:
-        self._request = request
+    def _begin(self, request: FinetuneRequest, how: dict[str, Any] | None = None) -> None:
+        self._request, self._how, self._asks = request, how or {}, False
         self._looks += 1  # what is being counted is of no interest now
         self.progress.clear()
-        self.left_part.hide()
+        self.left.hide()
         self.tabs.setCurrentIndex(1)
         self.bar.run_button.setEnabled(False)
         self._saved(self._submit, self._on_failed)
@@ -261,9 +248,9 @@ class FinetuneWidget(JobWidget):
     def _submit(self) -> None:
         if self._request is None or self.bar.is_busy:
             return
-        asked = {"request": self._request.model_dump(mode="json")}
+        asked = {"request": self._request.model_dump(mode="json"), **self._how}
         self._job = self.start(finetune_tasks.TRAIN, asked, {})
-        self._job.reported.connect(self.progress.hear)
+        self._job.reported.connect(self._on_reported)
         self.pause_button.setEnabled(True)
 
     def receive(self, reply: Reply, seconds: float) -> None:
@@ -274,10 +261,21 @@ class FinetuneWidget(JobWidget):
         shelf().changed.emit()
         self.adapters.choose(reply.values["adapter"])
 
+    def _on_reported(self, kind: str, values: dict[str, Any]) -> None:
+        if kind == "differs" and self._request is not None:
+            self._asks = True
+            self.left.differs(self._request, values["message"])
+        else:
+            self.progress.hear(kind, values)
+
     def _on_failed(self, error: Exception) -> None:
         self._ended()
-        self._list_unfinished()
-        kept = not self.left_part.isHidden()
+        self.left.refresh()
+        if self._asks:  # no error: the person is asked how to go on
+            self.bar.finish("More was reviewed since: choose how to go on.")
+            self.tabs.setCurrentIndex(0)
+            return
+        kept = not self.left.isHidden()
         what = "Stopped" if isinstance(error, Cancelled) else "Failed"
         self.bar.finish(f"{what}; {GOES_ON}." if kept else f"{what}.")
         if isinstance(error, Cancelled):
@@ -317,25 +315,6 @@ class FinetuneWidget(JobWidget):
                 self.progress.close_result(
                     "Not in use: the model stays as it is. It stays in the list of adapters."
                 )
-
-    # -- what was left -------------------------------------------------------------------------
-
-    def _list_unfinished(self) -> None:
-        left = unfinished(adapters_folder())
-        self.left_part.setVisible(bool(left))
-        if left:
-            one = left[0]
-            when = ago(max(0.0, time.time() - one.left_at))
-            name = one.request.name or one.request.run_folder.name
-            more = f", and {len(left) - 1} more" if len(left) > 1 else ""
-            self.left_text.setText(f"{name}: step {one.step} of {one.steps}, left {when}{more}")
-
-    def _on_forget(self) -> None:
-        left = unfinished(adapters_folder())
-        with told():
-            if left and not self.bar.is_busy:
-                forget(left[0].request)
-        self._list_unfinished()
 
     # -- adapters ------------------------------------------------------------------------------
 

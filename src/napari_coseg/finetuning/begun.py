@@ -1,0 +1,126 @@
+"""What a run began with, kept until its end: it can go on after more was reviewed meanwhile.
+
+One safetensors file in the run folder: the arrays of each reviewed image, and as JSON what their
+class ids mean. Nothing in such a file is run, and it holds no more than its own size.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from napari_coseg.card import ClassEntry
+from napari_coseg.checkpoints.safe import read_header
+from napari_coseg.errors import CheckpointError, OutputError
+from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
+from napari_coseg.settings import Settings
+from napari_coseg.types import LabelClass
+
+BEGUN_FILE = "reviewed.safetensors"
+KEY = "napari_coseg_reviewed"
+KINDS = ("image", "semantic", "objects", "types", "semantic_reviewed", "objects_reviewed")
+MB = 1e6
+
+
+class _Image(Settings):
+    name: str
+    pixel_size_um: float | None
+    range: tuple[float, float] | None
+
+
+class _Begun(Settings):
+    source: str
+    semantic_classes: tuple[ClassEntry, ...]
+    instance_classes: tuple[ClassEntry, ...]
+    images: tuple[_Image, ...]
+
+
+def write_begun(folder: Path, reviewed: ReviewedSet) -> None:
+    """Keep the reviewed images in a run folder; the file appears whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        Where the disk refuses.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    path = folder / BEGUN_FILE
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        save_file(_arrays(reviewed), partial, metadata={KEY: _told(reviewed).model_dump_json()})
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"what is reviewed cannot be kept in {path}: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_begun(folder: Path) -> ReviewedSet:
+    """What the unfinished run in a folder began with.
+
+    Raises
+    ------
+    CheckpointError
+        Where there is none, or it is damaged.
+    DatasetError
+        Where its arrays do not fit each other.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = folder / BEGUN_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{folder} keeps nothing that a fine-tuning began with; begin anew")
+    try:
+        told = _Begun.model_validate_json(read_header(path).metadata[KEY])
+        arrays = load_file(path)
+        images = tuple(_image(one, n, arrays) for n, one in enumerate(told.images))
+    except (OSError, SafetensorError, KeyError, ValidationError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); begin anew") from error
+    return ReviewedSet(
+        images,
+        tuple(entry.as_label_class() for entry in told.semantic_classes),
+        tuple(entry.as_label_class() for entry in told.instance_classes),
+        told.source,
+    )
+
+
+def _image(told: _Image, number: int, arrays: dict[str, np.ndarray]) -> ReviewedImage:
+    values: dict[str, Any] = {kind: arrays.get(f"{number}/{kind}") for kind in KINDS}
+    return ReviewedImage(**told.model_dump(), **values)
+
+
+def size_mb(reviewed: ReviewedSet) -> float:
+    """Of the file; megabytes."""
+    return sum(array.nbytes for array in _arrays(reviewed).values()) / MB
+
+
+def _arrays(reviewed: ReviewedSet) -> dict[str, np.ndarray]:
+    found = {}
+    for number, image in enumerate(reviewed.images):
+        for kind in KINDS:
+            if (array := getattr(image, kind)) is not None:
+                found[f"{number}/{kind}"] = np.ascontiguousarray(array)
+    return found
+
+
+def _told(reviewed: ReviewedSet) -> _Begun:
+    return _Begun(
+        source=reviewed.source,
+        semantic_classes=_entries(reviewed.semantic_classes),
+        instance_classes=_entries(reviewed.instance_classes),
+        images=tuple(
+            _Image(name=one.name, pixel_size_um=one.pixel_size_um, range=one.range)
+            for one in reviewed.images
+        ),
+    )
+
+
+def _entries(classes: tuple[LabelClass, ...]) -> tuple[ClassEntry, ...]:
+    return tuple(ClassEntry(id=c.id, name=c.name, color=c.color) for c in classes)
