@@ -56,6 +56,7 @@ TOP_DOWN = {
 WITH_CONTEXT = {
     **TOP_DOWN,
     "encoder": {**TOP_DOWN["encoder"], "context_dilations": (1, 2)},
+    "prompt_norm": True,
 }
 COSEG = {name: TINY[name] for name in TINY if name != "scan_rank"}
 COSEG_WITH_STEM = {name: DETAILED[name] for name in DETAILED if name != "scan_rank"}

@@ -56,6 +56,12 @@ class CosegPlusConfig(Settings):
         description="mask: the mask's convolutions alone become the prompt, as in SAM, without the "
         "sequence branch and the fusion (an ablation, table 7)",
     )
+    prompt_norm: bool = Field(
+        False,
+        description="batch normalisation of the mask's tokens: what differs from place to place "
+        "stands out from what a mask always says (not in the paper; for networks that train from "
+        "scratch, and else learn to hear no prompt)",
+    )
     decoder: Literal["mtc", "plain"] = Field(
         "mtc",
         description="plain: the prompted embedding is upscaled as it is, one learned vector a "
@@ -100,5 +106,6 @@ COMPACT: dict[str, Any] = {
     "fusion_mlp_dim": 512,
     "fusion_dropout": 0.0,
     "scan_rank": 8,
+    "prompt_norm": True,
 }
 """The shipped network's shape: a Co-Seg++ that trains from scratch on a CPU."""

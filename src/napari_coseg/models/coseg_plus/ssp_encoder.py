@@ -43,6 +43,7 @@ class SSPEncoder(nn.Module):
             ChannelNorm(more),
             nn.GELU(),
             nn.Conv2d(more, width, kernel_size=1),
+            nn.BatchNorm2d(width) if config.prompt_norm else nn.Identity(),
         )
         self.fuses = config.prompt_encoder == "ssp"
         if not self.fuses:
