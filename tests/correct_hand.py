@@ -32,7 +32,12 @@ class MouseEvent:
 
 
 def draw(
-    viewer: Any, layer: Any, points: Sequence[Sequence[float]], *, shift: bool = False
+    viewer: Any,
+    layer: Any,
+    points: Sequence[Sequence[float]],
+    *,
+    shift: bool = False,
+    control: bool = False,
 ) -> None:
     """Press at the first of the points (y, x), or (z, y, x), of the layer; move on; let go."""
     from napari.utils import interactions
@@ -44,7 +49,7 @@ def draw(
             tuple(layer.data_to_world(point)),
             np.asarray(point[-2:], float) * SCREEN_PX,
             is_dragging=kind != "mouse_press",
-            modifiers=["Shift"] if shift else [],
+            modifiers=["Shift"] * shift + ["Control"] * control,
             dims_displayed=tuple(viewer.dims.displayed),
         )
         for owner in (viewer, viewer.layers.selection.active):

@@ -69,6 +69,25 @@ class Prompt:
         """The same with one more point."""
         return Prompt((*self.points, point), (*self.positive, positive), self.box)
 
+    def mapped(self, to_image: np.ndarray) -> Prompt:
+        """The same in another plane; a box that is turned is the box around it.
+
+        Parameters
+        ----------
+        to_image
+            float (2, 3): from (y, x, 1) here to (y, x) there.
+        """
+        turn, shift = np.asarray(to_image, float)[:, :2], np.asarray(to_image, float)[:, 2]
+        points = np.array(self.points, float).reshape(-1, 2) @ turn.T + shift
+        box = None
+        if self.box is not None:
+            top, left, bottom, right = self.box
+            corners = np.array([(y, x) for y in (top, bottom) for x in (left, right)])
+            there = corners @ turn.T + shift
+            (top, left), (bottom, right) = there.min(axis=0).tolist(), there.max(axis=0).tolist()
+            box = (top, left, bottom, right)
+        return Prompt(tuple((y, x) for y, x in points.tolist()), self.positive, box)
+
     def inside(self, shape: tuple[int, int]) -> Prompt:
         """The same on an image of this shape: a box ends at its border.
 

@@ -33,6 +33,7 @@ from napari_coseg.widgets.dock_widget import told
 
 if TYPE_CHECKING:
     from napari_coseg.types import LabelClass
+    from napari_coseg.widgets.correct.proposals import Proposals
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,14 +48,15 @@ class Gesture:
         The slice of a stack; None in a plane.
     is_click
         The mouse did not move.
-    shift
-        The Shift key was held.
+    shift, control
+        The key was held.
     """
 
     points: np.ndarray
     z: int | None = None
     is_click: bool = True
     shift: bool = False
+    control: bool = False
 
     @property
     def point(self) -> tuple[float, ...]:
@@ -76,6 +78,8 @@ class Corrector:
         Radius that outlines are smoothed with.
     maps
         Where an object is grown from a click; None where no model is at hand.
+    proposals
+        What adds objects in the place of `maps`: SAM2; None where it is not chosen.
     """
 
     said = Signal(str)
@@ -85,6 +89,7 @@ class Corrector:
         self, session: Session, display: Display, maps: MapsProvider | None = None
     ) -> None:
         self.session, self.display, self.maps = session, display, maps
+        self.proposals: Proposals | None = None
         self.region_class = min((e.id for e in session.desk.region_classes), default=0)
         self.stroke_px, self.smooth_px = 5.0, 2.0
         self._first_click: tuple[float, ...] | None = None
@@ -154,7 +159,13 @@ class Corrector:
         self.display.choose([*edit.changed, *edit.added])
 
     def add(self, gesture: Gesture) -> None:
-        """A click grows the object that the model sees there; an outline is an object as drawn."""
+        """A click grows the object that the model sees there; an outline is an object as drawn.
+
+        With SAM2 a click, or a drag without Shift, is a prompt for it.
+        """
+        if self.proposals is not None and (gesture.is_click or not gesture.shift):
+            self.proposals.use(gesture)
+            return
         if gesture.is_click:
             if self.object_at(gesture.point):
                 raise EditError(
@@ -171,7 +182,13 @@ class Corrector:
         edit = objects.add_polygon(
             self.session.desk, gesture.points, class_id=self.object_class, z=gesture.z
         )
-        self._added(edit)
+        self.added(edit)
+
+    def added(self, edit: Edit, more: str = "") -> None:
+        """Make an edit that adds one object, say so and what `more` says, and choose it."""
+        (new,) = edit.added
+        self._do(edit, f"Added object {new}: {self.class_name(_class_of(edit, new))}{more}")
+        self.display.choose([new])
 
     def classify(self, gesture: Gesture) -> None:
         """Give the class to the object under a click, or to all whose centre is inside."""
@@ -304,11 +321,6 @@ class Corrector:
         self.session.do(edit)
         self.said.emit(words or edit.name)
 
-    def _added(self, edit: Edit) -> None:
-        (new,) = edit.added
-        self._do(edit, f"Added object {new}: {self.class_name(_class_of(edit, new))}")
-        self.display.choose([new])
-
     def _grow(self, gesture: Gesture, maps: Maps) -> None:
         """May come a while after the click: errors are told here."""
         if self._is_closed:
@@ -316,7 +328,7 @@ class Corrector:
         with told():
             session, class_id = self.session, self.object_class
             edit = grown(session.desk, gesture.point, maps, session.reviewed, class_id)
-            self._added(edit)
+            self.added(edit)
 
     def _not_grown(self, error: Exception) -> None:
         if self._is_closed:

@@ -11,6 +11,7 @@ from napari_coseg.errors import EditError
 from napari_coseg.widgets.correct.actions import Gesture
 from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.dock_widget import told
+from napari_coseg.widgets.layers import placed_like
 
 if TYPE_CHECKING:
     from napari.layers import Labels, Vectors
@@ -61,13 +62,7 @@ class Drawing:
                 edge_color=LINE_COLOR,
                 vector_style="line",
                 metadata={METADATA_KEY: {"kind": "drawing"}},
-                scale=like.scale,
-                translate=like.translate,
-                rotate=like.rotate,
-                shear=like.shear,
-                affine=like.affine,
-                units=like.units,
-                axis_labels=like.axis_labels,
+                **placed_like(like),
             )
             self._viewer.add_layer(self._layer)
             self._viewer.layers.selection.active = active
@@ -91,13 +86,24 @@ class Hand:
         self._viewer, self._labels = viewer, labels
         self._receive: Callable[[Gesture], None] | None = None
         self._closed = False
+        self._is_box: Callable[[], bool] = _never
         self._pans = False
         self.drawing = Drawing(viewer, labels)
         viewer.mouse_drag_callbacks.append(self._on_drag)
 
-    def take(self, receive: Callable[[Gesture], None] | None, *, closed: bool = False) -> None:
-        """Send gestures there; a `closed` line is drawn back to its beginning. None: rest."""
+    def take(
+        self,
+        receive: Callable[[Gesture], None] | None,
+        *,
+        closed: bool = False,
+        is_box: Callable[[], bool] | None = None,
+    ) -> None:
+        """Send gestures there; a `closed` line is drawn back to its beginning. None: rest.
+
+        While `is_box` says so, drags without Shift are drawn as the box from where they began.
+        """
         self._receive, self._closed = receive, closed
+        self._is_box = is_box or _never
         if receive is not None:
             self.drawing.prepare()
         else:
@@ -124,23 +130,24 @@ class Hand:
         if receive is None or event.button != 1 or self._pans:
             return
         points, start, moved = [self._position(event)], np.array(event.pos), False
-        shift = "Shift" in event.modifiers
+        shift, control = "Shift" in event.modifiers, "Control" in event.modifiers
+        shape = _box if self._is_box() and not shift else np.array
         yield
         while event.type == "mouse_move":
             moved = moved or bool(np.abs(np.array(event.pos) - start).max() >= CLICK_PX)
             points.append(self._position(event))
             if moved:
-                self.drawing.show(np.array(points), closed=self._closed)
+                self.drawing.show(shape(points), closed=self._closed)
             yield
         if moved:
             self.drawing.show(np.zeros((0, self._labels.ndim)), closed=False)
         with told():
-            receive(self._gesture(np.array(points), not moved, shift))
+            receive(self._gesture(np.array(points), not moved, shift, control))
 
     def _position(self, event: Any) -> np.ndarray:
         return np.asarray(self._labels.world_to_data(event.position), dtype=float)
 
-    def _gesture(self, points: np.ndarray, is_click: bool, shift: bool) -> Gesture:
+    def _gesture(self, points: np.ndarray, is_click: bool, shift: bool, control: bool) -> Gesture:
         shown = list(self._labels._slice_input.displayed)
         if shown != list(range(self._labels.ndim))[-2:]:
             raise EditError(
@@ -148,7 +155,19 @@ class Hand:
                 "order of dimensions back"
             )
         z = int(np.rint(points[0, 0])) if points.shape[1] == 3 else None
-        return Gesture(points[:, -2:], z, is_click, shift)
+        return Gesture(points[:, -2:], z, is_click, shift, control)
+
+
+def _never() -> bool:
+    return False
+
+
+def _box(points: list[np.ndarray]) -> np.ndarray:
+    """The corners (4, ndim) of the box from the first to the last point."""
+    first, last = points[0], points[-1]
+    corners = np.array([first, first, last, last])
+    corners[1, -1], corners[3, -1] = last[-1], first[-1]
+    return corners
 
 
 class Keys:

@@ -225,6 +225,11 @@ class Session:
         """What `redo` would make again."""
         return self._undone[-1][1].step.edit.name if self._undone else None
 
+    @property
+    def last_step(self) -> Step | None:
+        """The step that `undo` would take back."""
+        return self._done[-1][1].step if self._done else None
+
     def write_features(self) -> None:
         """Bring the table of the objects layer in step; napari shows it under the pointer."""
         self.objects.features = outputs.object_features(self.desk.table)

@@ -33,6 +33,7 @@ class Action(NamedTuple):
     use: Callable[[Corrector, Collection[int]], None]
 
 
+ADD = "A"
 TOOLS = (
     Tool(
         "Select",
@@ -60,7 +61,7 @@ TOOLS = (
     ),
     Tool(
         "Add",
-        "A",
+        ADD,
         "objects",
         True,
         "Click where an object is missing, or draw its outline.",

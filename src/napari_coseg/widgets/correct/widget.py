@@ -15,6 +15,7 @@ from napari_coseg.errors import EditError
 from napari_coseg.measure import BACKGROUND, UNTYPED
 from napari_coseg.widgets.aside import aside
 from napari_coseg.widgets.correct.add import MapsProvider
+from napari_coseg.widgets.correct.add_choice import AddChoice
 from napari_coseg.widgets.correct.pair import PairChoice
 from napari_coseg.widgets.correct.panel import (
     ClassButtons,
@@ -25,6 +26,7 @@ from napari_coseg.widgets.correct.panel import (
     tool_button,
 )
 from napari_coseg.widgets.correct.reading import desk_of, request_of
+from napari_coseg.widgets.correct.sam_use import SamUse
 from napari_coseg.widgets.correct.session import Session, session_of
 from napari_coseg.widgets.correct.specks import Specks
 from napari_coseg.widgets.correct.tools import (
@@ -84,6 +86,8 @@ class CorrectWidget(DockWidget):
         self.next_button = button("Next", NEXT, "The least sure object that is not reviewed")
         self.before_button = button("Before", BEFORE, "The one before it")
         self.classes, self.region_classes = ClassButtons(CLASS_KEYS), ClassButtons()
+        self.add_choice = AddChoice()
+        self.sam_use = SamUse(napari_viewer, self.add_choice, self._say)
         self.specks_form = SpecksForm()
         self.left_label, self.status = QLabel(), QLabel()
         self.undo_button, self.redo_button = QPushButton("Undo"), QPushButton("Redo")
@@ -105,7 +109,11 @@ class CorrectWidget(DockWidget):
         self.parts = [
             group(
                 "Objects",
-                column_of(grid([*tools["objects"], self.brush_button, *own]), self.classes),
+                column_of(
+                    grid([*tools["objects"], self.brush_button, *own]),
+                    self.add_choice,
+                    self.classes,
+                ),
             ),
             group(
                 "Review",
@@ -199,6 +207,7 @@ class CorrectWidget(DockWidget):
         """End the session: what was done stays, and can no longer be undone."""
         if self.work is None:
             return
+        self.sam_use.end()
         work, self.work = self.work, None
         if self.specks is not None:
             self.specks.drop()
@@ -255,6 +264,7 @@ class CorrectWidget(DockWidget):
         self._enable()
         self._tell_doubt()
         work.take(TOOLS[0])
+        self.sam_use.begin(work)
         self._say(f"{len(desk.index):,} objects. {TOOLS[0].hint}")
 
     def _on_start(self) -> None:

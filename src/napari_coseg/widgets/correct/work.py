@@ -15,9 +15,11 @@ from napari_coseg.widgets.correct.actions import Corrector
 from napari_coseg.widgets.correct.add import MapsProvider
 from napari_coseg.widgets.correct.canvas import PAN_KEY, Hand, Keys
 from napari_coseg.widgets.correct.display import Display
+from napari_coseg.widgets.correct.proposals import HINT, Proposals
 from napari_coseg.widgets.correct.session import Session
 from napari_coseg.widgets.correct.tools import (
     ACTIONS,
+    ADD,
     BEFORE,
     BRUSH,
     CLASS_KEYS,
@@ -103,14 +105,32 @@ class Work:
             if tool is None:
                 self.hand.take(None)
             else:
-                self.hand.take(partial(tool.use, self.corrector), closed=tool.closed)
+                self.hand.take(
+                    partial(tool.use, self.corrector),
+                    closed=tool.closed,
+                    is_box=lambda: tool.key == ADD and self.corrector.proposals is not None,
+                )
                 self._activate(layer)
                 layer.mouse_pan = False
         finally:
             self._switching = False
         self.tool = tool
         self.tool_changed.emit()
-        self._say(tool.hint if tool else "")
+        self._say(self._hint())
+
+    def ask_sam(self, proposals: Proposals | None) -> None:
+        """Have the tool Add ask SAM2; None: the model's own maps."""
+        if self.corrector.proposals is not None:
+            self.corrector.proposals.close()
+        self.corrector.proposals = proposals
+        if self.tool is not None and self.tool.key == ADD:
+            self._say(self._hint())
+
+    def _hint(self) -> str:
+        if self.tool is None:
+            return ""
+        is_sam = self.tool.key == ADD and self.corrector.proposals is not None
+        return HINT if is_sam else self.tool.hint
 
     def brush(self) -> None:
         """Napari's brush, for the chosen object or, where none is chosen, for a new one.

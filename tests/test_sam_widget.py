@@ -1,0 +1,414 @@
+"""SAM2 in the Correct widget: driven by a hand, answered by the real worker process.
+
+The network is sam2's own, small and with random weights: a mask's shape means nothing here, but it
+must be the one that the same network gives by hand, and become one object by one undo step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from correct_hand import add_layers, assert_same, draw, press, state
+from editing_desks import measured_anew, plane, stack
+from napari_coseg.checkpoints import sam2_model
+from napari_coseg.checkpoints.sam2_model import load_sam2
+from napari_coseg.editing.add_mask import add_mask
+from napari_coseg.editing.desk import Desk
+from napari_coseg.errors import EditError
+from napari_coseg.inference.sam_prompts import SamPrompts
+from napari_coseg.inference.sam_windows import Prompt, SamMask, on_labels
+from napari_coseg.intake import RgbSource, understand
+from napari_coseg.types import Image
+from napari_coseg.widgets.correct import sam_tasks
+from tiny_sam2 import save_tiny, use_tiny
+
+pytestmark = pytest.mark.gui
+pytest_plugins = ["widget_fixtures"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("sam2") / "tiny.pt")
+
+
+@pytest.fixture(scope="module")
+def by_hand(tiny: Path) -> SamPrompts:
+    """The same network in this process."""
+    before = sam2_model.recognise, sam2_model.build
+    use_tiny()
+    try:
+        return SamPrompts(load_sam2(tiny).model)
+    finally:
+        sam2_model.recognise, sam2_model.build = before
+
+
+@pytest.fixture
+def tiny_jobs(monkeypatch: pytest.MonkeyPatch, worker: Any) -> None:
+    """Jobs for the tiny network, all in one process that stays."""
+    from napari_coseg.widgets.correct import sam_use
+    from napari_coseg.widgets.correct.sam import Sam
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(sam_tasks, "LOAD", "tiny_sam2:load")
+    monkeypatch.setattr(sam_tasks, "ANSWER", "tiny_sam2:answer")
+    monkeypatch.setattr(sam_use, "Sam", lambda *about: Sam(*about, worker=worker))
+
+
+def begun(viewer: Any, qtbot: Any, desk: Any, **place: Any) -> Any:
+    from napari_coseg.widgets.correct.widget import CorrectWidget
+
+    add_layers(viewer, desk, **place)
+    widget = CorrectWidget(viewer)
+    widget.start_button.click()
+    qtbot.waitUntil(lambda: widget.work is not None, timeout=60_000)
+    return widget
+
+
+RGB = np.random.default_rng(5).integers(0, 256, (160, 160, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def widget(viewer: Any, qtbot: Any, tiny: Path, tiny_jobs: None) -> Iterator[Any]:
+    """At work on a plane with few objects, SAM2 chosen."""
+    viewer.add_image(RGB, name="biopsy", scale=(0.5, 0.25), translate=(3, 5))
+    widget = begun(viewer, qtbot, plane(count=6), scale=(0.5, 0.25), translate=(3, 5))
+    choose(widget, tiny, qtbot)
+    yield widget
+    widget.close()
+
+
+def choose(widget: Any, weights: Path, qtbot: Any) -> None:
+    widget.add_choice.choose_file(weights)
+    qtbot.waitUntil(lambda: "is ready" in widget.status.text(), timeout=60_000)
+
+
+def use(widget: Any, points: Any, qtbot: Any, key: str = "A", **held: Any) -> None:
+    """Draw with the tool, and wait for what comes of it."""
+    press(widget.work._viewer, key)
+    draw(widget.work._viewer, widget.work.session.objects, points, **held)
+    sam = widget.sam_use.sam
+    qtbot.waitUntil(lambda: sam is None or not sam.is_busy, timeout=60_000)
+
+
+def background(widget: Any, number: int = 2000) -> tuple[float, float]:
+    y, x = np.argwhere(widget.work.session.objects.data == 0)[number]
+    return float(y), float(x)
+
+
+def assert_added(by_hand: SamPrompts, before: np.ndarray, prompt: Prompt, widget: Any) -> int:
+    """All that changed is one object, the answer by hand where nothing was; its id."""
+    found = by_hand.answer(
+        RgbSource(understand(RGB)), prompt, pixel_size_um=(0.5, 0.25), key="the image"
+    )
+    clicks = [p for p, on in zip(prompt.points, prompt.positive, strict=True) if on]
+    edit = add_mask(Desk(before.copy(), (0.5, 0.25)), found.mask, found.corner, clicks=clicks)
+    after = widget.work.session.objects.data
+    (new,) = set(np.unique(after)) - set(np.unique(before))
+    wanted = before.copy()
+    wanted[edit.indices] = new
+    np.testing.assert_array_equal(after, wanted)
+    assert_in_step(widget.work)
+    return int(new)
+
+
+def assert_in_step(work: Any) -> None:
+    pd.testing.assert_frame_equal(work.session.desk.table, measured_anew(work.session.desk))
+
+
+# ---------------------------------------------------------------------------------------------
+
+
+def test_clicks_and_boxes_become_what_sam2_says_by_one_step_each(
+    widget: Any, by_hand: SamPrompts, notes: list[str], qtbot: Any
+) -> None:
+    """The image has a scale and a place; a click, clicks that mend it, a box; undone and redone."""
+    session, at = widget.work.session, background(widget)
+    widget.work.corrector.object_class = 2
+    before = state(widget.work)
+    y, x = at
+    use(widget, [at], qtbot)
+    click = Prompt((at,), (True,))
+    new = assert_added(by_hand, before["labels"], click, widget)
+    row = session.desk.rows([new]).iloc[0]
+    assert (row["class_id"], row["class_probability"]) == (2, 1.0)
+    assert "Added object" in widget.status.text()
+    assert "% sure" in widget.status.text()
+    assert widget.work.display.chosen == (new,)
+
+    use(widget, [(y + 9, x + 12)], qtbot, shift=True)  # not part of it
+    use(widget, [(y - 6, x + 20)], qtbot, control=True)  # this too
+    mended = click.with_point((y + 9, x + 12), False).with_point((y - 6, x + 20), True)
+    assert_added(by_hand, before["labels"], mended, widget)
+    after = state(widget.work)
+
+    press(widget.work._viewer, "Control-Z")
+    assert_same(before, state(widget.work))
+    assert session.undo_name is None, "one step, however many clicks"
+    press(widget.work._viewer, "Control-Shift-Z")
+    assert_same(after, state(widget.work))
+    use(widget, [(y + 3, x - 9)], qtbot, shift=True)  # it can be mended still
+    again = mended.with_point((y + 3, x - 9), False)
+    assert_added(by_hand, before["labels"], again, widget)
+
+    between = state(widget.work)
+    use(widget, [(30, 100), (60, 60), (71, 141)], qtbot)
+    assert_added(by_hand, between["labels"], Prompt(box=(30, 100, 71, 141)), widget)
+    for _ in range(2):
+        session.undo()
+    assert_same(before, state(widget.work))
+    assert notes == []
+
+
+def test_the_image_is_encoded_once_for_clicks_beside_each_other(
+    widget: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = []
+    submit = widget.sam_use.sam._worker.submit
+
+    def heard(*about: Any) -> Any:
+        job = submit(*about)
+        job.done.connect(lambda reply: counts.append(reply.values.get("encoded")))
+        return job
+
+    monkeypatch.setattr(widget.sam_use.sam._worker, "submit", heard)
+    y, x = background(widget)
+    use(widget, [(y, x)], qtbot)
+    use(widget, [(y + 4, x + 4)], qtbot, shift=True)
+    use(widget, [(y, x), (y + 9, x + 9)], qtbot)
+    assert len(counts) == 3
+    assert len(set(counts)) == 1
+    widget.work._viewer.layers["biopsy"].data = 255 - RGB
+    widget.work.session.undo()
+    widget.work.session.undo()
+    use(widget, [(y, x)], qtbot)
+    assert counts[-1] == counts[0] + 1, "another image"
+
+
+def test_reviewed_areas_stay_free(widget: Any, qtbot: Any, notes: list[str]) -> None:
+    y, x = background(widget)
+    session = widget.work.session
+    area = [(0, x + 6), (0, 159), (159, 159), (159, x + 6)]
+    use(widget, area, qtbot, key="Shift-R")
+    marked = session.reviewed.mask()
+    before = session.objects.data.copy()
+    use(widget, [(y, x)], qtbot)
+    changed = session.objects.data != before
+    assert changed.any()
+    assert not (changed & marked).any()
+    use(widget, np.argwhere(marked & (session.objects.data == 0))[:1].tolist(), qtbot)
+    assert notes == ["This region is marked as reviewed; take the mark away to add objects"]
+
+
+def at_object(widget: Any) -> tuple[float, float]:
+    y, x = np.argwhere(widget.work.session.objects.data > 0)[50]
+    return float(y), float(x)
+
+
+def something_else_then_mend(widget: Any, qtbot: Any) -> None:
+    at = background(widget)
+    use(widget, [at], qtbot)
+    widget.work.corrector.set_class(widget.work.display.chosen, 1)
+    use(widget, [at], qtbot, shift=True)
+
+
+REFUSED = {
+    "on an object": (
+        lambda widget, qtbot: use(widget, [at_object(widget)], qtbot),
+        "is there already",
+        0,
+    ),
+    "mending nothing": (
+        lambda widget, qtbot: use(widget, [background(widget)], qtbot, shift=True),
+        "click an object first",
+        0,
+    ),
+    "mending after something else": (something_else_then_mend, "undo what came after it", 2),
+    "outside": (
+        lambda widget, qtbot: use(widget, [(-40, -40), (-20, -20)], qtbot),
+        "outside the image",
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_asked_is_told(widget: Any, name: str, qtbot: Any, notes: list[str]) -> None:
+    act, message, steps = REFUSED[name]
+    act(widget, qtbot)
+    assert len(notes) == 1
+    assert message in notes[0]
+    assert len(widget.work.session._done) == steps
+
+
+def test_without_an_image_nothing_can_be_asked(widget: Any, qtbot: Any, notes: list[str]) -> None:
+    widget.work._viewer.layers.remove("biopsy")
+    use(widget, [background(widget)], qtbot)
+    assert "There is no image under 'biopsy objects'" in notes[0]
+
+
+def test_a_slice_of_a_stack_is_asked_about(
+    viewer: Any, qtbot: Any, tiny: Path, tiny_jobs: None, by_hand: SamPrompts
+) -> None:
+    """The image has a slice more before the labels' first, and half their resolution."""
+    desk = stack()
+    volume = np.random.default_rng(1).integers(0, 256, (5, 48, 48), dtype=np.uint8)
+    viewer.add_image(
+        volume, name="biopsy", scale=(2, 1, 0.5), translate=(-2, 0.25, 0.125)
+    )  # centres of coarse pixels lie between those of fine ones
+    widget = begun(viewer, qtbot, desk, scale=(2, 0.5, 0.25))
+    viewer.dims.set_point(0, 2.0)
+    choose(widget, tiny, qtbot)
+    before = widget.work.session.objects.data.copy()
+    y, x = map(float, np.argwhere(before[1] == 0)[500])
+    use(widget, [(1, y, x)], qtbot)
+    source = RgbSource(Image(volume, "ZYX"))
+    matrix = np.array([[0.5, 0, -0.25], [0, 0.5, -0.25]])
+    prompt = Prompt(((y, x),), (True,))
+    found = by_hand.answer(source, prompt.mapped(matrix), z=2, pixel_size_um=(1, 0.5), key="z")
+    mask, corner = on_labels(found, matrix, (96, 96))
+    edit = add_mask(
+        Desk(before.copy(), desk.pixel_size_um),
+        mask,
+        corner,
+        clicks=[(y, x)],
+        z=1,
+    )
+    before[edit.indices] = edit.new_values
+    np.testing.assert_array_equal(widget.work.session.objects.data, before)
+    widget.close()
+
+
+# ---------------------------------------------------------------------------------------------
+# The choice
+
+
+def test_a_file_that_is_no_sam2_is_told_and_the_choice_goes_back(
+    viewer: Any, qtbot: Any, tmp_path: Path, notes: list[str]
+) -> None:
+    """By the real jobs, in a process of its own, which is gone afterwards."""
+    widget = begun(viewer, qtbot, plane(count=3))
+    other = tmp_path / "other.pt"
+    other.write_bytes(b"not at all")
+    widget.add_choice.choose_file(other)
+    assert widget.sam_use.sam is not None
+    qtbot.waitUntil(lambda: bool(notes), timeout=60_000)
+    assert "other.pt is no weights file" in notes[0]
+    assert widget.add_choice.weights is None
+    assert widget.sam_use.sam is None
+    assert widget.work.corrector.proposals is None
+    widget.close()
+
+
+@pytest.mark.parametrize("end", ["choice", "finish", "close"])
+def test_the_process_ends_with_the_choice_the_session_and_the_dock(
+    viewer: Any, qtbot: Any, tiny: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setattr(sam_tasks, "LOAD", "tiny_sam2:load")
+    widget = begun(viewer, qtbot, plane(count=3))
+    widget.add_choice.choose_file(tiny)
+    worker = widget.sam_use.sam._worker
+    assert worker.pid is not None
+    assert not widget.add_choice.bar.isHidden(), "loading is seen"
+    ends = {
+        "choice": widget.add_choice.go_back,
+        "finish": widget.start_button.click,
+        "close": widget.close,
+    }
+    ends[end]()
+    assert worker.pid is None
+    assert widget.sam_use.sam is None
+    assert widget.add_choice.bar.isHidden()
+    widget.close()
+
+
+def test_cancel_stops_all_that_is_asked_and_nothing_is_added(
+    widget: Any, qtbot: Any, notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sam_tasks, "ANSWER", "worker_jobs:slow_segment")
+    before = state(widget.work)
+    y, x = background(widget)
+    press(widget.work._viewer, "A")
+    began = time.monotonic()
+    for by in (0, 3):
+        draw(widget.work._viewer, widget.work.session.objects, [(y + by, x)])
+    assert time.monotonic() - began < 5, "the window does not wait"
+    assert widget.sam_use.sam.is_busy
+    assert not widget.add_choice.bar.isHidden()
+    widget.add_choice.bar.cancel_button.click()
+    qtbot.waitUntil(lambda: not widget.sam_use.sam.is_busy, timeout=30_000)
+    assert widget.add_choice.bar.isHidden()
+    assert_same(before, state(widget.work))
+    assert widget.status.text() == "SAM2 was stopped"
+    assert notes == []
+
+
+def test_downloaded_files_are_offered_first(
+    viewer: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_coseg.widgets.correct.add_choice import AddChoice
+
+    monkeypatch.setenv("NAPARI_COSEG_CACHE", str(tmp_path))
+    with (tmp_path / "sam2_hiera_small.pt").open("wb") as file:
+        file.truncate(184_309_650)
+    choice = AddChoice()
+    qtbot.addWidget(choice)
+    listed = [choice.box.itemText(n) for n in range(choice.box.count())]
+    assert listed == ["the model's maps", "SAM2 small", "SAM2: choose a file…"]
+    assert choice.weights is None
+    choice.box.setCurrentIndex(1)
+    assert choice.weights == tmp_path / "sam2_hiera_small.pt"
+
+
+def test_a_drag_is_drawn_as_a_box_and_with_shift_as_the_outline(widget: Any, qtbot: Any) -> None:
+    viewer, objects = widget.work._viewer, widget.work.session.objects
+    shown = []
+    drawing = widget.work.hand.drawing
+    drawing.show = lambda points, *, closed: shown.append(points.tolist())
+    press(viewer, "A")
+    before = len(objects.features)
+    draw(viewer, objects, [(100, 20), (110, 10), (130, 60)], shift=True)
+    assert shown[1] == [[100, 20], [110, 10], [130, 60]]
+    assert len(objects.features) == before + 1, "an outline by hand asks nobody"
+    shown.clear()
+    use(widget, [(20, 20), (40, 10), (50, 60)], qtbot)
+    assert shown[1] == [[20, 20], [20, 60], [50, 60], [50, 20]]
+
+
+# ---------------------------------------------------------------------------------------------
+# Masks that become objects
+
+
+@pytest.mark.parametrize(
+    ("clicks", "expected"),
+    [([], 40), ([(0, 1)], 10), ([(30, 30), (0, 1)], 10)],
+    ids=["the largest", "the clicked", "the first that lies on one"],
+)
+def test_of_several_pieces_one_becomes_the_object(clicks: Any, expected: int) -> None:
+    desk = plane(count=3)
+    desk.labels[:] = 0
+    mask = np.zeros((20, 20), bool)
+    mask[0, :10] = mask[10:14, 5:15] = True
+    edit = add_mask(desk, mask, (0, 0), clicks=clicks)
+    assert len(edit.new_values) == expected
+
+
+def test_a_mask_over_others_alone_is_told() -> None:
+    desk = plane(count=60)
+    mask = desk.labels[20:60, 20:60] > 0
+    with pytest.raises(EditError, match="another object or reviewed"):
+        add_mask(desk, mask & (desk.labels[20:60, 20:60] > 0), (20, 20))
+
+
+def test_an_answer_that_ends_at_the_sides_of_its_window_says_so() -> None:
+    from napari_coseg.widgets.correct.proposals import _in_words
+
+    cut = SamMask(np.ones((2, 2), bool), (0, 0), 0.5, True)
+    assert "50% sure" in _in_words(cut)
+    assert "drag a box around all of it" in _in_words(cut)
