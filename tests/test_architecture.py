@@ -28,19 +28,20 @@ ROOMS = {
     "intensity": FOUNDATION,
     "intake": f"{FOUNDATION} intensity",
     "polygons": FOUNDATION,
+    "volumes": FOUNDATION,
     "tiling": FOUNDATION,
     "decoding": FOUNDATION,
     "metrics": FOUNDATION,
     "measure": f"{FOUNDATION} intake",
     "editing": f"{FOUNDATION} polygons decoding measure",
     "workspace": f"{FOUNDATION} editing measure",
-    "readers": f"{FOUNDATION} intake",
+    "readers": f"{FOUNDATION} volumes intake",
     "export": f"{FOUNDATION} polygons intake measure",
     # Networks and their files.
     "nn": FOUNDATION,
     "models": f"{FOUNDATION} nn",
     "checkpoints": f"{FOUNDATION} nn models",
-    "datasets": f"{FOUNDATION} polygons intensity decoding.hover_targets",
+    "datasets": f"{FOUNDATION} polygons volumes intensity decoding.hover_targets",
     # What one does with them.
     "inference": (
         f"{FOUNDATION} intensity intake tiling decoding measure readers nn models checkpoints"

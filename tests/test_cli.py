@@ -23,6 +23,7 @@ from napari_coseg.errors import CheckpointError
 from napari_coseg.inference import loading
 from napari_coseg.readers.registry import read_image
 from stub_models import StubModel, disc_picture, stub_card
+from volume_twins import write_mha
 
 NAMES = ("_regions.ome.tif", "_objects.ome.tif", "_objects.csv", "_overlay.png")
 
@@ -72,12 +73,47 @@ def test_segment_takes_many_options(tmp_path, capsys):
     options += ["--output-dir", str(tmp_path / "out"), "--format", "ome-tiff"]
     assert main(["segment", str(tmp_path / "c.npy"), *options]) == 0
     assert "0.5 um was assumed" in capsys.readouterr().err
-    with tifffile.TiffFile(tmp_path / "out" / "c_objects.ome.tif") as file:
-        xml = tifffile.xml2dict(file.ome_metadata)
-    entries = xml["OME"]["StructuredAnnotations"]["MapAnnotation"]["Value"]["M"]
-    provenance = json.loads(next(e["value"] for e in entries if e["K"] == "napari-coseg"))
+    provenance = provenance_of(tmp_path / "out" / "c_objects.ome.tif")
     assert provenance["tile_size_px"] == 64
     assert provenance["settings"]["test_time_augmentation"] is True
+
+
+# values of the image: 0 Hounsfield units around a disc of 1000 in a frame of -3000 and 9000
+CT_WINDOWS = {
+    "as asked": (["--window", "-1000", "1000"], None, "window from -1000 to 1000"),
+    "as set": (["--set", "window=-1000,1000"], None, "window from -1000 to 1000"),
+    "the card's": ([], (-500, 500), "window from -500 to 500"),
+    "asked over the card's": (["--window", "0", "9"], (-500, 500), "window from 0 to 9"),
+    "none": ([], None, "stretched from -3000 to 9000 (percentiles (0.1, 99.9))"),
+}
+
+
+@pytest.mark.parametrize(("options", "of_card", "rule"), CT_WINDOWS.values(), ids=CT_WINDOWS)
+def test_a_raw_volume_is_cut_to_a_window(tmp_path, monkeypatch, options, of_card, rule):
+    values = np.zeros((2, 80, 96), np.int16)
+    values[:, :2], values[:, -2:], values[:, 30:50, 30:50] = -3000, 9000, 1000
+    write_mha(tmp_path / "ct.mha", values, spacing="0.0005 0.0005 0.0005")
+    card = stub_card(normalisation={"window": of_card})
+    monkeypatch.setattr(loading, "load_model", lambda *_, **__: StubModel(card))
+    assert main(["segment", str(tmp_path / "ct.mha"), *options]) == 0
+    provenance = provenance_of(tmp_path / "ct_objects.ome.tif")
+    assert provenance["intensity"] == rule
+    assert PIL.Image.open(tmp_path / "ct_overlay.png").size[0] == 960
+
+
+def test_pictures_of_8_bits_need_no_window(picture, monkeypatch):
+    card = stub_card(normalisation={"window": (-500, 500)})
+    monkeypatch.setattr(loading, "load_model", lambda *_, **__: StubModel(card))
+    assert main(["segment", str(picture[0])]) == 0
+    told = provenance_of(picture[0].with_name("slide_objects.ome.tif"))
+    assert (told["intensity"], told["window"]) == ("8 bits, as they are", None)
+
+
+def provenance_of(path):
+    with tifffile.TiffFile(path) as file:
+        xml = tifffile.xml2dict(file.ome_metadata)
+    entries = xml["OME"]["StructuredAnnotations"]["MapAnnotation"]["Value"]["M"]
+    return json.loads(next(e["value"] for e in entries if e["K"] == "napari-coseg"))
 
 
 def test_segment_goes_on_after_a_bad_image_and_ends_with_2(picture, capsys):
@@ -109,6 +145,7 @@ MISTAKES = [
     pytest.param(["segment", "a.png", "--format", "pdf"], "'pdf' is not known", id="format"),
     pytest.param(["segment", "a.png", "--set", "halo=1"], "did you mean 'halo_px'", id="setting"),
     pytest.param(["segment", "a.png", "--tile-size", "3"], "tile_size_px", id="tile size"),
+    pytest.param(["segment", "a.png", "--window", "5", "1"], "lower end of a window", id="window"),
     pytest.param(["segment", "a.png", "a.tif"], "2 of the images are called 'a'", id="twins"),
     pytest.param(["models", "info", "m.safetensors"], "no weights file", id="info of nothing"),
     pytest.param(

@@ -12,8 +12,8 @@ import pytest
 from data_root import data_root
 from napari_coseg.datasets.registry import open_dataset
 from napari_coseg.datasets.slices import label_planes, read_numbers
-from napari_coseg.datasets.volumes import read_header
 from napari_coseg.errors import DatasetError
+from napari_coseg.volumes import read_header
 from volume_twins import make_toothfairy2, write_mha
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from napari_coseg.datasets.registry import open_dataset
-from napari_coseg.datasets.slices import label_planes, planes
-from napari_coseg.datasets.volumes import read_header
+from napari_coseg.datasets.slices import label_planes
 from napari_coseg.errors import DatasetError
+from napari_coseg.volumes import planes, read_header
 from volume_twins import LABELS, NNUNET, VALUES, WRITERS, make_raw, write_mha, write_nifti
 
 # ---------------------------------------------------------------------------------------------

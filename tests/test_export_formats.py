@@ -241,7 +241,7 @@ def test_nifti_holds_the_same_labels_with_voxels_in_mm(tmp_path, labels):
 
 def test_nifti_is_read_the_same_way_round_as_the_volumes_of_datasets(tmp_path):
     pytest.importorskip("nibabel")
-    from napari_coseg.datasets.volumes import read_header
+    from napari_coseg.volumes import read_header
 
     labels = noise((3, 4, 5))
     _, path = export(prediction(labels), grey(labels), tmp_path, ["nifti"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_coseg.errors import ImageError
 from napari_coseg.inference import understand
 from napari_coseg.intake import RgbSource
 from napari_coseg.types import Image
@@ -52,6 +53,31 @@ def test_signed_and_large_values_are_stretched_between_percentiles():
         assert shown.min() == 0
         assert shown.max() == 255
         assert shown[50, 0, 0] == pytest.approx(127.5, abs=1)
+
+
+CT = np.array([[-1500, -1000, 1000], [3000, 3500, -1000]], np.int16)
+
+
+@pytest.mark.parametrize(
+    ("image", "window", "expected"),
+    [
+        pytest.param(CT, (-1000, 3000), [[0, 0, 127.5], [255, 255, 0]], id="CT"),
+        pytest.param(CT.astype(np.float32), (-1000, 1000), [[0, 0, 255], [255, 255, 0]], id="f"),
+        pytest.param(np.uint8([[0, 100, 200]]), (100, 200), [[0, 0, 255]], id="8 bits"),
+        pytest.param(np.float32([[np.nan, np.inf, 5]]), (0, 10), [[0, 255, 127.5]], id="holes"),
+    ],
+)
+def test_a_window_says_what_is_black_and_white(image, window, expected) -> None:
+    source = RgbSource(understand(image), window=window)
+    found = source.read(0, slice(None), slice(None))
+    np.testing.assert_allclose(found, np.repeat(np.array(expected)[..., None], 3, axis=-1))
+    assert source.intensity.rule == f"window from {window[0]:g} to {window[1]:g}"
+
+
+@pytest.mark.parametrize("window", [(3, 3), (5, 1), (0, float("nan")), (0, float("inf")), (1,)])
+def test_an_empty_window_is_refused(window) -> None:
+    with pytest.raises(ImageError, match="the lower end first"):
+        RgbSource(understand(CT), window=window)
 
 
 AXES = [

@@ -12,6 +12,7 @@ import tifffile
 
 from napari_coseg.errors import ImageError
 from napari_coseg.readers.registry import READERS, read_image, stem_of
+from volume_twins import VALUES, WRITERS
 
 RNG = np.random.default_rng(0)
 PLANE = RNG.integers(0, 255, (24, 36), np.uint8)
@@ -212,6 +213,29 @@ def test_a_header_that_claims_too_much_allocates_nothing(tmp_path):
         read_image(tmp_path / "bomb.png")
 
 
+FLIPPED = "-1 0 0 0 1 0 0 0 -1"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "turned"),
+    [
+        pytest.param("v.mha", {}, VALUES, id="mha"),
+        pytest.param("v.mha", {"matrix": FLIPPED}, VALUES[::-1, :, ::-1], id="lies otherwise"),
+        pytest.param("v.nii", {}, VALUES, id="nii"),
+        pytest.param("v.nii.gz", {}, VALUES, id="packed"),
+        pytest.param("v.nii.gz", {"slope": 2.0, "intercept": -9.0}, VALUES * 2.0 - 9, id="scaled"),
+    ],
+)
+def test_volumes_are_turned_upright_with_their_own_values(tmp_path, name, changes, turned):
+    if name != "v.mha":
+        pytest.importorskip("nibabel")
+    WRITERS[name.removeprefix("v")](tmp_path / name, VALUES, **changes)
+    image = read_image(tmp_path / name)
+    np.testing.assert_array_equal(image.data, turned)
+    assert (image.axes, image.name) == ("ZYX", "v")
+    assert image.pixel_size_um == pytest.approx((300, 300, 300))
+
+
 def test_missing_files_and_folders(tmp_path):
     with pytest.raises(ImageError, match="no image file"):
         read_image(tmp_path / "gone.tif")
@@ -220,7 +244,16 @@ def test_missing_files_and_folders(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "stem"), [("a.ome.tif", "a"), ("a.b.png", "a.b"), ("a", "a"), (".ome.tif", "")]
+    ("name", "stem"),
+    [
+        ("a.ome.tif", "a"),
+        ("a.b.png", "a.b"),
+        ("a", "a"),
+        (".ome.tif", ""),
+        ("ct.nii.gz", "ct"),
+        ("a.b.NII.GZ", "a.b"),
+        ("a.gz", "a"),
+    ],
 )
 def test_stems(tmp_path, name, stem):
     assert stem_of(tmp_path / name) == stem

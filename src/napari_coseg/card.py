@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat
 
 from napari_coseg.settings import Settings
 from napari_coseg.types import LabelClass
@@ -21,6 +21,20 @@ class ClassEntry(Settings):
         return LabelClass(self.id, self.name, self.color)
 
 
+def _as_range(window: tuple[float, float]) -> tuple[float, float]:
+    if not window[0] < window[1]:
+        raise ValueError("the lower end of a window comes first")
+    return window
+
+
+ValueWindow = Annotated[
+    tuple[FiniteFloat, FiniteFloat],
+    AfterValidator(_as_range),
+    BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value),
+]
+"""Two values of an image, the lower one first; also as the text "LOW,HIGH"."""
+
+
 class Normalisation(Settings):
     """``(value - mean) / std`` a channel, on red, green, blue values of 0 to 255."""
 
@@ -30,6 +44,11 @@ class Normalisation(Settings):
         False,
         description="each image's own range becomes 0 to 255 first, as `napari_coseg.intensity` "
         "stretches values that have no range of their own: for images exposed in many ways",
+    )
+    window: ValueWindow | None = Field(
+        None,
+        description="values of an image that become 0 and 255 first, such as Hounsfield units; "
+        "images of 8 bits are taken as they are, for they were cut to a window before",
     )
 
 

@@ -107,7 +107,7 @@ class RgbSource:
         one, three or four (RGBA) that there are.
     intensity
         None measures the image by the rule above.
-    stretch
+    stretch, window
         As for `measure_intensity`; without meaning where `intensity` is given.
     """
 
@@ -117,10 +117,11 @@ class RgbSource:
         channels: int | Sequence[int] | None = None,
         intensity: Intensity | None = None,
         stretch: bool = False,
+        window: Sequence[float] | None = None,
     ) -> None:
-        self.image = image
+        self.image, self.window = image, window
         self.channels, self.has_alpha = _choose_channels(image, channels)
-        self.intensity = intensity or measure_intensity(self, stretch)
+        self.intensity = intensity or measure_intensity(self, stretch, window)
 
     @property
     def n_slices(self) -> int:

@@ -14,6 +14,10 @@ floats within 0..255                   as they are
 anything else (negative, larger)       stretched from the 0.1st to the 99.9th percentile
 =====================================  ============================================================
 
+A window that is given, such as -1000 to 3000 Hounsfield units, goes before all of them: its ends
+become 0 and 255, and what lies beyond is cut off. Only so is a value of CT the same grey in every
+volume; the last rule depends on what else is in the image.
+
 Not-a-number and minus infinity count as the smallest finite value, infinity as the largest.
 """
 
@@ -87,16 +91,39 @@ class PixelSource(Protocol):
     def raw(self, z: int, rows: slice, columns: slice) -> np.ndarray: ...
 
 
-def measure_intensity(source: PixelSource, stretch: bool = False) -> Intensity:
+def window_rule(window: Sequence[float], opaque: float = 1.0) -> Intensity:
+    """The rule that makes the ends of `window` 0 and 255; `opaque` as `Intensity.alpha`.
+
+    Raises
+    ------
+    ImageError
+        Where the window is not two finite numbers, the lower one first.
+    """
+    if len(window) != 2 or not np.isfinite(window).all() or not window[0] < window[1]:
+        raise ImageError(
+            f"the window {', '.join(f'{value:g}' for value in window)} is no range of values; give "
+            "two numbers, the lower end first"
+        )
+    low, high = (float(value) for value in window)
+    return Intensity(low, high, low, high, f"window from {low:g} to {high:g}", opaque)
+
+
+def measure_intensity(
+    source: PixelSource, stretch: bool = False, window: Sequence[float] | None = None
+) -> Intensity:
     """Choose the rule of this module's table from the values of the whole image.
 
     Parameters
     ----------
     stretch
         Take the last one, whatever the values; but booleans stay 0 and 255.
+    window
+        Values that become 0 and 255; nothing is measured then.
     """
     dtype = np.dtype(source.image.data.dtype)
     opaque = _opaque(dtype)
+    if window is not None:
+        return window_rule(window, opaque)
     if dtype == np.bool_:
         return Intensity(0, 1, 0, 1, "bool: 0 and 255", opaque)
     if dtype == np.uint8 and not stretch:

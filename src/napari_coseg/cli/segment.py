@@ -25,6 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     add_image_arguments(parser)
     parser.add_argument(
+        "--window",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="values that become black and white, such as -1000 3000 of CT (Hounsfield units). "
+        "Otherwise the model's own window; where it has none, values that are negative or beyond "
+        "16 bits are stretched from the 0.1st to the 99.9th percentile of the image, so that a "
+        "tissue is another grey in each",
+    )
+    parser.add_argument(
         "--output-dir", type=Path, help="folder for the results; beside each image otherwise"
     )
     parser.add_argument(
@@ -85,6 +95,7 @@ def inference_settings(arguments: argparse.Namespace) -> InferenceSettings:
     for key, value in (
         ("tile_size_px", arguments.tile_size),
         ("batch_size", arguments.batch_size),
+        ("window", getattr(arguments, "window", None)),
     ):
         if value is not None:
             given[key] = value

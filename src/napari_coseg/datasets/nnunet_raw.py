@@ -45,9 +45,9 @@ from napari_coseg.datasets.slices import (
     slices_across,
 )
 from napari_coseg.datasets.unpacked import FOLDER, made_from, read_unpacked, write_unpacked
-from napari_coseg.datasets.volumes import VolumeHeader, read_header
 from napari_coseg.errors import DatasetError
 from napari_coseg.types import LABEL_DTYPE
+from napari_coseg.volumes import VolumeHeader, read_header
 
 CT_WINDOW_HU = (-1000.0, 1000.0)
 """From air to dense bone, 8 HU a step."""

@@ -1,49 +1,16 @@
-"""The planes of a volume, read one by one, and its slices as 8-bit pictures.
-
-Planes are unpacked in the order they are stored, never more than one at a time, and are counted: a
-file that was cut short is told, not filled up with zeros.
-"""
+"""The labels of a volume, plane by plane, and its slices as 8-bit pictures."""
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from napari_coseg.datasets.volumes import VolumeHeader
 from napari_coseg.errors import DatasetError, ImageError
-from napari_coseg.intensity import Intensity, measure_intensity
+from napari_coseg.intensity import measure_intensity, window_rule
 from napari_coseg.types import Image
-
-CHUNK_BYTES = 2**16
-
-
-class _Stream(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
-def planes(header: VolumeHeader) -> Iterator[np.ndarray]:
-    """The file's planes in their order, (Y, X) of the file; `DatasetError` where it ends early."""
-    size = header.dtype.itemsize * header.shape[1] * header.shape[2]
-    slope, intercept = np.float32(header.slope), np.float32(header.intercept)
-    try:
-        with _voxels(header) as stream:
-            for index in range(header.shape[0]):
-                data = stream.read(size)
-                if len(data) < size:
-                    raise DatasetError(
-                        f"{header.path} ends in plane {index} of {header.shape[0]}; it was cut "
-                        "short: copy or download it again"
-                    )
-                plane = np.frombuffer(data, header.dtype).reshape(header.shape[1:])
-                yield plane.astype(np.float32) * slope + intercept if header.is_scaled else plane
-    except (OSError, EOFError, zlib.error) as error:
-        raise DatasetError(f"cannot read the volume {header.path}: {error}") from error
+from napari_coseg.volumes import VolumeHeader, planes
 
 
 def label_planes(header: VolumeHeader) -> Iterator[np.ndarray]:
@@ -108,10 +75,10 @@ def read_8_bits(header: VolumeHeader, window: tuple[float, float] | None) -> np.
     """
     eight = np.empty(header.shape, np.uint8)
     if window is not None:
-        low, high = window
-        if not low < high:
-            raise DatasetError(f"the window {low:g} to {high:g} is empty; give the lower end first")
-        rule = Intensity(low, high, low, high, f"window from {low:g} to {high:g}")
+        try:
+            rule = window_rule(window)
+        except ImageError as error:
+            raise DatasetError(f"cannot show the volume {header.path}: {error}") from error
         for index, plane in enumerate(planes(header)):
             eight[index] = np.rint(rule.apply(plane))
         return eight
@@ -157,34 +124,3 @@ class _Grey:
 def _fits(plane: np.ndarray) -> bool:
     """Whether all lie in 0..255; not-a-number does not."""
     return bool(plane.min() >= 0 and plane.max() <= 255)
-
-
-@contextmanager
-def _voxels(header: VolumeHeader) -> Iterator[_Stream]:
-    """The file, unpacked, at its first voxel."""
-    with header.path.open("rb") as file:
-        if header.packing == "gzip":
-            with gzip.GzipFile(fileobj=file) as unpacked:
-                unpacked.seek(header.offset)
-                yield unpacked
-        else:
-            file.seek(header.offset)
-            yield _Inflate(file) if header.packing == "zlib" else file
-
-
-class _Inflate:
-    """Unpacks a zlib stream, never more than is asked for."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._inflate = file, zlib.decompressobj()
-
-    def read(self, size: int, /) -> bytes:
-        parts: list[bytes] = []
-        while size > 0 and not self._inflate.eof:
-            packed = self._inflate.unconsumed_tail or self._file.read(CHUNK_BYTES)
-            part = self._inflate.decompress(packed, size)
-            if not packed and not part:
-                break
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)

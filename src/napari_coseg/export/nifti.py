@@ -20,7 +20,7 @@ def write(prediction: Prediction, image: Image, paths: list[Path], overwrite: bo
 
     The affine gives voxels in mm and says that X runs to the left, Y to the back and Z to the
     head, which is how a volume is taken that says nothing of its pose, and how
-    `napari_coseg.datasets.volumes` reads it back the same way round.
+    `napari_coseg.volumes` reads it back the same way round.
 
     Raises
     ------

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_coseg.inference.loading import DEFAULT_MODEL, load_model
-from napari_coseg.inference.run import plan_plane, understand_input
+from napari_coseg.inference.run import plan_plane, read_for, understand_input
 from napari_coseg.inference.settings import InferenceSettings
 from napari_coseg.intake import RgbSource, crop
 
@@ -93,7 +93,7 @@ def mutual_guidance(
     if not isinstance(model, CosegModel):
         model = load_model(model)
     card = model.card
-    source = RgbSource(understood, channels, stretch=card.normalisation.stretch)
+    source = read_for(card, understood, channels)
     y_um, x_um = (understood.pixel_size_um or (card.pixel_size_um,) * 2)[-2:]
     bounds = region or tuple((0, side) for side in source.plane_shape)
     largest = [int(card.tile_size_px * card.pixel_size_um / size) for size in (y_um, x_um)]

@@ -86,14 +86,15 @@ def segment(
     understood = understand_input(image, axes, pixel_size_um)
     if not isinstance(model, CosegModel):
         model = load_model(model)
-    source = RgbSource(understood, channels, stretch=model.card.normalisation.stretch)
+    settings = settings or InferenceSettings()
+    source = read_for(model.card, understood, channels, settings)
     offset = (0,) * len(understood.spatial_axes)
     if region is not None:
         part, offset = crop(understood, region)
-        source = RgbSource(part, channels, source.intensity)
+        source = RgbSource(part, channels, source.intensity, window=source.window)
     if session is not None:
         session.clear()
-    run = _Run(source, model, settings or InferenceSettings(), progress, should_cancel, session)
+    run = _Run(source, model, settings, progress, should_cancel, session)
     try:
         prediction = run.predict()
     except Cancelled as cancelled:
@@ -108,6 +109,23 @@ def segment(
     if session is not None:
         session.clear()
     raise Cancelled(message)
+
+
+def read_for(
+    card: ModelCard,
+    image: Image,
+    channels: int | Sequence[int] | None = None,
+    settings: InferenceSettings | None = None,
+) -> RgbSource:
+    """The pixels of an image as the model of `card` wants them: its window, or its stretch.
+
+    A window in `settings` goes before the card's, which is for images of more than 8 bits.
+    """
+    wanted = card.normalisation
+    window = settings.window if settings else None
+    if window is None and np.dtype(image.data.dtype) not in (np.uint8, np.bool_):
+        window = wanted.window
+    return RgbSource(image, channels, stretch=wanted.stretch, window=window)
 
 
 def plan_plane(
@@ -292,6 +310,7 @@ class _Run:
             "dtype": str(image.data.dtype),
             "channels": self.source.channels,
             "intensity": self.source.intensity.rule,
+            "window": self.source.window,
             "pixel_size_um": list(self.pixel_size_um),
             "pixel_size_from": "assumed: the model's own" if assumed else "image or caller",
             "model_pixel_size_um": card.pixel_size_um,

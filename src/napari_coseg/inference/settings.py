@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from napari_coseg.card import ValueWindow
 from napari_coseg.decoding.hover import HoverSettings
 from napari_coseg.settings import Settings
 
@@ -23,6 +24,11 @@ class InferenceSettings(Settings):
         le=256,
         description="tiles in one call of the network; None: 8 on a GPU, 1 on the CPU, where more "
         "gains nothing and cancelling waits longer",
+    )
+    window: ValueWindow | None = Field(
+        None,
+        description="values of the image that become black and white, such as -1000 and 3000 "
+        "Hounsfield units; None: the model card's, or the rule of `napari_coseg.intensity`",
     )
     test_time_augmentation: bool = Field(
         False, description="average over the four flips; four times the work"

@@ -10,6 +10,7 @@ from napari_coseg.types import Image
 
 _TIFF = "napari_coseg.readers.tiff:read"
 _PICTURE = "napari_coseg.readers.picture:read"
+_VOLUME = "napari_coseg.readers.volume:read"
 
 READERS: dict[str, str] = {
     ".tif": _TIFF,
@@ -20,7 +21,12 @@ READERS: dict[str, str] = {
     ".jpeg": _PICTURE,
     ".bmp": _PICTURE,
     ".npy": "napari_coseg.readers.npy:read",
+    ".mha": _VOLUME,
+    ".nii": _VOLUME,
+    ".nii.gz": _VOLUME,
 }
+LONGER_ENDINGS = (".ome.tif", ".ome.tiff", ".nii.gz")
+"""Those of two parts, which are both no part of the name."""
 
 
 def read_image(path: str | Path) -> Image:
@@ -38,7 +44,8 @@ def read_image(path: str | Path) -> Image:
         raise ImageError(f"there is no image file {path}")
     if path.is_dir():
         raise ImageError(f"{path} is a folder; give the path of an image file")
-    place = READERS.get(path.suffix.lower())
+    ending = next((e for e in READERS if path.name.lower().endswith(e)), None)
+    place = READERS.get(ending or "")
     if place is None:
         raise ImageError(
             f"files ending in {path.suffix or 'nothing'!r} cannot be read ({path}); known are "
@@ -50,5 +57,6 @@ def read_image(path: str | Path) -> Image:
 
 
 def stem_of(path: Path) -> str:
-    """File name without its ending; ``.ome.tif`` counts as one."""
-    return path.name[: -len(path.suffix)].removesuffix(".ome") if path.suffix else path.name
+    """File name without its ending; ``.ome.tif`` and ``.nii.gz`` count as one."""
+    longer = next((e for e in LONGER_ENDINGS if path.name.lower().endswith(e)), path.suffix)
+    return path.name[: -len(longer)] if longer else path.name

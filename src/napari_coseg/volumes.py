@@ -4,6 +4,9 @@ Axes. A file stores a volume plane by plane; `VolumeHeader.shape` has its slowes
 *upright* volume the axes are head, back, left: Z grows towards the head, Y towards the back, X
 towards the patient's left, however the file ordered them. It is nearest to the file's own axes;
 nothing is resampled.
+
+Planes are unpacked in the order they are stored, never more than one at a time, and are counted: a
+file that was cut short is told, not filled up with zeros.
 """
 
 from __future__ import annotations
@@ -12,10 +15,11 @@ import gzip
 import itertools
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 import numpy as np
 
@@ -27,6 +31,7 @@ MAX_VOLUME_BYTES = 2**31
 DEFLATE_LIMIT = 1032
 """zlib never packs more bytes than this into one, so that a header which claims more lies."""
 MAX_HEADER_BYTES = 2**24
+CHUNK_BYTES = 2**16
 ALIKE = 0.01
 """Sides of a voxel that differ by less than 1 % count as alike: files round them."""
 
@@ -276,3 +281,57 @@ def _upright(directions: np.ndarray) -> tuple[tuple[int, int, int], tuple[bool, 
     )
     z, y, x = (bool(cosines[axis, i] < 0) for i, axis in enumerate(axes))
     return (axes[0], axes[1], axes[2]), (z, y, x)
+
+
+def planes(header: VolumeHeader) -> Iterator[np.ndarray]:
+    """The file's planes in their order, (Y, X) of the file; `DatasetError` where it ends early."""
+    size = header.dtype.itemsize * header.shape[1] * header.shape[2]
+    slope, intercept = np.float32(header.slope), np.float32(header.intercept)
+    try:
+        with _voxels(header) as stream:
+            for index in range(header.shape[0]):
+                data = stream.read(size)
+                if len(data) < size:
+                    raise DatasetError(
+                        f"{header.path} ends in plane {index} of {header.shape[0]}; it was cut "
+                        "short: copy or download it again"
+                    )
+                plane = np.frombuffer(data, header.dtype).reshape(header.shape[1:])
+                yield plane.astype(np.float32) * slope + intercept if header.is_scaled else plane
+    except (OSError, EOFError, zlib.error) as error:
+        raise DatasetError(f"cannot read the volume {header.path}: {error}") from error
+
+
+class _Stream(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+@contextmanager
+def _voxels(header: VolumeHeader) -> Iterator[_Stream]:
+    """The file, unpacked, at its first voxel."""
+    with header.path.open("rb") as file:
+        if header.packing == "gzip":
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                unpacked.seek(header.offset)
+                yield unpacked
+        else:
+            file.seek(header.offset)
+            yield _Inflate(file) if header.packing == "zlib" else file
+
+
+class _Inflate:
+    """Unpacks a zlib stream, never more than is asked for."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._inflate = file, zlib.decompressobj()
+
+    def read(self, size: int, /) -> bytes:
+        parts: list[bytes] = []
+        while size > 0 and not self._inflate.eof:
+            packed = self._inflate.unconsumed_tail or self._file.read(CHUNK_BYTES)
+            part = self._inflate.decompress(packed, size)
+            if not packed and not part:
+                break
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
