@@ -11,22 +11,12 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import napari
 import numpy as np
-import PIL.Image
-from qtpy.QtWidgets import QApplication
-from scipy import ndimage
-from skimage.color import hdx_from_rgb, separate_stains
-from skimage.data import immunohistochemistry
-from skimage.feature import peak_local_max
-from skimage.filters import gaussian, threshold_otsu
-from skimage.morphology import remove_small_objects
-from skimage.segmentation import watershed
+from screenshots import IMAGES, nuclei_of_the_sample, save, until, wait
 
 from napari_coseg.finetuning.library import FOLDER_VARIABLE
 from napari_coseg.measure import object_table
@@ -38,23 +28,14 @@ from napari_coseg.widgets.outputs import add_prediction
 from napari_coseg.widgets.workspace.keeper import keeper_of
 from napari_coseg.workspace import recent
 
-IMAGES = Path(__file__).parent.parent / "docs" / "images"
 SIZE = (COLON_PIXEL_SIZE_UM, COLON_PIXEL_SIZE_UM)
 REVIEWED = (slice(0, 256), slice(0, 512))
-LONGEST_WAIT_S = 900
 FEW = {"steps": 80, "crops": 2, "crop_px": 128, "validations": 6}
 
 
 def nuclei() -> Prediction:
     """Objects of the sample image without a network, and without classes."""
-    stains = separate_stains(immunohistochemistry(), hdx_from_rgb)
-    blue = gaussian(stains[..., 0], 1.5)
-    inside = remove_small_objects(blue > threshold_otsu(blue), max_size=40)
-    depth = gaussian(ndimage.distance_transform_edt(inside), 1)
-    seeds = np.zeros(inside.shape, np.int32)
-    peaks = peak_local_max(depth, min_distance=5, labels=inside.astype(int))
-    seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    labels = watershed(-depth, seeds, mask=inside).astype(np.int32)
+    labels, _ = nuclei_of_the_sample()
     regions = np.zeros(labels.shape, np.uint8)
     table = object_table(labels, regions, pixel_size_um=SIZE)
     return Prediction(regions, (), Instances(labels, table, ()), SIZE, {"axes": "YXC"})
@@ -102,29 +83,6 @@ def train(widget: Any) -> None:
     widget.run()
     until(lambda: widget.bar.is_busy)
     until(lambda: not widget.bar.is_busy)
-
-
-def save(viewer: Any, path: Path) -> None:
-    """The whole window; 160 colours look the same and take a third of the room."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture = viewer.screenshot(canvas_only=False, flash=False)[..., :3]
-    few = PIL.Image.fromarray(picture).quantize(160, PIL.Image.Quantize.MAXCOVERAGE)
-    few.save(path, optimize=True)
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LONGEST_WAIT_S
-    while not is_so():
-        wait(0.05)
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not so after {LONGEST_WAIT_S} s")
-
-
-def wait(seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        QApplication.processEvents()
-        time.sleep(0.02)
 
 
 if __name__ == "__main__":
