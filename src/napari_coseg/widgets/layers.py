@@ -26,6 +26,7 @@ from napari_coseg.types import SPATIAL_AXES, Image
 
 if TYPE_CHECKING:
     from napari.layers import Image as ImageLayer
+    from napari.layers import Layer
     from napari.viewer import Viewer
 
 
@@ -179,6 +180,12 @@ def _says_channel(layer: ImageLayer) -> bool:
 
 # ---------------------------------------------------------------------------------------------
 # Where a layer over it lies
+
+
+def placed_like(layer: Layer) -> dict[str, Any]:
+    """Keywords that place a layer of the same dimensions where another one lies."""
+    keys = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+    return {key: getattr(layer, key) for key in keys}
 
 
 def geometry(layer: ImageLayer, axes: str, offset: Sequence[int] = ()) -> dict[str, Any]:

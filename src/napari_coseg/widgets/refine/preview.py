@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.utils.colormaps import DirectLabelColormap
 
 from napari_coseg.editing.edit import Edit
 from napari_coseg.editing.rerun import merge_prediction, merge_regions
@@ -18,9 +17,10 @@ from napari_coseg.widgets import outputs
 from napari_coseg.widgets.correct.reading import desk_of, request_of
 from napari_coseg.widgets.correct.session import REVIEWED_KEY, Session, session_of
 from napari_coseg.widgets.corrected import METADATA_KEY
+from napari_coseg.widgets.layers import placed_like
+from napari_coseg.widgets.refine.rows import make_with_rows
 
 if TYPE_CHECKING:
-    import pandas as pd
     from napari.layers import Labels
     from napari.viewer import Viewer
 
@@ -114,7 +114,7 @@ def show(viewer: Viewer, proposal: Proposal, layers: dict[str, Labels]) -> list[
             colormap=outputs.region_colormap(KINDS),
             features=outputs.region_features(KINDS),
             metadata={METADATA_KEY: {"kind": "preview"}},
-            **_place(layers[edit.target]),
+            **placed_like(layers[edit.target]),
         )
         for edit in proposal.edits
         if not edit.is_empty
@@ -124,7 +124,8 @@ def show(viewer: Viewer, proposal: Proposal, layers: dict[str, Labels]) -> list[
 def accept(proposal: Proposal, layers: dict[str, Labels]) -> None:
     """Make the edits, one undo step each.
 
-    Where the layers are being corrected the session makes them, so that table and marks follow.
+    Where the layers are being corrected the session makes them, so that table and marks follow;
+    elsewhere the rows of the objects follow by themselves.
 
     Raises
     ------
@@ -140,11 +141,7 @@ def accept(proposal: Proposal, layers: dict[str, Labels]) -> None:
         layer = layers[edit.target]
         if not np.array_equal(layer.data[edit.indices], edit.old_values):
             raise EditError("the labels have changed since; refine again")
-        if edit.target == "objects":
-            layer.features = _with_rows_of_both(layer.features, edit.new_rows)
-            if isinstance(layer.colormap, DirectLabelColormap):  # by class, not by id
-                outputs.color_objects(layer, "class")
-        layer.data_setitem(edit.indices, edit.new_values)
+        make_with_rows(layer, edit)
 
 
 def _reclassified(edit: Edit) -> list[int]:
@@ -152,18 +149,6 @@ def _reclassified(edit: Edit) -> list[int]:
     both = edit.old_rows.merge(edit.new_rows, on="id", suffixes=("_old", "_new"))
     changed = both["class_id_old"] != both["class_id_new"]
     return [int(i) for i in both["id"][changed]]
-
-
-def _with_rows_of_both(features: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of objects before and after, so that napari's undo finds those that come back."""
-    import pandas as pd
-
-    new = outputs.object_features(rows)
-    stays = features[~features["index"].isin(new["index"])]
-    parts = [part for part in (stays, new) if len(part)]
-    if not parts:
-        return features
-    return pd.concat(parts, ignore_index=True).sort_values("index", ignore_index=True)
 
 
 def _kinds_of_change(edit: Edit, desk: Desk) -> np.ndarray:
@@ -176,15 +161,3 @@ def _kinds_of_change(edit: Edit, desk: Desk) -> np.ndarray:
     changed = np.where(edit.old_values == 0, COMES, np.where(edit.new_values == 0, GOES, CHANGES))
     kinds[edit.indices] = changed
     return kinds
-
-
-def _place(layer: Labels) -> dict[str, Any]:
-    return {
-        "scale": layer.scale,
-        "translate": layer.translate,
-        "rotate": layer.rotate,
-        "shear": layer.shear,
-        "affine": layer.affine.affine_matrix,
-        "units": layer.units,
-        "axis_labels": layer.axis_labels,
-    }
