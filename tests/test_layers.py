@@ -257,6 +257,7 @@ def test_names_colours_features_and_provenance(viewer: Any) -> None:
     assert colors == [TYPES[0].color, TYPES[1].color]
     assert objects.get_color(0) is None or objects.get_color(0)[3] == 0
     assert list(objects.features["index"]) == [1, 2, 3]
+    np.testing.assert_array_equal(objects.features["probability"], [0.91234, 0.5, np.nan])
     for layer_, kind in ((regions, "regions"), (objects, "objects")):
         described = layer_.metadata[outputs.METADATA_KEY]
         assert json.loads(json.dumps(described)) == described

@@ -26,7 +26,7 @@ from napari_coseg.widgets import layers, outputs
 from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Worker
-from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf
+from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.image_choice import narrow_box
 from napari_coseg.widgets.job_bar import in_words
 from napari_coseg.widgets.job_widget import JobWidget, group, row, told
@@ -134,7 +134,7 @@ class ExportWidget(JobWidget):
                 f"the image of {either.name!r} is not in the viewer, and {shown} shows it; open it "
                 "again, or leave these formats out"
             )
-        of_objects = _known(objects)
+        of_objects, of_regions = outputs.labels_of(objects), outputs.labels_of(regions)
         arrays: dict[str, Any] = {
             "ids": of_objects.ids,
             "class_ids": of_objects.class_ids,
@@ -146,10 +146,10 @@ class ExportWidget(JobWidget):
         arguments = {
             "name": name,
             "axes": axes,
-            "pixel_size_um": _pixel_size(either),
+            "pixel_size_um": outputs.pixel_size_of(either),
             "classes": [tasks.pack_class(entry) for entry in of_objects.classes],
-            "region_classes": [tasks.pack_class(entry) for entry in _known(regions).classes],
-            "provenance": of_objects.provenance or _known(regions).provenance,
+            "region_classes": [tasks.pack_class(entry) for entry in of_regions.classes],
+            "provenance": of_objects.provenance or of_regions.provenance,
             "formats": formats,
             "folder": folder,
             "overwrite": self.overwrite_box.isChecked(),
@@ -175,7 +175,7 @@ class ExportWidget(JobWidget):
     def _image(self, labels: Labels) -> tuple[ImageLayer | None, str | None]:
         """The image that the labels are of, or of a part of, where it is still here."""
         name = dict(labels.metadata.get(METADATA_KEY, {})).get("image")
-        provenance = _known(labels).provenance
+        provenance = outputs.labels_of(labels).provenance
         if name not in self._viewer.layers or "axes" not in provenance:
             return None, None
         layer, axes = self._viewer.layers[name], provenance["axes"]
@@ -223,22 +223,3 @@ class ExportWidget(JobWidget):
         folder = QFileDialog.getExistingDirectory(self, "Export to", self.folder_edit.text())
         if folder:
             self.folder_edit.setText(folder)
-
-
-def _known(layer: Labels | None) -> LabelsOf:
-    return LabelsOf() if layer is None else LabelsOf.read(layer.metadata, layer.features)
-
-
-def _pixel_size(layer: Labels) -> list[float]:
-    """What the run took; of a layer painted by hand, what its scale says."""
-    told_by_run = dict(layer.metadata.get(METADATA_KEY, {})).get("pixel_size_um")
-    if told_by_run:
-        return [float(size) for size in told_by_run]
-    axes = "ZYX"[-layer.ndim :]
-    size = layers.layer_pixel_size(layer, axes)
-    if size.um is None:
-        raise ImageError(
-            f"the pixel size of {layer.name!r} is not known; set the layer's scale and units, or "
-            "make it over an image that has them"
-        )
-    return [float(value) for value in size.um]

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_coseg.errors import ImageError
 from napari_coseg.types import LabelClass, Prediction
 from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf
-from napari_coseg.widgets.layers import geometry
+from napari_coseg.widgets.layers import geometry, layer_pixel_size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,13 +101,17 @@ def region_features(classes: Sequence[LabelClass]) -> pd.DataFrame:
 
 
 def object_features(table: pd.DataFrame) -> pd.DataFrame:
-    """``index`` (the label), ``class``, ``probability``, ``region`` and the size of each object."""
+    """``index`` (the label), ``class``, ``probability``, ``region`` and the size of each object.
+
+    Probabilities are as they were found: what is measured or exported later is read from here, and
+    napari shows three digits of them by itself. Sizes are measured anew, so two decimals do.
+    """
     import pandas as pd
 
     columns = {
         "index": table["id"].to_numpy(),
         "class": table["class"].to_numpy(),
-        "probability": table["class_probability"].to_numpy().round(3),
+        "probability": table["class_probability"].to_numpy(),
         "region": table["region"].to_numpy(),
     }
     for size in ("area_um2", "volume_um3"):
@@ -155,6 +160,31 @@ def is_output(layer: Any, kind: str) -> bool:
 def classes_of(layer: Labels) -> tuple[LabelClass, ...]:
     """The classes that an output layer's metadata names."""
     return LabelsOf.read(layer.metadata, None).classes
+
+
+def labels_of(layer: Labels | None) -> LabelsOf:
+    """What a layer's metadata and features say of its labels; nothing where there is no layer."""
+    return LabelsOf() if layer is None else LabelsOf.read(layer.metadata, layer.features)
+
+
+def pixel_size_of(layer: Labels) -> list[float]:
+    """In micrometres: what the run took; of a layer painted by hand, what its scale says.
+
+    Raises
+    ------
+    ImageError
+        Where nobody says.
+    """
+    told_by_run = dict(layer.metadata.get(METADATA_KEY, {})).get("pixel_size_um")
+    if told_by_run:
+        return [float(size) for size in told_by_run]
+    size = layer_pixel_size(layer, "ZYX"[-layer.ndim :])
+    if size.um is None:
+        raise ImageError(
+            f"the pixel size of {layer.name!r} is not known; set the layer's scale and units, or "
+            "make it over an image that has them"
+        )
+    return [float(value) for value in size.um]
 
 
 def _direct(colors: dict[int, tuple[int, int, int]], unknown: tuple[int, int, int] | None) -> Any:

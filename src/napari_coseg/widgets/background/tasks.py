@@ -13,12 +13,13 @@ import numpy as np
 from napari_coseg.errors import Cancelled
 from napari_coseg.types import Image, Instances, LabelClass, Prediction
 from napari_coseg.widgets.background.process import JobContext, Reply
+from napari_coseg.widgets.background.tables import pack_table, unpack_table
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from napari_coseg.inference.session import Session
 
+TABLE = "column"
+"""Under which the columns of the objects cross the pipe."""
 DEVICES = "napari_coseg.widgets.background.tasks:devices"
 SEGMENT = "napari_coseg.widgets.background.tasks:segment"
 GUIDANCE = "napari_coseg.widgets.background.tasks:guidance"
@@ -167,7 +168,7 @@ def export(
     job.progress(0.0, "measuring")
     arrays = {key: np.asarray(array) for key, array in job.arrays.items() if key != "image"}
     of_labels = LabelsOf(
-        _unpack_classes(classes),
+        unpack_classes(classes),
         arrays["ids"],
         arrays["class_ids"],
         arrays["probabilities"],
@@ -178,7 +179,7 @@ def export(
         arrays.get("regions"),
         pixel_size_um,
         of_labels,
-        LabelsOf(_unpack_classes(region_classes)),
+        LabelsOf(unpack_classes(region_classes)),
     )
     image = stand_in(found, name)
     if axes is not None:
@@ -234,31 +235,16 @@ def pack(prediction: Prediction) -> Reply:
     ``region_pixels`` comes with it: counting them in napari would hold up the window.
     """
     arrays = {"semantic": prediction.semantic, "labels": prediction.instances.labels}
-    columns, texts = _pack_table(prediction.instances.table)
+    table, columns = pack_table(prediction.instances.table, TABLE)
     values = {
         "semantic_classes": [pack_class(entry) for entry in prediction.semantic_classes],
         "classes": [pack_class(entry) for entry in prediction.instances.classes],
         "pixel_size_um": list(prediction.pixel_size_um),
         "provenance": prediction.provenance,
         "region_pixels": np.bincount(prediction.semantic.ravel(), minlength=256).tolist(),
-        "columns": list(prediction.instances.table.columns),
-        "texts": texts,
+        "table": table,
     }
     return Reply(values, arrays | columns)
-
-
-def _pack_table(table: pd.DataFrame) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
-    """Columns as arrays; those of text as numbers that point into a short list of texts."""
-    arrays, texts = {}, {}
-    for name in table.columns:
-        column = table[name]
-        if column.dtype.kind in "biuf":
-            arrays[f"column {name}"] = column.to_numpy()
-        else:
-            codes, found = column.factorize()
-            arrays[f"column {name}"] = codes.astype(np.int32)
-            texts[name] = [str(text) for text in found]
-    return arrays, texts
 
 
 def pack_class(entry: LabelClass) -> list[Any]:
@@ -272,25 +258,18 @@ def pack_class(entry: LabelClass) -> list[Any]:
 
 def unpack(reply: Reply) -> Prediction:
     """What `pack` packed."""
-    import pandas as pd
-
     values, arrays = reply.values, reply.arrays
-    columns = {}
-    for name in values["columns"]:
-        column = arrays[f"column {name}"]
-        texts = values["texts"].get(name)
-        columns[name] = column if texts is None else np.array(texts, dtype=object)[column]
-    instances = Instances(
-        arrays["labels"], pd.DataFrame(columns), _unpack_classes(values["classes"])
-    )
+    table = unpack_table(values["table"], arrays, TABLE)
+    instances = Instances(arrays["labels"], table, unpack_classes(values["classes"]))
     return Prediction(
         arrays["semantic"],
-        _unpack_classes(values["semantic_classes"]),
+        unpack_classes(values["semantic_classes"]),
         instances,
         tuple(values["pixel_size_um"]),
         values["provenance"],
     )
 
 
-def _unpack_classes(entries: list[Any]) -> tuple[LabelClass, ...]:
+def unpack_classes(entries: list[Any]) -> tuple[LabelClass, ...]:
+    """What `pack_class` packed."""
     return tuple(LabelClass(id_, name, tuple(color)) for id_, name, color in entries)

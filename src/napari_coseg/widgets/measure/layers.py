@@ -17,7 +17,7 @@ from napari_coseg.measure.tables import UNTYPED
 from napari_coseg.types import LabelClass
 from napari_coseg.widgets import layers, outputs
 from napari_coseg.widgets.background import tasks
-from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf
+from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.image_choice import narrow_box
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class LayersChoice(QWidget):
         intensity = self.intensity_box.currentData()
         image = image if intensity != "none" else None
         axes, offset = _place(objects, image) if image is not None else (None, [])
-        of_objects, of_regions = _known(objects), _known(regions)
+        of_objects, of_regions = outputs.labels_of(objects), outputs.labels_of(regions)
         arrays: dict[str, Any] = {
             "labels": layers.level_0(objects),
             "ids": of_objects.ids,
@@ -123,7 +123,7 @@ class LayersChoice(QWidget):
             "name": image.name if image is not None else "",
             "axes": axes,
             "offset": offset,
-            "pixel_size_um": pixel_size(objects),
+            "pixel_size_um": outputs.pixel_size_of(objects),
             "classes": [tasks.pack_class(entry) for entry in of_objects.classes],
             "region_classes": [tasks.pack_class(entry) for entry in of_regions.classes],
             "intensity": intensity,
@@ -167,7 +167,7 @@ class LayersChoice(QWidget):
 
     def _tell_size(self, objects: Labels) -> None:
         try:
-            size = pixel_size(objects)
+            size = outputs.pixel_size_of(objects)
         except ImageError:
             self.size.setText("not known")
         else:
@@ -235,34 +235,10 @@ class LayerWatch(QObject):
             self.changed.emit(differs)
 
 
-def pixel_size(layer: Labels) -> list[float]:
-    """In micrometres: what the run took; of a layer painted by hand, what its scale says.
-
-    Raises
-    ------
-    ImageError
-        Where nobody says.
-    """
-    told_by_run = dict(layer.metadata.get(METADATA_KEY, {})).get("pixel_size_um")
-    if told_by_run:
-        return [float(size) for size in told_by_run]
-    size = layers.layer_pixel_size(layer, "ZYX"[-layer.ndim :])
-    if size.um is None:
-        raise ImageError(
-            f"the pixel size of {layer.name!r} is not known; set the layer's scale and units, or "
-            "make it over an image that has them"
-        )
-    return [float(value) for value in size.um]
-
-
 def _holds_labels(layer: Any) -> bool:
     """Labels that are results or a person's own, and neither marks nor previews of this plugin."""
     kind = dict(layer.metadata.get(METADATA_KEY, {})).get("kind")
     return isinstance(layer, Labels) and kind in (None, "objects", "regions")
-
-
-def _known(layer: Labels | None) -> LabelsOf:
-    return LabelsOf() if layer is None else LabelsOf.read(layer.metadata, layer.features)
 
 
 def _place(objects: Labels, image: ImageLayer) -> tuple[str, list[int]]:
@@ -273,7 +249,7 @@ def _place(objects: Labels, image: ImageLayer) -> tuple[str, list[int]]:
     ImageError
         Where the labels do not lie in the image.
     """
-    provenance = _known(objects).provenance
+    provenance = outputs.labels_of(objects).provenance
     offset = [int(n) for n in provenance.get("region_offset", ())] or [0] * objects.ndim
     shape = layers.level_0(objects).shape
     for axes in dict.fromkeys([str(provenance.get("axes")), *layers.axes_choices(image)]):

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_coseg.types import Image, LabelClass
+from napari_coseg.types import Image
 from napari_coseg.widgets.background.process import JobContext, Reply
+from napari_coseg.widgets.background.tables import pack_table, unpack_table
+from napari_coseg.widgets.background.tasks import unpack_classes
 from napari_coseg.widgets.corrected import LabelsOf, corrected_prediction
 
 if TYPE_CHECKING:
@@ -53,8 +55,10 @@ def measure(
         arrays["labels"],
         arrays.get("regions"),
         pixel_size_um,
-        LabelsOf(_classes(classes), arrays["ids"], arrays["class_ids"], arrays["probabilities"]),
-        LabelsOf(_classes(region_classes)),
+        LabelsOf(
+            unpack_classes(classes), arrays["ids"], arrays["class_ids"], arrays["probabilities"]
+        ),
+        LabelsOf(unpack_classes(region_classes)),
     )
     image = None
     if axes is not None:
@@ -79,20 +83,9 @@ def pack(measured: Measurements) -> Reply:
     values: dict[str, Any] = {}
     arrays: dict[str, np.ndarray] = {}
     for name in TABLES:
-        table = getattr(measured, name)
-        texts: dict[str, list[str]] = {}
-        for column in table.columns:
-            numbers = table[column]
-            if numbers.dtype.kind not in "biuf":
-                codes, found = numbers.factorize()
-                texts[column], numbers = [str(text) for text in found], codes.astype(np.int32)
-            arrays[f"{name} {column}"] = np.asarray(numbers)
-        values[name] = {"columns": list(table.columns), "texts": texts}
+        values[name], columns = pack_table(getattr(measured, name), name)
+        arrays |= columns
     return Reply(values, arrays)
-
-
-def _classes(entries: list[list[Any]]) -> tuple[LabelClass, ...]:
-    return tuple(LabelClass(id_, name, tuple(color)) for id_, name, color in entries)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -101,14 +94,5 @@ def _classes(entries: list[list[Any]]) -> tuple[LabelClass, ...]:
 
 def unpack(reply: Reply) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The tables of objects and of regions and classes that `pack` packed."""
-    import pandas as pd
-
-    tables = []
-    for name in TABLES:
-        columns = {}
-        for column in reply.values[name]["columns"]:
-            array = reply.arrays[f"{name} {column}"]
-            texts = reply.values[name]["texts"].get(column)
-            columns[column] = array if texts is None else np.array(texts, dtype=object)[array]
-        tables.append(pd.DataFrame(columns))
-    return tables[0], tables[1]
+    objects, summary = (unpack_table(reply.values[name], reply.arrays, name) for name in TABLES)
+    return objects, summary
