@@ -156,6 +156,38 @@ def test_a_stack(viewer: Any, worker: Any, qtbot: Any) -> None:
 
 @pytest.mark.gui
 @pytest.mark.parametrize(
+    ("part", "moves"),
+    [
+        pytest.param((0, 0), False, id="in the middle"),
+        pytest.param((0.97, 0), False, id="near an edge"),
+        pytest.param((-0.97, 0.97), False, id="in a corner"),
+        pytest.param((1.03, 0), True, id="out of view"),
+        pytest.param((0, -8), True, id="far away"),
+    ],
+)
+def test_only_what_is_out_of_view_is_moved_into_it(
+    viewer: Any, qapp: Any, part: tuple[float, float], moves: bool
+) -> None:
+    """`part` is of the way from the middle of the view to its edge."""
+    from napari_coseg.widgets.measure.viewer import ViewerLink
+
+    add_layers(viewer)
+    link = ViewerLink(viewer)
+    link.follow(viewer.layers["biopsy objects"])
+    camera, place = viewer.scene.camera, np.array([45.5 * 0.5 + 3, 65.5 * 0.5 + 4])
+    camera.zoom = 40.0
+    half = np.asarray(viewer.canvas.viewbox_size(viewer.layers)) / camera.zoom / 2
+    camera.center = (0, *(place - part * half))
+    before = camera.center
+    row = {"id": [5], "area_um2": [36.0], "centroid_y": [45.5], "centroid_x": [65.5]}
+    link.show_objects(pd.DataFrame(row), [0.5, 0.5])
+    assert camera.zoom == 40.0
+    np.testing.assert_allclose(camera.center[-2:], place if moves else before[-2:])
+    link.close()
+
+
+@pytest.mark.gui
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda w, v: v.layers.clear(), "There are no objects to measure"),

@@ -10,6 +10,7 @@ from napari.layers import Labels
 from qtpy.QtCore import QObject, Signal
 
 from napari_coseg.widgets.corrected import METADATA_KEY
+from napari_coseg.widgets.layers import placed_like, units_in_view
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,8 +21,6 @@ RING_COLOR = "#ffd400"
 RING_SIZE = 1.5
 """Of a ring, in diameters of a disc of the object's area."""
 SMALLEST_RING_PX = 8.0
-NEAR_THE_EDGE = 0.9
-"""Of the way from the view's middle to its edge: what lies farther out is moved to the middle."""
 CLICK_MODES = ("pan_zoom", "pick")
 
 
@@ -90,13 +89,7 @@ class ViewerLink(QObject):
             border_color=RING_COLOR,
             border_width=0.05,
             metadata={METADATA_KEY: {"kind": "selection"}},
-            scale=labels.scale,
-            translate=labels.translate,
-            rotate=labels.rotate,
-            shear=labels.shear,
-            affine=labels.affine,
-            units=labels.units,
-            axis_labels=labels.axis_labels,
+            **placed_like(labels),
         )
         self._rings = getattr(rings, "__wrapped__", rings)  # napari hands proxies to plugins
         rings.editable = False
@@ -114,19 +107,22 @@ class ViewerLink(QObject):
         self._is_telling = True
 
     def _bring_into_view(self, labels: Labels, centre: np.ndarray) -> None:
-        """Move no more than needed: the slice of a stack, and the camera where it is far off."""
+        """Move no more than needed: the slice of a stack, and the camera where it is out of view.
+
+        The zoom stays.
+        """
         dims = self._viewer.dims
         if dims.ndisplay != 2:
             return
         world = np.zeros(dims.ndim)
         first = dims.ndim - labels.ndim
-        world[first:] = labels.data_to_world(centre)
+        world[first:] = labels.data_to_world(centre) * units_in_view(self._viewer, labels)
         for axis in range(first, dims.ndim):
             if axis not in dims.displayed:
                 dims.set_point(axis, world[axis])
         camera, target = self._viewer.scene.camera, world[list(dims.displayed)]
         half = np.asarray(self._viewer.canvas.viewbox_size(self._viewer.layers)) / camera.zoom / 2
-        if (np.abs(target - np.asarray(camera.center)[-2:]) > NEAR_THE_EDGE * half).any():
+        if (np.abs(target - np.asarray(camera.center)[-2:]) > half).any():
             camera.center = (*camera.center[:-2], *target)
 
     # -- from the viewer -----------------------------------------------------------------------
