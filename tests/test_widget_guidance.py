@@ -66,3 +66,26 @@ def test_without_an_image_a_notification_says_what_to_do(
     assert not widget.bar.is_busy
     assert len(notes) == 1
     assert "image" in notes[0]
+
+
+def test_the_file_and_the_devices_are_asked_for_as_in_segment(
+    viewer: Any, worker: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari.layers._source import layer_source
+
+    from napari_coseg.export.ome_tiff import write_image
+    from napari_coseg.types import Image
+    from napari_coseg.widgets.guidance import GuidanceWidget
+
+    path = tmp_path / "biopsy.ome.tif"
+    write_image(path, Image(PICTURE, "YXC", (0.5, 0.25), "biopsy"))
+    with layer_source(path=str(path)):
+        viewer.add_image(PICTURE, name="biopsy")
+    widget = GuidanceWidget(viewer, worker)
+    heard: list[Any] = []
+    monkeypatch.setattr(widget.model, "set_devices", heard.append)
+    widget.first_shown()
+    qtbot.waitUntil(lambda: bool(widget.image.pixel_size.um and heard), timeout=RUN_MS)
+    assert widget.image.pixel_size.um == (0.5, 0.25)
+    assert heard[0][:2] == ["auto", "cpu"]
+    widget.close()

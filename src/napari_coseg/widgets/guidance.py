@@ -11,10 +11,10 @@ from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Worker
 from napari_coseg.widgets.corrected import METADATA_KEY
-from napari_coseg.widgets.image_choice import ChosenImage, ImageChoice
+from napari_coseg.widgets.image_choice import ChosenImage
+from napari_coseg.widgets.image_job import ImageJobWidget
 from napari_coseg.widgets.job_bar import in_words
-from napari_coseg.widgets.job_widget import JobWidget, group, told
-from napari_coseg.widgets.model_choice import ModelChoice
+from napari_coseg.widgets.job_widget import group, told
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -27,19 +27,15 @@ ABOUT = (
 COLORMAP, OPACITY = "inferno", 0.65
 
 
-class GuidanceWidget(JobWidget):
+class GuidanceWidget(ImageJobWidget):
     """Dock widget that shows mask prompts and attention of what is in view."""
 
     def __init__(self, napari_viewer: Viewer, worker: Worker | None = None) -> None:
         super().__init__(napari_viewer, worker)
         self._chosen: ChosenImage | None = None
-        self.image = ImageChoice(napari_viewer)
-        self.model = ModelChoice()
         about = QLabel(ABOUT)
         about.setWordWrap(True)
         self.lay_out(about, group("Image", self.image), group("Model", self.model))
-        self.model.changed.connect(self._on_model)
-        self._on_model()
 
     def run(self) -> None:
         """Look into the prediction of the view; a `CosegError` becomes a notification."""
@@ -77,10 +73,3 @@ class GuidanceWidget(JobWidget):
 
     def failed(self) -> None:
         self._chosen = None
-
-    def let_go(self) -> None:
-        self.image.disconnect_viewer()
-
-    def _on_model(self) -> None:
-        card = self.model.card
-        self.image.set_model_pixel_size(card.pixel_size_um if card else None)

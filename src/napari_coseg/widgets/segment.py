@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QCheckBox, QComboBox, QLabel, QRadioButton
 from superqt import QCollapsible
 
-from napari_coseg.errors import CosegError
 from napari_coseg.inference.settings import InferenceSettings
 from napari_coseg.types import LabelClass, Prediction
 from napari_coseg.widgets import layers, outputs, runs
 from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Worker
-from napari_coseg.widgets.image_choice import ChosenImage, ImageChoice
+from napari_coseg.widgets.image_choice import ChosenImage
+from napari_coseg.widgets.image_job import ImageJobWidget
 from napari_coseg.widgets.job_bar import in_words
-from napari_coseg.widgets.job_widget import JobWidget, group, row, told
-from napari_coseg.widgets.model_choice import ModelChoice, swatch
+from napari_coseg.widgets.job_widget import group, row, told
+from napari_coseg.widgets.model_choice import swatch
 from napari_coseg.widgets.settings_form import SettingsForm
 
 if TYPE_CHECKING:
@@ -35,24 +35,17 @@ ADVANCED = (
 )
 
 
-class SegmentWidget(JobWidget):
+class SegmentWidget(ImageJobWidget):
     """Dock widget that segments an image layer in a process beside the window."""
 
     def __init__(self, napari_viewer: Viewer, worker: Worker | None = None) -> None:
         super().__init__(napari_viewer, worker)
         self._chosen: ChosenImage | None = None
         self._run: dict[str, Any] = {}
-        self._file_sizes: dict[str, list[float] | None] = {}
-        self.image = ImageChoice(napari_viewer)
-        self.model = ModelChoice()
         self.settings = SettingsForm(InferenceSettings, ADVANCED, none_words="model's own")
         self._build()
-        self.model.changed.connect(self._on_model)
-        self.image.file_asked.connect(self._ask_file)
         self.color_box.currentTextChanged.connect(self._restyle)
         self.outline_box.toggled.connect(self._restyle)
-        self._on_model()
-        self.image.ask_file()  # of the layer that was there before anybody could hear
 
     def _build(self) -> None:
         self.whole_button = QRadioButton("whole image")
@@ -121,43 +114,6 @@ class SegmentWidget(JobWidget):
             if outputs.is_output(layer, "objects"):
                 outputs.color_objects(layer, self.color_box.currentText())
                 outputs.outline_objects(layer, self.outline_box.isChecked())
-
-    # -- what the worker process is asked beside ---------------------------------------------
-
-    def _on_model(self) -> None:
-        card = self.model.card
-        self.image.set_model_pixel_size(card.pixel_size_um if card else None)
-
-    def first_shown(self) -> None:
-        """Ask for the devices: that starts the process, which is then warm when Run is clicked."""
-        job = self.worker.submit(tasks.DEVICES)
-        job.done.connect(lambda reply: self.model.set_devices(reply.values["devices"]))
-
-    def _ask_file(self, path: str) -> None:
-        if path in self._file_sizes:
-            self._use_file_size(path)
-            return
-        job = self.worker.submit(tasks.FILE_PIXEL_SIZE, {"path": path})
-        job.done.connect(lambda reply: self._on_file_size(path, reply))
-        job.failed.connect(_pass_over)
-
-    def _on_file_size(self, path: str, reply: Reply) -> None:
-        self._file_sizes[path] = reply.values["pixel_size_um"]
-        self._use_file_size(path)
-
-    def _use_file_size(self, path: str) -> None:
-        size = self._file_sizes[path]
-        if size:
-            self.image.set_file_pixel_size(path, size)
-
-    def let_go(self) -> None:
-        self.image.disconnect_viewer()
-
-
-def _pass_over(error: Exception) -> None:
-    """A file that no reader of ours knows says nothing of its pixel size; nothing is wrong."""
-    if not isinstance(error, CosegError):
-        raise error
 
 
 def summary(prediction: Prediction, region_pixels: list[int], seconds: float) -> str:

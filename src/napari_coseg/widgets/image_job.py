@@ -1,0 +1,65 @@
+"""Base of the docks that run a model on an image layer: both choices, and what they ask for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_coseg.errors import CosegError
+from napari_coseg.widgets.background import tasks
+from napari_coseg.widgets.background.process import Reply
+from napari_coseg.widgets.background.worker import Worker
+from napari_coseg.widgets.image_choice import ImageChoice
+from napari_coseg.widgets.job_widget import JobWidget
+from napari_coseg.widgets.model_choice import ModelChoice
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+
+class ImageJobWidget(JobWidget):
+    """Has `image` and `model`, and asks the worker process for devices and files' pixel sizes."""
+
+    def __init__(self, napari_viewer: Viewer, worker: Worker | None = None) -> None:
+        super().__init__(napari_viewer, worker)
+        self._file_sizes: dict[str, list[float] | None] = {}
+        self.image = ImageChoice(napari_viewer)
+        self.model = ModelChoice()
+        self.model.changed.connect(self._on_model)
+        self.image.file_asked.connect(self._ask_file)
+        self._on_model()
+        self.image.ask_file()  # of the layer that was there before anybody could hear
+
+    def first_shown(self) -> None:
+        """Ask for the devices: that starts the process, which is then warm when Run is clicked."""
+        job = self.worker.submit(tasks.DEVICES)
+        job.done.connect(lambda reply: self.model.set_devices(reply.values["devices"]))
+
+    def let_go(self) -> None:
+        self.image.disconnect_viewer()
+
+    def _on_model(self) -> None:
+        card = self.model.card
+        self.image.set_model_pixel_size(card.pixel_size_um if card else None)
+
+    def _ask_file(self, path: str) -> None:
+        if path in self._file_sizes:
+            self._use_file_size(path)
+            return
+        job = self.worker.submit(tasks.FILE_PIXEL_SIZE, {"path": path})
+        job.done.connect(lambda reply: self._on_file_size(path, reply))
+        job.failed.connect(_pass_over)
+
+    def _on_file_size(self, path: str, reply: Reply) -> None:
+        self._file_sizes[path] = reply.values["pixel_size_um"]
+        self._use_file_size(path)
+
+    def _use_file_size(self, path: str) -> None:
+        size = self._file_sizes[path]
+        if size:
+            self.image.set_file_pixel_size(path, size)
+
+
+def _pass_over(error: Exception) -> None:
+    """A file that no reader of ours knows says nothing of its pixel size; nothing is wrong."""
+    if not isinstance(error, CosegError):
+        raise error
