@@ -7,16 +7,16 @@ share no pixel and leave none out. Where a ring lies inside another, it is a hol
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from napari_coseg.errors import DatasetError, ImageError
 from napari_coseg.polygons import inside
+from napari_coseg.polygons.geojson import box_area, features_of, read_json, rings_of
 
 MAX_BYTES = 64 * 2**20
 """Largest file read. Parsed, JSON takes some twenty times its size."""
@@ -44,8 +44,7 @@ class Outline:
     @property
     def area(self) -> float:
         """Square pixels of the bounding box."""
-        corners = np.concatenate(self.rings)
-        return float(np.prod(corners.max(axis=0) - corners.min(axis=0)))
+        return box_area(self.rings)
 
 
 def read_outlines(path: Path) -> tuple[Outline, ...]:
@@ -54,10 +53,8 @@ def read_outlines(path: Path) -> tuple[Outline, ...]:
     Their class is ``properties.classification.name``. Anything that is not so raises
     `DatasetError` with the number of the feature, counted from 0.
     """
-    content = _parse(path)
-    features = content.get("features") if isinstance(content, dict) else content
-    if not isinstance(features, list):
-        raise DatasetError(f"{path} holds no list of GeoJSON features")
+    content = read_json(path, MAX_BYTES, DatasetError)
+    features = features_of(content, path, DatasetError)
     outlines = []
     for number, feature in enumerate(features):
         try:
@@ -106,44 +103,8 @@ def _paint(labels: np.ndarray, outline: Outline, value: int) -> None:
     labels[start[1] : stop[1], start[0] : stop[0]][within] = value
 
 
-def _parse(path: Path) -> Any:
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise DatasetError(f"{path} has {size / 2**20:.0f} MiB; at most 64 are read")
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except OSError as error:
-        raise DatasetError(f"cannot read the outlines {path}: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} is not GeoJSON: {error}") from error
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number of JSON")
-
-
 def _outline(feature: Any) -> Outline:
     name = feature["properties"]["classification"]["name"]
-    geometry = feature["geometry"]
-    kind, coordinates = geometry["type"], geometry["coordinates"]
     if not isinstance(name, str):
         raise TypeError(f"its name is {name!r:.40}")
-    if kind not in ("Polygon", "MultiPolygon"):
-        raise ValueError(f"its type is {kind!r:.40}")
-    polygons = [coordinates] if kind == "Polygon" else coordinates
-    rings = tuple(_ring(ring) for polygon in polygons for ring in polygon)
-    if not rings:
-        raise ValueError("it has no ring")
-    return Outline(name, rings)
-
-
-def _ring(positions: Any) -> np.ndarray:
-    ring = np.asarray(positions)  # raises ValueError where positions differ in length
-    if ring.dtype.kind not in "iuf" or ring.ndim != 2 or ring.shape[1] not in (2, 3):
-        raise ValueError("a ring is not a list of [x, y]")
-    if len(ring) < 3:
-        raise ValueError(f"a ring has {len(ring)} corners")
-    ring = ring[:, :2].astype(np.float64)
-    if not np.isfinite(ring).all():
-        raise ValueError("a ring holds a number that is not finite")
-    return ring if (ring[0] == ring[-1]).all() else np.vstack([ring, ring[:1]])
+    return Outline(name, rings_of(feature["geometry"]))

@@ -7,13 +7,12 @@ which they are met.
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from napari_coseg.errors import ImageError
 from napari_coseg.export.geojson import CLASS_PROBABILITY, HEADER, LABEL
 from napari_coseg.export.outlines import paint
 from napari_coseg.measure import object_table
+from napari_coseg.polygons.geojson import box_area, features_of, read_json, rings_of
 from napari_coseg.types import LABEL_DTYPE, Instances, LabelClass, Prediction
 
 MAX_BYTES = 2**30
@@ -48,8 +48,7 @@ class _Shape:
 
     @property
     def box_area(self) -> float:
-        corners = np.concatenate(self.rings)
-        return float(np.prod(corners.max(axis=0) - corners.min(axis=0)))
+        return box_area(self.rings)
 
 
 def read_geojson(
@@ -80,7 +79,7 @@ def read_geojson(
         Where the file is not GeoJSON, is too large, or shape or pixel size are nowhere said.
     """
     path = Path(path)
-    content = _parse(path)
+    content = read_json(path, MAX_BYTES, ImageError)
     said = _said(path, content)
     found = _shapes(path, content)
     extent = said.shape or tuple(int(n) for n in shape or _extent(found))
@@ -155,26 +154,8 @@ def _instances(
     return labels, class_ids, sure, classes
 
 
-def _parse(path: Path) -> Any:
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise ImageError(f"{path} has {size / 2**20:.0f} MiB; at most 1024 are read")
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except OSError as error:
-        raise ImageError(f"cannot read the outlines {path}: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise ImageError(f"{path} is not GeoJSON: {error}") from error
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number of JSON")
-
-
 def _shapes(path: Path, content: Any) -> list[_Shape]:
-    features = content.get("features") if isinstance(content, dict) else content
-    if not isinstance(features, list):
-        raise ImageError(f"{path} holds no list of GeoJSON features")
+    features = features_of(content, path, ImageError)
     found, skipped = [], 0
     for number, feature in enumerate(features):
         try:
@@ -197,12 +178,7 @@ def _shapes(path: Path, content: Any) -> list[_Shape]:
 
 def _shape(feature: dict[str, Any]) -> _Shape:
     geometry, properties = feature["geometry"], feature.get("properties") or {}
-    polygons = geometry["coordinates"]
-    if geometry["type"] == "Polygon":
-        polygons = [polygons]
-    rings = tuple(_ring(ring) for polygon in polygons for ring in polygon)
-    if not rings:
-        raise ValueError("it has no ring")
+    rings = rings_of(geometry)
     label = str((properties.get("metadata") or {}).get(LABEL, ""))
     measured = properties.get("measurements")
     sure = measured.get(CLASS_PROBABILITY) if isinstance(measured, dict) else None
@@ -229,16 +205,6 @@ def _color(value: Any) -> tuple[int, int, int]:
     if not all(0 <= part <= 255 for part in (red, green, blue)):
         raise ValueError(f"a colour has parts beyond 0 to 255: {value!r:.60}")
     return red, green, blue
-
-
-def _ring(positions: Any) -> np.ndarray:
-    ring = np.asarray(positions)  # raises ValueError where positions differ in length
-    if ring.dtype.kind not in "iuf" or ring.ndim != 2 or ring.shape[1] < 2 or len(ring) < 3:
-        raise ValueError("a ring is no list of three or more [x, y]")
-    ring = ring[:, :2].astype(np.float64)
-    if not np.isfinite(ring).all():
-        raise ValueError("a ring holds a number that is not finite")
-    return ring if (ring[0] == ring[-1]).all() else np.concatenate([ring, ring[:1]])
 
 
 def _extent(found: Sequence[_Shape]) -> tuple[int, ...]:
