@@ -14,10 +14,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from napari_coseg.card import ClassEntry, ModelCard, Normalisation
+from napari_coseg.card import ClassEntry, ModelCard
 from napari_coseg.checkpoints import from_coseg_plus
-from napari_coseg.checkpoints.from_coseg_plus import ImportReport, recognised_trunk
-from napari_coseg.checkpoints.safe import check_finite, check_shapes, named_tensors
+from napari_coseg.checkpoints.conversion import (
+    SLIP,
+    ImportReport,
+    as_vector,
+    convert_entries,
+    filled,
+    size_of,
+)
+from napari_coseg.checkpoints.from_coseg_plus import recognised_trunk
+from napari_coseg.checkpoints.safe import named_tensors
 from napari_coseg.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -25,8 +33,6 @@ if TYPE_CHECKING:
 
     from napari_coseg.models.coseg.model import Coseg
     from napari_coseg.nn.hiera import HieraConfig
-
-_MEAN = Normalisation().mean
 
 AS_PUMA = ModelCard(
     name="Co-Seg (imported)",
@@ -91,17 +97,7 @@ def convert(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], ImportRepor
     CheckpointError
         If two entries would fill the same place.
     """
-    converted: dict[str, Tensor] = {}
-    ignored = []
-    for theirs, value in state.items():
-        ours = rename(theirs)
-        if ours is None:
-            ignored.append(theirs)
-            continue
-        if ours in converted:
-            raise CheckpointError(f"{theirs} stands twice in the checkpoint, for {ours}")
-        converted[ours] = _reshape(ours, value)
-    return converted, ImportReport(len(converted), tuple(ignored))
+    return convert_entries(state, rename, _reshape)
 
 
 def import_checkpoint(
@@ -135,15 +131,10 @@ def import_checkpoint(
     card = card or AS_PUMA
     config = _read_config(state, encoder)
     _check_classes(state, card)
-    slip = Normalisation(mean=_MEAN, std=_MEAN)
     model = Coseg(
-        card.model_copy(update={"family": "coseg", "config": config, "normalisation": slip})
+        card.model_copy(update={"family": "coseg", "config": config, "normalisation": SLIP})
     )
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    check_shapes({name: tuple(value.shape) for name, value in state.items()}, expected, told)
-    check_finite(state, told)
-    model.load_state_dict(state)
-    return Imported(model.eval(), report)
+    return Imported(filled(model, state, told), report)
 
 
 def _rename_token_mlp(task: str, token: int, rest: str) -> str | None:
@@ -154,11 +145,9 @@ def _rename_token_mlp(task: str, token: int, rest: str) -> str | None:
 
 
 def _reshape(ours: str, value: Tensor) -> Tensor:
-    if ours.endswith("_prompt.no_mask") and value.ndim == 2 and value.shape[0] == 1:
-        return value[0]
     if ours == "instance_decoder.mask_tokens" and value.ndim == 2:
         return value.roll(-_FIRST_READ["instance"], 0)
-    return value
+    return as_vector(ours, value)
 
 
 def _read_config(state: Mapping[str, Tensor], encoder: str | HieraConfig | None) -> dict[str, Any]:
@@ -195,10 +184,4 @@ def _check_classes(state: Mapping[str, Tensor], card: ModelCard) -> None:
 
 
 def _size(state: Mapping[str, Tensor], name: str, axis: int) -> int:
-    shape = tuple(state[name].shape) if name in state else ()
-    if axis >= len(shape):
-        raise CheckpointError(
-            f"the checkpoint is no Co-Seg of the authors: {name} is missing or has shape {shape}; "
-            f"it cannot tell the network's size"
-        )
-    return shape[axis]
+    return size_of(state, name, axis, "Co-Seg")

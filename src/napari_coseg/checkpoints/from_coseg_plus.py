@@ -14,9 +14,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from napari_coseg.card import ClassEntry, ModelCard, Normalisation
+from napari_coseg.card import ClassEntry, ModelCard
+from napari_coseg.checkpoints.conversion import (
+    SLIP,
+    ImportReport,
+    as_vector,
+    convert_entries,
+    filled,
+    size_of,
+)
 from napari_coseg.checkpoints.from_sam2 import size_name, trunk_size
-from napari_coseg.checkpoints.safe import check_finite, check_shapes, named_tensors
+from napari_coseg.checkpoints.safe import named_tensors
 from napari_coseg.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -24,8 +32,6 @@ if TYPE_CHECKING:
 
     from napari_coseg.models.coseg_plus.model import CosegPlus
     from napari_coseg.nn.hiera import HieraConfig
-
-_MEAN = Normalisation().mean
 
 AS_PUMA = ModelCard(
     name="Co-Seg++ (imported)",
@@ -47,19 +53,6 @@ AS_PUMA = ModelCard(
     notes="imported from a checkpoint of the authors' released code",
 )
 """The card of an import whose caller names no classes; fits 4 and 8 channels, as for PUMA."""
-
-
-class ImportReport(NamedTuple):
-    """What an import did.
-
-    used
-        Entries that now fill the network.
-    ignored
-        Names of entries that the network never uses.
-    """
-
-    used: int
-    ignored: tuple[str, ...]
 
 
 class Imported(NamedTuple):
@@ -137,18 +130,7 @@ def convert(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], ImportRepor
     CheckpointError
         If two entries would fill the same place.
     """
-    converted: dict[str, Tensor] = {}
-    ignored = []
-    for theirs, value in state.items():
-        ours = rename(theirs)
-        if ours is None:
-            ignored.append(theirs)
-            continue
-        if ours in converted:
-            raise CheckpointError(f"{theirs} stands twice in the checkpoint, for {ours}")
-        one_row = ours.endswith("_prompt.no_mask") and value.ndim == 2 and value.shape[0] == 1
-        converted[ours] = value[0] if one_row else value
-    return converted, ImportReport(len(converted), tuple(ignored))
+    return convert_entries(state, rename, as_vector)
 
 
 def import_checkpoint(
@@ -181,14 +163,8 @@ def import_checkpoint(
     state, report = convert(theirs)
     card = card or AS_PUMA
     config = _read_config(state, encoder)
-    slip = Normalisation(mean=_MEAN, std=_MEAN)
-    card = card.model_copy(update={"config": config, "normalisation": slip})
-    model = CosegPlus(card)
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    check_shapes({name: tuple(value.shape) for name, value in state.items()}, expected, told)
-    check_finite(state, told)
-    model.load_state_dict(state)
-    return Imported(model.eval(), report)
+    model = CosegPlus(card.model_copy(update={"config": config, "normalisation": SLIP}))
+    return Imported(filled(model, state, told), report)
 
 
 def _apply(rules: tuple[tuple[str, str], ...], name: str) -> str:
@@ -202,13 +178,7 @@ def _read_config(state: Mapping[str, Tensor], encoder: str | HieraConfig | None)
     from napari_coseg.models.coseg_plus.config import AS_RELEASED
 
     def size(name: str, axis: int) -> int:
-        shape = tuple(state[name].shape) if name in state else ()
-        if axis >= len(shape):
-            raise CheckpointError(
-                f"the checkpoint is no Co-Seg++ of the authors: {name} is missing or has shape "
-                f"{shape}; it cannot tell the network's size"
-            )
-        return shape[axis]
+        return size_of(state, name, axis, "Co-Seg++")
 
     branch = "semantic_prompt.sequence_branch"
     trunk = encoder if encoder is not None else recognised_trunk(state)
