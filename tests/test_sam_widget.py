@@ -6,7 +6,6 @@ must be the one that the same network gives by hand, and become one object by on
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -315,7 +314,7 @@ def test_the_process_ends_with_the_choice_the_session_and_the_dock(
     widget.add_choice.choose_file(tiny)
     worker = widget.sam_use.sam._worker
     assert worker.pid is not None
-    assert not widget.add_choice.bar.isHidden(), "loading is seen"
+    assert widget.add_choice.bar.is_busy, "loading is seen"
     ends = {
         "choice": widget.add_choice.go_back,
         "finish": widget.start_button.click,
@@ -324,7 +323,7 @@ def test_the_process_ends_with_the_choice_the_session_and_the_dock(
     ends[end]()
     assert worker.pid is None
     assert widget.sam_use.sam is None
-    assert widget.add_choice.bar.isHidden()
+    assert not widget.add_choice.bar.is_busy
     widget.close()
 
 
@@ -335,15 +334,13 @@ def test_cancel_stops_all_that_is_asked_and_nothing_is_added(
     before = state(widget.work)
     y, x = background(widget)
     press(widget.work._viewer, "A")
-    began = time.monotonic()
     for by in (0, 3):
         draw(widget.work._viewer, widget.work.session.objects, [(y + by, x)])
-    assert time.monotonic() - began < 5, "the window does not wait"
-    assert widget.sam_use.sam.is_busy
-    assert not widget.add_choice.bar.isHidden()
+    assert widget.sam_use.sam.is_busy, "the window does not wait for the minute that it takes"
+    assert widget.add_choice.bar.is_busy
     widget.add_choice.bar.cancel_button.click()
     qtbot.waitUntil(lambda: not widget.sam_use.sam.is_busy, timeout=30_000)
-    assert widget.add_choice.bar.isHidden()
+    assert not widget.add_choice.bar.is_busy
     assert_same(before, state(widget.work))
     assert widget.status.text() == "SAM2 was stopped"
     assert notes == []
@@ -411,4 +408,4 @@ def test_an_answer_that_ends_at_the_sides_of_its_window_says_so() -> None:
 
     cut = SamMask(np.ones((2, 2), bool), (0, 0), 0.5, True)
     assert "50% sure" in _in_words(cut)
-    assert "drag a box around all of it" in _in_words(cut)
+    assert "not shown all of it: drag a box" in _in_words(cut)

@@ -48,6 +48,7 @@ class AddChoice(QWidget):
         self.about.setWordWrap(True)
         self.bar = JobBar()
         self.bar.run_button.hide()
+        self.bar.text.hide()  # the panel's own line says what is done
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
@@ -79,13 +80,11 @@ class AddChoice(QWidget):
 
     def follow(self, job: Job) -> None:
         """Show the progress of a job."""
-        self.bar.show()
         self.bar.follow(job)
 
     def rest(self) -> None:
         """Nothing runs."""
         self.bar.finish("")
-        self.bar.hide()
 
     def _insert(self, text: str, path: Path) -> None:
         at = self.box.findData(None)
@@ -109,5 +108,6 @@ class AddChoice(QWidget):
             self.choose_file(Path(path))
 
     def _tell(self) -> None:
-        self.about.setText("" if self.weights is None else HINT)
-        self.about.setVisible(self.weights is not None)
+        self.about.setText(HINT)
+        for one in (self.about, self.bar):  # nothing moves when a job begins or ends
+            one.setVisible(self.weights is not None)

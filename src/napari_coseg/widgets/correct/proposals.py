@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from napari_coseg.widgets.correct.session import Step
 
 HINT = (
-    "Click an object, or drag a box around it. For the last one: ⇧ click what is not part of it, "
-    "Ctrl click what is. ⇧ drag: an outline as you draw it."
-)
+    "Click an object, or drag a box around it. Then mend it: ⇧-click what does not belong to it, "
+    "Ctrl-click what does. ⇧-drag draws an outline by hand."
+).replace("-", "\u2011")  # which lets no line break there
 
 
 class Asker(Protocol):
@@ -159,7 +159,7 @@ class Proposals:
 
 
 def _in_words(found: SamMask) -> str:
-    words = f" · SAM2 is {found.quality:.0%} sure of its outline"
+    words = f" · SAM2 is {found.quality:.0%} sure"
     if found.at_side:
-        words += ", which ends where the part that it was shown ends: drag a box around all of it"
+        words += ", but was not shown all of it: drag a box around it"
     return words

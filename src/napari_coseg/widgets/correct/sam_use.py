@@ -52,6 +52,7 @@ class SamUse:
         sam.began.connect(self._choice.follow)
         sam.rested.connect(self._choice.rest)
         work.ask_sam(Proposals(work.corrector, sam))
+        self._say(f"Loading {weights.name} …")
         sam.load(lambda name: self._say(f"{name} is ready: take Add (A)"), self._not_loaded)
 
     def _free(self) -> None:
