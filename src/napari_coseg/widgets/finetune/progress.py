@@ -104,7 +104,7 @@ class ProgressPanel(QWidget):
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         self.use_button.setToolTip("Segment with it from now on, in all docks of this window")
-        self.keep_button.setToolTip("The adapter stays among the adapters, and is not used")
+        self.keep_button.setToolTip("The base is used as it is; the adapter stays in the list")
         self.use_button.clicked.connect(lambda: self.decided.emit(True))
         self.keep_button.clicked.connect(lambda: self.decided.emit(False))
         result = QWidget()

@@ -272,7 +272,7 @@ class FinetuneWidget(JobWidget):
         self._ended()
         self.left.refresh()
         if self._asks:  # no error: the person is asked how to go on
-            self.bar.finish("More was reviewed since: choose how to go on.")
+            self.bar.finish("Something else is reviewed by now: choose how to go on.")
             self.tabs.setCurrentIndex(0)
             return
         kept = not self.left.isHidden()
@@ -313,7 +313,7 @@ class FinetuneWidget(JobWidget):
             else:
                 shelf().use(self._result["base_sha256"], None)
                 self.progress.close_result(
-                    "Not in use: the model stays as it is. It stays in the list of adapters."
+                    "Not in use: Segment takes the base as it is. It stays in the list of adapters."
                 )
 
     # -- adapters ------------------------------------------------------------------------------
