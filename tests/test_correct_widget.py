@@ -126,6 +126,27 @@ def add_by_click(work: Any) -> None:
     by_hand(work, "A", [(y, x)])
 
 
+def add_by_sam(work: Any) -> None:
+    from napari_coseg.widgets.correct.proposals import Proposals
+
+    work.ask_sam(Proposals(work.corrector, RoundMasks(work.session.desk.labels)))
+    y, x = np.argwhere(plane_of(work) == 0)[300]
+    by_hand(work, "A", [(y, x)])
+
+
+def mend_by_sam(work: Any) -> None:
+    add_by_sam(work)
+    (new,) = work.display.chosen
+    by_hand(work, "A", [middle(work, new)], shift=True)
+    assert new not in work.session.desk.index, "another in its place"
+
+
+def box_by_sam(work: Any) -> None:
+    add_by_sam(work)
+    work.session.undo()
+    by_hand(work, "A", [(20, 60), (40, 75)])
+
+
 def brush(work: Any) -> None:
     work.corrector.object_class = 1
     press(work._viewer, "P")
@@ -184,6 +205,9 @@ ACTIONS: dict[str, tuple[Callable[[Any], None], set[str]]] = {
     "split by clicks": (split_by_clicks, {"labels", "table", "features"}),
     "add an outline": (add_outline, {"labels", "table", "features"}),
     "add by click": (add_by_click, {"labels", "table", "features"}),
+    "add by SAM2": (add_by_sam, {"labels", "table", "features"}),
+    "mend what SAM2 added": (mend_by_sam, {"labels", "table", "features"}),
+    "box for SAM2": (box_by_sam, {"labels", "table", "features"}),
     "brush a new object": (brush, {"labels", "table", "features"}),
     "brush on": (brush_on, {"labels", "table", "features"}),
     "delete": (on_chosen("D", 2), {"labels", "table", "features"}),
@@ -231,6 +255,23 @@ class OneBlob:
         types = np.stack([1 - blob, 0 * blob, blob]).astype(np.float32)
         maps = Maps(blob.astype(np.float32), horizontal_vertical_maps(blob), types, (rows, columns))
         done(maps)
+
+
+class RoundMasks:
+    """A SAM2 that sees a disc around what is meant, the smaller the more it is told."""
+
+    is_busy = False
+
+    def __init__(self, labels: np.ndarray) -> None:
+        self._shape = labels.shape[-2:]
+
+    def ask(self, prompt: Any, z: int | None, done: Any, failed: Any) -> None:
+        from napari_coseg.inference.sam_windows import SamMask
+
+        y, x = np.mean(prompt.bounds, axis=0)
+        rows, columns = np.ogrid[: self._shape[0], : self._shape[1]]
+        radius = 8 - len(prompt.points)
+        done(SamMask((rows - y) ** 2 + (columns - x) ** 2 <= radius**2, (0, 0), 0.9, False))
 
 
 @pytest.mark.parametrize("name", ACTIONS)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from editing_desks import is_connected, measured_anew, plane, stack
+from napari_coseg.editing.add_mask import add_mask
 from napari_coseg.editing.desk import Desk
 from napari_coseg.editing.drawing import ids_inside_polygon, ids_under_stroke
 from napari_coseg.editing.edit import Edit
@@ -132,6 +133,9 @@ ACTIONS: dict[str, Callable[[Desk, Rng], Edit]] = {
     "add": lambda desk, rng: add_polygon(desk, _blob(desk, rng), class_id=1, z=_z(desk)),
     "extend": lambda desk, rng: add_polygon(
         desk, _blob(desk, rng), extend=_some(desk, rng, 1)[0], z=_z(desk)
+    ),
+    "mask": lambda desk, rng: add_mask(
+        desk, rng.random((30, 25)) < 0.8, (40, 30), clicks=[(41, 33)], z=_z(desk), class_id=2
     ),
     "brush": _painted,
     "region lasso": lambda desk, rng: set_region(desk, _blob(desk, rng), 3, _z(desk)),
