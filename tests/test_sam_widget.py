@@ -327,6 +327,35 @@ def test_the_process_ends_with_the_choice_the_session_and_the_dock(
     widget.close()
 
 
+def test_a_second_click_on_what_the_first_has_added_meanwhile_adds_nothing(
+    widget: Any, notes: list[str]
+) -> None:
+    """Both are asked before the first is answered."""
+    from napari_coseg.widgets.correct.proposals import Proposals
+
+    answers = []
+
+    class Later:
+        is_busy = False
+
+        def ask(self, prompt: Any, z: Any, done: Any, failed: Any) -> None:
+            answers.append(done)
+
+    work = widget.work
+    work.ask_sam(Proposals(work.corrector, Later()))
+    y, x = map(int, background(widget))
+    press(work._viewer, "A")
+    for _ in range(2):
+        draw(work._viewer, work.session.objects, [(y, x)])
+    mask = np.zeros((160, 160), bool)
+    mask[max(y - 3, 0) : y + 4, max(x - 3, 0) : x + 4] = True
+    for done in answers:
+        done(SamMask(mask, (0, 0), 0.9, False))
+    assert len(work.session._done) == 1
+    assert len(notes) == 1
+    assert "is there already" in notes[0]
+
+
 def test_cancel_stops_all_that_is_asked_and_nothing_is_added(
     widget: Any, qtbot: Any, notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,6 +132,9 @@ class Proposals:
                     raise EditError("something else was done meanwhile; click again")
                 session.undo()
             try:
+                if prompt.box is None:  # what was added meanwhile may lie there
+                    click = prompt.points[0] if z is None else (z, *prompt.points[0])
+                    check_free(session.desk, click, session.reviewed)
                 edit = add_mask(
                     session.desk,
                     found.mask,
