@@ -255,6 +255,16 @@ def test_what_a_crash_left_is_offered_and_forgotten(dock: Any, shelf: Path, tmp_
     assert dock.left.isHidden() and not asked.run_folder.exists()
 
 
+def test_after_a_crash_the_curve_goes_on_from_the_saved_step(qapp: Any) -> None:
+    from napari_coseg.widgets.finetune.progress import ProgressPanel
+
+    panel = ProgressPanel()
+    panel.hear("logged", {"values": {"loss": [(1, 9.0), (2, 8.0), (3, 7.0)]}})
+    for step, loss in ((2, 5.0), (3, 4.0), (4, 3.0)):
+        panel.hear("step", {"step": step, "loss": loss})
+    assert panel.losses == [(1, 9.0), (2, 5.0), (3, 4.0), (4, 3.0)]
+
+
 @pytest.mark.parametrize(
     ("button", "how"),
     [

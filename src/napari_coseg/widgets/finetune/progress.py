@@ -138,6 +138,8 @@ class ProgressPanel(QWidget):
     def hear(self, kind: str, values: Mapping[str, Any]) -> None:
         """An event as `finetuning.hooks.FinetuneHooks.report` tells it, or ``logged``."""
         if kind == "step" and values["loss"] is not None:
+            while self.losses and self.losses[-1][0] >= values["step"]:
+                self.losses.pop()  # a run that a crash ended goes on from a little before its log
             self.losses.append((values["step"], values["loss"]))
         elif kind == "plan":
             self._add_scores(0, values["scores_before"])
