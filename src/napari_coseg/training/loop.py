@@ -28,7 +28,9 @@ from napari_coseg.training.processes import ALONE, Processes
 from napari_coseg.training.recipe import Recipe
 from napari_coseg.training.saving import STATE_FILE, TrainingState
 from napari_coseg.training.schedule import learning_rate, steps_of
+from napari_coseg.training.statistics import with_measured_statistics
 from napari_coseg.training.stepping import (
+    AUTOCAST,
     DivergedError,
     Outcome,
     Stepper,
@@ -96,6 +98,15 @@ def train(
     start = state.resume(path, processes)
     step_with = Stepper(model, optimiser, scaler, recipe, device, processes)
     watch = _Watch(recipe, path)
+    result: CosegModel | None = None
+
+    def finished(done: int) -> CosegModel:
+        if not recipe.optimiser.statistics_steps:
+            return averaged.eval()
+        first = max(0, done - recipe.optimiser.statistics_steps)
+        seen = (draw(step) for step in range(first, done))
+        return with_measured_statistics(averaged, seen, device, AUTOCAST.get(recipe.precision))
+
     began = time.monotonic()
     with ExitStack() as within:
         within.enter_context(reproducible(recipe.deterministic))
@@ -125,10 +136,12 @@ def train(
                 raise Cancelled(f"training stopped after step {done}; the same command goes on")
             logs.draw(done, batches, averaged, device)
             due = done % recipe.validation.every_steps == 0 and done > recipe.validation.start_step
-            if hooks.validate is not None and processes.is_first and (due or last):
-                logs.write(done, hooks.validate(done, averaged.eval()))
+            if due or last:  # in every process: they may normalise together
+                result = finished(done)
+                if hooks.validate is not None and processes.is_first:
+                    logs.write(done, hooks.validate(done, result))
                 averaged.train()
-    return averaged.eval()
+    return result.eval() if result is not None else finished(steps)
 
 
 def in_channels_last(model: CosegModel) -> CosegModel:

@@ -78,6 +78,12 @@ class OptimiserSettings(Settings):
     )
     clip_gradient_norm: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.0, ge=0, lt=1, description="0 keeps no moving average")
+    statistics_steps: int = Field(
+        0,
+        ge=0,
+        description="measure the moving average's batch normalisation over the crops of so many "
+        "steps before it is validated; 0 takes what training left, a mean of its last few batches",
+    )
 
 
 class ValidationSettings(Settings):
