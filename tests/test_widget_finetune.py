@@ -21,7 +21,7 @@ from widget_values import RUN_MS, UM
 pytestmark = pytest.mark.gui
 pytest_plugins = ["widget_fixtures", "workspace_viewers"]
 STEPS = 24
-LONG = 150
+LONG = 100
 """Steps that take seconds: a window that is slow for once must not find the training over."""
 
 

@@ -107,6 +107,30 @@ def test_the_settings_of_the_form_reach_the_run(
     assert viewer.layers["biopsy objects"].data.max() == 0
 
 
+@pytest.mark.parametrize(
+    ("picture", "asked", "window"),
+    [
+        pytest.param(PICTURE[..., 0], True, (20.0, 90.0), id="as the layer is shown"),
+        pytest.param(PICTURE[..., 0], False, None, id="by the model's rule"),
+        pytest.param(PICTURE, True, None, id="colours have no window"),
+    ],
+)
+def test_the_values_that_are_black_and_white(
+    viewer: Any,
+    make_widget: Callable,
+    qtbot: Any,
+    picture: np.ndarray,
+    asked: bool,
+    window: tuple[float, float] | None,
+) -> None:
+    viewer.add_image(picture, contrast_limits=(20, 90), rgb=picture.ndim == 3)
+    widget = make_widget(viewer)
+    widget.limits_box.setChecked(asked)
+    run(qtbot, widget)
+    settings = viewer.layers[-1].metadata["napari_coseg"]["provenance"]["settings"]
+    assert settings["window"] == (None if window is None else list(window))
+
+
 def test_a_second_run_leaves_edited_labels_alone(
     viewer: Any, make_widget: Callable, qtbot: Any
 ) -> None:

@@ -74,6 +74,7 @@ def changed(base: Normalisation, gain: Sequence[float], offset: Sequence[float])
         mean=(float(mean[0]), float(mean[1]), float(mean[2])),
         std=(float(std[0]), float(std[1]), float(std[2])),
         stretch=base.stretch,
+        window=base.window,
     )
 
 

@@ -13,14 +13,15 @@ from napari_coseg.widgets import layers, outputs, runs
 from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Worker
+from napari_coseg.widgets.dock_widget import column_of, group, row, told
 from napari_coseg.widgets.image_choice import ChosenImage
 from napari_coseg.widgets.image_job import ImageJobWidget
 from napari_coseg.widgets.job_bar import in_words
-from napari_coseg.widgets.job_widget import group, row, told
 from napari_coseg.widgets.model_choice import swatch
 from napari_coseg.widgets.settings_form import SettingsForm
 
 if TYPE_CHECKING:
+    from napari.layers import Image
     from napari.viewer import Viewer
 
 ADVANCED = (
@@ -57,8 +58,14 @@ class SegmentWidget(ImageJobWidget):
         self.color_box.setToolTip("Of all object layers of this plugin")
         self.outline_box = QCheckBox("outlines")
         self.outline_box.setChecked(True)
+        self.limits_box = QCheckBox("Contrast limits of the layer")
+        self.limits_box.setToolTip(
+            "The values that are shown black and white are black and white to the model as well,\n"
+            "as for CT in Hounsfield units. Else the model's own window, or a stretch of the "
+            "values.\nWithout effect on colour images"
+        )
         advanced = QCollapsible("Advanced")
-        advanced.addWidget(self.settings)
+        advanced.addWidget(column_of(self.limits_box, self.settings))
         self.lay_out(
             group("Image", self.image),
             group("Model", self.model),
@@ -82,12 +89,19 @@ class SegmentWidget(ImageJobWidget):
                 **self.model.arguments(),
                 **chosen.arguments(),
                 "region": region,
-                "settings": self.settings.settings().model_dump(),
+                "settings": self._settings_for(chosen.layer),
             }
             array = layers.level_0(chosen.layer)
             self._chosen = chosen
             self._run = runs.new_run(arguments)
             self.start(tasks.SEGMENT, self._run, {"image": array})
+
+    def _settings_for(self, layer: Image) -> dict[str, Any]:
+        values = self.settings.values()
+        if self.limits_box.isChecked() and not layer.rgb:
+            low, high = layer.contrast_limits
+            values["window"] = (float(low), float(high))
+        return InferenceSettings.from_mapping(values).model_dump()
 
     def receive(self, reply: Reply, seconds: float) -> None:
         chosen, self._chosen = self._chosen, None
