@@ -53,9 +53,9 @@ TOP_DOWN = {
     "encoder": {**WHOLE_RESOLUTION["encoder"], "top_down": True},
     "upscaling_refinement": False,
 }
-WITH_CONTEXT = {
+NORMALISED = {
     **TOP_DOWN,
-    "encoder": {**TOP_DOWN["encoder"], "context_dilations": (1, 2)},
+    "encoder": {**TOP_DOWN["encoder"], "embedding_norm": True},
     "prompt_norm": True,
 }
 COSEG = {name: TINY[name] for name in TINY if name != "scan_rank"}
@@ -68,7 +68,7 @@ FAMILIES = {
     "coseg-plus with a stem": ("coseg-plus", DETAILED),
     "coseg-plus with a stem from stride 1": ("coseg-plus", WHOLE_RESOLUTION),
     "coseg-plus with a top-down path": ("coseg-plus", TOP_DOWN),
-    "coseg-plus with context": ("coseg-plus", WITH_CONTEXT),
+    "coseg-plus with a normalised embedding": ("coseg-plus", NORMALISED),
     "coseg-plus as released": ("coseg-plus", {**TINY, **AS_RELEASED}),
     "coseg-plus gated": ("coseg-plus", {**TINY, "scan_gate": True}),
 }
@@ -219,7 +219,6 @@ def test_fresh_adapters_leave_sam2_alone() -> None:
         ({"widht": 32}, "unknown setting 'widht'; did you mean 'width'"),
         ({"encoder": {**TINY_HIERA, "stem_channels": (8, 8)}}, "with a stem there are 3 of each"),
         ({"encoder": {**TINY_HIERA, "top_down": True}}, "give stem_channels as well"),
-        ({"encoder": {**TINY_HIERA, "context_dilations": (1,)}}, "set top_down as well"),
         (
             {"encoder": {**TINY_HIERA, "global_attention_blocks": (1,)}},
             r"blocks \[1\] are the first of their stages",

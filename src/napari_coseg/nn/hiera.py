@@ -56,11 +56,9 @@ class HieraConfig(Settings):
         "each stride, as a U-Net does: shared by both tasks, so that their decoders stay light",
     )
 
-    context_dilations: tuple[int, ...] = Field(
-        (),
-        description="dilations of 3x3 convolutions, each with batch normalisation, that follow the "
-        "neck at stride 16, where the top-down path then begins. Trained from scratch, they see "
-        "far sooner than attention learns to, and they normalise the embedding: the trunk's "
+    embedding_norm: bool = Field(
+        False,
+        description="batch normalisation of the embedding. Trained from scratch, the trunk's "
         "residual stream grows constants so large that the decoders' transformers see nothing "
         "else, and no prompt",
     )
@@ -81,8 +79,6 @@ class HieraConfig(Settings):
             )
         if self.top_down and not self.stem_channels:
             raise ValueError("a top-down path joins the maps of a stem; give stem_channels as well")
-        if self.context_dilations and not self.top_down:
-            raise ValueError("context_dilations begin a top-down path; set top_down as well")
         return self
 
 
@@ -119,7 +115,7 @@ HIERA_SIZES: dict[str, HieraConfig] = {
         background_position_size=None,
         stem_channels=(24, 48, 80),
         top_down=True,
-        context_dilations=(1, 2, 4),
+        embedding_norm=True,
     ),
 }
 
@@ -162,9 +158,7 @@ class ConvolutionalStem(nn.Module):
 class TopDown(nn.Module):
     """Joins a coarse map with finer ones, step by step, as the second half of a U-Net.
 
-    coarse (B, C, y, x), levels from fine to coarse, the last of them at twice its size
-    -> one map a level, of its size and channels.
-
+    coarse (B, C, Y/8, X/8), levels at strides 1, 2, 4 -> one map a level, its size and channels.
     The coarse map is brought to the level's channels before it is enlarged, and added rather than
     put beside it: half the work at the finest strides, where most of the time goes.
     """
@@ -190,19 +184,9 @@ class TopDown(nn.Module):
 
 
 class _ConvNormAct(nn.Sequential):
-    def __init__(
-        self, channels_in: int, channels_out: int, stride: int = 1, dilation: int = 1
-    ) -> None:
+    def __init__(self, channels_in: int, channels_out: int, stride: int = 1) -> None:
         super().__init__(
-            nn.Conv2d(
-                channels_in,
-                channels_out,
-                3,
-                stride=stride,
-                padding=dilation,
-                dilation=dilation,
-                bias=False,
-            ),
+            nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False),
             nn.BatchNorm2d(channels_out),
             nn.ReLU(inplace=True),
         )
@@ -260,18 +244,12 @@ class HieraEncoder(nn.Module):
             fpn_top_down_levels=[*range(0 if config.top_down else last - 1, last + 1)],
             fpn_interp_model="nearest",
         )
+        self.embedding_norm = nn.BatchNorm2d(width) if config.embedding_norm else nn.Identity()
         self.project_f1 = nn.Conv2d(width, channels_1, 1)
         self.project_f0 = nn.Conv2d(f0_channels, channels_0, 1)
         self.top_down: TopDown | None = None
-        self.context: nn.Sequential | None = None
         if config.top_down and config.stem_channels:
-            joined = config.stem_channels
-            if config.context_dilations:
-                self.context = nn.Sequential(
-                    *(_ConvNormAct(width, width, dilation=by) for by in config.context_dilations)
-                )
-                joined = (*joined, width)
-            self.top_down = TopDown(width, joined)
+            self.top_down = TopDown(width, config.stem_channels)
             self.project_finer = nn.ModuleList(
                 nn.Conv2d(before, after, 1)
                 for before, after in zip(config.stem_channels[:-1], reversed(finer), strict=True)
@@ -282,19 +260,17 @@ class HieraEncoder(nn.Module):
         if self.stem is None:
             # (strides 4, 8, 16, 32); the last only serves to be added to the third
             (level_4, level_8, embedding, _), _ = self.neck(self.trunk(images))
-            return embedding, (self.project_f0(level_4), self.project_f1(level_8))
+            finest = (self.project_f0(level_4), self.project_f1(level_8))
+            return self.embedding_norm(embedding), finest
         *levels, tokens = self.stem(images)
         (level_8, embedding, _), _ = self.neck(self.trunk(tokens))
-        if self.context is not None and self.top_down is not None:
-            embedding = self.context(embedding)
-            *levels, level_8 = self.top_down(embedding, [*levels, level_8])
-        elif self.top_down is not None:
-            levels = self.top_down(level_8, levels)
         if self.top_down is not None:
+            levels = self.top_down(level_8, levels)
             for number, project in enumerate(self.project_finer):
                 levels[number] = project(levels[number])
-        *finest, level_4 = levels
-        return embedding, (*finest, self.project_f0(level_4), self.project_f1(level_8))
+        *finer, level_4 = levels
+        finest = (*finer, self.project_f0(level_4), self.project_f1(level_8))
+        return self.embedding_norm(embedding), finest
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """Its parameters as ``trunk`` (with the stem), ``adapters`` and ``neck``."""
@@ -304,9 +280,7 @@ class HieraEncoder(nn.Module):
         if self.stem is not None:
             trunk += self.stem.parameters()
         neck = [*self.neck.parameters(), *self.project_f0.parameters()]
-        neck += self.project_f1.parameters()
-        if self.context is not None:
-            neck += self.context.parameters()
+        neck += [*self.project_f1.parameters(), *self.embedding_norm.parameters()]
         if self.top_down is not None:
             neck += [*self.top_down.parameters(), *self.project_finer.parameters()]
         return {"trunk": trunk, "adapters": adapters, "neck": neck}

@@ -101,7 +101,7 @@ COMPACT: dict[str, Any] = {
     "width": 128,
     "upscaling_channels": (64, 48, 32, 24),
     "adapter_ratio": 0.5,
-    "adapter_kernel_size": 5,
+    "adapter_kernel_size": 3,
     "decoder_mlp_dim": 512,
     "fusion_mlp_dim": 512,
     "fusion_dropout": 0.0,
