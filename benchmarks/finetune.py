@@ -143,7 +143,8 @@ def images_of(domain: str, arguments: argparse.Namespace) -> Any:
 
 def own_validation(data: Path, count: int) -> Any:
     """Some of the images that the shipped base's recipe chose its weights by."""
-    from napari_coseg.datasets.held_out import load_split, open_dataset
+    from napari_coseg.datasets.held_out import load_split
+    from napari_coseg.datasets.registry import open_dataset
     from napari_coseg.finetuning.from_folder import from_samples
     from napari_coseg.finetuning.joining import together
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from napari_coseg.datasets.batches import Batch
+from napari_coseg.errors import Cancelled
 from napari_coseg.training.loop import TrainingHooks, train
 from napari_coseg.training.statistics import with_measured_statistics
 from test_models import DETAILED, TINY, small_card, small_model
@@ -112,3 +113,37 @@ def test_the_weights_that_train_do_not_notice(tmp_path: Path) -> None:
         "running_var",
         "num_batches_tracked",
     }
+
+
+@pytest.mark.parametrize(
+    ("from_step", "batches_seen"),
+    [
+        pytest.param(None, 6, id="never"),
+        pytest.param(4, 4, id="after four of six steps"),
+        pytest.param(99, 6, id="after the end"),
+    ],
+)
+def test_statistics_are_frozen_from_a_step_on(
+    from_step: int | None, batches_seen: int, tmp_path: Path
+) -> None:
+    """Also where the training was interrupted after that step."""
+    recipe = tiny_recipe(
+        card=small_card("coseg-plus", DETAILED).model_dump(),
+        optimiser={**PLAIN, "freeze_statistics_from_step": from_step},
+    )
+    whole = trained(tmp_path / "whole", recipe, draw)
+    counted = [int(v) for n, v in whole.items() if n.endswith("stem.down.0.1.num_batches_tracked")]
+    assert counted == [batches_seen]
+    with pytest.raises(Cancelled):
+        trained(tmp_path / "cut", recipe, draw, should_cancel=_After(5))
+    resumed = trained(tmp_path / "cut", recipe, draw)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+class _After:
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left == 0

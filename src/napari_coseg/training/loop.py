@@ -28,7 +28,7 @@ from napari_coseg.training.processes import ALONE, Processes
 from napari_coseg.training.recipe import Recipe
 from napari_coseg.training.saving import STATE_FILE, TrainingState
 from napari_coseg.training.schedule import learning_rate, steps_of
-from napari_coseg.training.statistics import with_measured_statistics
+from napari_coseg.training.statistics import freeze_statistics, with_measured_statistics
 from napari_coseg.training.stepping import (
     AUTOCAST,
     DivergedError,
@@ -116,6 +116,8 @@ def train(
             range(start, steps), _feed(draw, start, steps, workers), strict=True
         ):
             rate = learning_rate(step, steps, recipe.optimiser)
+            if step >= (recipe.optimiser.freeze_statistics_from_step or steps):
+                freeze_statistics(model)
             outcome = step_with(batches, rate)
             done, last = step + 1, step + 1 == steps
             watch.look(done, outcome)

@@ -78,6 +78,13 @@ class OptimiserSettings(Settings):
     )
     clip_gradient_norm: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.0, ge=0, lt=1, description="0 keeps no moving average")
+    freeze_statistics_from_step: int | None = Field(
+        None,
+        ge=0,
+        description="from this step on batch normalisation takes its running statistics, as in a "
+        "prediction, and changes them no more: those of a batch of few crops are noise, which the "
+        "last, small steps can do without",
+    )
     statistics_steps: int = Field(
         0,
         ge=0,

@@ -1,4 +1,4 @@
-"""Statistics of batch normalisation for averaged weights, measured rather than averaged.
+"""Statistics of batch normalisation: frozen at last, or measured anew for averaged weights.
 
 What batch normalisation keeps while it trains is a mean of its last ten batches or so, of weights
 that were still moving: of two crops a batch, that is chance. The moving average of the weights is
@@ -51,3 +51,10 @@ def with_measured_statistics(
         layer.momentum = momentum
         layer.eval()
     return model
+
+
+def freeze_statistics(model: CosegModel) -> None:
+    """Normalise with the running statistics from now on, and leave them as they are."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
