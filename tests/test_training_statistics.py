@@ -119,6 +119,7 @@ def test_the_weights_that_train_do_not_notice(tmp_path: Path) -> None:
     ("from_step", "batches_seen"),
     [
         pytest.param(None, 6, id="never"),
+        pytest.param(0, 0, id="from the first step on"),
         pytest.param(4, 4, id="after four of six steps"),
         pytest.param(99, 6, id="after the end"),
     ],

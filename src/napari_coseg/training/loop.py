@@ -98,6 +98,9 @@ def train(
     start = state.resume(path, processes)
     step_with = Stepper(model, optimiser, scaler, recipe, device, processes)
     watch = _Watch(recipe, path)
+    frozen_from = recipe.optimiser.freeze_statistics_from_step
+    if frozen_from is not None:
+        frozen_from = max(start, frozen_from)
     result: CosegModel | None = None
 
     def finished(done: int) -> CosegModel:
@@ -116,7 +119,7 @@ def train(
             range(start, steps), _feed(draw, start, steps, workers), strict=True
         ):
             rate = learning_rate(step, steps, recipe.optimiser)
-            if step >= (recipe.optimiser.freeze_statistics_from_step or steps):
+            if step == frozen_from:
                 freeze_statistics(model)
             outcome = step_with(batches, rate)
             done, last = step + 1, step + 1 == steps
