@@ -28,7 +28,7 @@ from napari_coseg.inference.sam_windows import (
     window_around,
 )
 from napari_coseg.intake import RgbSource, understand
-from tiny_sam2 import TINY, build_tiny, predictor_of, save_tiny, use_tiny
+from tiny_sam2 import TINY, build_tiny, predictor_of, save_tiny, tiny_in_use
 
 SIZES = ("tiny", "small", "base-plus", "large")
 
@@ -40,12 +40,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(weights: Path) -> Any:
-    before = sam2_model.recognise, sam2_model.build
-    use_tiny()
-    try:
+    with tiny_in_use():
         return load_sam2(weights).model
-    finally:
-        sam2_model.recognise, sam2_model.build = before
 
 
 @pytest.fixture

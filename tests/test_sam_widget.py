@@ -16,7 +16,6 @@ import pytest
 
 from correct_hand import add_layers, assert_same, draw, press, state
 from editing_desks import measured_anew, plane, stack
-from napari_coseg.checkpoints import sam2_model
 from napari_coseg.checkpoints.sam2_model import load_sam2
 from napari_coseg.editing.add_mask import add_mask
 from napari_coseg.editing.desk import Desk
@@ -26,7 +25,7 @@ from napari_coseg.inference.sam_windows import Prompt, SamMask, on_labels
 from napari_coseg.intake import RgbSource, understand
 from napari_coseg.types import Image
 from napari_coseg.widgets.correct import sam_tasks
-from tiny_sam2 import save_tiny, use_tiny
+from tiny_sam2 import save_tiny, tiny_in_use
 
 pytestmark = pytest.mark.gui
 pytest_plugins = ["widget_fixtures"]
@@ -40,12 +39,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def by_hand(tiny: Path) -> SamPrompts:
     """The same network in this process."""
-    before = sam2_model.recognise, sam2_model.build
-    use_tiny()
-    try:
+    with tiny_in_use():
         return SamPrompts(load_sam2(tiny).model)
-    finally:
-        sam2_model.recognise, sam2_model.build = before
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -56,6 +58,17 @@ def use_tiny() -> None:
     """From now on this process takes every checkpoint for one of the tiny network."""
     sam2_model.recognise = lambda shapes, told="": TINY
     sam2_model.build = build_tiny
+
+
+@contextmanager
+def tiny_in_use() -> Iterator[None]:
+    """`use_tiny`, and everything as it was afterwards."""
+    before = sam2_model.recognise, sam2_model.build
+    use_tiny()
+    try:
+        yield
+    finally:
+        sam2_model.recognise, sam2_model.build = before
 
 
 # -- jobs --------------------------------------------------------------------------------------

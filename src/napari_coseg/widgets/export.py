@@ -27,9 +27,10 @@ from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Worker
 from napari_coseg.widgets.corrected import METADATA_KEY
+from napari_coseg.widgets.dock_widget import group, row, told
 from napari_coseg.widgets.image_choice import narrow_box
 from napari_coseg.widgets.job_bar import in_words
-from napari_coseg.widgets.job_widget import JobWidget, group, row, told
+from napari_coseg.widgets.job_widget import JobWidget
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer

@@ -11,13 +11,11 @@ from qtpy.QtWidgets import QWidget
 from napari_coseg.errors import Cancelled
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Job, Worker
-from napari_coseg.widgets.dock_widget import DockWidget, group, row, told
+from napari_coseg.widgets.dock_widget import DockWidget, told
 from napari_coseg.widgets.job_bar import JobBar
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
-
-__all__ = ["JobWidget", "group", "row", "told"]
 
 
 class JobWidget(DockWidget):

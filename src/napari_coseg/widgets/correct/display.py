@@ -15,6 +15,7 @@ from napari_coseg.widgets.correct.colors import ObjectColormap
 from napari_coseg.widgets.correct.refresh import Refresher
 from napari_coseg.widgets.correct.session import Change, Session
 from napari_coseg.widgets.corrected import METADATA_KEY
+from napari_coseg.widgets.layers import placed_like
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -24,7 +25,6 @@ REVIEWED_COLOR = (0, 200, 80)
 REVIEWED_PX = 2
 _REGION = np.iinfo(np.int32).max
 """What the layer of marks holds in reviewed regions; in reviewed objects their ids."""
-_PLACE = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 
 
 class Display:
@@ -137,7 +137,7 @@ class Display:
             colormap=DirectLabelColormap(color_dict={None: color, 0: np.zeros(4)}),
             metadata={METADATA_KEY: {"kind": "reviewed", "image": objects.name}},
             opacity=1.0,
-            **{key: getattr(objects, key) for key in _PLACE},
+            **placed_like(objects),
         )
         if not self._marked.any() and not len(self.session.reviewed.runs):
             with layer._block_refresh():  # nothing has no outline: no need to look for it

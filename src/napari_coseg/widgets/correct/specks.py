@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from psygnal import Signal
@@ -13,6 +13,7 @@ from napari_coseg.widgets.aside import aside
 from napari_coseg.widgets.correct.session import Session
 from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.dock_widget import told
+from napari_coseg.widgets.layers import placed_like
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -93,14 +94,13 @@ class Specks:
 
         like = self._session.regions or self._session.objects
         color = np.array([*COLOR, 255]) / 255
-        keys: Any = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
         layer = Labels(
             edit.mask(like.data.shape).view(np.uint8),
             name="specks and holes",
             colormap=DirectLabelColormap(color_dict={None: color, 0: np.zeros(4)}),
             metadata={METADATA_KEY: {"kind": "preview"}},
             opacity=0.9,
-            **{key: getattr(like, key) for key in keys},
+            **placed_like(like),
         )
         layer.editable = False
         active = self._viewer.layers.selection.active

@@ -14,7 +14,7 @@ from napari_coseg.finetuning.request import FinetuneRequest, free_output
 from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Job, Worker
-from napari_coseg.widgets.dock_widget import UprightScroll
+from napari_coseg.widgets.dock_widget import UprightScroll, told
 from napari_coseg.widgets.finetune import tasks as finetune_tasks
 from napari_coseg.widgets.finetune.adapters import AdaptersPanel
 from napari_coseg.widgets.finetune.progress import ProgressPanel
@@ -22,7 +22,7 @@ from napari_coseg.widgets.finetune.setup import NOTHING_YET, SetupPanel
 from napari_coseg.widgets.finetune.shelf import shelf
 from napari_coseg.widgets.finetune.unfinished import UnfinishedPart
 from napari_coseg.widgets.job_bar import in_words
-from napari_coseg.widgets.job_widget import JobWidget, told
+from napari_coseg.widgets.job_widget import JobWidget
 from napari_coseg.widgets.workspace.keeper import keeper_of
 from napari_coseg.widgets.workspace.link import in_thread
 

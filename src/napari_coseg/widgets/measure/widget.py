@@ -23,8 +23,9 @@ from napari_coseg.export.measurements import SUFFIXES, write_measurements
 from napari_coseg.measure.summary import ALL
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Worker
+from napari_coseg.widgets.dock_widget import group, told
 from napari_coseg.widgets.job_bar import in_words
-from napari_coseg.widgets.job_widget import JobWidget, group, told
+from napari_coseg.widgets.job_widget import JobWidget
 from napari_coseg.widgets.measure.layers import ChosenLayers, LayersChoice, LayerWatch
 from napari_coseg.widgets.measure.plots import PlotPanel
 from napari_coseg.widgets.measure.table import ObjectTable
