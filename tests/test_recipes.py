@@ -63,7 +63,7 @@ RECIPES = {
         trained={"adapters", "lora", "neck", "prompt_encoders", "decoders"},
     ),
 }
-OTHERS = {"colon-default"}  # the shipped model's own
+OTHERS = {"colon-default", "colon-small"}  # the shipped model's own, and its small one
 
 
 def test_every_shipped_recipe_stands_in_the_table() -> None:

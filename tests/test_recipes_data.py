@@ -23,10 +23,12 @@ from histology_twins import (
 from napari_coseg.cli.main import main
 from napari_coseg.datasets.partition import Partitioned, load_partition
 from napari_coseg.datasets.registry import open_dataset
+from napari_coseg.errors import SettingsError
 from napari_coseg.evaluation import score_held_out
 from napari_coseg.models.base import CosegModel
 from napari_coseg.training.recipe import Recipe, read_recipe
 from napari_coseg.training.run import DRAWN, open_part, step_source, train_recipe
+from test_models import DETAILED
 from tiny_training import as_toml, make_folder, tiny_recipe
 from volume_twins import make_toothfairy2
 
@@ -125,6 +127,18 @@ def test_a_fresh_network_is_started_and_a_resumed_one_is_not(data: Path, tmp_pat
             recipe(steps=steps), data, tmp_path / "run", quiet, workers=0, start=started.append
         )
         assert len(started) == 1
+
+
+def test_crops_that_the_network_cannot_halve_are_refused_at_once(
+    data: Path, tmp_path: Path
+) -> None:
+    values = recipe_values()
+    values["card"]["config"] = DETAILED
+    values["batches"][0]["crop_px"] = 96
+    with pytest.raises(
+        SettingsError, match=r"crop_px 96 of 'folder' is no multiple of 64.*take 64 or 128"
+    ):
+        train_recipe(Recipe.from_mapping(values), data, tmp_path / "run", quiet, workers=0)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ def test_a_split_that_does_not_fit_is_refused(held_out, message, tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("step", "sizes"),
-    [(0, [32, 64]), (1, [32]), (4, [32, 64, 96]), (5, [32]), (6, [32, 64, 96])],
+    [(0, [32, 64]), (1, [32]), (4, [32, 64, 96]), (5, [32]), (6, [32, 96]), (8, [32, 96])],
 )
 def test_parts_take_turns(step: int, sizes: list[int]) -> None:
     class Sampler:
@@ -155,7 +155,7 @@ def test_parts_take_turns(step: int, sizes: list[int]) -> None:
         def draw(self, step: int, rank: int, of: int) -> int:
             return self.size
 
-    turns = (Turn(0, 1, 32), Turn(0, 2, 64), Turn(3, 2, 96))
+    turns = (Turn(0, None, 1, 32), Turn(0, 6, 2, 64), Turn(3, None, 2, 96))
     source = StepSource(tuple((turn, Sampler(turn.crop_px)) for turn in turns))
     assert source(step) == sizes
 
@@ -186,6 +186,10 @@ def test_the_shipped_model_is_trained_as_it_was() -> None:
             "batches = [{dataset = 'glas', crop_px = 64, crops = 1, mosaic = 3}]",
             "64 pixels cannot be put together from 3 a side",
         ),
+        (
+            "batches = [{dataset = 'glas', crop_px = 64, crops = 1, from_step = 5, to_step = 5}]",
+            "from step 5 to before step 5 never takes part",
+        ),
         ("precision = 'fp8'", "setting 'precision'.*'fp16', 'bf16' or 'fp32'"),
         ("steps = ", "not valid TOML"),
     ],
@@ -193,6 +197,38 @@ def test_the_shipped_model_is_trained_as_it_was() -> None:
 def test_a_recipe_with_a_slip_is_refused(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(text)
+    with pytest.raises(SettingsError, match=message):
+        read_recipe(path)
+
+
+def test_a_recipe_says_only_what_differs_from_its_base(tmp_path: Path) -> None:
+    (tmp_path / "parent.toml").write_text(
+        "base = 'colon-default'\nsteps = 7\n[optimiser]\nwarmup_steps = 3\n"
+    )
+    (tmp_path / "child.toml").write_text(
+        "base = 'parent.toml'\nname = 'child'\n"
+        "batches = [{dataset = 'glas', crop_px = 64, crops = 1}]\n[card]\nhalo_px = 8\n"
+    )
+    child, shipped = read_recipe(tmp_path / "child.toml"), read_recipe("colon-default")
+    assert (child.name, child.steps, child.optimiser.warmup_steps) == ("child", 7, 3)
+    assert [part.dataset for part in child.batches] == ["glas"]
+    assert child.card == shipped.card.model_copy(update={"halo_px": 8})
+    assert child.optimiser.model_copy(update={"warmup_steps": 100}) == shipped.optimiser
+    assert child.losses == shipped.losses
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ("'colon-defualt'", "no recipe 'colon-defualt'"),
+        ("'mine.toml'", "its own base"),
+        ("'gone.toml'", "no recipe file .*gone.toml"),
+        ("['glas', 'crag']", "name one recipe"),
+    ],
+)
+def test_a_base_that_cannot_be_is_refused(base: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f"base = {base}\n")
     with pytest.raises(SettingsError, match=message):
         read_recipe(path)
 

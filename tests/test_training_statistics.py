@@ -1,4 +1,4 @@
-"""Batch normalisation of the moving average: measured over many batches, nothing else changed."""
+"""Batch normalisation frozen late in a training, so that the last steps fit a prediction's."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ import torch
 
 from napari_coseg.datasets.batches import Batch
 from napari_coseg.errors import Cancelled
-from napari_coseg.training.loop import TrainingHooks, train
-from napari_coseg.training.statistics import with_measured_statistics
-from test_models import DETAILED, TINY, small_card, small_model
+from test_models import DETAILED, small_card
 from tiny_training import make_batch, tiny_recipe, trained
 
 PLAIN = tiny_recipe().optimiser.model_dump()
@@ -28,91 +26,6 @@ def draw(step: int) -> list[Batch]:
         if isinstance(value, np.ndarray) and value.ndim > 1
     }
     return [replace(small, **spatial)]
-
-
-@pytest.fixture
-def model() -> torch.nn.Module:
-    torch.manual_seed(0)
-    return small_model(config=DETAILED)
-
-
-def test_they_are_the_mean_of_all_batches(model: torch.nn.Module) -> None:
-    """By hand, for the first layer: what it sees depends on no other statistics."""
-    convolution, layer, _ = model.encoder.stem.down[0]
-    seen = []
-    for step in range(3):
-        (batch,) = draw(step)
-        with torch.no_grad():
-            seen.append(convolution(model.normalise(torch.as_tensor(batch.images))))
-    measured = with_measured_statistics(model, (draw(step) for step in range(3)), "cpu")
-    found = measured.encoder.stem.down[0][1]
-    means = torch.stack([pixels.mean(dim=(0, 2, 3)) for pixels in seen]).mean(dim=0)
-    variances = torch.stack([pixels.var(dim=(0, 2, 3)) for pixels in seen]).mean(dim=0)
-    torch.testing.assert_close(found.running_mean, means)
-    torch.testing.assert_close(found.running_var, variances)
-    assert not torch.equal(layer.running_mean, found.running_mean)
-
-
-def test_nothing_else_changes(model: torch.nn.Module) -> None:
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    state = torch.get_rng_state()
-    measured = with_measured_statistics(model, [draw(0)], "cpu")
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    changed = {n for n, v in measured.state_dict().items() if not torch.equal(v, before[n])}
-    kinds = {name.rpartition(".")[2] for name in changed}
-    assert kinds == {"running_mean", "running_var", "num_batches_tracked"}
-    assert not any(module.training for module in measured.modules())
-    assert all(
-        getattr(module, "momentum", 0.1) == 0.1
-        for module in measured.modules()
-        if isinstance(module, torch.nn.BatchNorm2d)
-    )
-
-
-def test_a_network_without_them_comes_back_as_it_is() -> None:
-    model = small_model(config=TINY)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    measured = with_measured_statistics(model, [], "cpu")
-    assert all(torch.equal(value, before[n]) for n, value in measured.state_dict().items())
-
-
-def test_training_validates_and_returns_them(tmp_path: Path) -> None:
-    scored = []
-
-    def validate(step: int, model: torch.nn.Module) -> dict[str, float]:
-        norm = model.encoder.stem.down[0][1]
-        scored.append((step, int(norm.num_batches_tracked), norm.running_mean.clone()))
-        return {}
-
-    recipe = tiny_recipe(
-        card=small_card("coseg-plus", DETAILED).model_dump(),
-        optimiser={"statistics_steps": 2},
-        validation={"every_steps": 2, "start_step": 0},
-    )
-    result = train(
-        small_model(config=DETAILED),
-        draw,
-        recipe,
-        tmp_path,
-        TrainingHooks(validate=validate),
-        workers=0,
-    )
-    assert all(counted == 2 for _, counted, _ in scored)
-    np.testing.assert_array_equal(result.encoder.stem.down[0][1].running_mean, scored[-1][2])
-
-
-def test_the_weights_that_train_do_not_notice(tmp_path: Path) -> None:
-    config = {"card": small_card("coseg-plus", DETAILED).model_dump()}
-    plain = trained(tmp_path / "plain", tiny_recipe(**config), draw)
-    measuring = tiny_recipe(**config, optimiser={**PLAIN, "statistics_steps": 2})
-    measured = trained(tmp_path / "measured", measuring, draw)
-    differs = {name for name in plain if not torch.equal(plain[name], measured[name])}
-    assert {n.rpartition(".")[2] for n in differs} == {
-        "running_mean",
-        "running_var",
-        "num_batches_tracked",
-    }
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from napari_coseg.decoding.hover import HoverSettings, classify, decode_instances
+from napari_coseg.editing.add_mask import check_free
 from napari_coseg.editing.desk import Desk, Kind
 from napari_coseg.editing.drawing import in_image, pixel_at
 from napari_coseg.editing.edit import Box, Edit
@@ -70,6 +71,7 @@ def grow(
     """
     settings = settings or HoverSettings()
     pixel = pixel_at(point, desk.labels.shape)
+    check_free(desk, point, reviewed)
     _check(object_probability, hv, class_probability)
     field = _field(field, pixel, desk.labels.shape[-2:])
     free = _free(desk, pixel, field, reviewed)
@@ -122,17 +124,10 @@ def _field(field: Box | None, pixel: tuple[int, ...], shape: tuple[int, ...]) ->
 
 
 def _free(desk: Desk, pixel: tuple[int, ...], field: Box, reviewed: Reviewed | None) -> _Free:
-    if desk.labels[pixel]:
-        raise EditError(
-            f"object {int(desk.labels[pixel])} is there already; click on background, or split it"
-        )
     box = (*(slice(z, z + 1) for z in pixel[:-2]), *field)
     taken = None
     if reviewed is not None and len(reviewed.runs):
         taken = reviewed.mask(box).reshape([part.stop - part.start for part in field])
-        at = tuple(value - part.start for value, part in zip(pixel[-2:], field, strict=True))
-        if taken[at]:
-            raise EditError("this region is marked as reviewed; take the mark away to add objects")
     where: tuple[int | slice, ...] = (*pixel[:-2], *field)
     return _Free(desk.labels[where], taken)
 

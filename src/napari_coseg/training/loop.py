@@ -28,16 +28,14 @@ from napari_coseg.training.processes import ALONE, Processes
 from napari_coseg.training.recipe import Recipe
 from napari_coseg.training.saving import STATE_FILE, TrainingState
 from napari_coseg.training.schedule import learning_rate, steps_of
-from napari_coseg.training.statistics import freeze_statistics, with_measured_statistics
 from napari_coseg.training.stepping import (
-    AUTOCAST,
     DivergedError,
     Outcome,
     Stepper,
     make_optimiser,
     make_scaler,
 )
-from napari_coseg.training.trainable import train_only
+from napari_coseg.training.trainable import freeze_statistics, train_only
 
 Draw = Callable[[int], Sequence[Batch]]
 
@@ -101,14 +99,6 @@ def train(
     frozen_from = recipe.optimiser.freeze_statistics_from_step
     if frozen_from is not None:
         frozen_from = max(start, frozen_from)
-    result: CosegModel | None = None
-
-    def finished(done: int) -> CosegModel:
-        if not recipe.optimiser.statistics_steps:
-            return averaged.eval()
-        first = max(0, done - recipe.optimiser.statistics_steps)
-        seen = (draw(step) for step in range(first, done))
-        return with_measured_statistics(averaged, seen, device, AUTOCAST.get(recipe.precision))
 
     began = time.monotonic()
     with ExitStack() as within:
@@ -141,12 +131,10 @@ def train(
                 raise Cancelled(f"training stopped after step {done}; the same command goes on")
             logs.draw(done, batches, averaged, device)
             due = done % recipe.validation.every_steps == 0 and done > recipe.validation.start_step
-            if due or last:  # in every process: they may normalise together
-                result = finished(done)
-                if hooks.validate is not None and processes.is_first:
-                    logs.write(done, hooks.validate(done, result))
+            if hooks.validate is not None and processes.is_first and (due or last):
+                logs.write(done, hooks.validate(done, averaged.eval()))
                 averaged.train()
-    return result.eval() if result is not None else finished(steps)
+    return averaged.eval()
 
 
 def in_channels_last(model: CosegModel) -> CosegModel:

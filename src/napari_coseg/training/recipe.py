@@ -32,6 +32,7 @@ class BatchPart(Settings):
     )
     every_steps: int = Field(1, ge=1, description="take part in every step, every second, ...")
     from_step: int = Field(0, ge=0, description="take part from this step on")
+    to_step: int | None = Field(None, ge=1, description="take part until before this step")
     object_fraction: float = Field(
         0.5,
         ge=0,
@@ -49,6 +50,14 @@ class BatchPart(Settings):
         if self.crop_px % self.mosaic:
             raise ValueError(
                 f"crops of {self.crop_px} pixels cannot be put together from {self.mosaic} a side"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _comes_at_all(self) -> Self:
+        if self.to_step is not None and self.to_step <= self.from_step:
+            raise ValueError(
+                f"a part from step {self.from_step} to before step {self.to_step} never takes part"
             )
         return self
 
@@ -84,12 +93,6 @@ class OptimiserSettings(Settings):
         description="from this step on batch normalisation takes its running statistics, as in a "
         "prediction, and changes them no more: those of a batch of few crops are noise, which the "
         "last, small steps can do without",
-    )
-    statistics_steps: int = Field(
-        0,
-        ge=0,
-        description="measure the moving average's batch normalisation over the crops of so many "
-        "steps before it is validated; 0 takes what training left, a mean of its last few batches",
     )
 
 
@@ -183,22 +186,48 @@ def recipe_names() -> list[str]:
 
 
 def read_recipe(name_or_path: str | Path) -> Recipe:
-    """A shipped recipe by name, or one from a TOML file."""
-    path = Path(name_or_path)
+    """A shipped recipe by name, or one from a TOML file.
+
+    A recipe that names a `base`, a shipped one or a file beside it, says only what differs from
+    that: tables are merged, lists such as `batches` are taken as a whole.
+    """
+    return Recipe.from_mapping(_values(str(name_or_path), Path(), heirs=()))
+
+
+def _values(name_or_path: str, folder: Path, heirs: tuple[str, ...]) -> dict[str, Any]:
+    """Of a recipe that a file in `folder` names, and of those that it rests on."""
+    path = folder / name_or_path
     if path.suffix == ".toml":
         if not path.is_file():
             raise SettingsError(f"there is no recipe file {path}")
-        text = path.read_text(encoding="utf-8")
-    elif str(name_or_path) in recipe_names():
+        key, text = str(path.resolve()), path.read_text(encoding="utf-8")
+    elif name_or_path in recipe_names():
         entry = resources.files("napari_coseg") / "recipes" / f"{name_or_path}.toml"
-        text = entry.read_text(encoding="utf-8")
+        key, text = name_or_path, entry.read_text(encoding="utf-8")
     else:
         raise SettingsError(
-            f"there is no recipe {str(name_or_path)!r}; name one of {', '.join(recipe_names())}, "
+            f"there is no recipe {name_or_path!r}; name one of {', '.join(recipe_names())}, "
             "or give the path of a .toml file"
         )
     try:
-        values: dict[str, Any] = tomllib.loads(text)
+        values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"recipe {name_or_path} is not valid TOML: {error}") from error
-    return Recipe.from_mapping(values)
+    if "base" not in values:
+        return values
+    base = values.pop("base")
+    if not isinstance(base, str):
+        raise SettingsError(f"base of recipe {name_or_path} is {base!r}; name one recipe")
+    if key in heirs:
+        raise SettingsError(f"recipe {name_or_path} is its own base; name another")
+    return _merged(_values(base, path.parent, (*heirs, key)), values)
+
+
+def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for name, value in own.items():
+        inherited = base.get(name)
+        if isinstance(value, dict) and isinstance(inherited, dict):
+            value = _merged(inherited, value)
+        merged[name] = value
+    return merged

@@ -51,11 +51,14 @@ class Turn:
     """When a part of the recipe takes part, and with crops of what size."""
 
     from_step: int
+    to_step: int | None
     every_steps: int
     crop_px: int
 
     def comes(self, step: int) -> bool:
-        return step >= self.from_step and step % self.every_steps == 0
+        begun = step >= self.from_step
+        over = self.to_step is not None and step >= self.to_step
+        return begun and not over and step % self.every_steps == 0
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ def train_recipe(
     recipe = with_steps(recipe, source.steps_per_epoch)
     torch.manual_seed(recipe.seed)
     model = build(recipe.card)
+    _check_crops(recipe.batches, model.size_multiple)
     if start is not None and not (output_dir / STATE_FILE).exists():
         start(model)
     if processes.is_first:
@@ -147,7 +151,7 @@ def step_source(recipe: Recipe, data_root: Path, processes: Processes | None = N
     """
     shared: dict[Turn, list[CropSource]] = {}
     for part in recipe.batches:
-        turn = Turn(part.from_step, part.every_steps, part.crop_px)
+        turn = Turn(part.from_step, part.to_step, part.every_steps, part.crop_px)
         source = _crop_source(part, data_root, recipe)
         shared.setdefault(turn, []).append(source)
     return StepSource(
@@ -187,6 +191,17 @@ def _draw(name: str, data_root: Path, seed: int) -> Partitioned:
 def validation_names(dataset: Dataset, split: str, held_out: str) -> tuple[str, ...]:
     """The images of a dataset's split to choose weights by."""
     return _divided(dataset, split, held_out).validation
+
+
+def _check_crops(parts: Sequence[BatchPart], multiple: int) -> None:
+    wrong = [part for part in parts if part.crop_px % multiple]
+    if wrong:
+        size, name = wrong[0].crop_px, wrong[0].dataset
+        below = max(1, size // multiple) * multiple
+        raise SettingsError(
+            f"crop_px {size} of {name!r} is no multiple of {multiple}, as this network needs; take "
+            f"{below} or {below + multiple}"
+        )
 
 
 def _keep_drawn(recipe: Recipe, data_root: Path, output_dir: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from napari_coseg.errors import SettingsError
 from napari_coseg.models.base import CosegModel
@@ -23,6 +24,13 @@ def train_only(model: CosegModel, part_names: Iterable[str]) -> dict[str, list[n
         for parameter in parameters:
             parameter.requires_grad_(name in wanted)
     return {name: parameters for name, parameters in parts.items() if name in wanted}
+
+
+def freeze_statistics(model: CosegModel) -> None:
+    """Batch normalisation takes its running statistics from now on, and leaves them as they are."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
 
 
 def decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict]:

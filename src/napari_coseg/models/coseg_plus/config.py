@@ -62,6 +62,12 @@ class CosegPlusConfig(Settings):
         "stands out from what a mask always says (not in the paper; for networks that train from "
         "scratch, and else learn to hear no prompt)",
     )
+    mask_skip: bool = Field(
+        False,
+        description="the mask that prompts a decoder also joins its pixels at stride 4, by two "
+        "convolutions of which the last begins at zero (not in the paper; for networks that train "
+        "from scratch, whose convolutions learn long before their transformers do)",
+    )
     decoder: Literal["mtc", "plain"] = Field(
         "mtc",
         description="plain: the prompted embedding is upscaled as it is, one learned vector a "
@@ -107,5 +113,6 @@ COMPACT: dict[str, Any] = {
     "fusion_dropout": 0.0,
     "scan_rank": 8,
     "prompt_norm": True,
+    "mask_skip": True,
 }
 """The shipped network's shape: a Co-Seg++ that trains from scratch on a CPU."""

@@ -99,17 +99,17 @@ class CosegPlus(CosegModel):
     ) -> tuple[Tensor, Tensor]:
         """The raw channels of both decoders, (B, K, y, x), before naming and resizing."""
         for _ in range(self.config.forwards - 2):
-            semantic, _ = self._decode_semantic(features, self._semantic_prompt(features, prompts))
-            instance, _ = self._decode_instance(features, self._instance_prompt(features, prompts))
+            semantic, _ = self._decode_semantic(features, *self._semantic_prompt(features, prompts))
+            instance, _ = self._decode_instance(features, *self._instance_prompt(features, prompts))
             prompts = MaskPrompts(semantic, instance)
         semantic = nothing_said(features, self.semantic_channels)
         instance = nothing_said(features, OBJECT_CHANNELS + self.class_channels + HV_CHANNELS)
         if "semantic" in tasks:
-            prompt = self._semantic_prompt(features, prompts)
-            semantic, _ = self._decode_semantic(features, prompt, binary=False)
+            prompt, mask = self._semantic_prompt(features, prompts)
+            semantic, _ = self._decode_semantic(features, prompt, mask, binary=False)
         if "instance" in tasks:
-            prompt = self._instance_prompt(features, prompts)
-            instance, _ = self._decode_instance(features, prompt, binary=False)
+            prompt, mask = self._instance_prompt(features, prompts)
+            instance, _ = self._decode_instance(features, prompt, mask, binary=False)
         return semantic, instance
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
@@ -129,36 +129,43 @@ class CosegPlus(CosegModel):
             ],
         }
 
-    def _semantic_prompt(self, features: Features, prompts: MaskPrompts) -> Tensor:
-        """What prompts the semantic decoder: the objects' mask (equation 6), unless ablated."""
-        if self.config.forwards == 1:
-            return self.instance_prompt.no_mask_prompt(features.embedding)
-        if not self.config.crossed:
-            return self.semantic_prompt(prompts.semantic, features.embedding)
-        return self.instance_prompt(prompts.instance, features.embedding)
+    def _semantic_prompt(
+        self, features: Features, prompts: MaskPrompts
+    ) -> tuple[Tensor, Tensor | None]:
+        """What prompts the semantic decoder, and the mask that it was made of, if any.
 
-    def _instance_prompt(self, features: Features, prompts: MaskPrompts) -> Tensor:
-        """What prompts the instance decoder: the regions' mask, unless ablated."""
+        The objects' mask (equation 6), unless ablated.
+        """
         if self.config.forwards == 1:
-            return self.semantic_prompt.no_mask_prompt(features.embedding)
+            return self.instance_prompt.no_mask_prompt(features.embedding), None
         if not self.config.crossed:
-            return self.instance_prompt(prompts.instance, features.embedding)
-        return self.semantic_prompt(prompts.semantic, features.embedding)
+            return self.semantic_prompt(prompts.semantic, features.embedding), prompts.semantic
+        return self.instance_prompt(prompts.instance, features.embedding), prompts.instance
+
+    def _instance_prompt(
+        self, features: Features, prompts: MaskPrompts
+    ) -> tuple[Tensor, Tensor | None]:
+        """What prompts the instance decoder: the regions' mask, unless ablated; and the mask."""
+        if self.config.forwards == 1:
+            return self.semantic_prompt.no_mask_prompt(features.embedding), None
+        if not self.config.crossed:
+            return self.instance_prompt(prompts.instance, features.embedding), prompts.instance
+        return self.semantic_prompt(prompts.semantic, features.embedding), prompts.semantic
 
     def _decode_semantic(
-        self, features: Features, prompt: Tensor, binary: bool = True
+        self, features: Features, prompt: Tensor, mask: Tensor | None = None, binary: bool = True
     ) -> tuple[Tensor, Tensor | None]:
         position = self.instance_prompt.image_position(features.embedding)
         return self.semantic_decoder(
-            features.embedding, prompt, position, features.high_resolution, binary
+            features.embedding, prompt, position, features.high_resolution, binary, mask
         )
 
     def _decode_instance(
-        self, features: Features, prompt: Tensor, binary: bool = True
+        self, features: Features, prompt: Tensor, mask: Tensor | None = None, binary: bool = True
     ) -> tuple[Tensor, Tensor | None]:
         position = self.semantic_prompt.image_position(features.embedding)
         return self.instance_decoder(
-            features.embedding, prompt, position, features.high_resolution, binary
+            features.embedding, prompt, position, features.high_resolution, binary, mask
         )
 
 
