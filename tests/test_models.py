@@ -57,6 +57,7 @@ NORMALISED = {
     **TOP_DOWN,
     "encoder": {**TOP_DOWN["encoder"], "embedding_norm": True},
     "prompt_norm": True,
+    "mask_skip": True,
 }
 COSEG = {name: TINY[name] for name in TINY if name != "scan_rank"}
 COSEG_WITH_STEM = {name: DETAILED[name] for name in DETAILED if name != "scan_rank"}
@@ -160,6 +161,29 @@ def test_losses_of_the_second_forward_reach_the_first(model: CosegModel) -> None
     prompts = MaskPrompts(first.semantic_mask, first.instance_mask)
     model.second_forward(features, prompts).semantic.square().mean().backward()
     assert first.instance_mask.grad.abs().max() > 0
+
+
+@torch.inference_mode()
+def test_a_fresh_mask_skip_is_silent_and_a_taught_one_is_heard_where_the_mask_is() -> None:
+    """On a transformer that hears no prompt at all."""
+    torch.manual_seed(0)
+    model = small_model(config={**TINY, "mask_skip": True})
+    for encoder in (model.semantic_prompt, model.instance_prompt):
+        encoder.forward = lambda mask, embedding: torch.zeros_like(embedding)
+    features = model.encode(images(1))
+    outside = torch.full((1, 1, 16, 16), -8.0)
+    inside = outside.clone()
+    inside[..., :8] = 8.0
+
+    def difference() -> torch.Tensor:
+        without = model.second_forward(features, MaskPrompts(outside, outside)).object
+        return (model.second_forward(features, MaskPrompts(inside, outside)).object - without).abs()
+
+    assert not difference().any()
+    torch.nn.init.normal_(model.instance_decoder.mask_skip.tell.weight)
+    heard = difference()
+    assert heard[..., :32].min() > 0
+    assert not heard[..., 48:].any()
 
 
 @pytest.mark.parametrize(
