@@ -52,6 +52,43 @@ def test_the_pair_of_the_newest_run_is_proposed(viewer: Any, widget: Any) -> Non
     assert widget.pair.regions_box.currentText() == "biopsy regions [2]"
 
 
+@pytest.mark.parametrize(
+    ("objects", "regions"),
+    [
+        pytest.param("my nuclei", "biopsy regions", id="the objects"),
+        pytest.param("my nuclei", "my tissue", id="both"),
+        pytest.param("biopsy objects", "my tissue", id="the regions"),
+    ],
+)
+def test_the_pair_of_a_run_is_found_under_other_names(
+    viewer: Any, qtbot: Any, objects: str, regions: str
+) -> None:
+    from napari_coseg.widgets.correct.widget import CorrectWidget
+
+    old_regions, old_objects = add_layers(viewer, plane())
+    old_regions.metadata["napari_coseg"]["run"] = {"key": "old"}
+    old_objects.metadata["napari_coseg"]["run"] = {"key": "old"}
+    old_regions.name, old_objects.name = regions, objects
+    for newer in add_layers(viewer, plane()):
+        newer.metadata["napari_coseg"]["run"] = {"key": "new"}
+    widget = CorrectWidget(viewer)
+    widget.pair.objects_box.setCurrentText(old_objects.name)
+    assert widget.pair.objects is old_objects
+    assert widget.pair.regions is old_regions
+    widget.close()
+
+
+def test_one_layer_cannot_be_both_of_a_pair(
+    viewer: Any, widget: Any, qtbot: Any, notes: list[str]
+) -> None:
+    widget.pair.regions_box.setCurrentText("biopsy objects")
+    widget.start_button.click()
+    qtbot.waitUntil(lambda: bool(notes), timeout=60_000)
+    assert "'biopsy objects' is chosen as objects and as regions" in notes[0]
+    assert widget.work is None
+    assert "undo" not in vars(viewer.layers["biopsy objects"])
+
+
 def test_a_layer_painted_by_hand_is_corrected(viewer: Any, widget: Any, qtbot: Any) -> None:
     """No classes, no regions, no pixel size; ids of 8 bits, which the canvas colours by itself."""
     labels = np.zeros((40, 50), np.uint8)

@@ -18,6 +18,7 @@ from napari.components import ViewerModel
 
 from napari_coseg.editing.objects import delete, merge, set_class
 from napari_coseg.editing.review import Reviewed
+from napari_coseg.errors import ImageError
 from napari_coseg.widgets import outputs
 from napari_coseg.widgets.workspace.widget import WorkspaceWidget
 from napari_coseg.workspace import recent
@@ -139,6 +140,33 @@ def test_a_new_workspace_keeps_the_labels_at_once(
     qtbot.waitUntil(lambda: bool(dock.keeper.links), timeout=20_000)
     assert dock.images.count() == 1
     same(path, objects, regions)
+
+
+def test_regions_are_kept_as_regions_whatever_the_objects_are_called(
+    viewer: Any, docks: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, objects, regions = filled(viewer, tmp_path)
+    objects.name = "my nuclei"
+    dock = docks(viewer)
+    assert dock.objects_box.currentText() == "my nuclei"
+    assert dock.regions_box.currentText() == "tissue regions"
+    path = tmp_path / "new.coseg"
+    monkeypatch.setattr("napari_coseg.widgets.workspace.widget.ask_new_folder", lambda _: path)
+    dock.new_button.click()
+    qtbot.waitUntil(lambda: bool(dock.keeper.links), timeout=20_000)
+    same(path, objects, regions)
+
+
+def test_one_layer_is_not_kept_as_objects_and_as_regions(viewer: Any, tmp_path: Path) -> None:
+    from napari_coseg.widgets.workspace.layers import adding
+    from napari_coseg.workspace.folder import create_workspace
+
+    image, objects, _ = filled(viewer, tmp_path)
+    with (
+        create_workspace(tmp_path / "new.coseg") as workspace,
+        pytest.raises(ImageError, match="is chosen as objects and as regions"),
+    ):
+        adding(workspace, image, objects, objects)
 
 
 def test_a_workspace_that_was_left_is_offered_and_resumed(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_coseg.errors import EditError
-from napari_coseg.widgets import layers
+from napari_coseg.widgets import layers, outputs
 from napari_coseg.widgets.corrected import METADATA_KEY
 
 if TYPE_CHECKING:
@@ -102,6 +102,28 @@ def run_of(viewer: Viewer, objects: Labels) -> Run:
     worker = _WORKERS.get(arguments["key"])
     alive = worker if worker is not None and worker.pid is not None else None
     return Run(arguments, layers.level_0(image), objects, regions, alive)
+
+
+def regions_of(viewer: Viewer, objects: Any) -> Labels | None:
+    """The layer of regions that came with a layer of objects, whatever both are called now.
+
+    Told by what the run wrote into both; where that tells nothing, or several apart, by the name.
+    None for objects that Segment did not make, and where no regions of ours are theirs.
+    """
+    if not outputs.is_output(objects, "objects"):
+        return None
+    found = [one for one in viewer.layers if outputs.is_output(one, "regions")]
+    same_run = [one for one in found if _origin(one) == _origin(objects)]
+    name = objects.name.replace(" objects", " regions")
+    named = [[one for one in ones if one.name == name] for ones in (same_run, found)]
+    return (named[0] or same_run[::-1] or named[1] or [None])[0]
+
+
+def _origin(layer: Any) -> tuple[Any, ...]:
+    """What a run writes alike into both of its layers."""
+    ours = dict(layer.metadata.get(METADATA_KEY, {}))
+    key = (arguments_of(layer) or {}).get("key")
+    return key, ours.get("image"), ours.get("provenance")
 
 
 def _is_of(layer: Any, key: str, kind: str) -> bool:

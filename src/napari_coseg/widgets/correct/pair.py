@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
 
 from napari_coseg.widgets import outputs
 from napari_coseg.widgets.image_choice import narrow_box
+from napari_coseg.widgets.runs import regions_of
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -62,12 +63,11 @@ class PairChoice(QWidget):
             self._propose_regions()
 
     def _propose_regions(self, _: Any = None) -> None:
-        """The regions that the same run gave are named like the objects."""
+        """The regions that the same run gave."""
         objects = self.objects
-        if objects is not None and outputs.is_output(objects, "objects"):
-            at = self.regions_box.findData(objects.name.replace(" objects", " regions"))
-            if at >= 0:
-                self.regions_box.setCurrentIndex(at)
+        regions = None if objects is None else regions_of(self._viewer, objects)
+        if regions is not None:
+            self.regions_box.setCurrentIndex(self.regions_box.findData(regions.name))
 
     def _layer(self, box: QComboBox) -> Labels | None:
         name = box.currentData()

@@ -122,13 +122,18 @@ class Session:
     Raises
     ------
     EditError
-        Where a session has one of the layers already.
+        Where a session has one of the layers already, and where both are one layer.
     """
 
     changed = Signal(Change)
     closed = Signal()
 
     def __init__(self, objects: Labels, regions: Labels | None, desk: Desk) -> None:
+        if regions is objects:
+            raise EditError(
+                f"{objects.name!r} is chosen as objects and as regions; choose the layer of "
+                "regions, or none"
+            )
         if session_of(objects) or (regions is not None and session_of(regions)):
             raise EditError("these layers are being corrected already; finish that first")
         self.objects, self.regions, self.desk = objects, regions, desk

@@ -68,6 +68,11 @@ def adding(
     either = objects if objects is not None else regions
     if either is None:
         raise ImageError("there are no labels to keep; run Segment, or add a labels layer")
+    if objects is regions:
+        raise ImageError(
+            f"{either.name!r} is chosen as objects and as regions; choose the layer of regions, "
+            "or none"
+        )
     session = None if objects is None else session_of(objects)
     request = request_of(either, regions)
     ours = dict(either.metadata.get(METADATA_KEY, {}))

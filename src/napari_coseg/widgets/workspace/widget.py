@@ -26,6 +26,7 @@ from napari_coseg.errors import CosegError, WorkspaceError
 from napari_coseg.widgets import outputs
 from napari_coseg.widgets.dock_widget import DockWidget, column_of, group, row, told
 from napari_coseg.widgets.image_choice import narrow_box
+from napari_coseg.widgets.runs import regions_of
 from napari_coseg.widgets.workspace.guard import Buttons, ask_new_folder, guard_closing
 from napari_coseg.widgets.workspace.keeper import ago, in_words, keeper_of
 from napari_coseg.widgets.workspace.layers import image_of
@@ -323,7 +324,6 @@ class WorkspaceWidget(DockWidget):
         image = None if objects is None else image_of(self._viewer, objects)
         if image is not None:
             self.image_box.setCurrentIndex(self.image_box.findData(image.name))
-        if objects is not None and outputs.is_output(objects, "objects"):
-            at = self.regions_box.findData(objects.name.replace(" objects", " regions"))
-            if at >= 0:
-                self.regions_box.setCurrentIndex(at)
+        regions = None if objects is None else regions_of(self._viewer, objects)
+        if regions is not None:
+            self.regions_box.setCurrentIndex(self.regions_box.findData(regions.name))
