@@ -55,6 +55,23 @@ def test_signed_and_large_values_are_stretched_between_percentiles():
         assert shown[50, 0, 0] == pytest.approx(127.5, abs=1)
 
 
+@pytest.mark.parametrize("channel", range(3), ids=["red", "green", "blue"])
+@pytest.mark.parametrize("side", [800, 1000], ids=["every second pixel", "every third pixel"])
+def test_percentiles_are_those_of_all_colours(channel: int, side: int) -> None:
+    image = np.zeros((side, side, 3), np.uint16)
+    image[..., channel] = np.linspace(0, 1000, side)[:, None]
+    shown = RgbSource(understand(image), stretch=True).read(0, slice(None), slice(None))
+    assert shown[side // 2, 0, channel] == pytest.approx(127.5, abs=2)
+
+
+def test_percentiles_are_found_between_values_that_are_not_finite() -> None:
+    image = np.full((1000, 1000, 3), np.nan, np.float32)
+    image[:, 1::3, 2] = np.linspace(-5, 5, 1000)[:, None]
+    with pytest.warns(UserWarning, match="values are not finite"):
+        shown = RgbSource(understand(image)).read(0, slice(None), slice(None))
+    assert shown[500, 1, 2] == pytest.approx(127.5, abs=1)
+
+
 CT = np.array([[-1500, -1000, 1000], [3000, 3500, -1000]], np.int16)
 
 

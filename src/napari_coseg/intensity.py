@@ -188,10 +188,14 @@ class _Range:
         if has_alpha:
             self.alpha = max(self.alpha or 0.0, float(np.nan_to_num(block[..., 3]).max()))
             block = block[..., :3]
-        finite = block.ravel()
-        if block.dtype.kind == "f":
-            finite = finite[np.isfinite(finite)]
-            self.not_finite += block.size - finite.size
+        for channel in np.moveaxis(block, -1, 0):  # a stride across all would miss some
+            self._look_at_channel(channel.ravel(), every)
+
+    def _look_at_channel(self, values: np.ndarray, every: int) -> None:
+        finite = values
+        if values.dtype.kind == "f":
+            finite = values[np.isfinite(values)]
+            self.not_finite += values.size - finite.size
         if finite.size:
             self.smallest = min(self.smallest, float(finite.min()))
             self.largest = max(self.largest, float(finite.max()))
