@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,15 +94,27 @@ class Chunks:
     ----------
     path, shape, dtype
         As for `load`.
+    before_write
+        Called before the first chunk of each `write`, also where that comes amid a change since
+        too many chunks are kept.
     """
 
     MOST_KEPT = 256
 
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, ...],
+        dtype: str,
+        before_write: Callable[[], None] = lambda: None,
+    ) -> None:
         self._path, self._shape, self._dtype = path, shape, dtype
         self._array = _opened(path, shape, dtype, "r+")
         self._kept: dict[tuple[int, ...], np.ndarray] = {}
         self._changed: set[tuple[int, ...]] = set()
+        self._before_write = before_write
+        self.went_and_came: set[int] = set()
+        """Values, old and new, that blocks changed so far."""
 
     def set_pixels(self, indices: tuple[np.ndarray, ...], values: np.ndarray) -> None:
         """Give pixels, each once, other values."""
@@ -138,10 +150,13 @@ class Chunks:
             new = values[tuple(slice(a - start, b - start) for a, b, start, _ in common)]
             there = tuple(slice(a - start, b - start) for a, b, _, start in common)
             differing.append(replaced(self._changing(number), there, new))
+            self.went_and_came.update(differing[-1].tolist())  # the next chunk may make us write
         return np.unique(np.concatenate(differing))
 
     def write(self) -> None:
         """Bring all changes to the disk. Raises `OSError`; what was not written is kept."""
+        if self._changed:
+            self._before_write()
         for number in sorted(self._changed):
             box = box_of(number, self._shape)
             self._array[box] = self._kept[number]

@@ -137,6 +137,9 @@ def _loaded(folder: Path, facts: EntryFacts, salvage: bool) -> tuple[Saved, list
     regions = None
     if facts.regions_dtype is not None:
         regions = arrays.load(folder / REGIONS, facts.shape, facts.regions_dtype)
+    # Anew: a fold that has begun meanwhile told of these before it wrote chunks that were read.
+    now = read_entry_facts(folder / ENTRY)
+    facts = _folding(facts, now.folding_ids, now.folding_regions)
     replay = Replay(
         facts,
         InMemory(labels),
@@ -189,10 +192,7 @@ def fold(folder: Path, upto: int, salvage: bool = False) -> EntryFacts:
         Where the disk refuses; the next attempt does all of it again.
     """
     facts = read_entry_facts(folder / ENTRY)
-    labels = arrays.Chunks(folder / LABELS, facts.shape, facts.labels_dtype)
-    regions = None
-    if facts.regions_dtype is not None:
-        regions = arrays.Chunks(folder / REGIONS, facts.shape, facts.regions_dtype)
+    labels, regions = _canvases(folder, facts)
     replay = Replay(facts, labels, regions, _numbers(folder, facts), _marks(folder, facts))
     for path in journals(folder, facts.generation):
         if _number(path) < upto:
@@ -211,12 +211,42 @@ def fold(folder: Path, upto: int, salvage: bool = False) -> EntryFacts:
             "region_classes": class_facts(replay.region_classes),
             "stale_ids": sorted(replay.stale),
             "regions_are_stale": replay.regions_are_stale,
+            "folding_ids": [],
+            "folding_regions": False,
         }
     )
     table = table_of(replay.numbers(), len(facts.shape), replay.classes, replay.region_classes)
     write_generation(folder, folded, table, replay.reviewed)
     _forget_below(folder, upto)
     return folded
+
+
+def _canvases(folder: Path, facts: EntryFacts) -> tuple[arrays.Chunks, arrays.Chunks | None]:
+    """Labels and regions to fold into. Before chunks change, `entry.json` tells what gets stale.
+
+    Chunks that hold the new pixels no longer show what changed: not to a reader, and not to the
+    next attempt after a crash.
+    """
+    told = facts
+
+    def tell() -> None:
+        nonlocal told
+        ids = {value for value in labels.went_and_came if value > 0} | set(facts.folding_ids)
+        moved = facts.folding_regions or bool(regions and regions.went_and_came)
+        news = _folding(facts, sorted(ids), moved)
+        if news != told:
+            write_json(folder / ENTRY, news.model_dump(mode="json"))
+            told = news
+
+    labels = arrays.Chunks(folder / LABELS, facts.shape, facts.labels_dtype, tell)
+    regions = None
+    if facts.regions_dtype is not None:
+        regions = arrays.Chunks(folder / REGIONS, facts.shape, facts.regions_dtype, tell)
+    return labels, regions
+
+
+def _folding(facts: EntryFacts, ids: list[int], regions: bool) -> EntryFacts:
+    return facts.model_copy(update={"folding_ids": ids, "folding_regions": regions})
 
 
 def write_generation(folder: Path, facts: EntryFacts, table: object, reviewed: Reviewed) -> None:

@@ -73,6 +73,10 @@ class EntryFacts(Settings):
     """Objects whose pixels changed without their rows; measured anew when the entry is loaded."""
     regions_are_stale: bool = False
     """Regions changed without a word on which objects lie in them; then all are."""
+    folding_ids: list[int] = []
+    """As `stale_ids`, while a fold is under way: told before chunks hold what the journal tells."""
+    folding_regions: bool = False
+    """As `regions_are_stale`, while a fold is under way."""
 
 
 class WorkspaceFacts(Settings):

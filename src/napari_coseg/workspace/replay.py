@@ -75,8 +75,22 @@ class Replay:
         self.reviewed = reviewed
         self.classes: tuple[LabelClass, ...] = label_classes(facts.classes)
         self.region_classes: tuple[LabelClass, ...] = label_classes(facts.region_classes)
-        self.stale = set(facts.stale_ids)
-        self.regions_are_stale = facts.regions_are_stale
+        self._stale = set(facts.stale_ids)
+        self._regions_are_stale = facts.regions_are_stale
+
+    @property
+    def stale(self) -> set[int]:
+        """Objects whose pixels changed without their rows.
+
+        What a fold that did not end told of stays in: the chunks it wrote hold the new pixels
+        already, so that blocks seem to change nothing there.
+        """
+        return self._stale | set(self._facts.folding_ids)
+
+    @property
+    def regions_are_stale(self) -> bool:
+        """Whether regions changed; also by a fold that did not end."""
+        return self._regions_are_stale or self._facts.folding_regions
 
     def take(self, record: Record) -> None:
         """Fold one record in.
@@ -136,9 +150,9 @@ class Replay:
         box = tuple(slice(a, b) for a, b in bounds)
         changed = canvas.set_block(box, _fitting(values, dtype))
         if about["target"] == "objects":
-            self.stale.update(changed[changed > 0].tolist())
+            self._stale.update(changed[changed > 0].tolist())
         else:
-            self.regions_are_stale |= bool(len(changed))
+            self._regions_are_stale |= bool(len(changed))
 
     def _take_rows(self, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         gone = arrays["removed"]
@@ -156,7 +170,7 @@ class Replay:
             number = len(self._batches)
             self._batches.append(batch)
             self._places |= {object_id: (number, row) for row, object_id in enumerate(ids)}
-        self.stale.difference_update(gone.tolist(), ids)
+        self._stale.difference_update(gone.tolist(), ids)
 
     def _take_reviewed(self, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         shape = self._facts.shape
