@@ -104,6 +104,47 @@ def test_a_change_of_the_layers_scale_is_seen(viewer: Any, make_widget: Callable
     assert choice.pixel_size.um == (0.3, 0.3)
 
 
+def _replace(viewer: Any) -> None:
+    viewer.layers[0].data = np.zeros((3, 9, 8), np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("act", "size", "facts"),
+    [
+        pytest.param(lambda viewer: viewer.dims.set_point(0, 1), 0.3, "4 slices", id="a slice"),
+        pytest.param(lambda viewer: viewer.dims.transpose(), 0.3, "4 slices", id="axes turned"),
+        pytest.param(lambda viewer: viewer.layers[0].refresh(), 0.3, "4 slices", id="drawn anew"),
+        pytest.param(_replace, None, "3 slices of 9 × 8 pixels, uint16", id="other data"),
+    ],
+)
+def test_what_is_set_by_hand_stays_until_the_data_change(
+    viewer: Any, make_widget: Callable, act: Callable, size: float | None, facts: str
+) -> None:
+    image = viewer.add_image(np.arange(4 * 9 * 8, dtype=np.uint8).reshape(4, 9, 8))
+    choice = make_widget(viewer).image
+    choice.size_box.setValue(0.3)
+    choice.spacing_box.setValue(2)
+    act(viewer)
+    assert choice.pixel_size.um == (None if size is None else (2, size, size))
+    assert facts in choice.facts.text()
+    image.visible = False
+    image.visible = True
+    assert choice.pixel_size.um == (None if size is None else (2, size, size))
+
+
+def test_a_channel_set_by_hand_stays_while_the_image_is_looked_at(
+    viewer: Any, make_widget: Callable
+) -> None:
+    planes = np.arange(3 * 90 * 80, dtype=np.uint16).reshape(3, 90, 80)
+    image = viewer.add_image(planes, axis_labels=("channel", "y", "x"))
+    choice = make_widget(viewer).image
+    assert choice.axes == "CYX"
+    choice.channels_box.setCurrentIndex(2)
+    viewer.dims.set_point(0, 2)
+    image.visible = False
+    assert choice.chosen().channels == [1]
+
+
 def test_the_files_metadata_are_asked(
     viewer: Any, make_widget: Callable, qtbot: Any, tmp_path: Path
 ) -> None:

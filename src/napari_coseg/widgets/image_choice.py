@@ -240,8 +240,8 @@ class ImageChoice(QWidget):
     def _layer_events(self) -> list[Any]:
         if self._layer is None:
             return []
-        events = self._layer.events
-        return [events.scale, events.units, events.axis_labels, events.set_data]
+        events = self._layer.events  # not set_data, which tells of every other slice shown as well
+        return [events.scale, events.units, events.axis_labels, events.data]
 
     # -- what is understood ------------------------------------------------------------------
 
