@@ -49,6 +49,14 @@ def wipe_regions(viewer: Any) -> None:
     regions.data_setitem(at, 0)
 
 
+def session_on(objects: Any, regions: Any) -> Any:
+    """Correcting, as the Correct dock begins it."""
+    from napari_coseg.widgets.correct.reading import desk_of, request_of
+    from napari_coseg.widgets.correct.session import Session
+
+    return Session(objects, regions, desk_of(*request_of(objects, regions)))
+
+
 def names(viewer: Any) -> list[str]:
     return [layer.name for layer in viewer.layers]
 
@@ -89,6 +97,30 @@ def test_labels_that_changed_meanwhile_are_not_overwritten(
     assert (objects.data[LEFT][at] == 5000).all()
 
 
+@pytest.mark.parametrize("turn", ["begins", "ends"])
+def test_a_preview_is_not_accepted_once_correcting_began_or_ended(
+    segmented: Any, widget: Any, qtbot: Any, notes: list[str], turn: str
+) -> None:
+    """Its edits belong to the table and the undo of the session of then."""
+    objects, regions = segmented.layers["biopsy objects"], segmented.layers["biopsy regions"]
+    session = session_on(objects, regions) if turn == "ends" else None
+    wipe_regions(segmented)
+    refined(qtbot, widget)
+    if session is None:
+        session = session_on(objects, regions)
+    else:
+        session.close()
+    before = objects.data.copy()
+    widget.accept_button.click()
+    assert "refine again" in notes[-1]
+    np.testing.assert_array_equal(objects.data, before)
+    assert session.undo_name != "Take a new run"
+    session.close()
+    refined(qtbot, widget)
+    widget.accept_button.click()
+    assert not np.array_equal(objects.data, before)
+
+
 def test_discarding_changes_nothing(segmented: Any, widget: Any, qtbot: Any) -> None:
     before = segmented.layers["biopsy objects"].data.copy()
     wipe_regions(segmented)
@@ -104,11 +136,8 @@ def test_a_session_of_corrections_makes_it_one_step(
     segmented: Any, widget: Any, qtbot: Any
 ) -> None:
     """Table and labels follow; what is reviewed stays."""
-    from napari_coseg.widgets.correct.reading import desk_of, request_of
-    from napari_coseg.widgets.correct.session import Session
-
     objects, regions = segmented.layers["biopsy objects"], segmented.layers["biopsy regions"]
-    session = Session(objects, regions, desk_of(*request_of(objects, regions)))
+    session = session_on(objects, regions)
     kept = int(objects.data[LEFT][objects.data[LEFT] > 0][0])
     session.mark("Review", session.reviewed.with_objects([kept]))
     before, rows = objects.data.copy(), len(session.desk.table)

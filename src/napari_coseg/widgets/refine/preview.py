@@ -130,8 +130,10 @@ def accept(proposal: Proposal, layers: dict[str, Labels]) -> None:
     Raises
     ------
     EditError
-        Where the labels have changed since.
+        Where the labels have changed since, or correcting began or ended.
     """
+    if session_of(layers["objects"]) is not proposal.session:
+        raise EditError("correcting began or ended since; refine again")
     for edit in proposal.edits:
         if edit.is_empty:
             continue
