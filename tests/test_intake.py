@@ -55,6 +55,17 @@ def test_signed_and_large_values_are_stretched_between_percentiles():
         assert shown[50, 0, 0] == pytest.approx(127.5, abs=1)
 
 
+@pytest.mark.parametrize(
+    ("alpha", "expected"),
+    [(np.nan, [255, 255, 255]), (-np.inf, [255, 255, 255]), (np.inf, [255, 0, 0])],
+    ids=["not a number counts as transparent", "minus infinity too", "infinity as opaque"],
+)
+def test_alpha_that_is_not_finite_leaves_colours(alpha: float, expected: list[int]) -> None:
+    image = np.float32([[[1, 0, 0, 1], [1, 0, 0, alpha]]])
+    shown = RgbSource(understand(image, "YXC")).read(0, slice(None), slice(None))
+    np.testing.assert_array_equal(shown[0], [[255, 0, 0], expected])
+
+
 @pytest.mark.parametrize("channel", range(3), ids=["red", "green", "blue"])
 @pytest.mark.parametrize("side", [800, 1000], ids=["every second pixel", "every third pixel"])
 def test_percentiles_are_those_of_all_colours(channel: int, side: int) -> None:

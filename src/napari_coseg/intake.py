@@ -149,7 +149,8 @@ class RgbSource:
             rgb = self.intensity.apply(block)
             return np.repeat(rgb, 3, axis=-1) if rgb.shape[-1] == 1 else rgb
         alpha = np.clip(block[..., 3:].astype(np.float32) / self.intensity.alpha, 0, 1)
-        return self.intensity.apply(block[..., :3]) * alpha + 255 * (1 - np.nan_to_num(alpha))
+        alpha = np.nan_to_num(alpha, copy=False)
+        return self.intensity.apply(block[..., :3]) * alpha + 255 * (1 - alpha)
 
 
 def _choose_channels(image: Image, channels: int | Sequence[int] | None) -> tuple[list[int], bool]:

@@ -186,7 +186,8 @@ class _Range:
 
     def _look_at(self, block: np.ndarray, has_alpha: bool, every: int) -> None:
         if has_alpha:
-            self.alpha = max(self.alpha or 0.0, float(np.nan_to_num(block[..., 3]).max()))
+            finite = np.nan_to_num(block[..., 3], posinf=0, neginf=0)
+            self.alpha = max(self.alpha or 0.0, float(finite.max()))
             block = block[..., :3]
         for channel in np.moveaxis(block, -1, 0):  # a stride across all would miss some
             self._look_at_channel(channel.ravel(), every)
