@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import weakref
 
 import numpy as np
@@ -141,6 +142,21 @@ def test_small_objects_regions_and_holes_go_by_their_area_in_um2(model):
     for least, count in ((area * 0.9, 1), (area * 1.2, 0)):
         settings = InferenceSettings(min_object_area_um2=least)
         assert len(segment(image, model, 0.5, settings=settings).instances) == count
+
+
+@pytest.mark.parametrize("without_end", [float("inf"), 1e308, "inf"])
+def test_areas_without_end_take_all_there_is(model, without_end):
+    image, _ = disc_picture((64, 64), [(20, 20), (44, 44)], tissue=(slice(8, 60), slice(8, 60)))
+    image[30:34, 20:24] = disc_picture((4, 4), [], tissue=(slice(0), slice(0)))[0]
+    found = {}
+    for area in ("min_object_area_um2", "min_region_area_um2", "max_hole_area_um2"):
+        settings = InferenceSettings.from_mapping(EXACT.model_dump() | {area: without_end})
+        found[area] = segment(image, model, 0.5, settings=settings)
+        json.dumps(found[area].provenance, allow_nan=False)
+    assert len(found["min_object_area_um2"].instances) == 0
+    assert not found["min_region_area_um2"].semantic.any()
+    assert found["min_object_area_um2"].semantic[30:34, 20:24].min() == 0
+    assert found["max_hole_area_um2"].semantic[30:34, 20:24].all()
 
 
 def test_large_planes_are_cleaned_a_window_at_a_time_and_come_out_the_same(model, monkeypatch):

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from napari_coseg.card import ValueWindow
 from napari_coseg.decoding.hover import HoverSettings
 from napari_coseg.settings import Settings
+
+LARGEST_AREA_UM2 = 1e12
+"""A square metre. Infinity, which says "all there is", is kept as this: no JSON knows infinity."""
+
+Area = Annotated[float, AfterValidator(lambda area: min(area, LARGEST_AREA_UM2))]
 
 
 class InferenceSettings(Settings):
@@ -44,11 +51,11 @@ class InferenceSettings(Settings):
         description="how sharply the distance maps must part two touching objects; lower splits "
         "more",
     )
-    min_object_area_um2: float = Field(4.0, ge=0, description="smaller objects are dropped")
-    min_region_area_um2: float = Field(
+    min_object_area_um2: Area = Field(4.0, ge=0, description="smaller objects are dropped")
+    min_region_area_um2: Area = Field(
         500.0, ge=0, description="smaller connected regions become background"
     )
-    max_hole_area_um2: float = Field(
+    max_hole_area_um2: Area = Field(
         2000.0, ge=0, description="background enclosed by one region is filled up to this area"
     )
     link_overlap: float = Field(
