@@ -94,6 +94,96 @@ def test_a_table_of_other_objects_is_not_used_and_that_is_told(result, capsys):
     assert "lists other objects" in capsys.readouterr().err
 
 
+# ---------------------------------------------------------------------------------------------
+# How large a pixel is, and what a table says
+
+
+def exported(folder, named, kind, *options):
+    """Results of one format, written to a folder of their own."""
+    arguments = ["export", str(folder / named), "--format", kind, *options]
+    assert main([*arguments, "--output-dir", str(folder / "out"), "--overwrite"]) == 0
+    return folder / "out"
+
+
+@pytest.mark.parametrize(
+    ("columns", "kept"),
+    [
+        pytest.param(None, True, id="the whole table"),
+        pytest.param(["id", "class_id", "class_probability"], True, id="three columns"),
+        pytest.param([], False, id="no table"),
+    ],
+)
+@pytest.mark.parametrize("size", [(), (1.0, 1.0)], ids=["the file's size", "a given size"])
+def test_rows_fit_the_pixel_size_and_keep_their_classes(result, columns, kept, size):
+    folder, found = result
+    rows = folder / "slide_objects.csv"
+    if columns == []:
+        rows.unlink()
+    elif columns:
+        found.instances.table[columns].iloc[::-1].to_csv(rows, index=False)
+    given = [f"--pixel-size-um={','.join(map(str, size))}"] if size else []
+    table = pd.read_csv(
+        exported(folder, "slide_objects.ome.tif", "csv", *given) / "slide_objects.csv"
+    )
+    expected = prediction(TOUCHING, size=size or None).instances.table
+    measured = [name for name in expected if not name.startswith("class")]
+    pd.testing.assert_frame_equal(table[measured], expected[measured], check_dtype=False)
+    if kept:
+        pd.testing.assert_frame_equal(table, expected, check_dtype=False)
+    regions = exported(folder, "slide_objects.ome.tif", "csv-regions", *given)
+    pixel = float(np.prod(size or found.pixel_size_um))
+    areas = pd.read_csv(regions / "slide_regions.csv")["area_um2"]
+    assert areas.tolist() == [np.count_nonzero(found.semantic == i) * pixel for i in range(3)]
+
+
+def test_classes_that_only_the_table_names_keep_their_names(tmp_path):
+    tifffile.imwrite(tmp_path / "cells.tif", TOUCHING.astype(np.uint16))
+    (tmp_path / "cells_objects.csv").write_text(
+        "id,class_id,class,class_probability\n1,3,round,0.5\n2,0,object,\n3,,,\n4,9,9,1\n"
+    )
+    folder = exported(tmp_path, "cells.tif", "geojson", "--pixel-size-um", "1")
+    found = read_geojson(folder / "cells.geojson").instances
+    assert {entry.id: entry.name for entry in found.classes} == {3: "round", 9: "9"}
+    assert found.table["class"].tolist() == ["round", "object", "object", "9"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["id,class_id,class_probability\n1,round,1\n2,1,1\n3,1,1\n4,1,1\n"],
+    ids=["class in words"],
+)
+def test_tables_that_are_no_numbers_are_told(result, capsys, text):
+    (result[0] / "slide_objects.csv").write_text(text)
+    assert main(["export", str(result[0] / "slide_objects.ome.tif"), "--format", "coco"]) == 2
+    assert "slide_objects.csv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("header", "options", "expected"),
+    [
+        pytest.param(True, [], (0.5, 0.25), id="what the file says goes before the image"),
+        pytest.param(True, ["--pixel-size-um", "2"], (2, 2), id="a given size goes before all"),
+        pytest.param(False, [], (3, 3), id="the image's where the file says none"),
+    ],
+)
+def test_which_pixel_size_outlines_have(result, header, options, expected):
+    folder, _ = result
+    (folder / "slide.png").unlink()
+    tifffile.imwrite(
+        folder / "slide.ome.tif",
+        np.zeros(TOUCHING.shape, np.uint8),
+        metadata={"axes": "YX", "PhysicalSizeX": 3, "PhysicalSizeY": 3},
+    )
+    source = exported(folder, "slide_objects.ome.tif", "geojson") / "slide.geojson"
+    content = json.loads(source.read_text("utf-8"))
+    if not header:
+        content = {"type": "FeatureCollection", "features": content["features"][1:]}
+    (folder / "slide.geojson").write_text(json.dumps(content))
+    table = exported(folder, "slide.geojson", "csv", *options) / "slide_objects.csv"
+    pixels = pd.read_csv(table)["area_um2"] / np.prod(expected)
+    assert pixels.tolist() == np.bincount(TOUCHING.ravel())[1:].tolist()
+
+
 def labels_named(folder, name, data):
     path = folder / name
     if name.endswith(".tif"):

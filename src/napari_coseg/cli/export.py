@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 HELP = "write labels in other formats: GeoJSON for QuPath, OME-Zarr, COCO, NIfTI and others"
 OBJECTS, REGIONS, TABLE = "_objects.ome.tif", "_regions.ome.tif", "_objects.csv"
 GEOJSON = (".geojson", ".json")
+MAX_CLASS = 65_535
+"""Largest class of an object that is taken from a table."""
 
 
 @dataclass(frozen=True)
@@ -119,21 +121,27 @@ def read_result(
 ) -> Prediction:
     """The labels, classes and table of an image.
 
-    Objects without a table are measured anew, and so are those whose table has other ids.
+    Objects are measured as they are, at this pixel size; of their table classes and probabilities
+    are taken, by id, where it lists the same objects. A given pixel size goes before what the
+    labels say, and that before what the image says.
 
     Raises
     ------
     ImageError
-        Where labels are not whole numbers, are of different shapes, or nobody says how large a
-        pixel is.
+        Where labels are not whole numbers, are of different shapes, nobody says how large a pixel
+        is, or the table cannot be read.
     """
     from napari_coseg.export.read_geojson import read_geojson
 
     if result.geojson is None:
         return _from_rasters(result, image, pixel_size_um)
     shape = image.spatial_shape if image else None
-    size = _size(image, pixel_size_um, len(shape or (0, 0)))
-    return read_geojson(result.geojson, shape=shape, pixel_size_um=size)
+    return read_geojson(
+        result.geojson,
+        shape=shape,
+        pixel_size_um=_size(None, pixel_size_um, len(shape or (0, 0))),
+        image_pixel_size_um=image.pixel_size_um if image else None,
+    )
 
 
 def _from_rasters(
@@ -141,6 +149,7 @@ def _from_rasters(
 ) -> Prediction:
     import numpy as np
 
+    from napari_coseg.measure import object_table
     from napari_coseg.types import LABEL_DTYPE, Instances, Prediction
 
     objects = _labels(result.objects, np.iinfo(LABEL_DTYPE).max) if result.objects else None
@@ -165,7 +174,16 @@ def _from_rasters(
     region_classes, provenance = _notes(result.regions)
     classes, provenance = _notes(result.objects) if objects else ((), provenance)
     region_classes = _named(semantic, region_classes)
-    table = _table(result, labels, semantic, size, region_classes)
+    class_ids, sure, classes = _kinds(result, labels, classes)
+    table = object_table(
+        labels,
+        semantic,
+        pixel_size_um=size,
+        class_ids=class_ids,
+        class_probabilities=sure,
+        classes=classes,
+        semantic_classes=region_classes,
+    )
     return Prediction(semantic, region_classes, Instances(labels, table, classes), size, provenance)
 
 
@@ -209,39 +227,70 @@ def _named(semantic: np.ndarray, classes: tuple[LabelClass, ...]) -> tuple[Label
     return (*classes, *(LabelClass(value, f"class {value}", (128, 128, 128)) for value in more))
 
 
-def _table(
-    result: Result,
-    labels: np.ndarray,
-    semantic: np.ndarray,
-    size: tuple[float, ...],
-    semantic_classes: tuple[LabelClass, ...],
-) -> pd.DataFrame:
+def _kinds(
+    result: Result, labels: np.ndarray, classes: tuple[LabelClass, ...]
+) -> tuple[np.ndarray, np.ndarray, tuple[LabelClass, ...]]:
+    """Class and class probability of each id, from 1 on; the classes, and those the table names."""
     import warnings
 
     import numpy as np
-    import pandas as pd
 
-    from napari_coseg.measure import object_table
-
-    measured = object_table(labels, semantic, pixel_size_um=size, semantic_classes=semantic_classes)
+    largest = int(labels.max(initial=0))
+    class_ids, sure = np.zeros(largest, np.int64), np.full(largest, np.nan)
     path = result.folder / f"{result.name}{TABLE}"
     if result.objects is None or not path.exists():
-        return measured
-    try:
-        table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise ImageError(f"{path} cannot be read as a table: {error}") from error
-    columns = {"id", "class_id", "class_probability"}
-    if not columns <= set(table.columns):
-        raise ImageError(f"{path} lacks the columns {sorted(columns - set(table.columns))}")
-    if not np.array_equal(np.sort(table["id"]), measured["id"]):
+        return class_ids, sure, classes
+    table = _rows(path)
+    ids = np.unique(labels)
+    ids = ids[ids > 0]
+    if not np.array_equal(table["id"].sort_values(), ids):
         warnings.warn(
             f"{path.name} lists other objects than {result.objects.name} holds; they were measured "
             "anew, without classes",
             stacklevel=2,
         )
-        return measured
+        return class_ids, sure, classes
+    at = table["id"].to_numpy(np.int64) - 1
+    class_ids[at] = table["class_id"].fillna(0).to_numpy(np.int64)
+    sure[at] = table["class_probability"].to_numpy(np.float64)
+    return class_ids, sure, _named_by(table, classes)
+
+
+def _rows(path: Path) -> pd.DataFrame:
+    """A table of objects, of which three columns are numbers. Raises `ImageError`."""
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path} cannot be read as a table: {error}") from error
+    columns = ["id", "class_id", "class_probability"]
+    lacking = sorted({*columns} - {*table.columns})
+    if lacking:
+        raise ImageError(f"{path} lacks the columns {lacking}")
+    try:
+        table[columns] = table[columns].apply(pd.to_numeric)
+    except (ValueError, TypeError) as error:
+        raise ImageError(f"{path} has no numbers in {columns}: {error}") from error
+    if not table["class_id"].fillna(0).between(0, MAX_CLASS).all():
+        raise ImageError(f"{path} has a class_id beyond 0 to {MAX_CLASS}")
     return table
+
+
+def _named_by(table: pd.DataFrame, classes: tuple[LabelClass, ...]) -> tuple[LabelClass, ...]:
+    """The classes, and one for each further id in the table, of the name it has there."""
+    from napari_coseg.types import LabelClass
+
+    known = {entry.id for entry in classes}
+    told = table["class_id"].map("class {:.0f}".format)
+    if "class" in table:
+        told = table["class"].fillna(told)
+    names = {
+        int(number): str(name)
+        for number, name in zip(table["class_id"].fillna(0), told, strict=True)
+        if number and int(number) not in known
+    }
+    return (*classes, *(LabelClass(i, names[i], (128, 128, 128)) for i in sorted(names)))
 
 
 def find_image(result: Result, given: Path | None = None) -> Image | None:

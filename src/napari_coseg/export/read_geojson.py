@@ -56,6 +56,7 @@ def read_geojson(
     *,
     shape: Sequence[int] | None = None,
     pixel_size_um: Sequence[float] | None = None,
+    image_pixel_size_um: Sequence[float] | None = None,
 ) -> Prediction:
     """Paint detections as objects and annotations as regions.
 
@@ -65,7 +66,9 @@ def read_geojson(
         (Y, X) or (Z, Y, X) of the whole image, for files that do not say what they cover; as far
         as the outlines go if None. Parts beyond it are cut off.
     pixel_size_um
-        Along these axes; what the file says if None.
+        Along these axes, whatever the file says; None goes by the file.
+    image_pixel_size_um
+        For files that do not say theirs.
 
     Returns
     -------
@@ -83,7 +86,7 @@ def read_geojson(
     said = _said(path, content)
     found = _shapes(path, content)
     extent = said.shape or tuple(int(n) for n in shape or _extent(found))
-    size = tuple(float(n) for n in pixel_size_um or said.pixel_size_um)
+    size = tuple(float(n) for n in pixel_size_um or said.pixel_size_um or image_pixel_size_um or ())
     _check(path, extent, size)
     regions = [one for one in found if not one.is_object]
     objects = [one for one in found if one.is_object]
