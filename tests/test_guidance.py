@@ -30,8 +30,13 @@ def picture(height: int, width: int) -> np.ndarray:
         ((200, 300), 0.5, (128, 128), (36, 86)),
         ((300, 300), 0.25, (256, 256), (22, 22)),
         ((1, 37), 1.0, (1, 37), (0, 0)),
+        ((200, 300), 0.499, (128, 128), (36, 86)),
+        ((200, 300), 0.4901, (128, 128), (36, 86)),
+        ((200, 300), 0.5099, (128, 128), (36, 86)),
+        ((200, 300), 0.485, (131, 131), (34, 84)),
     ],
-    ids=["small", "finer than the model", "the middle of a large one", "large and fine", "a line"],
+    ids=["small", "finer than the model", "the middle of a large one", "large and fine", "a line"]
+    + ["hardly finer", "at most as fine without resampling", "at most as coarse", "a bit finer"],
 )
 def test_maps_lie_on_the_pixels_of_the_image(shape, pixel_size_um, window, offset) -> None:
     image = picture(*shape)

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_coseg.inference.loading import DEFAULT_MODEL, load_model
-from napari_coseg.inference.run import plan_plane, read_for, understand_input
+from napari_coseg.inference.run import keeps_its_grid, plan_plane, read_for, understand_input
 from napari_coseg.inference.settings import InferenceSettings
 from napari_coseg.intake import RgbSource, crop
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from napari_coseg.card import ModelCard
     from napari_coseg.inference.plane import Plan
     from napari_coseg.models.base import CosegModel
 
@@ -96,7 +97,7 @@ def mutual_guidance(
     source = read_for(card, understood, channels)
     y_um, x_um = (understood.pixel_size_um or (card.pixel_size_um,) * 2)[-2:]
     bounds = region or tuple((0, side) for side in source.plane_shape)
-    largest = [int(card.tile_size_px * card.pixel_size_um / size) for size in (y_um, x_um)]
+    largest = [_side_of_a_tile(card, size) for size in (y_um, x_um)]
     window = [_middle(part, most) for part, most in zip(bounds, largest, strict=True)]
     part, offset = crop(understood, window)
     source = RgbSource(part, channels, source.intensity)
@@ -189,6 +190,18 @@ def _on_image(values: Tensor, plan: Plan) -> np.ndarray:
     (m_y, m_x), (n_y, n_x) = plan.model_shape, plan.image_shape
     on_model = enlarged[0, :, :m_y, :m_x].cpu().numpy()
     return resample_maps(on_model, plan.model_shape, plan.image_shape, (0, n_y), (0, n_x))[0]
+
+
+def _side_of_a_tile(card: ModelCard, size_um: float) -> int:
+    """Pixels of the image, of this size, under one tile."""
+    factor = size_um / card.pixel_size_um
+    return card.tile_size_px if keeps_its_grid(factor) else int(card.tile_size_px / factor)
+
+
+def _side_of_a_tile(card: ModelCard, size_um: float) -> int:
+    """Pixels of the image, of this size, under one tile."""
+    factor = size_um / card.pixel_size_um
+    return card.tile_size_px if keeps_its_grid(factor) else int(card.tile_size_px / factor)
 
 
 def _middle(bounds: tuple[int, int], most: int) -> tuple[int, int]:

@@ -339,6 +339,9 @@ def _side_on_model_grid(side: int, factor: float) -> int:
             f"the image's pixels are {factor:.3g} times the model's; more than {LARGEST_FACTOR:g} "
             "times either way is not supported: check that the pixel size is in micrometres"
         )
-    if abs(factor - 1) <= SAME_SIZE_TOLERANCE:
-        return side
-    return max(1, round(side * factor))
+    return side if keeps_its_grid(factor) else max(1, round(side * factor))
+
+
+def keeps_its_grid(factor: float) -> bool:
+    """Whether an image is not resampled, whose pixels are `factor` times the model's."""
+    return abs(factor - 1) <= SAME_SIZE_TOLERANCE
