@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -12,6 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from napari_coseg.errors import ImageError
+from napari_coseg.readers.photometric import conversion_of
 from napari_coseg.readers.registry import stem_of
 from napari_coseg.readers.resolution import UNITS_UM, from_dots
 from napari_coseg.types import Image
@@ -33,7 +35,7 @@ _OUR_AXIS = {"Y": "Y", "X": "X", "Z": "Z", "I": "Z", "Q": "Z", "C": "C", "S": "C
 
 
 def read(path: Path) -> Image:
-    """The first series at its finest level."""
+    """The first series at its finest level, in the colours that the file says."""
     import tifffile
 
     try:
@@ -43,13 +45,18 @@ def read(path: Path) -> Image:
             series = file.series[0]
             kept, axes = _our_axes(series.axes, series.shape, path)
             size = _pixel_size(file, axes)
+            shown = conversion_of(file, series.keyframe, axes)
             loaded = series.nbytes <= LOADED_BYTES
             data = series.asarray() if loaded else None
         if data is None:
             data = _opened(path)
     except BROKEN as error:
         raise ImageError(f"{path} cannot be read as TIFF: {error}") from error
-    return _in_our_order(data, kept, axes, size, stem_of(path))
+    image = _in_our_order(data, kept, axes, size, stem_of(path))
+    if shown is None:
+        return image
+    data = image.data if loaded else _as_dask(image.data)
+    return replace(image, data=shown(data), axes=image.axes + "C" * shown.adds_axis)
 
 
 def _our_axes(axes: str, shape: tuple[int, ...], path: Path) -> tuple[tuple[Any, ...], str]:
