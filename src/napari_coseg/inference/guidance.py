@@ -198,12 +198,6 @@ def _side_of_a_tile(card: ModelCard, size_um: float) -> int:
     return card.tile_size_px if keeps_its_grid(factor) else int(card.tile_size_px / factor)
 
 
-def _side_of_a_tile(card: ModelCard, size_um: float) -> int:
-    """Pixels of the image, of this size, under one tile."""
-    factor = size_um / card.pixel_size_um
-    return card.tile_size_px if keeps_its_grid(factor) else int(card.tile_size_px / factor)
-
-
 def _middle(bounds: tuple[int, int], most: int) -> tuple[int, int]:
     start, stop = bounds
     spare = max(0, stop - start - max(1, most))
