@@ -25,18 +25,16 @@ def picture(height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("shape", "pixel_size_um", "window", "offset"),
     [
-        ((60, 90), 0.5, (60, 90), (0, 0)),
-        ((50, 70), 0.25, (50, 70), (0, 0)),
-        ((200, 300), 0.5, (128, 128), (36, 86)),
-        ((300, 300), 0.25, (256, 256), (22, 22)),
-        ((1, 37), 1.0, (1, 37), (0, 0)),
-        ((200, 300), 0.499, (128, 128), (36, 86)),
-        ((200, 300), 0.4901, (128, 128), (36, 86)),
-        ((200, 300), 0.5099, (128, 128), (36, 86)),
-        ((200, 300), 0.485, (131, 131), (34, 84)),
+        pytest.param((60, 90), 0.5, (60, 90), (0, 0), id="small"),
+        pytest.param((50, 70), 0.25, (50, 70), (0, 0), id="finer than the model"),
+        pytest.param((200, 300), 0.5, (128, 128), (36, 86), id="the middle of a large one"),
+        pytest.param((300, 300), 0.25, (256, 256), (22, 22), id="large and fine"),
+        pytest.param((1, 37), 1.0, (1, 37), (0, 0), id="a line"),
+        pytest.param((200, 300), 0.499, (128, 128), (36, 86), id="hardly finer"),
+        pytest.param((200, 300), 0.4901, (128, 128), (36, 86), id="finest not resampled"),
+        pytest.param((200, 300), 0.5099, (128, 128), (36, 86), id="coarsest not resampled"),
+        pytest.param((200, 300), 0.485, (131, 131), (34, 84), id="a bit finer"),
     ],
-    ids=["small", "finer than the model", "the middle of a large one", "large and fine", "a line"]
-    + ["hardly finer", "at most as fine without resampling", "at most as coarse", "a bit finer"],
 )
 def test_maps_lie_on_the_pixels_of_the_image(shape, pixel_size_um, window, offset) -> None:
     image = picture(*shape)
