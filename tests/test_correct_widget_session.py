@@ -78,6 +78,14 @@ def test_the_pair_of_a_run_is_found_under_other_names(
     widget.close()
 
 
+@pytest.mark.parametrize("kind", ["objects", "regions"])
+def test_a_layer_that_is_renamed_stays_chosen(viewer: Any, widget: Any, kind: str) -> None:
+    layer = viewer.layers[f"biopsy {kind}"]
+    layer.name = "mine"
+    assert getattr(widget.pair, kind) is layer
+    assert getattr(widget.pair, f"{kind}_box").currentText() == "mine"
+
+
 def test_one_layer_cannot_be_both_of_a_pair(
     viewer: Any, widget: Any, qtbot: Any, notes: list[str]
 ) -> None:

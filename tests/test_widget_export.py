@@ -174,6 +174,42 @@ def test_what_cannot_be_done_is_told(
 
 
 @pytest.mark.gui
+@pytest.mark.parametrize(
+    ("typed", "act", "name"),
+    [
+        ("mine", lambda w, v: v.add_points(), "mine"),
+        ("mine", lambda w, v: v.layers.remove("biopsy"), "mine"),
+        ("mine", lambda w, v: setattr(v.layers["biopsy objects"], "name", "nuclei"), "mine"),
+        ("mine", lambda w, v: w.objects_box.setCurrentText("other"), "other"),
+        ("", lambda w, v: v.add_points(), "biopsy"),
+        (None, lambda w, v: w.objects_box.setCurrentText("other"), "other"),
+    ],
+    ids=["added", "removed", "renamed", "another", "emptied", "untouched"],
+)
+def test_a_typed_name_stays_while_the_layer_does(
+    viewer: Any, widget: Any, typed: str | None, act: Any, name: str
+) -> None:
+    viewer.add_labels(LABELS.copy(), name="other")
+    if typed is not None:
+        widget.name_edit.setText(typed)
+    act(widget, viewer)
+    assert widget.name_edit.text() == name
+
+
+@pytest.mark.gui
+@pytest.mark.parametrize("kind", ["objects", "regions"])
+def test_a_layer_that_is_renamed_is_exported_all_the_same(
+    viewer: Any, widget: Any, kind: str
+) -> None:
+    layer = viewer.layers[f"biopsy {kind}"]
+    layer.name = "mine"
+    arrays = widget._request()[1]
+    assert arrays["labels"] is viewer.layers[2].data
+    assert arrays["regions"] is viewer.layers[1].data
+    assert getattr(widget, f"{kind}_box").currentText() == "mine"
+
+
+@pytest.mark.gui
 def test_files_that_are_there_are_kept_unless_told(
     widget: Any, notes: list[str], tmp_path: Path
 ) -> None:

@@ -157,6 +157,20 @@ def test_regions_are_kept_as_regions_whatever_the_objects_are_called(
     same(path, objects, regions)
 
 
+def test_what_is_chosen_stays_chosen_under_another_name(
+    viewer: Any, docks: Any, tmp_path: Path
+) -> None:
+    image, objects, regions = filled(viewer, tmp_path)
+    for newer in (regions, objects):
+        viewer.add_labels(newer.data.copy(), name=f"{newer.name} [2]", metadata=newer.metadata)
+    dock = docks(viewer)
+    dock.objects_box.setCurrentText("tissue objects")
+    for layer, name in ((image, "slide"), (objects, "nuclei"), (regions, "tissue")):
+        layer.name = name
+    boxes = dock.image_box, dock.objects_box
+    assert [box.currentText() for box in boxes] == ["slide", "nuclei"]
+
+
 def test_one_layer_is_not_kept_as_objects_and_as_regions(viewer: Any, tmp_path: Path) -> None:
     from napari_coseg.widgets.workspace.layers import adding
     from napari_coseg.workspace.folder import create_workspace

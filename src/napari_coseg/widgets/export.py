@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_coseg.errors import ImageError, SettingsError
 from napari_coseg.export.registry import FORMATS, output_paths
-from napari_coseg.widgets import layers, outputs
+from napari_coseg.widgets import layer_box, layers, outputs
 from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Worker
@@ -46,7 +46,6 @@ FORMAT_WORDS = {
     "overlay": "PNG: a picture to look at",
 }
 AT_FIRST = ("ome-tiff", "csv", "geojson")
-NONE = "none"
 
 
 class ExportWidget(JobWidget):
@@ -61,12 +60,15 @@ class ExportWidget(JobWidget):
         self.folder_edit.setPlaceholderText("folder to write to")
         self.name_edit = QLineEdit()
         self.name_edit.setToolTip("Beginning of the file names")
+        self._proposed_name = ""
+        self._named_after: Labels | None = None
         self.overwrite_box = QCheckBox("replace files that are there")
         self._build()
         self.bar.run_button.setText("Export")
-        self._viewer.layers.events.inserted.connect(self._list_layers)
-        self._viewer.layers.events.removed.connect(self._list_layers)
-        self.objects_box.currentIndexChanged.connect(self._propose_name)
+        for event in self._layer_events():
+            event.connect(self._list_layers)
+        for box in (self.objects_box, self.regions_box):
+            box.currentIndexChanged.connect(self._propose_name)
         self._list_layers()
 
     def _build(self) -> None:
@@ -115,8 +117,12 @@ class ExportWidget(JobWidget):
         )
 
     def let_go(self) -> None:
-        self._viewer.layers.events.inserted.disconnect(self._list_layers)
-        self._viewer.layers.events.removed.disconnect(self._list_layers)
+        for event in self._layer_events():
+            event.disconnect(self._list_layers)
+
+    def _layer_events(self) -> tuple[Any, ...]:
+        events = self._viewer.layers.events
+        return events.inserted, events.removed, events.renamed
 
     # -- what is asked -------------------------------------------------------------------------
 
@@ -193,32 +199,28 @@ class ExportWidget(JobWidget):
     # -- the form ------------------------------------------------------------------------------
 
     def _layer(self, box: QComboBox) -> Labels | None:
-        name = box.currentData()
-        return next((layer for layer in self._viewer.layers if layer.name == name), None)
+        layer: Labels | None = layer_box.chosen(box, self._viewer)
+        return layer
 
     def _list_layers(self, _: Any = None) -> None:
         """List the labels layers; the newest of ours is chosen where nothing was."""
         for box, kind in ((self.objects_box, "objects"), (self.regions_box, "regions")):
-            before = box.currentData()
             found = [layer for layer in self._viewer.layers if isinstance(layer, Labels)]
-            box.blockSignals(True)
-            box.clear()
-            box.addItem(NONE, None)
-            for layer in found:
-                box.addItem(layer.name, layer.name)
-            ours = [layer.name for layer in found if outputs.is_output(layer, kind)]
-            known = {layer.name for layer in found}
-            chosen = before if before in known else ours[-1] if ours else None
-            box.setCurrentIndex(max(0, box.findData(chosen)))
-            box.blockSignals(False)
+            ours = [layer for layer in found if outputs.is_output(layer, kind)]
+            layer_box.fill(box, found, ours)
         self._propose_name()
 
     def _propose_name(self, _: Any = None) -> None:
+        """After the image or the layer; a name that was typed stays while the layer does."""
         either = self._layer(self.objects_box) or self._layer(self.regions_box)
-        if either is not None:
-            made_of = dict(either.metadata.get(METADATA_KEY, {})).get("image")
-            name = Path(made_of or either.name).name.replace(" ", "_")
-            self.name_edit.setText(name.removesuffix(".ome"))  # napari's name of *.ome.tif
+        is_typed = self.name_edit.text() not in ("", self._proposed_name)
+        is_same, self._named_after = either is self._named_after, either
+        if either is None or (is_typed and is_same):
+            return
+        made_of = dict(either.metadata.get(METADATA_KEY, {})).get("image")
+        name = Path(made_of or either.name).name.replace(" ", "_")
+        self._proposed_name = name.removesuffix(".ome")  # napari's name of *.ome.tif
+        self.name_edit.setText(self._proposed_name)
 
     def _browse(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Export to", self.folder_edit.text())

@@ -144,9 +144,8 @@ class CorrectWidget(DockWidget):
         )
 
     def _connect(self) -> None:
-        events = self._viewer.layers.events
-        events.inserted.connect(self._on_layers)
-        events.removed.connect(self._on_layers)
+        for event in self._layer_events():
+            event.connect(self._on_layers)
         self.start_button.clicked.connect(self._on_start)
         for tool in TOOLS:
             self.tools[tool.key].clicked.connect(lambda down, tool=tool: self._on_tool(tool, down))
@@ -349,6 +348,9 @@ class CorrectWidget(DockWidget):
 
     def let_go(self) -> None:
         self.finish()
+        for event in self._layer_events():
+            event.disconnect(self._on_layers)
+
+    def _layer_events(self) -> tuple[Any, ...]:
         events = self._viewer.layers.events
-        events.inserted.disconnect(self._on_layers)
-        events.removed.disconnect(self._on_layers)
+        return events.inserted, events.removed, events.renamed

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QWidget
 from napari_coseg.errors import CosegError, ImageError
 from napari_coseg.measure.tables import UNTYPED
 from napari_coseg.types import LabelClass
-from napari_coseg.widgets import layers, outputs
+from napari_coseg.widgets import layer_box, layers, outputs
 from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.image_choice import narrow_box
@@ -23,7 +23,6 @@ from napari_coseg.widgets.image_choice import narrow_box
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-NONE = "none"
 UNTYPED_COLOR = (0, 200, 200)
 INTENSITIES = {
     "auto": "stains of colours, else channels",
@@ -64,7 +63,7 @@ class LayersChoice(QWidget):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self._viewer = viewer
-        self._seen: tuple[Labels | None, list[str | None]] = (None, [])
+        self._seen: tuple[Labels | None, list[ImageLayer | None]] = (None, [])
         self.objects_box = narrow_box("Labels whose values are objects")
         self.regions_box = narrow_box("Labels whose values are region classes")
         self.image_box = narrow_box("Whose stains or channels are measured")
@@ -132,38 +131,39 @@ class LayersChoice(QWidget):
         return ChosenLayers(objects, regions, image, arguments, arrays, kinds)
 
     def _layer(self, box: QComboBox) -> Any:
-        name = box.currentData()
-        layer = next((one for one in self._viewer.layers if one.name == name), None)
+        layer = layer_box.chosen(box, self._viewer)
         return getattr(layer, "__wrapped__", layer)  # napari hands proxies to plugins
 
     def _list_layers(self, _: Any = None) -> None:
         """List the layers; the newest of ours is chosen where nothing was."""
         for box, kind in ((self.objects_box, "objects"), (self.regions_box, "regions")):
             found = [layer for layer in self._viewer.layers if _holds_labels(layer)]
-            ours = [layer.name for layer in found if outputs.is_output(layer, kind)]
-            other = [layer.name for layer in found if not outputs.is_output(layer, "regions")]
-            _fill(box, found, ours or (other if kind == "objects" else []))
+            ours = [layer for layer in found if outputs.is_output(layer, kind)]
+            other = [layer for layer in found if not outputs.is_output(layer, "regions")]
+            layer_box.fill(box, found, ours or (other if kind == "objects" else []))
         images = [layer for layer in self._viewer.layers if isinstance(layer, ImageLayer)]
         images = [layer for layer in images if not outputs.is_output(layer, "guidance")]
-        _fill(self.image_box, images, [])
+        layer_box.fill(self.image_box, images)
         self._on_objects()
 
     def _on_objects(self, _: Any = None) -> None:
         """Show the pixel size; choose the image of these objects where either list is new."""
         objects = self._layer(self.objects_box)
         if objects is None:
+            self._seen = (None, [])
             self.size.setText("")
             return
         self._tell_size(objects)
-        names = [self.image_box.itemData(number) for number in range(self.image_box.count())]
-        if (objects, names) == self._seen:
+        images = [self.image_box.itemData(number) for number in range(self.image_box.count())]
+        if (objects, images) == self._seen:
             return
-        self._seen = (objects, names)
+        self._seen = (objects, images)
         made_of = dict(objects.metadata.get(METADATA_KEY, {})).get("image")
-        for number, name in enumerate(names):
-            fits = name is not None and _fits(objects, self._viewer.layers[name])
+        for image in images:
+            name = None if image is None else image.name
+            fits = image is not None and _fits(objects, image)
             if name == made_of or (made_of is None and fits):
-                self.image_box.setCurrentIndex(number)
+                layer_box.choose(self.image_box, image)
 
     def _tell_size(self, objects: Labels) -> None:
         try:
@@ -273,19 +273,6 @@ def _fits(objects: Labels, image: ImageLayer) -> bool:
     except CosegError:
         return False
     return True
-
-
-def _fill(box: QComboBox, found: list[Any], ours: list[str]) -> None:
-    before = box.currentData()
-    names = [layer.name for layer in found]
-    box.blockSignals(True)
-    box.clear()
-    box.addItem(NONE, None)
-    for name in names:
-        box.addItem(name, name)
-    chosen = before if before in names else ours[-1] if ours else None
-    box.setCurrentIndex(max(0, box.findData(chosen)))
-    box.blockSignals(False)
 
 
 def _fingerprint(layer: Labels) -> tuple[bytes, ...]:

@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_coseg.errors import CosegError, WorkspaceError
-from napari_coseg.widgets import outputs
+from napari_coseg.widgets import layer_box, outputs
 from napari_coseg.widgets.dock_widget import DockWidget, column_of, group, row, told
 from napari_coseg.widgets.image_choice import narrow_box
 from napari_coseg.widgets.runs import regions_of
@@ -38,7 +38,6 @@ from napari_coseg.workspace.journal import DamagedJournal
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-NONE = "none"
 ABOUT = (
     "A workspace is a folder that keeps labels, classes and what is reviewed. Corrections of the "
     "images that are open in it are saved by themselves, a second after they are made."
@@ -293,8 +292,7 @@ class WorkspaceWidget(DockWidget):
     # -- layers --------------------------------------------------------------------------------
 
     def _layer(self, box: QComboBox) -> Any:
-        name = box.currentData()
-        return next((layer for layer in self._viewer.layers if layer.name == name), None)
+        return layer_box.chosen(box, self._viewer)
 
     def _list_layers(self, _: Any = None) -> None:
         """List the layers; the newest of ours is chosen where nothing was."""
@@ -303,19 +301,9 @@ class WorkspaceWidget(DockWidget):
             (self.objects_box, "objects", Labels),
             (self.regions_box, "regions", Labels),
         ):
-            before = box.currentData()
             found = [layer for layer in self._viewer.layers if isinstance(layer, which)]
-            ours = [layer.name for layer in found if outputs.is_output(layer, kind)]
-            known = [layer.name for layer in found]
-            box.blockSignals(True)
-            box.clear()
-            if which is Labels:
-                box.addItem(NONE, None)
-            for name in known:
-                box.addItem(name, name)
-            chosen = before if before in known else (ours or [None])[-1]
-            box.setCurrentIndex(max(0, box.findData(chosen)))
-            box.blockSignals(False)
+            ours = [layer for layer in found if outputs.is_output(layer, kind)]
+            layer_box.fill(box, found, ours, none=which is Labels)
         self._propose_image()
 
     def _propose_image(self, _: Any = None) -> None:
@@ -323,7 +311,7 @@ class WorkspaceWidget(DockWidget):
         objects = self._layer(self.objects_box)
         image = None if objects is None else image_of(self._viewer, objects)
         if image is not None:
-            self.image_box.setCurrentIndex(self.image_box.findData(image.name))
+            layer_box.choose(self.image_box, image)
         regions = None if objects is None else regions_of(self._viewer, objects)
         if regions is not None:
-            self.regions_box.setCurrentIndex(self.regions_box.findData(regions.name))
+            layer_box.choose(self.regions_box, regions)
