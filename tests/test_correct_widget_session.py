@@ -184,6 +184,56 @@ def test_others_hear_of_sessions_and_steps(viewer: Any, widget: Any, qtbot: Any)
 
 
 # ---------------------------------------------------------------------------------------------
+# Answers that come late
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+    """What threads would have found; each entry tells it when called."""
+    from napari_coseg.widgets.correct import specks, widget
+
+    found: list[Callable[[], None]] = []
+
+    def aside(function: Callable, *arguments: Any, done: Callable, failed: Callable) -> None:
+        found.append(lambda: done(function(*arguments)))
+
+    for module in (specks, widget):
+        monkeypatch.setattr(module, "aside", aside)
+    return found
+
+
+def test_a_dock_closed_while_it_measures_begins_no_session(
+    viewer: Any, widget: Any, late: list[Callable[[], None]]
+) -> None:
+    from napari_coseg.widgets.correct.session import SESSIONS
+
+    widget.start_button.click()
+    widget.close()
+    (answer,) = late
+    answer()
+    assert (widget.work, SESSIONS.open) == (None, [])
+    assert "undo" not in vars(viewer.layers["biopsy objects"])
+
+
+def test_specks_found_after_the_end_are_not_shown(
+    viewer: Any, widget: Any, late: list[Callable[[], None]]
+) -> None:
+    widget.start_button.click()
+    late.pop()()
+    form = widget.specks_form
+    form.preview_button.click()
+    assert not form.preview_button.isEnabled()
+    widget.start_button.click()
+    widget.start_button.click()
+    for answer in late[::-1]:  # the second session begins, then the first one's specks come
+        answer()
+    assert widget.work is not None
+    assert "specks and holes" not in viewer.layers
+    assert form.preview_button.isEnabled()
+    assert not form.accept_button.isEnabled()
+
+
+# ---------------------------------------------------------------------------------------------
 # Undo
 
 

@@ -38,6 +38,7 @@ class Specks:
         self._edit: Edit | None = None
         self._layer: Labels | None = None
         self.busy = False
+        self._is_closed = False
 
     @property
     def previewing(self) -> bool:
@@ -73,7 +74,14 @@ class Specks:
         self._layer = None
         self.changed.emit("")
 
+    def close(self) -> None:
+        """Show nothing; what is found from now on is for nobody."""
+        self.drop()
+        self._is_closed = True
+
     def _on_found(self, found: Edit) -> None:
+        if self._is_closed:
+            return
         self.busy = False
         if found.is_empty:
             self.changed.emit("There are no specks or holes below these areas")
@@ -83,6 +91,8 @@ class Specks:
         self.changed.emit(f"{len(found.new_values):,} pixels would change")
 
     def _not_found(self, error: Exception) -> None:
+        if self._is_closed:
+            return
         self.busy = False
         self.changed.emit("")
         with told():

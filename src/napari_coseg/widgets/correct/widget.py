@@ -70,7 +70,7 @@ class CorrectWidget(DockWidget):
         self._run_maps: RunMaps | None = None
         self.work: Work | None = None
         self.specks: Specks | None = None
-        self._reading = False
+        self._reading = self._is_closed = False
         self.pair = PairChoice(napari_viewer)
         self.start_button = QPushButton(START)
         self.start_button.setToolTip(
@@ -209,7 +209,7 @@ class CorrectWidget(DockWidget):
         self.sam_use.end()
         work, self.work = self.work, None
         if self.specks is not None:
-            self.specks.drop()
+            self.specks.close()
             self.specks = None
         work.close()
         work.session.close()
@@ -224,6 +224,8 @@ class CorrectWidget(DockWidget):
     def _on_desk(
         self, objects: Labels, regions: Labels | None, marks: list[int], desk: Desk
     ) -> None:
+        if self._is_closed:
+            return
         self._reading = False
         self.status.setText("")
         layers = [layer for layer in (objects, regions) if layer is not None]
@@ -237,6 +239,8 @@ class CorrectWidget(DockWidget):
             self._enable()
 
     def _not_read(self, error: Exception) -> None:
+        if self._is_closed:
+            return
         self._reading = False
         self.status.setText("")
         self._enable()
@@ -248,6 +252,7 @@ class CorrectWidget(DockWidget):
             self._run_maps = RunMaps(self._viewer, session.objects)
         self.work = work = Work(self._viewer, session, self.maps or self._run_maps)
         self.specks = Specks(self._viewer, session)
+        self.specks_form.set_previewing(False)
         desk = session.desk
         self.classes.set_classes(desk.classes, UNTYPED)
         self.region_classes.set_classes(desk.region_classes, BACKGROUND)
@@ -347,6 +352,7 @@ class CorrectWidget(DockWidget):
             self.finish()
 
     def let_go(self) -> None:
+        self._is_closed = True
         self.finish()
         for event in self._layer_events():
             event.disconnect(self._on_layers)
