@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +97,65 @@ def test_training_reports_and_validates(tmp_path: Path) -> None:
     assert told == pytest.approx([step / 6 for step in range(1, 7)])
     assert asked == [4, 6]
     assert losses_of(tmp_path)[6, "score"] == 0.5
+
+
+def _interrupted_at(step: int, asked: list[int]) -> Callable[[int, nn.Module], dict[str, float]]:
+    """A validation that draws random numbers, and that Ctrl-C ends at a step."""
+
+    def validate(now: int, model: nn.Module) -> dict[str, float]:
+        if now == step:
+            raise KeyboardInterrupt
+        asked.append(now)
+        return {"score": float(torch.rand(()))}
+
+    return validate
+
+
+@pytest.mark.parametrize(
+    ("interrupted", "checkpoints", "validated"),
+    [
+        pytest.param(4, 2, [4, 6], id="where the state is saved"),
+        pytest.param(4, 3, [4, 6], id="where it is not"),
+        pytest.param(6, 2, [6], id="after the last step"),
+        pytest.param(None, 2, [], id="none, all is done"),
+    ],
+)
+def test_a_validation_that_was_interrupted_is_made_when_going_on(
+    interrupted: int | None, checkpoints: int, validated: list[int], tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(validation={"every_steps": 2}, checkpoint_every_steps=checkpoints)
+    whole = trained(tmp_path / "whole", recipe, validate=_interrupted_at(-1, []))
+    with pytest.raises(KeyboardInterrupt) if interrupted else nullcontext():
+        trained(tmp_path / "cut", recipe, validate=_interrupted_at(interrupted or -1, []))
+    asked: list[int] = []
+    resumed = trained(tmp_path / "cut", recipe, validate=_interrupted_at(-1, asked))
+    assert asked == validated
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert (tmp_path / "whole/log.csv").read_text() == (tmp_path / "cut/log.csv").read_text()
+
+
+def test_a_training_cancelled_where_validation_is_due_validates_when_going_on(
+    tmp_path: Path,
+) -> None:
+    asked: list[int] = []
+    recipe = tiny_recipe(validation={"every_steps": 3})
+    hooks = {"validate": _interrupted_at(-1, asked)}
+    with pytest.raises(Cancelled, match="after step 3"):
+        trained(tmp_path, recipe, should_cancel=_Stop(3), **hooks)
+    assert asked == []
+    trained(tmp_path, recipe, **hooks)
+    assert asked == [3, 6]
+
+
+def test_states_that_do_not_say_what_was_validated_are_gone_on_from(tmp_path: Path) -> None:
+    asked: list[int] = []
+    whole = trained(tmp_path, tiny_recipe())
+    state = torch.load(tmp_path / STATE_FILE, weights_only=True)
+    state.pop("validated_step", None)
+    torch.save(state, tmp_path / STATE_FILE)
+    again = trained(tmp_path, tiny_recipe(), validate=_interrupted_at(-1, asked))
+    assert asked == [6]
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ class TrainingHooks:
 
     progress(fraction, message); should_cancel() -> bool; validate(step, model) is called with the
     moving average when the recipe says so and returns the scores to log. Where several processes
-    train, only the first one's are called.
+    train, only the first one's are called; all or none of them have a `validate`.
     """
 
     progress: Callable[[float, str], None] = lambda fraction, message: None
@@ -105,6 +105,9 @@ def train(
         within.enter_context(reproducible(recipe.deterministic))
         within.enter_context(checkpointed_blocks(model, recipe.activation_checkpointing))
         logs = within.enter_context(Logs.open(output_dir, start, recipe.logs, processes))
+        validate = _Validation(hooks, recipe, steps, averaged, logs, processes)
+        if validate(state, start):  # it was interrupted
+            state.save(path, start, processes)
         for step, batches in zip(
             range(start, steps), _feed(draw, start, steps, workers), strict=True
         ):
@@ -130,10 +133,8 @@ def train(
             if cancelled:
                 raise Cancelled(f"training stopped after step {done}; the same command goes on")
             logs.draw(done, batches, averaged, device)
-            due = done % recipe.validation.every_steps == 0 and done > recipe.validation.start_step
-            if hooks.validate is not None and processes.is_first and (due or last):
-                logs.write(done, hooks.validate(done, averaged.eval()))
-                averaged.train()
+            if validate(state, done) and (last or not watch.skipped):
+                state.save(path, done, processes)
     return averaged.eval()
 
 
@@ -159,6 +160,30 @@ def _told(done: int, steps: int, outcome: Outcome, left_s: float) -> str:
     loss = f"loss {sum(outcome.terms.values()):.3f}"
     skipped = "" if outcome.taken else ", left out"
     return f"step {done} of {steps}, {loss}{skipped}, {left_s / 60:.0f} min left"
+
+
+@dataclass(frozen=True)
+class _Validation:
+    """Validates where that is due and has not been done; says whether it was."""
+
+    hooks: TrainingHooks
+    recipe: Recipe
+    steps: int
+    averaged: CosegModel
+    logs: Logs
+    processes: Processes
+
+    def __call__(self, state: TrainingState, done: int) -> bool:
+        when = self.recipe.validation
+        due = done % when.every_steps == 0 and done > when.start_step
+        is_wanted = due or done == self.steps
+        if self.hooks.validate is None or not is_wanted or state.validated_step >= done:
+            return False
+        if self.processes.is_first:
+            self.logs.write(done, self.hooks.validate(done, self.averaged.eval()))
+            self.averaged.train()
+        state.validated_step = done
+        return True
 
 
 @dataclass

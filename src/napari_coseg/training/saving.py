@@ -29,6 +29,8 @@ class TrainingState:
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     device: str
+    validated_step: int = 0
+    """Steps that were done when it was last validated; states of old do not say."""
 
     def save(self, path: Path, step: int, processes: Processes) -> None:
         """Write the state after `step` steps; called by all processes, written by the first."""
@@ -38,6 +40,7 @@ class TrainingState:
             return
         state = {
             "step": step,
+            "validated_step": self.validated_step,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -76,6 +79,7 @@ class TrainingState:
             if self.scaler.is_enabled() and state.get("scaler"):
                 self.scaler.load_state_dict(state["scaler"])
             self._set_random(state, rank)
+            self.validated_step = int(state.get("validated_step", 0))
             return int(state["step"])
         except (KeyError, RuntimeError, ValueError, EOFError) as error:
             raise CheckpointError(
