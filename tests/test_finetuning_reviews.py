@@ -349,6 +349,43 @@ def test_a_workspace_is_read(tmp_path: Path) -> None:
         assert np.array_equal(getattr(found[0], name), getattr(expected, name)), name
 
 
+@pytest.mark.parametrize(
+    ("provenance", "window"),
+    [
+        pytest.param({"window": [-160.0, 240.0]}, (-160.0, 240.0), id="the run's window"),
+        pytest.param({"window": None}, None, id="a run without a window"),
+        pytest.param({}, None, id="labels made by hand"),
+    ],
+)
+def test_grey_values_of_a_workspace_are_those_of_the_run(
+    provenance: dict[str, Any], window: tuple[float, float] | None, tmp_path: Path
+) -> None:
+    """A slice of computed tomography, in Hounsfield units."""
+    import tifffile
+
+    from napari_coseg.inference.run import read_for
+    from napari_coseg.readers.registry import read_image
+    from napari_coseg.workspace.folder import create_workspace
+    from napari_coseg.workspace.image import reference_of
+    from napari_coseg.workspace.saved import Saved
+
+    file = tmp_path / "ct.tif"
+    tifffile.imwrite(file, np.arange(-1000, 1000, dtype=np.int16).reshape(40, 50))
+    labels = np.zeros((40, 50), np.int32)
+    labels[5:15, 5:15] = 1
+    saved = Saved(labels, (0.5, 0.5), provenance=provenance)
+    saved = replace(saved, reviewed=saved.reviewed.with_region(np.nonzero(labels >= 0)))
+    with create_workspace(tmp_path / "mine.coseg") as workspace:
+        workspace.add(reference_of(read_image(file), file, workspace.path), saved)
+    found = read_reviewed(tmp_path / "mine.coseg").images[0]
+
+    card = tiny_card()
+    normalisation = card.normalisation.model_copy(update={"window": window})
+    card = card.model_copy(update={"normalisation": normalisation})
+    shown = read_for(card, understand(read_image(file))).read(0, slice(0, 40), slice(0, 50))
+    np.testing.assert_array_equal(found.image, np.rint(shown).astype(np.uint8))
+
+
 def test_several_sources_share_classes(tmp_path: Path) -> None:
     first = labelled_folder(tmp_path / "a", 1)
     other = [

@@ -34,6 +34,10 @@ def read_workspace(path: Path) -> ReviewedSet:
     """Of every image the parts with anything reviewed; of a stack each slice by itself.
 
     A reviewed part of the image counts for both tasks, an object marked as reviewed for itself.
+    Grey values are those of the run that found the labels: its channels and its window, as the
+    entry's provenance tells. Labels made by hand tell of no window; their images are read by the
+    rules of `napari_coseg.intensity`, and the window of a base's card is not known here: to learn
+    such a base from images of more than 8 bits, begin with labels that the base itself found.
 
     Raises
     ------
@@ -55,7 +59,8 @@ def read_workspace(path: Path) -> ReviewedSet:
 
 def _parts(entry: Entry, saved: Saved) -> Iterator[ReviewedImage]:
     image = understand(read_image(entry.find_image()), entry.image.axes)
-    source = RgbSource(image, saved.provenance.get("channels"))
+    told = saved.provenance
+    source = RgbSource(image, told.get("channels"), window=told.get("window"))
     labels = saved.labels.reshape(-1, *saved.labels.shape[-2:])
     regions = None if saved.regions is None else saved.regions.reshape(labels.shape)
     area = saved.reviewed_area().reshape(labels.shape)
