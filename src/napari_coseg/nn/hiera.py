@@ -115,7 +115,6 @@ HIERA_SIZES: dict[str, HieraConfig] = {
         background_position_size=None,
         stem_channels=(24, 48, 80),
         top_down=True,
-        embedding_norm=True,
     ),
 }
 

@@ -112,7 +112,6 @@ COMPACT: dict[str, Any] = {
     "fusion_mlp_dim": 512,
     "fusion_dropout": 0.0,
     "scan_rank": 8,
-    "prompt_norm": True,
     "mask_skip": True,
 }
 """The shipped network's shape: a Co-Seg++ that trains from scratch on a CPU."""
