@@ -176,6 +176,30 @@ def test_what_the_process_has_lost_is_had_by_the_same_run(
     assert widget.accept_button.isEnabled()
 
 
+def test_a_closed_segment_dock_leaves_nobody_waiting_for_its_process(
+    segmented: Any, widget: Any, weights: Any, qtbot: Any, notes: list[str]
+) -> None:
+    """Refine, and Add by a click in Correct, use the process of the dock that ran the model."""
+    from napari_coseg.widgets import runs
+    from napari_coseg.widgets.run_maps import RunMaps
+    from napari_coseg.widgets.segment import SegmentWidget
+
+    segment = SegmentWidget(segmented)  # with a process of its own
+    objects, failed = segmented.layers["biopsy objects"], []
+    segment.worker.submit("worker_jobs:slow", {"polite": False})
+    runs.hold(runs.arguments_of(objects)["key"], segment.worker)
+    wipe_regions(segmented)
+    widget.bar.run_button.click()
+    maps = RunMaps(segmented, objects)
+    maps.ask((30, 40), failed.append, failed.append)
+    segment.close()
+    assert [type(error).__name__ for error in failed] == ["Cancelled"]
+    assert widget.bar.run_button.isEnabled()
+    assert not notes
+    refined(qtbot, widget)
+    assert widget.accept_button.isEnabled()
+
+
 def test_maps_come_for_growing_an_object(segmented: Any, widget: Any, qtbot: Any) -> None:
     from napari_coseg.widgets.run_maps import RunMaps
 

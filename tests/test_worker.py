@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -229,6 +230,7 @@ def test_cancel_of_a_job_that_waits(worker: Worker, qtbot: Any) -> None:
 
 @pytest.mark.parametrize("busy", [True, False], ids=["while it works", "idle"])
 def test_close_leaves_nothing_behind(fresh_worker: Worker, qtbot: Any, busy: bool) -> None:
+    """But a word to those who wait for what was running or waiting."""
     before = threading.active_count()
     job = fresh_worker.submit(
         "worker_jobs:slow" if busy else "worker_jobs:halves", arrays={"image": PIXELS}
@@ -236,12 +238,37 @@ def test_close_leaves_nothing_behind(fresh_worker: Worker, qtbot: Any, busy: boo
     with qtbot.waitSignal(job.progressed, timeout=TIMEOUT_MS):
         pass
     pid, outcomes = fresh_worker.pid, []
-    job.failed.connect(outcomes.append)
+    jobs = [job, *([fresh_worker.submit("worker_jobs:slow")] if busy else [])]
+    for one in jobs:
+        one.failed.connect(outcomes.append)
+    if not busy:
+        qtbot.waitUntil(lambda: fresh_worker._running is None, timeout=TIMEOUT_MS)
     fresh_worker.close()
     assert not is_alive(pid)
     assert threading.active_count() == before
     qtbot.wait(50)
-    assert not outcomes
+    assert [type(error) for error in outcomes] == ([Cancelled, Cancelled] if busy else [])
+    assert fresh_worker._running is None
+
+
+@pytest.mark.parametrize("how", ["closed", "cancelled"])
+def test_arrays_are_let_go_with_the_process_that_ended(
+    fresh_worker: Worker, qtbot: Any, how: str
+) -> None:
+    class Pixels(np.ndarray):
+        """An array that can be watched."""
+
+    pixels = np.zeros((4, 4)).view(Pixels)
+    watched = weakref.ref(pixels)
+    arguments, arrays = {"polite": False}, {"image": pixels}
+    job = fresh_worker.submit("worker_jobs:slow", arguments, arrays)
+    del pixels, arrays
+    with qtbot.waitSignal(job.progressed, timeout=TIMEOUT_MS):
+        pass
+    with qtbot.waitSignal(job.failed, timeout=TIMEOUT_MS):
+        fresh_worker.close() if how == "closed" else job.cancel()
+    gc.collect()
+    assert watched() is None
 
 
 def test_a_worker_that_nobody_closes_ends_with_its_last_reference(qtbot: Any) -> None:

@@ -31,7 +31,7 @@ class ImageJobWidget(JobWidget):
 
     def first_shown(self) -> None:
         """Ask for the devices: that starts the process, which is then warm when Run is clicked."""
-        job = self.worker.submit(tasks.DEVICES)
+        job = self.submit(tasks.DEVICES)
         job.done.connect(lambda reply: self.model.set_devices(reply.values["devices"]))
 
     def let_go(self) -> None:
@@ -45,7 +45,7 @@ class ImageJobWidget(JobWidget):
         if path in self._file_sizes:
             self._use_file_size(path)
             return
-        job = self.worker.submit(tasks.FILE_PIXEL_SIZE, {"path": path})
+        job = self.submit(tasks.FILE_PIXEL_SIZE, {"path": path})
         job.done.connect(lambda reply: self._on_file_size(path, reply))
         job.failed.connect(_pass_over)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+import weakref
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QWidget
@@ -37,10 +39,11 @@ class JobWidget(DockWidget):
         self._began = 0.0
         self.worker = worker or Worker()
         self._owns_worker = worker is None
+        self._jobs: weakref.WeakSet[Job] = weakref.WeakSet()
         self.bar = JobBar()
         self.bar.run_clicked.connect(self.run)
         if self._owns_worker:
-            self.destroyed.connect(self.worker.close)
+            self.destroyed.connect(partial(_end, self.worker, self._jobs))
 
     def lay_out(self, *groups: QWidget, below: QWidget | None = None) -> None:
         """Stack the groups in a column that scrolls, with the bar below."""
@@ -58,6 +61,18 @@ class JobWidget(DockWidget):
         """The widget is seen and its process not yet started; starting it now keeps Run quick."""
         self.worker.prepare()
 
+    def submit(
+        self,
+        function: str,
+        arguments: Mapping[str, Any] | None = None,
+        arrays: Mapping[str, Any] | None = None,
+        worker: Worker | None = None,
+    ) -> Job:
+        """As `Worker.submit`; nothing is heard of the job once this widget is closed."""
+        job = (worker or self.worker).submit(function, arguments, arrays)
+        self._jobs.add(job)
+        return job
+
     def start(
         self,
         function: str,
@@ -72,7 +87,7 @@ class JobWidget(DockWidget):
         worker
             Of another widget, where it holds what the job needs; None: this widget's own.
         """
-        job = (worker or self.worker).submit(function, arguments, arrays)
+        job = self.submit(function, arguments, arrays, worker)
         self._began = time.monotonic()
         self.bar.follow(job)
         job.done.connect(self._on_done)
@@ -101,7 +116,20 @@ class JobWidget(DockWidget):
 
     def shut_down(self) -> None:
         """Stop what runs, end the worker process and let go of the viewer."""
+        _silence(self._jobs)
         self.bar.cancel()
         if self._owns_worker:
             self.worker.close()
         self.let_go()
+
+
+def _silence(jobs: Iterable[Job]) -> None:
+    """Nobody is left to hear of them."""
+    for job in jobs:
+        job.blockSignals(True)
+
+
+def _end(worker: Worker, jobs: Iterable[Job], _: Any = None) -> None:
+    """Of a widget that is gone: jobs that others have given its worker are told."""
+    _silence(jobs)
+    worker.close()

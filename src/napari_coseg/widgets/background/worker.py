@@ -161,13 +161,19 @@ class Worker(QObject):
         return job
 
     def close(self) -> None:
-        """End the process and forget all jobs, without a word from them."""
+        """End the process. What runs or waits has `failed`: others may wait for it.
+
+        Who wants no word from its own jobs blocks their signals first.
+        """
+        left = [job for job in (self._running, *(pair[0] for pair in self._waiting)) if job]
         self._grace.stop()
         self._waiting.clear()
         self._running = None
         process, self._process = self._process, None
         if process is not None:
             process.close()
+        for job in left:
+            job.failed.emit(Cancelled("the dock whose process did this was closed; try again"))
 
     def release(self) -> None:
         """End the idle process without waiting for it; the next job starts another.
@@ -281,6 +287,7 @@ class _Process:
         self.popen.kill()
         if threading.current_thread() is not self._thread:  # the collector runs in any thread
             self._thread.join(timeout=10)
+        self.sources = {}  # who knows of this process may live long
         self.popen.wait()
         for stream in (self.popen.stdin, self.popen.stdout):
             with contextlib.suppress(OSError):  # unsent bytes for a process that is gone

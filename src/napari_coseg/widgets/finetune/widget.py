@@ -121,7 +121,7 @@ class FinetuneWidget(JobWidget):
         """Ask for the devices, which starts the process."""
         if self._knows_devices:
             return
-        job = self.worker.submit(tasks.DEVICES)
+        job = self.submit(tasks.DEVICES)
         job.done.connect(self._on_devices)
         job.failed.connect(_tell)
 
@@ -158,7 +158,7 @@ class FinetuneWidget(JobWidget):
     def _count(self, look: int) -> None:
         if look != self._looks or self.bar.is_busy:
             return
-        job = self.worker.submit(finetune_tasks.REVIEWS, {"paths": list(self.setup.paths())})
+        job = self.submit(finetune_tasks.REVIEWS, {"paths": list(self.setup.paths())})
         job.done.connect(lambda reply: self._on_counted(look, reply))
         job.failed.connect(lambda error: self._on_trouble(look, self.setup.counted, error))
 
@@ -182,7 +182,7 @@ class FinetuneWidget(JobWidget):
         self.setup.estimate.setText(ESTIMATING)
         self._estimating, self._stale = True, False
         asked = {"request": request.model_dump(mode="json")}
-        job = self.worker.submit(finetune_tasks.ESTIMATE, asked)
+        job = self.submit(finetune_tasks.ESTIMATE, asked)
         job.done.connect(self._on_estimated)
         job.failed.connect(lambda error: self._on_estimate_failed(error))
 
@@ -324,7 +324,7 @@ class FinetuneWidget(JobWidget):
             return
         asked = {"adapter": path, "base": self.setup.model.source, "output": output}
         self._on_happened("Trying the adapter on its base …")
-        job = self.worker.submit(finetune_tasks.TAKE_IN, asked)
+        job = self.submit(finetune_tasks.TAKE_IN, asked)
         job.done.connect(lambda reply: self._on_imported(reply.values["adapter"]))
         job.failed.connect(self._on_import_failed)
 
