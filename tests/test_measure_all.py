@@ -230,6 +230,10 @@ def test_black_counts_as_one_grey_level() -> None:
         ("YXC", (2, 4, 4), "hdab", ["hematoxylin_od", "dab_od"]),
         ("YXC", (2, 4, 3), "channels", ["red", "green", "blue"]),
         ("CYX", (2, 2, 4), "auto", ["channel_0", "channel_1"]),
+        ("CYX", (3, 2, 4), "auto", ["channel_0", "channel_1", "channel_2"]),
+        ("CYX", (4, 2, 4), "auto", [f"channel_{n}" for n in range(4)]),
+        ("CYX", (3, 2, 4), "he", ["hematoxylin_od", "eosin_od"]),
+        ("YXC", (2, 4, 5), "auto", [f"channel_{n}" for n in range(5)]),
         ("YXC", (2, 4, 3), "none", []),
     ],
 )

@@ -110,8 +110,16 @@ class Intensities:
 
 
 def has_colours(image: Image) -> bool:
-    """Whether the image has red, green and blue (and alpha)."""
+    """Whether the image may be shown as red, green and blue (and alpha)."""
     return "C" in image.axes and image.data.shape[image.axes.index("C")] in (3, 4)
+
+
+def is_of_colours(image: Image) -> bool:
+    """Whether its channels are red, green and blue (and alpha) for sure: they lie last.
+
+    Three or four channels that lie before the pixels are as often stains of fluorescence.
+    """
+    return image.axes.endswith("C") and has_colours(image)
 
 
 def optical_densities(rgb: np.ndarray, stains: tuple[str, str]) -> np.ndarray:
@@ -151,6 +159,6 @@ def _channel_names(image: Image) -> list[str]:
     if "C" not in image.axes:
         return ["intensity"]
     count = int(image.data.shape[image.axes.index("C")])
-    if image.axes.endswith("C") and count in (3, 4):
+    if is_of_colours(image):
         return ["red", "green", "blue", "alpha"][:count]
     return [f"channel_{n}" for n in range(count)]

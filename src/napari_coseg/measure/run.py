@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from napari_coseg.errors import Cancelled, ImageError
-from napari_coseg.measure.intensities import CHANNELS, Intensities, has_colours
+from napari_coseg.measure.intensities import CHANNELS, Intensities, is_of_colours
 from napari_coseg.measure.moments import Moments
 from napari_coseg.measure.neighbours import border_distances, nearest_distances
 from napari_coseg.measure.outline import Outlines
@@ -34,7 +34,7 @@ class MeasureSettings(Settings):
     intensity: Literal["auto", "he", "hdab", "channels", "none"] = Field(
         "auto",
         description="of the image: stains, or channels as they are stored; auto takes the stains "
-        "he of colours and channels of anything else",
+        "he of colours, which are channels that lie last, and channels of anything else",
     )
 
 
@@ -181,7 +181,7 @@ def _measured(image: Image | None, settings: MeasureSettings) -> str | None:
     if image is None or settings.intensity == "none":
         return None
     if settings.intensity == "auto":
-        return "he" if has_colours(image) else CHANNELS
+        return "he" if is_of_colours(image) else CHANNELS
     return settings.intensity
 
 
