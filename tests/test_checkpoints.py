@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from napari_coseg.checkpoints import native
+from napari_coseg.checkpoints.frugal import FrugalBuilding
 from napari_coseg.checkpoints.safe import load_state_dict, read_header
 from napari_coseg.errors import CheckpointError
 from napari_coseg.models.coseg_plus.model import CosegPlus
@@ -22,6 +23,29 @@ from test_models import DETAILED, small_model
 from tiny_models import tiny_card, tiny_model
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2)}
+
+
+# Building without trust
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda many: torch.zeros(many),
+        lambda many: torch.ones(1, many),
+        lambda many: torch.full((many,), 3.0),
+        lambda many: torch.arange(many),
+        lambda many: torch.linspace(0, 1, many),
+        lambda many: torch.randn(many),
+        lambda many: torch.ones(4).repeat(many),
+    ],
+    ids=["zeros", "ones", "full", "arange", "linspace", "randn", "repeat"],
+)
+def test_numbers_are_counted_before_memory_is_taken(make: Callable[[int], Tensor]) -> None:
+    with FrugalBuilding(0):
+        assert make(8).numel() >= 8
+        with pytest.raises(CheckpointError, match="larger than the weights"):
+            make(2**45)  # 128 TiB
 
 
 # Reading without trust
@@ -99,6 +123,10 @@ UNTRUSTED: dict[str, tuple[Callable[[Path], object], str]] = {
     "bytes beyond the end": (
         lambda path: raw_safetensors(path, entry([2], 8, 16), b"\0" * 8),
         "bytes 8 to 16 of 8",
+    ),
+    "entries that share their bytes": (
+        lambda path: raw_safetensors(path, entry([2]) | {"v": entry([2])["w"]}, b"\0" * 8),
+        "entries claim 16 bytes of 8",
     ),
     "metadata that is no text": (
         lambda path: raw_safetensors(path, {"__metadata__": {"napari_coseg": 3}}),
@@ -256,6 +284,14 @@ SPOILT: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "the config names a network far too large": (
         {"card": tiny_card(width=2**20).model_dump()},
+        "larger than the weights",
+    ),
+    "the config names a grid of positions far too large": (
+        {
+            "card": tiny_card(
+                encoder=tiny_card().config["encoder"] | {"background_position_size": [2**22, 2**22]}
+            ).model_dump()
+        },
         "larger than the weights",
     ),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch.overrides import TorchFunctionMode
 
 from napari_coseg.errors import CheckpointError
 
-_MAKES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.arange}
+_MAKES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.arange, torch.linspace}
+_MULTIPLIES = {torch.Tensor.repeat}
 _RANDOM_TENSORS = {torch.rand, torch.randn}
 _RANDOM_STARTS = {
     torch.Tensor.uniform_,
@@ -31,8 +33,8 @@ class FrugalBuilding(TorchFunctionMode):
 
     Loading is faster so, and takes nothing from the caller's random numbers.
 
-    A model card is a few lines of text that may name a network of any size. `torch.empty` only
-    reserves memory; what would be written to it first is counted here.
+    A model card is a few lines of text that may name a network of any size. Numbers are counted
+    before memory is taken for them.
 
     Parameters
     ----------
@@ -59,9 +61,22 @@ class FrugalBuilding(TorchFunctionMode):
         if func in _RANDOM_TENSORS:
             func = torch.empty
             kwargs.pop("generator", None)
-        result = func(*args, **kwargs)
-        if func in _MAKES and isinstance(result, Tensor):
-            self.made += result.numel()
-            if self.made > self.allowed:
-                raise CheckpointError("its card describes a network larger than the weights")
-        return result
+        if func in _MAKES:
+            self._count(_numbers_made(func, args, kwargs))
+        elif func in _MULTIPLIES:
+            self._count(func(args[0].to("meta"), *args[1:], **kwargs).numel())
+        return func(*args, **kwargs)
+
+    def _count(self, numbers: int) -> None:
+        self.made += numbers
+        if self.made > self.allowed:
+            raise CheckpointError("its card describes a network larger than the weights")
+
+
+def _numbers_made(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    if func is torch.arange and not {"start", "end", "step"} & kwargs.keys():
+        # torch needs two seconds before its first `arange` without memory.
+        start, end, step = (0, args[0], 1) if len(args) == 1 else (*args, 1)[:3]
+        return math.ceil((end - start) / step)
+    outline: Tensor = func(*args, **kwargs | {"device": "meta"})
+    return outline.numel()

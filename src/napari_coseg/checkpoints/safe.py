@@ -107,6 +107,12 @@ def read_header(path: str | Path) -> Header:
         raise CheckpointError(f"{path} has metadata that is not text by key; fetch the file anew")
     payload = size - 8 - length
     shapes = {name: _checked_shape(path, name, entry, payload) for name, entry in entries.items()}
+    claimed = sum(end - begin for begin, end in (e["data_offsets"] for e in entries.values()))
+    if claimed > payload:  # else a few bytes could stand for a network of any size
+        raise CheckpointError(
+            f"{path} has a header whose entries claim {claimed:,} bytes of {payload:,}; fetch the "
+            "file anew"
+        )
     return Header(metadata, shapes)
 
 
