@@ -11,12 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetuning_cases import base_file, labelled_folder
+from finetuning_cases import base_file, labelled_folder, tuned
 from napari_coseg.checkpoints.adapters import AdapterCard, read_adapter_card, save_adapter
 from napari_coseg.checkpoints.native import file_sha256, load, save
-from napari_coseg.errors import CheckpointError, SettingsError
+from napari_coseg.errors import CheckpointError, OutputError, SettingsError
 from napari_coseg.finetuning.library import FOLDER_VARIABLE
-from napari_coseg.finetuning.request import FinetuneRequest, free_output, unfinished, write_request
+from napari_coseg.finetuning.request import (
+    FinetuneRequest,
+    forget,
+    free_output,
+    training_in,
+    unfinished,
+    write_request,
+)
 from widget_values import RUN_MS
 
 pytestmark = pytest.mark.gui
@@ -242,7 +249,75 @@ def kept_the_old(dock: Any) -> None:
     dock.progress.decided.emit(False)
 
 
-def test_what_a_crash_left_is_offered_and_forgotten(dock: Any, shelf: Path, tmp_path: Path) -> None:
+def left_behind(shelf: Path) -> FinetuneRequest:
+    """What a training leaves that a crash has ended before its first step."""
+    asked = FinetuneRequest(reviewed=("a",), output=str(shelf / "mine.safetensors"), name="mine")
+    write_request(asked)
+    (asked.run_folder / "plan.json").write_text('{"steps": 50}')
+    return asked
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, yes: bool) -> list[str]:
+    """Answer what a box asks; the texts that it asked with."""
+    from qtpy.QtWidgets import QMessageBox
+
+    asked: list[str] = []
+    given = QMessageBox.StandardButton.Yes if yes else QMessageBox.StandardButton.No
+    monkeypatch.setattr(QMessageBox, "question", lambda *args: asked.append(args[2]) or given)
+    return asked
+
+
+@pytest.mark.parametrize("yes", [True, False])
+def test_nothing_is_forgotten_unasked(
+    dock: Any, shelf: Path, monkeypatch: pytest.MonkeyPatch, yes: bool
+) -> None:
+    asked, questions = left_behind(shelf), answers(monkeypatch, yes)
+    dock.left.refresh()
+    dock.left.forget_button.click()
+    assert questions == ["Forget mine? What it has learnt so far is deleted."]
+    assert asked.run_folder.exists() is not yes
+    assert dock.left.isHidden() is yes
+
+
+@pytest.mark.parametrize("seen", ["before", "after"])
+def test_what_another_window_trains_is_not_touched(
+    dock: Any, shelf: Path, notes: list[str], monkeypatch: pytest.MonkeyPatch, seen: str
+) -> None:
+    """Whether its training began before this window looked, or after."""
+    asked, _ = left_behind(shelf), answers(monkeypatch, True)
+    begun: list[Any] = []
+    dock.left.asked.connect(lambda request, how: begun.append(request))
+    if seen == "before":
+        dock.left.refresh()
+    with training_in(asked.run_folder):
+        if seen == "after":
+            dock.left.refresh()
+            assert dock.left.isHidden()
+        dock.left.forget_button.click()
+        dock.left.resume_button.click()
+        with pytest.raises(OutputError, match="a training runs in"):
+            forget(asked)
+        with pytest.raises(OutputError, match="a training runs in"):
+            write_request(asked)
+    assert (asked.run_folder / "plan.json").exists() and not begun
+    assert ["stop it there first" in note for note in notes] == [True] * (seen == "before")
+    dock.left.refresh()
+    assert not dock.left.isHidden(), "it has ended, unfinished"
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
+    with (
+        training_in(tmp_path / "mine-run"),
+        pytest.raises(OutputError, match="in another window or program"),
+    ):
+        tuned(tmp_path)
+    assert [path.name for path in (tmp_path / "mine-run").iterdir()] == []
+
+
+def test_what_a_crash_left_is_offered_and_forgotten(
+    dock: Any, shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers(monkeypatch, True)
     asked = FinetuneRequest(reviewed=("a",), output=str(shelf / "mine.safetensors"), name="mine")
     write_request(asked)
     assert not unfinished(shelf), "nothing was planned yet"
@@ -275,9 +350,7 @@ def test_after_a_crash_the_curve_goes_on_from_the_saved_step(qapp: Any) -> None:
 def test_where_more_was_reviewed_both_ways_are_offered(
     dock: Any, shelf: Path, notes: list[str], monkeypatch: pytest.MonkeyPatch, button: str, how: Any
 ) -> None:
-    asked = FinetuneRequest(reviewed=("a",), output=str(shelf / "mine.safetensors"), name="mine")
-    write_request(asked)
-    (asked.run_folder / "plan.json").write_text('{"steps": 50}')
+    asked = left_behind(shelf)
     begun: list[Any] = []
     monkeypatch.setattr(dock, "_saved", lambda then, failed: begun.append(dock._how))
     dock.left.refresh()

@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,10 @@ REQUEST_FILE = "request.json"
 PLAN_FILE, STATE_FILE = "plan.json", "state.pt"
 RUN_SUFFIX = "-run"
 LOG_FILE = "log.csv"
+LOCK_FILE = ".training"
+"""Locked while a training runs in the folder, in whatever program."""
+HELD_S = 0.5
+"""Longer than `is_training` holds it."""
 LARGEST_REQUEST_BYTES = 1 << 20
 
 
@@ -70,9 +76,10 @@ def write_request(request: FinetuneRequest) -> None:
     Raises
     ------
     OutputError
-        Where the disk refuses.
+        Where the disk refuses, or a training runs there.
     """
     folder = request.run_folder
+    _check_idle(folder)
     partial = folder / f"{REQUEST_FILE}.{os.getpid()}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,12 +92,12 @@ def write_request(request: FinetuneRequest) -> None:
 def unfinished(folder: Path) -> list[Unfinished]:
     """Those that can be gone on with among the run folders in `folder`, the last one first.
 
-    What is no run, or is damaged, is passed over.
+    What is no run, is damaged, or is trained now in whatever program, is passed over.
     """
     found = []
     for run in sorted(folder.glob(f"*{RUN_SUFFIX}")) if folder.is_dir() else ():
         one = _read(run)
-        if one is not None:
+        if one is not None and not is_training(run):
             found.append(one)
     return sorted(found, key=lambda one: one.left_at, reverse=True)
 
@@ -101,14 +108,75 @@ def forget(request: FinetuneRequest) -> None:
     Raises
     ------
     OutputError
-        Where the disk refuses.
+        Where the disk refuses, or it is trained now.
     """
+    _check_idle(request.run_folder)
     if not (request.run_folder / REQUEST_FILE).is_file():
         return
     try:
         shutil.rmtree(request.run_folder)
     except OSError as error:
         raise OutputError(f"{request.run_folder} cannot be deleted: {error}") from error
+
+
+@contextmanager
+def training_in(run: Path) -> Iterator[None]:
+    """Keep other trainings out of a run folder, which is made where it is missing.
+
+    The lock ends with the process, however that ends. A file system that knows no locks keeps
+    nobody out.
+
+    Raises
+    ------
+    OutputError
+        Where one runs there already, or the disk refuses.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the run folder {run} cannot be made: {error}") from error
+    lock = FileLock(run / LOCK_FILE, timeout=HELD_S)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise _in_use(run) from error
+    except (OSError, NotImplementedError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows deletes it by itself, and not while it is held
+            (run / LOCK_FILE).unlink(missing_ok=True)
+        lock.release()
+
+
+def is_training(run: Path) -> bool:
+    """Whether a training runs in this folder, in whatever program."""
+    from filelock import FileLock, Timeout
+
+    if not (run / LOCK_FILE).exists():
+        return False
+    try:
+        with FileLock(run / LOCK_FILE, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False
+
+
+def _check_idle(run: Path) -> None:
+    if is_training(run):
+        raise _in_use(run)
+
+
+def _in_use(run: Path) -> OutputError:
+    return OutputError(
+        f"a training runs in {run}, in another window or program; stop it there first"
+    )
 
 
 def free_output(folder: Path, name: str) -> Path:

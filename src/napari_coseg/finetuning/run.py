@@ -29,7 +29,12 @@ from napari_coseg.finetuning.network import frozen_fingerprint
 from napari_coseg.finetuning.plan import Origin, RunPlan
 from napari_coseg.finetuning.planning import settle
 from napari_coseg.finetuning.preparing import Prepared, prepare
-from napari_coseg.finetuning.request import PLAN_FILE, STATE_FILE, run_folder_of
+from napari_coseg.finetuning.request import (
+    PLAN_FILE,
+    STATE_FILE,
+    run_folder_of,
+    training_in,
+)
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 from napari_coseg.finetuning.scores import Scores, score, worth
 from napari_coseg.finetuning.settings import FinetuneSettings
@@ -118,9 +123,9 @@ def finetune(
         run.base_images = prepared.classes.applied(base_validation.checked()).images
     if replay is not None:
         run.replayed = prepared.classes.applied(replay.checked()).images
-    if restart:
-        run.forget()
-    with torch.random.fork_rng():
+    with training_in(folder), torch.random.fork_rng():
+        if restart:
+            run.forget()
         return run.go(output)
 
 
@@ -140,10 +145,6 @@ class _Run:
 
     def go(self, output: Path) -> FinetuneResult:
         """Plan, learn, score, write."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"the run folder {self.folder} cannot be made: {error}") from error
         self.gate()
         reviewed, base_sha256 = self.prepared.reviewed, self.prepared.base_sha256
         others = self.base_images, self.replayed

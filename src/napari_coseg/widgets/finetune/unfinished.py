@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QGroupBox, QLabel, QPushButton, QVBoxLayout
+from qtpy.QtWidgets import QGroupBox, QLabel, QMessageBox, QPushButton, QVBoxLayout
 
 from napari_coseg.finetuning.library import adapters_folder
 from napari_coseg.finetuning.request import FinetuneRequest, forget, unfinished
@@ -33,6 +33,7 @@ class UnfinishedPart(QGroupBox):
     def __init__(self) -> None:
         super().__init__("Unfinished")
         self._differs: dict[Path, str] = {}
+        self._shown: FinetuneRequest | None = None
         self.text = QLabel()
         self.text.setWordWrap(True)
         self.text.setTextFormat(Qt.TextFormat.RichText)
@@ -67,6 +68,7 @@ class UnfinishedPart(QGroupBox):
         """Look for unfinished ones."""
         left = unfinished(adapters_folder())
         differs = self._differs.get(left[0].request.run_folder, "") if left else ""
+        self._shown = left[0].request if left else None
         self.setVisible(bool(left))
         for button in (self.begun_button, self.anew_button):
             button.setVisible(bool(differs))
@@ -82,16 +84,25 @@ class UnfinishedPart(QGroupBox):
             )
 
     def ask(self, **how: Any) -> None:
-        """Ask to go on with the last one."""
-        left = unfinished(adapters_folder())
-        if left:
+        """Ask to go on with the one that is shown, unless it goes on elsewhere by now."""
+        request = self._shown
+        self.refresh()
+        if request is not None and request == self._shown:
             self._differs = {}
-            self.asked.emit(left[0].request, how)
+            self.asked.emit(request, how)
 
     def forget(self) -> None:
-        """Delete the state of the last one."""
-        left = unfinished(adapters_folder())
+        """Delete the state of the one that is shown, once the person has said so."""
+        request = self._shown
+        if request is None or not self._says_yes(request):
+            return
         with told():
-            if left:
-                forget(left[0].request)
+            forget(request)
         self.refresh()
+
+    def _says_yes(self, request: FinetuneRequest) -> bool:
+        name = request.name or request.run_folder.name
+        answer = QMessageBox.question(
+            self, "Co-Seg", f"Forget {name}? What it has learnt so far is deleted."
+        )
+        return bool(answer == QMessageBox.StandardButton.Yes)
