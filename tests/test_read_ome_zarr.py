@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numcodecs
 import numpy as np
 import pandas as pd
 import pytest
@@ -100,6 +101,66 @@ def test_an_array_that_cannot_be_right_is_refused_before_it_is_read(
     _, path = written(tmp_path, TOUCHING)
     changed(path / "labels" / "objects" / "0" / ".zarray", **values)
     monkeypatch.setattr(zarr, "open_array", lambda *_, **__: pytest.fail("it was opened"))
+    with pytest.raises(ImageError, match=message):
+        read_ome_zarr(path)
+
+
+CODECS = {
+    "blosc": numcodecs.Blosc("zstd"),
+    "zlib": numcodecs.Zlib(),
+    "gzip": numcodecs.GZip(),
+    "zstd": numcodecs.Zstd(),
+    "lz4": numcodecs.LZ4(),
+    "stored": None,
+}
+
+
+def packed_anew(path, codec, unpacked=None):
+    """The first chunk of objects written with a codec; of other bytes where they are given."""
+    folder = path / "labels" / "objects" / "0"
+    bytes_of = json.loads((folder / ".zarray").read_text())
+    chunk = np.zeros(bytes_of["chunks"], bytes_of["dtype"])
+    chunk[: TOUCHING.shape[0], : TOUCHING.shape[1]] = TOUCHING
+    unpacked = chunk.tobytes() if unpacked is None else unpacked
+    changed(folder / ".zarray", compressor=codec and codec.get_config())
+    (folder / "0" / "0").write_bytes(codec.encode(unpacked) if codec else unpacked)
+    return folder / "0" / "0"
+
+
+@pytest.mark.parametrize("codec", CODECS.values(), ids=list(CODECS))
+def test_chunks_of_every_codec_are_read(tmp_path, codec):
+    _, path = written(tmp_path, TOUCHING)
+    packed_anew(path, codec)
+    np.testing.assert_array_equal(read_ome_zarr(path).instances.labels, TOUCHING)
+
+
+@pytest.mark.parametrize("codec", CODECS.values(), ids=list(CODECS))
+def test_chunks_that_would_fill_the_memory_are_refused(tmp_path, monkeypatch, codec):
+    _, path = written(tmp_path, TOUCHING)
+    file = packed_anew(path, codec, bytes(3_000_000))
+    changed(path / "labels" / "objects" / "0" / ".zarray", chunks=[64, 64])
+    monkeypatch.setattr(zarr, "open_array", lambda *_, **__: pytest.fail("it was opened"))
+    with pytest.raises(ImageError, match=r"unpacks to more than the 16,384 bytes") as told:
+        read_ome_zarr(path)
+    assert str(file) in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(bytes.fromhex("28b52ffd0058010000"), "does not say how much", id="a stream"),
+        pytest.param(b"", "does not say how much", id="nothing"),
+        pytest.param(None, "is a link", id="a link"),
+    ],
+)
+def test_chunks_that_do_not_say_their_size_are_refused(tmp_path, content, message):
+    _, path = written(tmp_path, TOUCHING)
+    file = packed_anew(path, CODECS["zstd"])
+    if content is None:
+        file.rename(tmp_path / "elsewhere")
+        file.symlink_to(tmp_path / "elsewhere")
+    else:
+        file.write_bytes(content)
     with pytest.raises(ImageError, match=message):
         read_ome_zarr(path)
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from napari_coseg.errors import ImageError
+from napari_coseg.export.chunk_sizes import check_chunks
 from napari_coseg.export.ome_zarr import OURS
 from napari_coseg.measure import object_table
 from napari_coseg.types import LABEL_DTYPE, Instances, LabelClass, Prediction
@@ -170,15 +171,18 @@ def _array(folder: Path, ndim: int) -> np.ndarray:
     """The pixels, after a look at what would be allocated and run."""
     import zarr
 
-    _check(folder, _json(folder / ".zarray"), ndim)
+    codec, chunk_bytes = _check(folder, _json(folder / ".zarray"), ndim)
     try:
-        array = zarr.open_array(zarr.storage.LocalStore(folder, read_only=True), mode="r")
+        check_chunks(folder, codec, chunk_bytes)
+        store = zarr.storage.LocalStore(folder, read_only=True)
+        array = zarr.open_array(store, mode="r", zarr_format=2)  # which is what was looked at
         return np.asarray(array[...])
     except (OSError, RuntimeError, *_BROKEN) as error:
         raise ImageError(f"the pixels in {folder} cannot be read: {error}") from error
 
 
-def _check(folder: Path, header: dict[str, Any], ndim: int) -> None:
+def _check(folder: Path, header: dict[str, Any], ndim: int) -> tuple[str | None, int]:
+    """What chunks are packed with, and how many bytes they have unpacked."""
     try:
         shape, chunks = ([int(n) for n in header[key]] for key in ("shape", "chunks"))
         kind = np.dtype(str(header["dtype"]))
@@ -200,6 +204,7 @@ def _check(folder: Path, header: dict[str, Any], ndim: int) -> None:
             f"{folder} is written with {filters or codec}; read are {', '.join(COMPRESSORS)}, "
             "without filters"
         )
+    return codec, math.prod(chunks) * kind.itemsize
 
 
 # ---------------------------------------------------------------------------------------------
