@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from napari_coseg.editing.desk import Desk
 from napari_coseg.editing.edit import Edit
 from napari_coseg.editing.objects import delete
 from napari_coseg.errors import WorkspaceError
+from napari_coseg.types import LabelClass
 from napari_coseg.workspace import records
 from napari_coseg.workspace.entry import Entry
 from napari_coseg.workspace.facts import ImageFacts, reference
@@ -25,6 +27,7 @@ from napari_coseg.workspace.folder import open_workspace
 from napari_coseg.workspace.image import check_relative, relative_path
 from napari_coseg.workspace.journal import DamagedJournal, JournalFile, framed, read_journal
 from napari_coseg.workspace.records import FRAME, MARK, Record, header_checksum
+from napari_coseg.workspace.saved import Saved, remeasured
 from workspace_cases import add_to, assert_same, filled, wide_desk
 
 # -- the journal -------------------------------------------------------------------------------
@@ -64,6 +67,29 @@ def test_a_half_written_last_record_is_left_out_with_a_word(lost: int, tmp_path:
     path.write_bytes(path.read_bytes()[: third - lost])
     assert_same(entry.load(), _two_applied(desk))
     assert "half written" in entry.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("regions", "class_id", "ids"),
+    [
+        (np.full((60, 60), 2**45, np.int64), 1, 1),
+        (np.full((60, 60), 2**32 - 1, np.uint32), 1, 1),
+        (np.ones((60, 60), np.uint8), 2**31 - 1, 1),
+        (np.full((60, 60), 65_535, np.uint16), 1, 2**20),
+    ],
+    ids=["a region of 45 bits", "a region of 32 bits", "a class of 31 bits", "ids and regions"],
+)
+def test_regions_that_would_take_memory_to_count_are_told(
+    regions: np.ndarray, class_id: int, ids: int
+) -> None:
+    labels = np.zeros(regions.shape, np.int32)
+    labels[:5, :5] = ids
+    small = np.zeros(regions.shape, np.uint8)
+    saved = Saved(labels, (1.0, 1.0), small)
+    classes = (LabelClass(class_id, "gland", (0, 0, 0)),)
+    saved = dataclasses.replace(saved, regions=regions, region_classes=classes)
+    with pytest.raises(WorkspaceError, match="numbered anew"):
+        remeasured(saved, [ids])
 
 
 @pytest.mark.parametrize("salvaged", [False, True], ids=["refused", "salvaged"])

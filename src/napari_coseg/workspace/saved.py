@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 LARGEST_TABLE = 8 * 2**30
 LARGEST_ID = 2**26
 """Measuring takes memory for every id up to the largest, whether it is there or not."""
+LARGEST_REGION = 65_535
+LARGEST_COUNTS = 2**30
+"""Of ids and regions up to the largest: each pair is counted, in eight bytes."""
 _ROWS_AT_ONCE = 500
 """Rows written in one go: pandas keeps the interpreter's lock for as long as that takes."""
 _WHOLE = ("id", "class_id", "region_id")
@@ -205,7 +208,7 @@ def remeasured(
     Raises
     ------
     WorkspaceError
-        For ids so large that measuring them would take more memory than there is.
+        For ids or regions so large that measuring them would take more memory than there is.
     """
     index = ObjectIndex.of(saved.labels)
     ids = index.ids
@@ -215,11 +218,7 @@ def remeasured(
     if not (odd or everything):
         return saved, []
     largest = int(ids.max(initial=0))
-    if largest > LARGEST_ID:
-        raise WorkspaceError(
-            f"the labels have ids up to {largest:,}, more than {LARGEST_ID:,}; they are damaged, "
-            "or must be numbered anew"
-        )
+    _check_countable(largest, saved)
     by_id = saved.table.set_index("id").reindex(ids)
     class_ids, sure = np.zeros(largest, np.int64), np.full(largest, np.nan)
     class_ids[ids - 1] = by_id["class_id"].fillna(0).to_numpy(np.int64)
@@ -234,6 +233,23 @@ def remeasured(
         semantic_classes=saved.region_classes,
     )
     return replace(saved, table=measured), ["objects painted without the table were measured anew"]
+
+
+def _check_countable(largest: int, saved: Saved) -> None:
+    if largest > LARGEST_ID:
+        raise WorkspaceError(
+            f"the labels have ids up to {largest:,}, more than {LARGEST_ID:,}; they are damaged, "
+            "or must be numbered anew"
+        )
+    region = max((entry.id for entry in saved.region_classes), default=0)
+    if saved.regions is not None:
+        region = max(region, int(saved.regions.max(initial=0)))
+    if region > LARGEST_REGION or (largest + 1) * (region + 1) > LARGEST_COUNTS:
+        raise WorkspaceError(
+            f"the regions have values up to {region:,} and the labels ids up to {largest:,}; "
+            f"regions up to {LARGEST_REGION:,}, and {LARGEST_COUNTS:,} pairs of both, are measured; "
+            "they are damaged, or must be numbered anew"
+        )
 
 
 def rows_between(before: pd.DataFrame, after: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
