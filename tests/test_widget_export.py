@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import tifffile
 
 from napari_coseg.errors import ImageError
+from napari_coseg.export.geojson import AREA
 from napari_coseg.export.read_geojson import read_geojson
 from napari_coseg.types import LabelClass
 from napari_coseg.widgets.corrected import LARGEST_ID, LabelsOf, corrected_prediction
@@ -241,6 +243,40 @@ def test_napari_saves_layers_as_geojson(
     np.testing.assert_array_equal(back.instances.labels > 0, LABELS > 0)
     assert sorted(back.instances.table["class"]) == ["blue", "red", "red"]
     assert (back.semantic > 0).any() == (len(names) == 2)
+
+
+@pytest.mark.parametrize(
+    ("place", "area_um2"),
+    [
+        pytest.param({"scale": (0.5, 0.25), "units": ("um", "um")}, 1.5, id="um"),
+        pytest.param({"scale": (5e-4, 2.5e-4), "units": ("mm", "mm")}, 1.5, id="mm"),
+        pytest.param({"scale": (500, 250), "units": ("nm", "nm")}, 1.5, id="nm"),
+        pytest.param({"scale": (0.5, 0.25)}, 1.5, id="a scale without unit, taken as um"),
+        pytest.param({"scale": (1, 1), "units": ("um", "um")}, 12, id="1 um"),
+        pytest.param({}, None, id="nobody says"),
+    ],
+)
+def test_areas_are_saved_in_the_units_of_the_layer(
+    tmp_path: Path, place: dict[str, Any], area_um2: float | None
+) -> None:
+    from napari.layers import Labels
+
+    from napari_coseg.widgets.saving import write_geojson
+
+    path = tmp_path / "saved.geojson"
+    layer = Labels(LABELS, name="mine", **place).as_layer_data_tuple()
+    if area_um2 is None:
+        with pytest.raises(ImageError, match="the pixel size of 'mine' is not known"):
+            write_geojson(str(path), [layer])
+        return
+    write_geojson(str(path), [layer])
+    (area, *_) = [
+        value
+        for feature in json.loads(path.read_text())["features"]
+        for name, value in feature["properties"]["measurements"].items()
+        if name == AREA
+    ]
+    assert area == pytest.approx(area_um2)
 
 
 @pytest.mark.parametrize("count", [2, 3])

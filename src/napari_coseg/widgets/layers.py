@@ -76,9 +76,14 @@ def level_0(layer: ImageLayer) -> Any:
 
 def layer_pixel_size(layer: ImageLayer, axes: str) -> PixelSize:
     """What the layer's scale and units say, by the rule at the top of this file."""
+    return said_pixel_size(layer.scale, layer.units, axes)
+
+
+def said_pixel_size(scale: Sequence[float], units: Sequence[Any], axes: str) -> PixelSize:
+    """As `layer_pixel_size`, of a layer's attributes, of all its dimensions, alone."""
     dims = spatial_dims(axes)
-    scales = [abs(float(layer.scale[dim])) for dim in dims]
-    units = [layer.units[dim] for dim in dims]
+    scales = [abs(float(scale[dim])) for dim in dims]
+    units = [units[dim] for dim in dims]
     if not all(math.isfinite(scale) and scale > 0 for scale in scales):
         return PixelSize(None, "not known: the layer's scale is not a number")
     lengths = [unit.is_compatible_with("micrometer") for unit in units]

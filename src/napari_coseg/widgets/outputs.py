@@ -7,7 +7,7 @@ event as a change of the data.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from napari_coseg.errors import ImageError
 from napari_coseg.types import LabelClass, Prediction
 from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf
-from napari_coseg.widgets.layers import geometry, layer_pixel_size
+from napari_coseg.widgets.layers import geometry, said_pixel_size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,13 +175,20 @@ def pixel_size_of(layer: Labels) -> list[float]:
     ImageError
         Where nobody says.
     """
-    told_by_run = dict(layer.metadata.get(METADATA_KEY, {})).get("pixel_size_um")
+    return attributes_pixel_size(layer.name, layer.metadata, layer.scale, layer.units)
+
+
+def attributes_pixel_size(
+    name: str, metadata: Mapping[str, Any], scale: Sequence[float], units: Sequence[Any]
+) -> list[float]:
+    """As `pixel_size_of`, of a layer's attributes alone."""
+    told_by_run = dict(metadata.get(METADATA_KEY, {})).get("pixel_size_um")
     if told_by_run:
         return [float(size) for size in told_by_run]
-    size = layer_pixel_size(layer, "ZYX"[-layer.ndim :])
+    size = said_pixel_size(scale, units, "ZYX"[-len(scale) :])
     if size.um is None:
         raise ImageError(
-            f"the pixel size of {layer.name!r} is not known; set the layer's scale and units, or "
+            f"the pixel size of {name!r} is not known; set the layer's scale and units, or "
             "make it over an image that has them"
         )
     return [float(value) for value in size.um]

@@ -10,6 +10,7 @@ import numpy as np
 
 from napari_coseg.errors import ImageError
 from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf, corrected_prediction
+from napari_coseg.widgets.outputs import attributes_pixel_size
 
 FullLayerData = tuple[Any, dict[str, Any], str]
 """Data, attributes and type of a layer, as napari hands them to a writer."""
@@ -23,7 +24,7 @@ def write_geojson(path: str, layer_data: Sequence[FullLayerData]) -> list[str]:
     Raises
     ------
     ImageError
-        For two layers of one kind.
+        For two layers of one kind, and where nobody says how large a pixel is.
     """
     from napari_coseg.export.geojson import write
     from napari_coseg.export.registry import stand_in
@@ -57,9 +58,13 @@ def _known(layer: FullLayerData | None) -> LabelsOf:
 
 
 def _pixel_size(layer: FullLayerData | None) -> list[float]:
-    """In micrometres: what the run took, else the layer's scale."""
+    """In micrometres: what the run took, else what the layer's scale and units say."""
     if layer is None:
         raise ImageError("there are no labels to save")
     attributes = layer[1]
-    told = dict(attributes.get("metadata", {}).get(METADATA_KEY, {})).get("pixel_size_um")
-    return [float(size) for size in told or attributes.get("scale", (1.0,) * layer[0].ndim)]
+    return attributes_pixel_size(
+        attributes.get("name", "?"),
+        attributes.get("metadata", {}),
+        attributes["scale"],
+        attributes["units"],
+    )
