@@ -129,7 +129,7 @@ class Session:
     closed = Signal()
 
     def __init__(self, objects: Labels, regions: Labels | None, desk: Desk) -> None:
-        if regions is objects:
+        if regions is not None and regions is objects:
             raise EditError(
                 f"{objects.name!r} is chosen as objects and as regions; choose the layer of "
                 "regions, or none"
