@@ -236,3 +236,47 @@ def test_unknown_formats_and_existing_files_are_refused(result, capsys):
     assert main(["export", labels, "--format", "csv"]) == 2
     assert "is there already" in capsys.readouterr().err
     assert main(["export", labels, "--format", "csv", "--overwrite"]) == 0
+
+
+# ---------------------------------------------------------------------------------------------
+# Files that would be one another's
+
+
+TWINS = [
+    pytest.param(["a/t.tif", "a/t.npy"], [], id="two files of one stem"),
+    pytest.param(["a/t.tif", "b/t.tif"], ["--output-dir", "out"], id="two folders into one"),
+    pytest.param(["a/t.tif", "a/t.geojson"], [], id="labels and outlines"),
+    pytest.param(["a/t.tif", "a/t_objects.ome.tif"], [], id="labels of two names"),
+]
+
+
+@pytest.mark.parametrize("command", ["export", "measure"])
+@pytest.mark.parametrize(("names", "options"), TWINS)
+def test_labels_that_would_write_the_same_files_are_refused(
+    tmp_path, monkeypatch, capsys, command, names, options
+):
+    monkeypatch.chdir(tmp_path)
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"is not read")
+    more = ["--format", "geojson"] if command == "export" else ["--intensity", "none"]
+    assert main([command, *names, *options, *more, "--overwrite"]) == 2
+    printed = capsys.readouterr().err
+    assert "'t'" in printed and "the same files" in printed and "--output-dir" in printed
+
+
+def test_the_files_of_one_image_are_no_twins(result):
+    folder, _ = result
+    names = ["slide_objects.ome.tif", "slide_regions.ome.tif", "slide_objects.ome.tif"]
+    files = [str(folder / name) for name in names]
+    assert main(["export", *files, "--format", "geojson"]) == 0
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (9, 9), (2, 4, 5)], ids=["smaller", "larger", "a stack"])
+@pytest.mark.parametrize("kind", ["overlay", "ome-zarr"])
+def test_an_image_that_the_labels_do_not_lie_on_is_told(result, capsys, kind, shape):
+    folder, _ = result
+    tifffile.imwrite(folder / "other.tif", np.zeros(shape, np.uint8))
+    labels, other = str(folder / "slide_objects.ome.tif"), str(folder / "other.tif")
+    assert main(["export", labels, "--format", kind, "--image", other]) == 2
+    assert "do not belong together" in capsys.readouterr().err

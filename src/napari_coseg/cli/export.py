@@ -39,6 +39,11 @@ class Result:
     regions: Path | None = None
     geojson: Path | None = None
 
+    @property
+    def file(self) -> Path | None:
+        """One of them, to name it by."""
+        return self.objects or self.regions or self.geojson
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `run` reads."""
@@ -69,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     formats = tuple(dict.fromkeys(arguments.formats))
     output_paths(Path(), "", formats)  # a format that does not exist is told before any work
     results = find_results(arguments.labels)
+    refuse_twins(results, arguments.output_dir)
     if arguments.image and len(results) > 1:
         raise SettingsError(f"--image goes with the labels of one image; got {len(results)}")
     for result in results:
@@ -97,7 +103,7 @@ def find_results(paths: list[Path]) -> list[Result]:
     """One `Result` an image, however many of its files are named."""
     from napari_coseg.readers.registry import stem_of
 
-    found: dict[tuple[Path, str, Path | None], Result] = {}
+    found: dict[Result, None] = {}
     for path in paths:
         if not path.is_file():
             raise ImageError(f"there is no file of labels {path}")
@@ -112,8 +118,28 @@ def find_results(paths: list[Path]) -> list[Result]:
             raise ImageError(f"{path} is a table; name the labels, and it is found beside them")
         else:
             result = Result(path.parent, stem_of(path), objects=path)
-        found[result.folder, result.name, result.geojson] = result
-    return list(found.values())
+        found[result] = None
+    return list(found)
+
+
+def refuse_twins(results: list[Result], output_dir: Path | None) -> None:
+    """Two results of one name in one folder would write the same files.
+
+    Raises
+    ------
+    SettingsError
+        Naming both.
+    """
+    known: dict[tuple[Path, str], Result] = {}
+    for result in results:
+        folder = (output_dir or result.folder).resolve()
+        twin = known.setdefault((folder, result.name), result)
+        if twin is not result:
+            raise SettingsError(
+                f"{twin.file} and {result.file} are both of {result.name!r} and would write the "
+                f"same files in {folder}; take one, or one after the other with different "
+                "--output-dir"
+            )
 
 
 def read_result(

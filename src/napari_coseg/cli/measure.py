@@ -63,10 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure the labels of one image after the other."""
-    from napari_coseg.cli.export import find_results
+    from napari_coseg.cli.export import find_results, refuse_twins
 
     folders = [path for path in arguments.labels if path.is_dir()]
     results = find_results([path for path in arguments.labels if not path.is_dir()])
+    refuse_twins(results, arguments.output_dir)
     for option in ("regions", "image"):
         if getattr(arguments, option) and (len(results) > 1 or folders):
             raise SettingsError(

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from napari_coseg.errors import OutputError
 from napari_coseg.export.files import written_folder
+from napari_coseg.export.place import offset_in
 from napari_coseg.types import Image, LabelClass, Prediction
 
 VERSION = "0.4"
@@ -77,16 +77,9 @@ def _image(prediction: Prediction, image: Image) -> tuple[Any, str]:
         data = dask.array.moveaxis(data, axes.index("C"), 0)
         axes = "C" + axes.replace("C", "")
     shape = prediction.semantic.shape
-    offset = prediction.provenance.get("region_offset", ()) or (0,) * len(shape)
-    part = tuple(slice(int(o), int(o) + n) for o, n in zip(offset, shape, strict=True))
-    data = data[(..., *part)]
-    if len(image.spatial_axes) != len(shape) or data.shape[-len(shape) :] != shape:
-        raise OutputError(
-            f"the image {image.name} has shape {tuple(image.spatial_shape)} along "
-            f"{image.spatial_axes}, its labels {shape} from {tuple(offset)} on; they do not belong "
-            "together"
-        )
-    return data, axes
+    offset = offset_in(prediction, image)
+    part = tuple(slice(o, o + n) for o, n in zip(offset, shape, strict=True))
+    return data[(..., *part)], axes
 
 
 def _levels(shape: tuple[int, ...]) -> int:

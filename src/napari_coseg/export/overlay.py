@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_coseg.export.files import written
+from napari_coseg.export.place import offset_in
 from napari_coseg.intake import RgbSource
 from napari_coseg.types import Image, LabelClass, Prediction
 
@@ -28,7 +29,13 @@ def write(prediction: Prediction, image: Image, paths: list[Path], overwrite: bo
 
 
 def draw(prediction: Prediction, image: Image, z: int | None = None) -> np.ndarray:
-    """The overlay as uint8 (Y, X, 3), with a legend below."""
+    """The overlay as uint8 (Y, X, 3), with a legend below.
+
+    Raises
+    ------
+    OutputError
+        Where the labels do not lie on the image.
+    """
     labels, semantic = prediction.instances.labels, prediction.semantic
     if labels.ndim == 3:
         if z is None:
@@ -36,8 +43,7 @@ def draw(prediction: Prediction, image: Image, z: int | None = None) -> np.ndarr
         labels, semantic = labels[z], semantic[z]
     step, zoom = _sampling(labels.shape)
     labels, semantic = (_sampled(a, step, zoom) for a in (labels, semantic))
-    offset = prediction.provenance.get("region_offset", [0, 0])
-    rgb = _picture(prediction, image, z or 0, offset, step)
+    rgb = _picture(prediction, image, z or 0, offset_in(prediction, image), step)
     rgb = rgb.repeat(zoom, 0).repeat(zoom, 1)
     _tint(rgb, semantic, prediction.semantic_classes)
     _outline(rgb, labels, prediction, thick=zoom > 1)

@@ -247,8 +247,8 @@ def _check_countable(largest: int, saved: Saved) -> None:
     if region > LARGEST_REGION or (largest + 1) * (region + 1) > LARGEST_COUNTS:
         raise WorkspaceError(
             f"the regions have values up to {region:,} and the labels ids up to {largest:,}; "
-            f"regions up to {LARGEST_REGION:,}, and {LARGEST_COUNTS:,} pairs of both, are measured; "
-            "they are damaged, or must be numbered anew"
+            f"regions up to {LARGEST_REGION:,}, and {LARGEST_COUNTS:,} pairs of both, are "
+            "measured; they are damaged, or must be numbered anew"
         )
 
 
