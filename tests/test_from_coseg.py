@@ -124,6 +124,14 @@ def without_lora(state: dict[str, Tensor]) -> None:
         del state[name]
 
 
+def with_a_size_of_nothing(state: dict[str, Tensor]) -> None:
+    state["model.RP_encoder_sem.cross_att.linear1.weight"] = torch.zeros(2**45, 0)
+
+
+def with_a_size_of_one_number(state: dict[str, Tensor]) -> None:
+    state["model.RP_encoder_sem.cross_att.linear1.weight"] = torch.zeros(1).expand(2**45, 1)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -133,6 +141,8 @@ def without_lora(state: dict[str, Tensor]) -> None:
         (misshapen, r"misshapen: lora\.1\.query\.up\.weight \(16, 3\) in place of \(8, 3\)"),
         (not_finite, r"not finite: encoder\.project_f1\.bias"),
         (without_lora, r"no Co-Seg of the authors: lora\.0\.query\.down\.weight is missing"),
+        (with_a_size_of_nothing, r"linear1\.weight .* holds no numbers"),
+        (with_a_size_of_one_number, "larger than the weights"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )

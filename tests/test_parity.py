@@ -291,6 +291,14 @@ def without_a_scan(state: dict[str, Tensor]) -> None:
         del state[name]
 
 
+def with_a_size_of_nothing(state: dict[str, Tensor]) -> None:
+    state["model.stp_encoder_sem.cross_att.linear1.weight"] = torch.zeros(2**45, 0)
+
+
+def with_a_size_of_one_number(state: dict[str, Tensor]) -> None:
+    state["model.stp_encoder_sem.cross_att.linear1.weight"] = torch.zeros(1).expand(2**45, 1)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -300,6 +308,8 @@ def without_a_scan(state: dict[str, Tensor]) -> None:
         (not_finite, r"not finite: encoder\.project_f1\.bias"),
         (without_a_trunk, r"missing: encoder\.trunk\.pos_embed.* and \d+ more"),
         (without_a_scan, r"no Co-Seg\+\+ of the authors"),
+        (with_a_size_of_nothing, r"linear1\.weight .* holds no numbers"),
+        (with_a_size_of_one_number, "larger than the weights"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )

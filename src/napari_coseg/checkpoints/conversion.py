@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from napari_coseg.card import Normalisation
 from napari_coseg.checkpoints.safe import check_finite, check_shapes
-from napari_coseg.errors import CheckpointError
+from napari_coseg.errors import CheckpointError, SettingsError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from napari_coseg.card import ModelCard
     from napari_coseg.models.base import CosegModel
 
 Network = TypeVar("Network", bound="CosegModel")
@@ -52,11 +53,15 @@ def convert_entries(
     Raises
     ------
     CheckpointError
-        If two entries would fill the same place.
+        If two entries would fill the same place, or one holds no numbers.
     """
     converted: dict[str, Tensor] = {}
     ignored = []
     for theirs, value in state.items():
+        if not value.numel():  # its other sides could tell any size of a network
+            raise CheckpointError(
+                f"{theirs} {tuple(value.shape)} holds no numbers; fetch the checkpoint anew"
+            )
         ours = rename(theirs)
         if ours is None:
             ignored.append(theirs)
@@ -88,6 +93,28 @@ def size_of(state: Mapping[str, Tensor], name: str, axis: int, network: str) -> 
             f"{shape}; it cannot tell the network's size"
         )
     return shape[axis]
+
+
+def built(
+    network: type[Network], card: ModelCard, state: Mapping[str, Tensor], told: str
+) -> Network:
+    """The network of `card`, to be filled with `state`: no random start, and no larger than that.
+
+    Raises
+    ------
+    CheckpointError
+        If no network can be built of the card, or only one too large; `told` is the source.
+    """
+    from napari_coseg.checkpoints.frugal import FrugalBuilding
+
+    # Entries may share memory, so that a file claims more numbers than it has.
+    storages = {value.untyped_storage().data_ptr(): value for value in state.values()}
+    stored = (value.untyped_storage().nbytes() // value.itemsize for value in storages.values())
+    try:
+        with FrugalBuilding(sum(stored)):
+            return network(card)
+    except (SettingsError, AssertionError, RuntimeError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"{told}: no network of its sizes can be built: {error}") from error
 
 
 def filled(model: Network, state: Mapping[str, Tensor], told: str) -> Network:

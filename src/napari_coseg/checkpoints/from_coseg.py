@@ -20,6 +20,7 @@ from napari_coseg.checkpoints.conversion import (
     SLIP,
     ImportReport,
     as_vector,
+    built,
     convert_entries,
     filled,
     size_of,
@@ -131,9 +132,8 @@ def import_checkpoint(
     card = card or AS_PUMA
     config = _read_config(state, encoder)
     _check_classes(state, card)
-    model = Coseg(
-        card.model_copy(update={"family": "coseg", "config": config, "normalisation": SLIP})
-    )
+    card = card.model_copy(update={"family": "coseg", "config": config, "normalisation": SLIP})
+    model = built(Coseg, card, state, told)
     return Imported(filled(model, state, told), report)
 
 

@@ -19,6 +19,7 @@ from napari_coseg.checkpoints.conversion import (
     SLIP,
     ImportReport,
     as_vector,
+    built,
     convert_entries,
     filled,
     size_of,
@@ -163,7 +164,8 @@ def import_checkpoint(
     state, report = convert(theirs)
     card = card or AS_PUMA
     config = _read_config(state, encoder)
-    model = CosegPlus(card.model_copy(update={"config": config, "normalisation": SLIP}))
+    card = card.model_copy(update={"config": config, "normalisation": SLIP})
+    model = built(CosegPlus, card, state, told)
     return Imported(filled(model, state, told), report)
 
 

@@ -70,7 +70,9 @@ class FrugalBuilding(TorchFunctionMode):
     def _count(self, numbers: int) -> None:
         self.made += numbers
         if self.made > self.allowed:
-            raise CheckpointError("its card describes a network larger than the weights")
+            raise CheckpointError(
+                "the file describes a network larger than the weights that it holds; fetch it anew"
+            )
 
 
 def _numbers_made(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
