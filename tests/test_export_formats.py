@@ -28,7 +28,7 @@ from export_cases import (
 from napari_coseg.errors import ImageError, OutputError
 from napari_coseg.export.files import written_folder
 from napari_coseg.export.ome_tiff import read_notes
-from napari_coseg.export.registry import export
+from napari_coseg.export.registry import export, stand_in
 from napari_coseg.types import Image
 
 ALL = [*PLANES, OVER_65535, STACK]
@@ -198,6 +198,40 @@ def test_coco_says_what_an_object_is(tmp_path):
     assert names[second["category_id"]] == ("naïve, µ", 1)
     assert names[content["annotations"][-1]["category_id"]] == ("stroma", 0)
     assert content["images"] == [{"id": 1, "file_name": "a", "width": 3, "height": 3}]
+
+
+@pytest.mark.parametrize("labels", [*PLANES, pytest.param(noise((9, 9), 2), id="long runs")])
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [((0, 0), (0, 0)), ((4, 7), (3, 2)), ((0, 5), (0, 1)), ((2, 0), (0, 0)), ((0, 0), (1, 1))],
+    ids=["all of it", "in the middle", "all rows", "all columns", "the first corner"],
+)
+def test_coco_of_a_part_lies_where_the_part_does(tmp_path, labels, before, behind):
+    whole = np.pad(labels, list(zip(before, behind, strict=True)))
+    found = prediction(labels, region_offset=list(before))
+    (path,) = export(found, grey(whole), tmp_path, ["coco"])
+    content = json.loads(path.read_text("utf-8"))
+    about = content["images"][0]
+    assert (about["height"], about["width"]) == whole.shape
+    np.testing.assert_array_equal(painted(content, whole.shape, "object"), whole)
+    regions = painted(content, whole.shape, "region")
+    for entry in found.semantic_classes:
+        inside = np.pad(found.semantic, list(zip(before, behind, strict=True))) == entry.id
+        np.testing.assert_array_equal(regions == entry.name, inside)
+    for one in content["annotations"]:
+        if "object_id" in one:
+            y, x = np.nonzero(whole == one["object_id"])
+            box = [x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1]
+            assert (one["bbox"], one["area"]) == (box, len(y))
+            assert one["segmentation"]["size"] == list(whole.shape)
+            assert 0 not in one["segmentation"]["counts"][1:]
+
+
+def test_coco_of_a_part_asks_for_the_image(tmp_path):
+    found = prediction(TOUCHING, region_offset=[100, 200])
+    with pytest.raises(OutputError, match="give the image that the labels were made of"):
+        export(found, stand_in(found, "a"), tmp_path, ["coco"])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("labels", [HOLES, noise((9, 7), 3), np.full((3, 5), 1, np.int32)])

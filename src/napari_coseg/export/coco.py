@@ -17,6 +17,7 @@ import numpy as np
 
 from napari_coseg.errors import OutputError
 from napari_coseg.export.files import written
+from napari_coseg.export.place import offset_in
 from napari_coseg.types import Image, LabelClass, Prediction
 
 UNTYPED = "object"
@@ -29,11 +30,13 @@ def write(prediction: Prediction, image: Image, paths: list[Path], overwrite: bo
     Categories of objects (``isthing`` 1) are numbered first; those of regions
     (``supercategory`` "region", ``isthing`` 0, as in COCO's panoptic files) after them.
     ``object_id`` is the id in the label image, ``score`` the class probability where it is known.
+    Sizes, masks and boxes are those of the whole image, also where only a part was segmented;
+    ``file_name`` is its name without an ending.
 
     Raises
     ------
     OutputError
-        For a stack: COCO knows planes only.
+        For a stack: COCO knows planes only. For labels of a part where `image` is not the whole.
     """
     if prediction.semantic.ndim != 2:
         raise OutputError(
@@ -44,7 +47,8 @@ def write(prediction: Prediction, image: Image, paths: list[Path], overwrite: bo
     thing_ids = {entry.id: number for number, entry in enumerate(things, start=1)}
     stuff = prediction.semantic_classes
     stuff_ids = {entry.id: number for number, entry in enumerate(stuff, start=len(things) + 1)}
-    height, width = (int(n) for n in prediction.semantic.shape)
+    offset = offset_in(prediction, image)
+    height, width = (int(n) for n in image.spatial_shape)
     about = prediction.provenance | {"pixel_size_um": list(prediction.pixel_size_um)}
     content = {
         "info": {"description": f"napari-coseg: {image.name}", "napari_coseg": about},
@@ -56,7 +60,7 @@ def write(prediction: Prediction, image: Image, paths: list[Path], overwrite: bo
                 for entry in prediction.semantic_classes
             ),
         ],
-        "annotations": _annotations(prediction, thing_ids, stuff_ids),
+        "annotations": _annotations(prediction, (height, width), offset, thing_ids, stuff_ids),
     }
     with written(paths[0], overwrite) as passing:
         passing.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False), "utf-8")
@@ -73,48 +77,66 @@ def _category(entry: LabelClass, number: int, thing: bool) -> dict[str, Any]:
 
 
 def _annotations(
-    prediction: Prediction, thing_ids: dict[int, int], stuff_ids: dict[int, int]
+    prediction: Prediction,
+    size: tuple[int, int],
+    offset: Sequence[int],
+    thing_ids: dict[int, int],
+    stuff_ids: dict[int, int],
 ) -> list[dict[str, Any]]:
     table = prediction.instances.table
     columns = ("id", "class_id", "class_probability")
     rows = {int(row[0]): row[1:] for row in zip(*(table[c] for c in columns), strict=True)}
     found: list[dict[str, Any]] = []
-    for label, mask in masks(prediction.instances.labels):
+    for label, mask in masks(prediction.instances.labels, size, offset):
         class_id, sure = rows.get(label, (0, math.nan))
         category = thing_ids.get(int(class_id), thing_ids[0])
         more: dict[str, Any] = {"object_id": label}
         if math.isfinite(sure):
             more["score"] = float(sure)
         found.append({"id": len(found) + 1, "image_id": 1, "category_id": category} | mask | more)
-    for label, mask in masks(prediction.semantic):
+    for label, mask in masks(prediction.semantic, size, offset):
         if label in stuff_ids:
             category = stuff_ids[label]
             found.append({"id": len(found) + 1, "image_id": 1, "category_id": category} | mask)
     return found
 
 
-def masks(labels: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each label of (Y, X), ascending, with its segmentation, box, area and ``iscrowd``."""
-    height, width = (int(n) for n in labels.shape)
+def masks(
+    labels: np.ndarray, size: tuple[int, int], offset: Sequence[int]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each label of (Y, X), ascending, with its segmentation, box, area and ``iscrowd``.
+
+    Parameters
+    ----------
+    size
+        (Y, X) of the whole image, which `labels` are a part of.
+    offset
+        Of their first pixel in it.
+    """
+    height, (down, right_by) = labels.shape[0], offset
     flat = labels.T.ravel()
     begins = np.flatnonzero(np.diff(flat, prepend=flat[:1] + 1)) if flat.size else np.zeros(0, int)
+    if height < size[0]:  # the whole image's columns go on, so a run ends with the part's column
+        begins = np.union1d(begins, np.arange(0, flat.size, height))
     lengths = np.diff(begins, append=flat.size)
     values = flat[begins]
     order = np.argsort(values, kind="stable")[np.count_nonzero(values == 0) :]
     cuts = np.flatnonzero(np.diff(values[order])) + 1
     for runs in np.split(order, cuts) if order.size else ():
         begin, length = begins[runs], lengths[runs]
-        counts = _counts(begin, length, height * width)
+        places = (begin // height + right_by) * size[0] + begin % height + down
+        counts = _counts(places, length, size[0] * size[1])
         top, bottom = begin % height, (begin + length - 1) % height
         left, right = begin // height, (begin + length - 1) // height
         if (right > left).any():  # a run that goes on in the next column
             top, bottom = np.array([0]), np.array([height - 1])
         x, y = int(left.min()), int(top.min())
+        corner = [x + int(right_by), y + int(down)]
         yield (
             int(values[runs[0]]),
             {
-                "segmentation": {"size": [height, width], "counts": counts},
-                "bbox": [x, y, int(right.max()) - x + 1, int(bottom.max()) - y + 1],
+                "segmentation": {"size": list(size), "counts": counts},
+                "bbox": [*corner, int(right.max()) - x + 1, int(bottom.max()) - y + 1],
                 "area": int(length.sum()),
                 "iscrowd": 0,
             },
