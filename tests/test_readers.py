@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import struct
 import zlib
 
@@ -163,6 +165,17 @@ def test_no_pickle_is_ever_loaded(tmp_path):
         read_image(tmp_path / "a.npy")
 
 
+def npy(header: str) -> bytes:
+    text = header.encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(64)
+
+
+def npz() -> bytes:
+    file = io.BytesIO()
+    np.savez(file, a=PLANE)
+    return file.getvalue()
+
+
 BROKEN = [
     pytest.param("a.tif", b"", id="an empty TIFF"),
     pytest.param("a.tif", b"II*\x00\x08\x00\x00\x00", id="a TIFF cut after its header"),
@@ -170,6 +183,14 @@ BROKEN = [
     pytest.param("a.png", b"\x89PNG\r\n\x1a\n", id="a PNG cut after its header"),
     pytest.param("a.jpg", b"", id="an empty JPEG"),
     pytest.param("a.npy", b"\x93NUMPY\x01\x00", id="a cut numpy file"),
+    pytest.param("a.npy", npz(), id="several numpy arrays named as one"),
+    pytest.param("a.npy", npy("{'descr': '|u1', 'fortran"), id="a numpy header cut off"),
+    pytest.param("a.npy", npy("{'descr': '|u1', 'shape': (4"), id="cut within its shape"),
+    pytest.param(
+        "a.npy",
+        npy("{'descr': '|u1', 'fortran_order': False, 'shape': (True, 4)}"),
+        id="a numpy shape that is no number",
+    ),
     pytest.param("a.xyz", b"", id="an unknown ending"),
     pytest.param("a", b"", id="no ending"),
 ]
@@ -234,6 +255,20 @@ def test_volumes_are_turned_upright_with_their_own_values(tmp_path, name, change
     np.testing.assert_array_equal(image.data, turned)
     assert (image.axes, image.name) == ("ZYX", "v")
     assert image.pixel_size_um == pytest.approx((300, 300, 300))
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("intercept", [float("nan"), float("inf")], ids=["NaN", "infinite"])
+def test_a_volume_scaled_beyond_numbers_is_told(tmp_path, ending, intercept):
+    pytest.importorskip("nibabel")
+    path = tmp_path / f"v{ending}"
+    WRITERS[ending](path, VALUES, slope=2.0, intercept=1.0)
+    packed = ending.endswith(".gz")
+    content = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
+    content = content[:116] + struct.pack("<f", intercept) + content[120:]  # scl_inter
+    path.write_bytes(gzip.compress(content) if packed else content)
+    with pytest.raises(ImageError, match=r"v\.nii"):
+        read_image(path)
 
 
 def test_missing_files_and_folders(tmp_path):

@@ -224,6 +224,7 @@ def _read_nifti_header(path: Path) -> VolumeHeader:
             raise ValueError("its header does not tell the size of a voxel")
         header = kind(block)
         affine = header.get_best_affine()
+        slope, intercept = header.get_slope_inter()
     except (nibabel.spatialimages.HeaderDataError, nibabel.wrapstruct.WrapStructError) as error:
         raise ValueError(f"its NIfTI header is not right: {error}") from error
     if not bytes(header["magic"]).startswith(b"n+"):
@@ -233,7 +234,6 @@ def _read_nifti_header(path: Path) -> VolumeHeader:
         shape = shape[:-1]
     if len(shape) not in (2, 3) or dtype.kind not in "iuf":
         raise ValueError(f"it has {len(shape)} axes {shape} of {dtype}; expected 3 axes of numbers")
-    slope, intercept = header.get_slope_inter()
     unit = {"meter": 1000.0, "micron": 0.001}.get(header.get_xyzt_units()[0], 1.0)
     # NIfTI's axes run towards right, front and head; one row an axis of the file here.
     axes, flipped = _upright(affine[:3, :3].T * (-1, -1, 1))
