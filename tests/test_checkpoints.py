@@ -6,6 +6,7 @@ import json
 import struct
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,18 @@ def recompressed(path: Path) -> None:
     ):
         for name in stored.namelist():
             packed.writestr(name, stored.read(name))
+
+
+def repickled(path: Path, pickled: bytes) -> None:
+    """A file of torch.save with other contents of its data.pkl."""
+    torch.save(STATE, path.with_suffix(".whole"))
+    with (
+        zipfile.ZipFile(path.with_suffix(".whole")) as whole,
+        zipfile.ZipFile(path, "w") as damaged,
+    ):
+        for name in whole.namelist():
+            is_pickle = name.endswith("data.pkl")
+            damaged.writestr(name, pickled if is_pickle else whole.read(name))
 
 
 @pytest.mark.parametrize(
@@ -152,10 +165,32 @@ UNTRUSTED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: torch.save({"w": torch.zeros(1).expand(10**9)}, path),
         r"not plainly stored in it: w \(1000000000,\)",
     ),
+    "numbers of 8 bits": (
+        lambda path: torch.save({"w": torch.ones(4).to(torch.float8_e4m3fn)}, path),
+        r"types that are not read: w \(torch.float8_e4m3fn\)",
+    ),
+    "complex numbers": (
+        lambda path: torch.save({"w": torch.ones(4, dtype=torch.complex64)}, path),
+        r"types that are not read: w \(torch.complex64\)",
+    ),
     "a sparse tensor": (
         lambda path: torch.save({"w": torch.eye(3).to_sparse()}, path),
         "not plainly stored|cannot be read safely",
     ),
+}
+
+
+DAMAGED_PICKLES = {
+    "takes from an empty stack": b"\x80\x02\x85.",
+    "gives nothing": b"\x80\x02.",
+    "gives a storage no name": b"\x80\x02K\x02Q.",
+    "gives a storage no dtype": b"\x80\x02(U\x07storageK\x01U\x01xU\x03cpuK\x04tQ.",
+    "makes a tensor of nothing": b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.",
+    "ends within a name": b"\x80\x02X\x05\x00",
+}
+UNTRUSTED |= {
+    f"a pickle that {what}": (partial(repickled, pickled=pickled), "cannot be read safely")
+    for what, pickled in DAMAGED_PICKLES.items()
 }
 
 

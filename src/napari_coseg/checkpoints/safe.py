@@ -32,6 +32,12 @@ _DTYPE_BYTES = {
     **dict.fromkeys(("BOOL", "I8", "U8"), 1),
 }
 
+_DTYPES = {
+    *("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8"),
+    *("uint64", "uint32", "uint16", "uint8", "bool"),
+}
+"""The same by torch's names."""
+
 
 class Header(NamedTuple):
     """What a safetensors file says of itself: free text by key, and each entry's shape."""
@@ -206,9 +212,14 @@ def _load_torch(path: Path) -> dict[str, Tensor]:
 
     import torch
 
+    # A damaged pickle takes from empty stacks and calls what is no function.
+    broken = (
+        *(RuntimeError, ValueError, KeyError, EOFError, IndexError, TypeError, AttributeError),
+        *(AssertionError, OverflowError, MemoryError, pickle.UnpicklingError, struct.error),
+    )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError) as error:
+    except broken as error:
         # torch's own text goes on to advise weights_only=False, which must not be followed.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
@@ -266,6 +277,13 @@ def _check_tensors(state: Any, path: Path) -> None:
         )
     if not state:
         raise CheckpointError(f"{path} holds no tensors")
+    unread = [
+        f"{name} ({value.dtype})"
+        for name, value in state.items()
+        if str(value.dtype).removeprefix("torch.") not in _DTYPES
+    ]
+    if unread:
+        raise CheckpointError(f"{path} holds numbers of types that are not read: {listed(unread)}")
     # A view may claim any size over one stored number.
     size = path.stat().st_size
     inflated = [
