@@ -68,6 +68,12 @@ def test_an_outline_without_end_is_refused() -> None:
         inside([square(0, 8)], (8, 8), max_crossings=15)
 
 
+@pytest.mark.parametrize("far", [1e308, -1e308, 2.0**40, float("nan")])
+def test_an_outline_beyond_any_image_is_refused(far: float) -> None:
+    with pytest.raises(ImageError, match="corners beyond"):
+        inside([ring((0, 0), (4, far), (far, 4), (-far, -far))], (8, 8))
+
+
 CORNERS = [[0, 0], [4, 0], [4, 2]]
 CLOSED = [*CORNERS, [0, 0]]
 HOLE = [[1, 0.5], [2, 0.5], [2, 1], [1, 0.5]]
@@ -100,6 +106,7 @@ def test_rings_of_geometries(kind: str, coordinates: list, rings: list) -> None:
         ({"type": "Polygon", "coordinates": [[1, 2, 3]]}, "not a list of"),
         ({"type": "Polygon", "coordinates": [[["1", "2"]] * 4]}, "not a list of"),
         ({"type": "Polygon", "coordinates": [[[0, float("inf")]] * 4]}, "not finite"),
+        ({"type": "Polygon", "coordinates": [[[0, 1e308]] * 4]}, "beyond any image"),
     ],
     ids=lambda value: str(value)[:50],
 )

@@ -15,6 +15,9 @@ from napari_coseg.errors import ImageError
 MAX_CROSSINGS = 50_000_000
 """Most edges of one outline met, added up over the rows of the image; some 2 GB of memory."""
 
+LARGEST_COORDINATE = 2.0**31
+"""No image is as wide; numbers far beyond overflow where edges are followed."""
+
 
 def inside(
     rings: Sequence[np.ndarray], shape: tuple[int, int], max_crossings: int = MAX_CROSSINGS
@@ -38,7 +41,8 @@ def inside(
     Raises
     ------
     ImageError
-        Where the rings have more edges than an outline of pixels can have.
+        Where the rings have more edges than an outline of pixels can have, or corners beyond
+        `LARGEST_COORDINATE`.
     """
     height, width = shape
     # Every crossing turns the rest of its row inside out; odd stays odd where 8 bits run over.
@@ -55,6 +59,11 @@ def _crossings(
     """Rows whose middle an edge crosses, and the first pixel whose centre lies right of it."""
     total = 0
     for ring in rings:
+        if not (np.abs(ring) <= LARGEST_COORDINATE).all():
+            raise ImageError(
+                f"an outline has corners beyond {LARGEST_COORDINATE:.0f} pixels; it is no outline "
+                "of an object or region"
+            )
         (x0, y0), (x1, y1) = ring[:-1].T, ring[1:].T
         top, bottom = np.minimum(y0, y1), np.maximum(y0, y1)
         first = np.clip(np.ceil(top - 0.5), 0, height).astype(np.int64)

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from napari_coseg.errors import CosegError
+from napari_coseg.polygons import LARGEST_COORDINATE
 
 
 def read_json(path: Path, max_bytes: int, error: type[CosegError]) -> Any:
@@ -58,7 +59,8 @@ def rings_of(geometry: Any) -> tuple[np.ndarray, ...]:
     Raises
     ------
     ValueError, TypeError, KeyError
-        Where it is neither, has no ring, or a ring is no list of three or more finite positions.
+        Where it is neither, has no ring, or a ring is no list of three or more finite positions
+        within `napari_coseg.polygons.LARGEST_COORDINATE`.
     """
     kind, coordinates = geometry["type"], geometry["coordinates"]
     if kind not in ("Polygon", "MultiPolygon"):
@@ -85,6 +87,8 @@ def _ring(positions: Any) -> np.ndarray:
     ring = ring[:, :2].astype(np.float64)
     if not np.isfinite(ring).all():
         raise ValueError("a ring holds a number that is not finite")
+    if np.abs(ring).max() > LARGEST_COORDINATE:
+        raise ValueError(f"a ring has a corner at {np.abs(ring).max():g}, beyond any image")
     return ring if (ring[0] == ring[-1]).all() else np.vstack([ring, ring[:1]])
 
 
