@@ -19,6 +19,7 @@ RGB = RNG.integers(0, 255, (24, 36, 3), np.uint8)
 DEEP = RNG.integers(0, 60_000, (24, 36), np.uint16)
 COLORS = RNG.integers(0, 255, (3, 256), np.uint8)
 PALETTE = {"photometric": "palette", "colormap": COLORS.astype(np.uint16) * 257}
+TWO = [1 * 257, 200 * 257, 2 * 257, 100 * 257, 3 * 257, 50 * 257]
 INVERTED = {"photometric": "miniswhite"}
 
 
@@ -63,6 +64,16 @@ def test_colours_of_tiff(
     assert image.axes == axes
     assert image.data.dtype == stored.dtype
     np.testing.assert_array_equal(np.asarray(image.data), expected)
+
+
+def test_a_palette_of_two_colours(tmp_path: Path) -> None:
+    path, bits = tmp_path / "a.tif", PLANE > 99
+    tifffile.imwrite(path, bits, photometric="miniswhite", extratags=[(320, 3, 6, TWO, True)])
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages.first.tags["PhotometricInterpretation"].overwrite(3)
+    np.testing.assert_array_equal(
+        read_image(path).data, np.where(bits[..., None], (200, 100, 50), (1, 2, 3))
+    )
 
 
 def test_a_palette_is_read_as_from_a_png(tmp_path: Path) -> None:
