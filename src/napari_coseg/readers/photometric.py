@@ -69,8 +69,8 @@ def conversion_of(file: tifffile.TiffFile, page: tifffile.TiffPage, axes: str) -
     if colors.shape != (3, 2**page.bitspersample):
         raise _not_understood(file, f"a palette of shape {colors.shape}")
     table = (colors if colors.max() < 256 else colors >> 8).astype(np.uint8).T
-    # As indices: those of one bit come as bool, which would choose rows instead.
-    return Conversion(lambda values: table[values.astype(np.intp)], adds_axis=True)
+    index = np.uint8 if dtype.kind == "b" else dtype  # bool would choose rows instead
+    return Conversion(lambda values: table[values.astype(index, copy=False)], adds_axis=True)
 
 
 def _name(value: Any) -> str:
