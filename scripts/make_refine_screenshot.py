@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import napari
 import numpy as np
-from screenshots import IMAGES, save, until, wait
+from screenshots import IMAGES, save, segment_the_sample, until, wait
 from skimage.draw import polygon2mask
 
 GLAND = np.array([(215, 160), (265, 178), (330, 150), (360, 75), (345, 0), (225, 0)])
@@ -18,11 +18,7 @@ def main() -> None:
     """Do what a person does, then take the picture."""
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1500, 980)
-    viewer.open_sample("napari-coseg", "colon")
-    _, segment = viewer.window.add_plugin_dock_widget("napari-coseg", "Segment")
-    segment.run()
-    until(lambda: len(viewer.layers) >= 3)
-    regions, objects = viewer.layers[-2], viewer.layers[-1]
+    regions, objects = segment_the_sample(viewer)
     regions.data_setitem(np.nonzero(polygon2mask(regions.data.shape, GLAND)), 1)
     regions.opacity, objects.contour = 0.35, 1
     _, refine = viewer.window.add_plugin_dock_widget("napari-coseg", "Refine")

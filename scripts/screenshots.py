@@ -32,6 +32,15 @@ def wait(seconds: float) -> None:
         time.sleep(0.02)
 
 
+def segment_the_sample(viewer: Any) -> tuple[Any, Any]:
+    """Open the sample image, run the shipped model; the layers of regions and of objects."""
+    viewer.open_sample("napari-coseg", "colon")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-coseg", "Segment")
+    widget.run()
+    until(lambda: len(viewer.layers) >= 3)
+    return viewer.layers[-2], viewer.layers[-1]
+
+
 def save(viewer: Any, path: Path) -> None:
     """The whole window; 160 colours look the same and take a third of the room."""
     path.parent.mkdir(parents=True, exist_ok=True)
