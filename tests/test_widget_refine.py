@@ -84,6 +84,38 @@ def test_objects_follow_wiped_regions_and_undo_brings_them_back(
     pd.testing.assert_frame_equal(objects.features.drop(columns=anew), rows.drop(columns=anew))
 
 
+def test_layers_may_be_renamed_after_the_run(segmented: Any, widget: Any, qtbot: Any) -> None:
+    segmented.layers["biopsy"].name = "slide 1"
+    segmented.layers["biopsy objects"].name = "nuclei"
+    assert widget.objects_box.currentText() == "nuclei"
+    other = np.zeros((*SHAPE, 3), np.uint8)
+    segmented.add_image(other, name="biopsy")
+    wipe_regions(segmented)
+    refined(qtbot, widget)
+    assert (segmented.layers["preview of nuclei"].data[LEFT] > 0).any()
+
+
+@pytest.mark.parametrize(
+    ("act", "found"),
+    [
+        (lambda v: None, "biopsy"),
+        (lambda v: setattr(v.layers["biopsy"], "name", "slide 1"), "slide 1"),
+        (lambda v: v.layers.remove("biopsy"), None),
+        (lambda v: (v.layers.remove("biopsy"), v.add_image(PICTURE, name="biopsy")), "biopsy"),
+        (lambda v: (v.layers.remove("biopsy"), v.add_labels(PICTURE[..., 0], name="biopsy")), None),
+    ],
+    ids=["as it was", "renamed", "removed", "opened again", "labels of that name"],
+)
+def test_the_image_of_a_run_is_found_again(segmented: Any, act: Any, found: str | None) -> None:
+    from napari_coseg.widgets import outputs
+
+    objects = segmented.layers["biopsy objects"]
+    act(segmented)
+    image = outputs.image_of(segmented, objects)
+    assert (image and image.name) == found
+    assert outputs.made_of(objects) == "biopsy"
+
+
 def test_labels_that_changed_meanwhile_are_not_overwritten(
     segmented: Any, widget: Any, qtbot: Any, notes: list[str]
 ) -> None:

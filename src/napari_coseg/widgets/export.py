@@ -26,7 +26,6 @@ from napari_coseg.widgets import layer_box, layers, outputs
 from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Worker
-from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.dock_widget import group, row, told
 from napari_coseg.widgets.image_choice import narrow_box
 from napari_coseg.widgets.job_bar import in_words
@@ -181,12 +180,10 @@ class ExportWidget(JobWidget):
 
     def _image(self, labels: Labels) -> tuple[ImageLayer | None, str | None]:
         """The image that the labels are of, or of a part of, where it is still here."""
-        name = dict(labels.metadata.get(METADATA_KEY, {})).get("image")
+        layer = outputs.image_of(self._viewer, labels)
         provenance = outputs.labels_of(labels).provenance
-        if name not in self._viewer.layers or "axes" not in provenance:
-            return None, None
-        layer, axes = self._viewer.layers[name], provenance["axes"]
-        if not isinstance(layer, ImageLayer) or len(axes) != len(layers.level_0(layer).shape):
+        axes = provenance.get("axes", "")
+        if layer is None or len(axes) != len(layers.level_0(layer).shape):
             return None, None
         shape, part = layers.layer_to_image(layer, axes).spatial_shape, labels.data.shape
         offset = [int(at) for at in provenance.get("region_offset") or ()]
@@ -217,7 +214,8 @@ class ExportWidget(JobWidget):
         is_same, self._named_after = either is self._named_after, either
         if either is None or (is_typed and is_same):
             return
-        made_of = dict(either.metadata.get(METADATA_KEY, {})).get("image")
+        image = outputs.image_of(self._viewer, either)
+        made_of = outputs.made_of(either) if image is None else image.name
         name = Path(made_of or either.name).name.replace(" ", "_")
         self._proposed_name = name.removesuffix(".ome")  # napari's name of *.ome.tif
         self.name_edit.setText(self._proposed_name)

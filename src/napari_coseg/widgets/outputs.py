@@ -28,6 +28,9 @@ OBJECT_OPACITY, REGION_OPACITY = 0.9, 0.35
 OUTLINE_PX = 1
 LARGEST_CLASS_COLORED_ID = 2**16 - 2
 """Without numba or PartSegCore-compiled-backend, napari cannot colour larger ids one by one."""
+IMAGE_ID = "image_id"
+"""Of ``layer.metadata[METADATA_KEY]``: napari's own id of the image, which a new name leaves as it
+is; another session gives another."""
 _PLAIN_COLOR = (0, 200, 200)
 """Of objects whose model knows no types."""
 
@@ -162,6 +165,26 @@ def classes_of(layer: Labels) -> tuple[LabelClass, ...]:
     return LabelsOf.read(layer.metadata, None).classes
 
 
+def made_of(labels: Labels) -> str | None:
+    """Name that the image of a run's labels had; None of labels that no run made."""
+    name: str | None = dict(labels.metadata.get(METADATA_KEY, {})).get("image")
+    return name
+
+
+def image_of(viewer: Viewer, labels: Labels) -> ImageLayer | None:
+    """The image that a run's labels were made of, under its name of today; else one of that name.
+
+    None where neither is in the viewer, and for labels that no run made.
+    """
+    from napari.layers import Image as ImageLayer
+
+    ours = dict(labels.metadata.get(METADATA_KEY, {}))
+    images = [layer for layer in viewer.layers if isinstance(layer, ImageLayer)]
+    same = [layer for layer in images if str(layer.unique_id) == ours.get(IMAGE_ID)]
+    named = [layer for layer in images if layer.name == ours.get("image")]
+    return (same or named or [None])[0]
+
+
 def labels_of(layer: Labels | None) -> LabelsOf:
     """What a layer's metadata and features say of its labels; nothing where there is no layer."""
     return LabelsOf() if layer is None else LabelsOf.read(layer.metadata, layer.features)
@@ -215,6 +238,7 @@ def _metadata(
         METADATA_KEY: {
             "kind": kind,
             "image": layer.name,
+            IMAGE_ID: str(layer.unique_id),
             "classes": listed,
             "pixel_size_um": list(prediction.pixel_size_um),
             "provenance": prediction.provenance,

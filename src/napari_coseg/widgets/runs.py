@@ -90,11 +90,11 @@ def run_of(viewer: Viewer, objects: Labels) -> Run:
         )
     if "Z" in arguments["axes"]:
         raise EditError("slices of a stack cannot be refined yet; segment a single slice")
-    ours = dict(objects.metadata[METADATA_KEY])
-    image = next((one for one in viewer.layers if one.name == ours.get("image")), None)
+    image = outputs.image_of(viewer, objects)
     if image is None:
         raise EditError(
-            f"the image {ours.get('image')!r} is not in the viewer; open it again under that name"
+            f"the image {outputs.made_of(objects)!r} is not in the viewer; open it again under "
+            "that name"
         )
     regions = next((one for one in viewer.layers if _is_of(one, arguments["key"], "regions")), None)
     if regions is None:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_coseg.errors import EditError, ImageError
-from napari_coseg.widgets import layers
-from napari_coseg.widgets.corrected import METADATA_KEY
+from napari_coseg.widgets import layers, outputs
 from napari_coseg.widgets.runs import arguments_of
 
 if TYPE_CHECKING:
@@ -88,8 +87,7 @@ def _image_of(viewer: Viewer, objects: Labels) -> tuple[ImageLayer, str, list[in
     from napari.layers import Image as ImageLayer
 
     images = [layer for layer in viewer.layers if isinstance(layer, ImageLayer)]
-    name = dict(objects.metadata.get(METADATA_KEY, {})).get("image")
-    named = next((layer for layer in images if layer.name == name), None)
+    named = outputs.image_of(viewer, objects)
     run = arguments_of(objects)
     if named is not None and run is not None:
         return named, run["axes"], run["channels"]

@@ -49,7 +49,7 @@ class ChosenLayers:
     @property
     def name(self) -> str:
         """Beginning of file names."""
-        made_of = dict(self.objects.metadata.get(METADATA_KEY, {})).get("image")
+        made_of = outputs.made_of(self.objects) if self.image is None else self.image.name
         return Path(made_of or self.objects.name).name.replace(" ", "_")
 
     @property
@@ -158,11 +158,11 @@ class LayersChoice(QWidget):
         if (objects, images) == self._seen:
             return
         self._seen = (objects, images)
-        made_of = dict(objects.metadata.get(METADATA_KEY, {})).get("image")
+        of_run = outputs.image_of(self._viewer, objects)
+        by_hand = outputs.made_of(objects) is None
         for image in images:
-            name = None if image is None else image.name
-            fits = image is not None and _fits(objects, image)
-            if name == made_of or (made_of is None and fits):
+            fits = by_hand and (image is None or _fits(objects, image))
+            if fits or (image is not None and image is of_run):
                 layer_box.choose(self.image_box, image)
 
     def _tell_size(self, objects: Labels) -> None:

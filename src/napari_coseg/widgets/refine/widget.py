@@ -10,7 +10,7 @@ from superqt.utils import create_worker
 
 from napari_coseg.errors import CosegError, EditError
 from napari_coseg.types import Prediction
-from napari_coseg.widgets import outputs, runs
+from napari_coseg.widgets import layer_box, outputs, runs
 from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Worker
@@ -59,6 +59,7 @@ class RefineWidget(JobWidget):
         self._build()
         events = self._viewer.layers.events
         events.inserted.connect(self._list_layers)
+        events.renamed.connect(self._list_layers)
         events.removed.connect(self._on_removed)
         self.accept_button.clicked.connect(self.accept)
         self.discard_button.clicked.connect(self.discard)
@@ -148,6 +149,7 @@ class RefineWidget(JobWidget):
         self.discard()
         events = self._viewer.layers.events
         events.inserted.disconnect(self._list_layers)
+        events.renamed.disconnect(self._list_layers)
         events.removed.disconnect(self._on_removed)
 
     # ------------------------------------------------------------------------------------------
@@ -211,14 +213,8 @@ class RefineWidget(JobWidget):
 
     def _list_layers(self, _: Any = None) -> None:
         """The objects that a run made, the latest first; the choice stays where it can."""
-        before = self.objects_box.currentData()
-        self.objects_box.clear()
-        for layer in reversed(list(self._viewer.layers)):
-            if outputs.is_output(layer, "objects"):
-                self.objects_box.addItem(layer.name, layer)
-        places = [self.objects_box.itemData(i) for i in range(self.objects_box.count())]
-        if before in places:
-            self.objects_box.setCurrentIndex(places.index(before))
+        ours = [one for one in reversed(self._viewer.layers) if outputs.is_output(one, "objects")]
+        layer_box.fill(self.objects_box, ours, ours[:1], none=False)
 
     def _on_removed(self, _: Any = None) -> None:
         self._list_layers()

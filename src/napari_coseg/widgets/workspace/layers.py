@@ -119,11 +119,9 @@ def image_of(viewer: Viewer, labels: Labels) -> ImageLayer | None:
     """The image that labels were made of, or the topmost that they fit."""
     from napari.layers import Image as ImageLayer
 
-    name = dict(labels.metadata.get(METADATA_KEY, {})).get("image")
     found = [layer for layer in viewer.layers if isinstance(layer, ImageLayer)]
-    named = [layer for layer in found if layer.name == name]
     fitting = [layer for layer in found if _fits(layer, labels)]
-    return (named or fitting[::-1] or [None])[0]
+    return outputs.image_of(viewer, labels) or (fitting[::-1] or [None])[0]
 
 
 def _axes(image_layer: ImageLayer, labels: Labels, provenance: dict[str, Any]) -> str:
