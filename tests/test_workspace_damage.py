@@ -251,6 +251,10 @@ def _edited(name: str, change: Callable[[Any], None]) -> Callable[[Path], None]:
     return damage
 
 
+def _of_the_run(**told: Any) -> Callable[[Any], None]:
+    return lambda values: values["provenance"].update(told)
+
+
 def _cut(name: str) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
         path = folder / name
@@ -285,6 +289,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "negative": (_edited("entry.json", lambda v: v.update(shape=[-1, 5])), "shape"),
     "other shape": (_edited("entry.json", lambda v: v.update(shape=[60, 60])), "its shape is"),
     "objects": (_edited("entry.json", lambda v: v.update(labels_dtype="object")), "labels_dtype"),
+    "channels": (_edited("entry.json", _of_the_run(channels="red")), "channels"),
+    "window": (_edited("entry.json", _of_the_run(window=[1])), "window"),
+    "axes": (_edited("entry.json", _of_the_run(axes=3)), "axes"),
+    "place": (_edited("entry.json", _of_the_run(region_offset=[-1, None])), "region_offset"),
     "pixel size": (_edited("entry.json", lambda v: v.update(pixel_size_um=[1.0])), "do not fit"),
     "image path": (_edited("entry.json", lambda v: v["image"].update(path="/etc/x")), "refused"),
     "table cut": (_cut("objects-000001.csv"), "damaged"),
