@@ -10,8 +10,8 @@ import numpy as np
 from screenshots import IMAGES, save, segment_the_sample, until, wait
 from skimage.draw import polygon2mask
 
-GLAND = np.array([(215, 160), (265, 178), (330, 150), (360, 75), (345, 0), (225, 0)])
-"""y, x of a gland in the sample's middle left that a person outlines."""
+GLAND = np.array([(365, 262), (358, 320), (372, 372), (440, 374), (452, 300), (440, 258)])
+"""y, x of the middle that a gland in the sample's lower half lacks, as a person outlines it."""
 
 
 def main() -> None:
