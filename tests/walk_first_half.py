@@ -158,22 +158,32 @@ class FirstHalf:
     # -- corrections ---------------------------------------------------------------------------
 
     def merge(self) -> set[str]:
-        """A stroke from one object to the nearest other."""
-        rows = self.inner()
-        places = rows[["centroid_y", "centroid_x"]].to_numpy()
-        apart = np.linalg.norm(places[:, None] - places[None], axis=-1)
-        np.fill_diagonal(apart, np.inf)
-        first, second = np.unravel_index(apart.argmin(), apart.shape)
-        one, other = (int(rows["id"].iloc[at]) for at in (first, second))
+        """A stroke from one object to a near other, over no third."""
+        one, other = self.neighbours()
         ends = [self.centre(one), self.centre(other)]
         count = len(self.table)
         self.window.click(self.correct.tools["M"])
         self.window.draw(self.objects, ends)
         assert len(self.table) < count
         values = {int(self.objects.data[int(y), int(x)]) for y, x in ends}
-        assert len(values) == 1 and values <= {one, other}
+        assert len(values) == 1 and values <= {one, other}, (values, one, other)
         assert "Merge" in self.correct.undo_button.toolTip(), self.said
         return {"labels", "table", "features"}
+
+    def neighbours(self) -> tuple[int, int]:
+        """The nearest two with nothing else around their middles, for a stroke has a width."""
+        rows = self.inner()
+        places = rows[["centroid_y", "centroid_x"]].to_numpy()
+        apart = np.linalg.norm(places[:, None] - places[None], axis=-1)
+        apart[np.tril_indices(len(rows))] = np.inf
+        for pair in np.argsort(apart, axis=None):
+            one, other = (int(rows["id"].iloc[at]) for at in np.divmod(pair, len(rows)))
+            ends = np.array([self.centre(one), self.centre(other)], int)
+            (top, left), (bottom, right) = ends.min(axis=0) - 4, ends.max(axis=0) + 5
+            around = self.objects.data[max(top, 0) : bottom, max(left, 0) : right]
+            if set(np.unique(around)) - {0} == {one, other}:
+                return one, other
+        raise AssertionError("no two objects have a free way between them")
 
     def split(self) -> set[str]:
         """A line across the largest object."""
