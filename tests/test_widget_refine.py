@@ -96,17 +96,27 @@ def test_layers_may_be_renamed_after_the_run(segmented: Any, widget: Any, qtbot:
 
 
 @pytest.mark.parametrize(
-    ("act", "found"),
+    ("act", "found", "stem"),
     [
-        (lambda v: None, "biopsy"),
-        (lambda v: setattr(v.layers["biopsy"], "name", "slide 1"), "slide 1"),
-        (lambda v: v.layers.remove("biopsy"), None),
-        (lambda v: (v.layers.remove("biopsy"), v.add_image(PICTURE, name="biopsy")), "biopsy"),
-        (lambda v: (v.layers.remove("biopsy"), v.add_labels(PICTURE[..., 0], name="biopsy")), None),
+        (lambda v: None, "biopsy", "biopsy"),
+        (lambda v: setattr(v.layers["biopsy"], "name", "slide 1"), "slide 1", "slide_1"),
+        (lambda v: v.layers.remove("biopsy"), None, "biopsy"),
+        (
+            lambda v: (v.layers.remove("biopsy"), v.add_image(PICTURE, name="biopsy")),
+            "biopsy",
+            "biopsy",
+        ),
+        (
+            lambda v: (v.layers.remove("biopsy"), v.add_labels(PICTURE[..., 0], name="biopsy")),
+            None,
+            "biopsy",
+        ),
     ],
     ids=["as it was", "renamed", "removed", "opened again", "labels of that name"],
 )
-def test_the_image_of_a_run_is_found_again(segmented: Any, act: Any, found: str | None) -> None:
+def test_the_image_of_a_run_is_found_again(
+    segmented: Any, act: Any, found: str | None, stem: str
+) -> None:
     from napari_coseg.widgets import outputs
 
     objects = segmented.layers["biopsy objects"]
@@ -114,6 +124,10 @@ def test_the_image_of_a_run_is_found_again(segmented: Any, act: Any, found: str 
     image = outputs.image_of(segmented, objects)
     assert (image and image.name) == found
     assert outputs.made_of(objects) == "biopsy"
+    assert outputs.file_stem(segmented, objects) == stem
+    by_hand = segmented.add_labels(objects.data.copy(), name="my nuclei")
+    assert outputs.image_of(segmented, by_hand) is None
+    assert outputs.file_stem(segmented, by_hand) == "my_nuclei"
 
 
 def test_labels_that_changed_meanwhile_are_not_overwritten(

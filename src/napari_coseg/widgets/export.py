@@ -214,9 +214,7 @@ class ExportWidget(JobWidget):
         is_same, self._named_after = either is self._named_after, either
         if either is None or (is_typed and is_same):
             return
-        image = outputs.image_of(self._viewer, either)
-        made_of = outputs.made_of(either) if image is None else image.name
-        name = Path(made_of or either.name).name.replace(" ", "_")
+        name = outputs.file_stem(self._viewer, either)
         self._proposed_name = name.removesuffix(".ome")  # napari's name of *.ome.tif
         self.name_edit.setText(self._proposed_name)
 

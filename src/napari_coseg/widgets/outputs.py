@@ -8,6 +8,7 @@ event as a change of the data.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -183,6 +184,13 @@ def image_of(viewer: Viewer, labels: Labels) -> ImageLayer | None:
     same = [layer for layer in images if str(layer.unique_id) == ours.get(IMAGE_ID)]
     named = [layer for layer in images if layer.name == ours.get("image")]
     return (same or named or [None])[0]
+
+
+def file_stem(viewer: Viewer, labels: Labels) -> str:
+    """Beginning of the names of files of labels: after the image of their run, else after them."""
+    image = image_of(viewer, labels)
+    name = made_of(labels) if image is None else image.name
+    return Path(name or labels.name).name.replace(" ", "_")
 
 
 def labels_of(layer: Labels | None) -> LabelsOf:

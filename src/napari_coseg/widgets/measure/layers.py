@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,12 +44,8 @@ class ChosenLayers:
     arguments: dict[str, Any]
     arrays: dict[str, Any]
     kinds: tuple[LabelClass, ...]
-
-    @property
-    def name(self) -> str:
-        """Beginning of file names."""
-        made_of = outputs.made_of(self.objects) if self.image is None else self.image.name
-        return Path(made_of or self.objects.name).name.replace(" ", "_")
+    name: str
+    """Beginning of file names."""
 
     @property
     def labels(self) -> tuple[Labels, ...]:
@@ -128,7 +123,8 @@ class LayersChoice(QWidget):
             "intensity": intensity,
         }
         kinds = (*of_objects.classes, LabelClass(0, UNTYPED, UNTYPED_COLOR))
-        return ChosenLayers(objects, regions, image, arguments, arrays, kinds)
+        name = outputs.file_stem(self._viewer, objects)
+        return ChosenLayers(objects, regions, image, arguments, arrays, kinds, name)
 
     def _layer(self, box: QComboBox) -> Any:
         layer = layer_box.chosen(box, self._viewer)

@@ -119,9 +119,11 @@ def image_of(viewer: Viewer, labels: Labels) -> ImageLayer | None:
     """The image that labels were made of, or the topmost that they fit."""
     from napari.layers import Image as ImageLayer
 
-    found = [layer for layer in viewer.layers if isinstance(layer, ImageLayer)]
-    fitting = [layer for layer in found if _fits(layer, labels)]
-    return outputs.image_of(viewer, labels) or (fitting[::-1] or [None])[0]
+    of_run = outputs.image_of(viewer, labels)
+    if of_run is not None:
+        return of_run
+    images = (layer for layer in reversed(viewer.layers) if isinstance(layer, ImageLayer))
+    return next((layer for layer in images if _fits(layer, labels)), None)
 
 
 def _axes(image_layer: ImageLayer, labels: Labels, provenance: dict[str, Any]) -> str:
