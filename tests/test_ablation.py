@@ -5,27 +5,26 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 
-from napari_coseg import ablation
-from napari_coseg.ablation import (
-    ABLATIONS,
-    Ablation,
-    Row,
-    as_markdown,
-    changed,
-    run_ablation,
-    summarise,
-)
+from napari_coseg.ablation import run as ablation
+from napari_coseg.ablation.rows import ABLATIONS, UNCHANGED, Ablation, Row, changed, folder_name
+from napari_coseg.ablation.run import NETWORK_FILE, run_ablation
+from napari_coseg.ablation.summary import as_markdown, summarise
+from napari_coseg.checkpoints.native import load
 from napari_coseg.cli.ablate import TABLES
-from napari_coseg.errors import SettingsError
+from napari_coseg.errors import Cancelled, SettingsError
+from napari_coseg.models.base import CosegModel
 from napari_coseg.models.registry import build
 from napari_coseg.training.loss_settings import LossSettings
 from napari_coseg.training.recipe import BatchPart, Recipe
+from napari_coseg.training.saving import STATE_FILE
 from tiny_models import tiny_card
 
 RECIPE = Recipe(
@@ -54,6 +53,9 @@ def test_rows_differ_and_the_last_is_the_recipe_itself(name: str) -> None:
     assert all(a != b for i, a in enumerate(recipes) for b in recipes[:i])
     assert recipes[-1] == RECIPE
     assert len({row.name for row in ABLATIONS[name].rows}) == len(recipes)
+    folders = [folder_name(RECIPE, row.changes) for row in ABLATIONS[name].rows]
+    assert len(set(folders)) == len(recipes)
+    assert folders[-1] == UNCHANGED
 
 
 def test_the_command_offers_every_table() -> None:
@@ -108,45 +110,105 @@ def test_a_changed_preset_changes_the_losses(
 
 
 class Trainings:
-    """Stands in for the training; counts what was trained, and scores by seed and row."""
+    """Stands in for the training; counts what was trained: the decoder, and the seed."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.done: list[tuple[str, int]] = []
-        monkeypatch.setattr(ablation, "_train_and_score", self)
+        trainings = self
 
-    def __call__(self, recipe: Recipe, data: Path, folder: Path, *others) -> dict[str, float]:
-        folder.mkdir(parents=True)
-        decoder = recipe.card.config.get("decoder", "mtc")
-        self.done.append((decoder, recipe.seed))
-        return {"quality": recipe.seed / 10 + (decoder == "mtc"), "dice": 0.5}
+        def trained(maker: ablation._Maker, tell: object) -> CosegModel:
+            model = build(maker.recipe.card)
+            trainings.done.append((decoder_of(model), maker.recipe.seed))
+            return model
 
-
-TWO_ROWS = Ablation("a test", (Row("plain", {"card.config.decoder": "plain"}), Row("whole")))
+        monkeypatch.setattr(ablation._Maker, "_trained", trained)
 
 
-def test_what_was_scored_is_not_trained_again(
+def decoder_of(model: CosegModel) -> str:
+    return str(model.card.config.get("decoder", "mtc"))
+
+
+def score(model: CosegModel, recipe: Recipe, root: Path) -> dict[str, float]:
+    return {"quality": recipe.seed / 10 + (decoder_of(model) == "mtc"), "dice": 0.5}
+
+
+PLAIN = Row("plain", {"card.config.decoder": "plain"})
+TWO_ROWS = Ablation("a test", (PLAIN, Row("whole")))
+
+
+def run(folder: Path, *seeds: int, ablation: Ablation = TWO_ROWS, **more: Any) -> pd.DataFrame:
+    return run_ablation(RECIPE, ablation, folder, folder, score, seeds=seeds, **more)
+
+
+def test_what_was_trained_is_not_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainings = Trainings(monkeypatch)
-
-    def run(*seeds: int) -> pd.DataFrame:
-        return run_ablation(RECIPE, TWO_ROWS, tmp_path, tmp_path, lambda *_: {}, seeds=seeds)
-
-    first = run(0)
+    first = run(tmp_path, 0)
     assert trainings.done == [("plain", 0), ("mtc", 0)]
-    both = run(0, 1)
+    both = run(tmp_path, 0, 1)
     assert trainings.done[2:] == [("plain", 1), ("mtc", 1)]
     pd.testing.assert_frame_equal(both[both["seed"] == 0], first)
 
 
-def test_scores_of_other_settings_are_refused(
+def test_rows_with_the_same_changes_are_one_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Trainings(monkeypatch)
-    run_ablation(RECIPE, TWO_ROWS, tmp_path, tmp_path, lambda *_: {}, seeds=(0,))
+    trainings = Trainings(monkeypatch)
+    run(tmp_path, 0)
+    other = Ablation("another test", (Row("no MTC", PLAIN.changes), Row("all of it")))
+    table = run(tmp_path, 0, ablation=other)
+    assert trainings.done == [("plain", 0), ("mtc", 0)]
+    assert table[table["metric"] == "quality"]["row"].tolist() == ["no MTC", "all of it"]
+
+
+def test_other_images_are_scored_without_another_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainings = Trainings(monkeypatch)
+    run(tmp_path, 0)
+    scored: list[str] = []
+
+    def on_test(model: CosegModel, recipe: Recipe, root: Path) -> dict[str, float]:
+        scored.append(decoder_of(model))
+        return {"quality": 0.25}
+
+    table = run_ablation(RECIPE, TWO_ROWS, tmp_path, tmp_path, on_test, images="test", seeds=(0,))
+    assert scored == ["plain", "mtc"] and len(trainings.done) == 2
+    assert table["value"].tolist() == [0.25, 0.25]
+    assert run(tmp_path, 0)["value"].max() == 1.0  # the held-out images' are kept beside
+
+
+def test_networks_of_other_settings_are_refused_before_any_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainings = Trainings(monkeypatch)
+    run(tmp_path, 1)
     longer = changed(RECIPE, {"steps": 4})
     with pytest.raises(SettingsError, match="other settings"):
-        run_ablation(longer, TWO_ROWS, tmp_path, tmp_path, lambda *_: {}, seeds=(0,))
+        run_ablation(longer, TWO_ROWS, tmp_path, tmp_path, score, seeds=(0, 1))
+    assert [seed for _, seed in trainings.done] == [1, 1]
+
+
+def test_what_another_program_trains_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainings = Trainings(monkeypatch)
+    monkeypatch.setattr(ablation, "ASK_EVERY_S", 0.01)
+    told: list[str] = []
+    folder = tmp_path / folder_name(RECIPE, PLAIN.changes) / "seed-0"
+    folder.mkdir(parents=True)
+    with FileLock(folder / ablation.LOCK_FILE), pytest.raises(Cancelled, match="another program"):
+        run(
+            tmp_path,
+            0,
+            progress=lambda fraction, message: told.append(message),
+            should_cancel=lambda: bool(told),
+        )
+    assert trainings.done == [("mtc", 0)]  # the other row, meanwhile
+    assert told == ["plain, seed 0 (2 of 2): another program trains it"]
+    run(tmp_path, 0)  # it went away without an end
+    assert trainings.done == [("mtc", 0), ("plain", 0)]
 
 
 def test_means_and_intervals_by_hand() -> None:
@@ -180,11 +242,14 @@ def test_a_row_is_trained_and_its_last_weights_scored(
     seen = []
 
     def score(model, recipe, root) -> dict[str, float]:
-        seen.append(SimpleNamespace(training=model.training, seed=recipe.seed))
+        seen.append(SimpleNamespace(training=model.training, seed=recipe.seed, model=model))
         return {"PQ": 0.5}
 
     one = Ablation("a test", (Row("whole"),))
     run_ablation(RECIPE, one, tmp_path, tmp_path, score, seeds=(7,), workers=0)
     assert [(s.training, s.seed) for s in seen] == [(False, 7)]
-    content = json.loads((tmp_path / "whole" / "seed-7" / "scores.json").read_text())
-    assert content["scores"] == {"PQ": 0.5}
+    folder = tmp_path / UNCHANGED / "seed-7"
+    assert json.loads((folder / "scores-held-out.json").read_text()) == {"PQ": 0.5}
+    assert not (folder / STATE_FILE).exists()  # four times the network's size, of no more use
+    kept = load(folder / NETWORK_FILE).state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in seen[0].model.state_dict().items())

@@ -57,7 +57,7 @@ ROOMS = {
         " inference training"
     ),
     "costs": f"{FOUNDATION} models",
-    "ablation": f"{FOUNDATION} models training",
+    "ablation": f"{FOUNDATION} models checkpoints training",
     # The faces: everything but each other.
     "cli": "everything but widgets",
     "widgets": "everything but cli",

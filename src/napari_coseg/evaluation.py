@@ -167,15 +167,46 @@ def score_held_out(model: CosegModel, recipe: Recipe, data_root: Path) -> dict[s
     a class is found that is not there counts 0: weights must not be preferred for finding it
     everywhere.
     """
+    from napari_coseg.training.run import validation_names
+
+    def held_out(dataset: Dataset, split: str) -> tuple[str, tuple[str, ...]]:
+        where = "validation" if isinstance(dataset, Partitioned) else split
+        return where, validation_names(dataset, split, recipe.held_out)
+
+    return _score_on(held_out, model, recipe, data_root)
+
+
+def score_test(model: CosegModel, recipe: Recipe, data_root: Path) -> dict[str, float]:
+    """The same scores on the test images of a recipe's datasets: to report, never to choose by.
+
+    Raises
+    ------
+    DatasetError
+        Where a dataset has no test images.
+    """
+    from napari_coseg.training.run import test_images
+
+    def tested(dataset: Dataset, split: str) -> tuple[str, tuple[str, ...]]:
+        return test_images(dataset, split, recipe.held_out)
+
+    return _score_on(tested, model, recipe, data_root)
+
+
+def _score_on(
+    images_of: Callable[[Dataset, str], tuple[str, tuple[str, ...]]],
+    model: CosegModel,
+    recipe: Recipe,
+    data_root: Path,
+) -> dict[str, float]:
+    """Scores on some images of each dataset of a recipe, given by their split and names."""
     import pandas as pd
 
-    from napari_coseg.training.run import open_part, validation_names
+    from napari_coseg.training.run import open_part
 
     tables = []
     for name, split in dict.fromkeys((part.dataset, part.split) for part in recipe.batches):
         dataset = open_part(name, data_root, recipe)
-        names = validation_names(dataset, split, recipe.held_out)
-        where = "validation" if isinstance(dataset, Partitioned) else split
+        where, names = images_of(dataset, split)
         tables.append(evaluate(model, dataset, where, names=names))
     table = pd.concat(tables)
     images = table[~table["image"].isin(AVERAGES)]

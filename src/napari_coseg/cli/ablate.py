@@ -1,4 +1,8 @@
-"""Train the rows of one of the paper's ablations with several seeds, and print the table."""
+"""Train the rows of one of the paper's ablations with several seeds, and print the table.
+
+Rows that tables share are trained once. On several GPUs, or with several processes of few threads,
+give the same command several times: each trains what the others have not begun.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from napari_coseg.errors import SettingsError
 HELP = "train the rows of an ablation and compare them"
 TABLES = ("components", "paradigm", "scan", "loss-factor", "fractions", "forwards")
 COST = "cost"
+IMAGES = ("held-out", "test")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +30,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", type=Path, help="folder of the recipe's datasets")
     add_init_argument(parser)
-    parser.add_argument("--output", type=Path, help="folder (default: ablation/<recipe>/<table>)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder of all tables of the recipe (default: ablation/<recipe>, or "
+        "ablation/<recipe>-<n>-steps with --steps)",
+    )
+    parser.add_argument(
+        "--images",
+        choices=IMAGES,
+        default=IMAGES[0],
+        help="which images to score on; what is trained already is only scored",
+    )
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each row")
     parser.add_argument("--steps", type=int, help="fewer or more steps than the recipe's")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
@@ -38,8 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Train what is not yet trained, then print the table and write it as CSV."""
     if arguments.table == COST:
         return _print_costs(arguments)
-    from napari_coseg.ablation import ABLATIONS, as_markdown, changed, run_ablation, summarise
-    from napari_coseg.evaluation import score_held_out
+    from napari_coseg.ablation.rows import ABLATIONS, changed
+    from napari_coseg.ablation.run import run_ablation
+    from napari_coseg.ablation.summary import as_markdown, summarise
+    from napari_coseg.evaluation import score_held_out, score_test
     from napari_coseg.inference.loading import choose_device
     from napari_coseg.training.recipe import read_recipe
 
@@ -50,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     recipe = read_recipe(arguments.recipe)
     if arguments.steps is not None:
         recipe = changed(recipe, {"steps": arguments.steps})
-    output = arguments.output or Path("ablation") / recipe.name / arguments.table
+    output = arguments.output or _default_output(recipe.name, arguments.steps)
     ablation = ABLATIONS[arguments.table]
     start = first_weights(recipe, arguments.init)
     progress = ProgressLine(f"{recipe.name}, {arguments.table}")
@@ -60,7 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
             ablation,
             arguments.data,
             output,
-            score_held_out,
+            score_test if arguments.images == "test" else score_held_out,
+            images=arguments.images,
             seeds=range(arguments.seeds),
             device=choose_device(arguments.device),
             workers=arguments.workers,
@@ -70,16 +89,22 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         progress.close()
     summary = summarise(table, [row.name for row in ablation.rows])
-    table.to_csv(output / "scores.csv", index=False)
-    summary.to_csv(output / "summary.csv", index=False)
+    stem = f"{arguments.table}-{arguments.images}"
+    table.to_csv(output / f"{stem}-scores.csv", index=False)
+    written = output / f"{stem}-summary.csv"
+    summary.to_csv(written, index=False)
     length = f"{recipe.steps} steps" if recipe.steps else f"{recipe.epochs} epochs"
     print(
-        f"{ablation.source}: {length}, {arguments.seeds} seeds, held-out images, "
+        f"{ablation.source}: {length}, {arguments.seeds} seeds, {arguments.images} images, "
         "mean ± half of the 95 % interval"
     )
     print(as_markdown(summary))
-    print(output / "summary.csv")
+    print(written)
     return 0
+
+
+def _default_output(name: str, steps: int | None) -> Path:
+    return Path("ablation") / (name if steps is None else f"{name}-{steps}-steps")
 
 
 def _print_costs(arguments: argparse.Namespace) -> int:

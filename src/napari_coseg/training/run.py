@@ -193,6 +193,31 @@ def validation_names(dataset: Dataset, split: str, held_out: str) -> tuple[str, 
     return _divided(dataset, split, held_out).validation
 
 
+def test_images(dataset: Dataset, split: str, held_out: str) -> tuple[str, tuple[str, ...]]:
+    """The split that a dataset's test images lie in, and their names.
+
+    Raises
+    ------
+    DatasetError
+        Where it has none that are neither learnt from nor chosen by.
+    """
+    partition = _of(dataset, _partitions(held_out))
+    if isinstance(dataset, Partitioned):
+        where, names = "test", dataset.names("test")
+    elif partition is not None:
+        test = set(partition.test)
+        where, names = split, tuple(name for name in dataset.names(split) if name in test)
+    else:
+        where = dataset.split_to_score
+        names = dataset.names(where) if where != split and "test" in where else ()
+    if not names:
+        raise DatasetError(
+            f"{dataset.name!r} has no test images beside those of {split!r} that are learnt from "
+            "or chosen by; score on the held-out ones, or give the recipe a split in three"
+        )
+    return where, names
+
+
 def _check_crops(parts: Sequence[BatchPart], multiple: int) -> None:
     wrong = [part for part in parts if part.crop_px % multiple]
     if wrong:
