@@ -13,6 +13,7 @@ import numpy as np
 
 from napari_coseg.errors import ImageError
 from napari_coseg.export.files import written
+from napari_coseg.provenance import checked_provenance
 from napari_coseg.types import Image, LabelClass, Prediction
 
 TILE_PX = 512
@@ -62,7 +63,7 @@ def read_notes(path: Path) -> tuple[tuple[LabelClass, ...], dict[str, Any]]:
             for element in root.iter()
             if element.tag.rsplit("}", 1)[-1] == "M"
         }
-        provenance = json.loads(notes.get(PROVENANCE, "{}"))
+        provenance = checked_provenance(json.loads(notes.get(PROVENANCE, "{}")))
         classes = [
             LabelClass(int(number[1]), name, _color(notes.get(f"{key} color", "#808080")))
             for key, name in notes.items()
@@ -70,7 +71,7 @@ def read_notes(path: Path) -> tuple[tuple[LabelClass, ...], dict[str, Any]]:
         ]
     except (OSError, ValueError, tifffile.TiffFileError, ElementTree.ParseError) as error:
         raise ImageError(f"the notes in {path} cannot be understood: {error}") from error
-    return tuple(classes), provenance if isinstance(provenance, dict) else {}
+    return tuple(classes), provenance
 
 
 def _color(text: str) -> tuple[int, int, int]:

@@ -21,6 +21,7 @@ from napari_coseg.export.geojson import CLASS_PROBABILITY, HEADER, LABEL
 from napari_coseg.export.outlines import paint
 from napari_coseg.measure import object_table
 from napari_coseg.polygons.geojson import box_area, features_of, read_json, rings_of
+from napari_coseg.provenance import checked_provenance
 from napari_coseg.types import LABEL_DTYPE, Instances, LabelClass, Prediction
 
 MAX_BYTES = 2**30
@@ -135,7 +136,7 @@ def _said(path: Path, content: Any) -> _Said:
             pixel_size_um=tuple(float(n) for n in header["pixel_size_um"]),
             semantic_classes=semantic,
             instance_classes=objects,
-            provenance=dict(header["provenance"]),
+            provenance=checked_provenance(header["provenance"]),
         )
     except _BROKEN as error:
         raise ImageError(f"what {path} says of itself cannot be understood: {error!r}") from error

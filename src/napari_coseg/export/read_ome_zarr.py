@@ -20,6 +20,7 @@ from napari_coseg.errors import ImageError
 from napari_coseg.export.chunk_sizes import check_chunks
 from napari_coseg.export.ome_zarr import OURS
 from napari_coseg.measure import object_table
+from napari_coseg.provenance import checked_provenance
 from napari_coseg.types import LABEL_DTYPE, Instances, LabelClass, Prediction
 
 MAX_JSON_BYTES = 2**29
@@ -154,7 +155,8 @@ def _read(path: Path, name: str, largest: int, dtype: Any) -> _Labels:
         properties = {int(one["label-value"]): dict(one) for one in notes.get("properties", ())}
         colors = {int(one["label-value"]): _color(one["rgba"]) for one in notes.get("colors", ())}
         ours = attributes.get(OURS, {})
-        classes, provenance = _classes(ours.get("classes", ())), dict(ours.get("provenance", {}))
+        classes = _classes(ours.get("classes", ()))
+        provenance = checked_provenance(ours.get("provenance", {}))
     except _BROKEN as error:
         raise ImageError(f"what {folder} says of itself cannot be understood: {error!r}") from error
     if not _NAME.fullmatch(level):

@@ -6,9 +6,10 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from napari_coseg.errors import SettingsError, WorkspaceError
+from napari_coseg.provenance import checked_provenance
 from napari_coseg.settings import Settings
 from napari_coseg.types import LabelClass
 from napari_coseg.workspace.files import read_json
@@ -22,7 +23,6 @@ LABEL_DTYPES = ("uint8", "uint16", "int32", "uint32", "int64")
 Side = Annotated[int, Field(ge=1, le=2**31)]
 Name = Annotated[str, Field(max_length=1000)]
 Micrometres = Annotated[float, Field(gt=0, lt=1e9, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 Channel = Annotated[int, Field(ge=0, le=255)]
 DtypeName = Literal["uint8", "uint16", "int32", "uint32", "int64"]
 
@@ -55,22 +55,6 @@ class ImageFacts(Settings):
     content: HashFacts | None
 
 
-class RunFacts(BaseModel):
-    """What of a run's provenance is used again, to read the image as it did; the rest is kept."""
-
-    model_config = ConfigDict(extra="allow")
-
-    axes: Annotated[str, Field(max_length=4)] | None = None
-    channels: tuple[Annotated[int, Field(ge=0, le=2**16)], ...] | int | None = None
-    window: tuple[Finite, Finite] | None = None
-    region_offset: tuple[Annotated[int, Field(ge=0, le=2**31)], ...] = ()
-
-
-def _of_a_run(provenance: dict[str, Any]) -> dict[str, Any]:
-    RunFacts.model_validate(provenance)
-    return provenance
-
-
 class EntryFacts(Settings):
     """One image's entry; `generation` names the files that hold its table, marks and journal."""
 
@@ -85,7 +69,7 @@ class EntryFacts(Settings):
     pixel_size_um: tuple[Micrometres, ...]
     classes: Annotated[tuple[ClassFacts, ...], Field(max_length=10_000)] = ()
     region_classes: Annotated[tuple[ClassFacts, ...], Field(max_length=10_000)] = ()
-    provenance: Annotated[dict[str, Any], AfterValidator(_of_a_run)] = {}
+    provenance: Annotated[dict[str, Any], AfterValidator(checked_provenance)] = {}
     stale_ids: list[int] = []
     """Objects whose pixels changed without their rows; measured anew when the entry is loaded."""
     regions_are_stale: bool = False
