@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from importlib import resources
+
 import numpy as np
 
-from napari_coseg.types import Image
+from napari_coseg.types import LABEL_DTYPE, Image
 
 COLON_PIXEL_SIZE_UM = 0.45
 """Not recorded; judged from its nuclei, of which the round ones are about 6 um wide."""
+
+FLUORESCENCE_PIXEL_SIZE_UM = 0.4
+"""Not recorded either; as in `napari_coseg.datasets.dsb2018`."""
 
 HEMATOXYLIN = np.array([0.56, 0.72, 0.41])
 EOSIN = np.array([0.16, 0.80, 0.50])
@@ -29,6 +34,29 @@ def colon() -> Image:
 
     size = (COLON_PIXEL_SIZE_UM, COLON_PIXEL_SIZE_UM)
     return Image(recoloured_to_he(immunohistochemistry()), "YXC", size, "colon")
+
+
+def fluorescence() -> tuple[Image, np.ndarray]:
+    """Nuclei of cultured cells in fluorescence, 520 x 696, and the nuclei that people drew.
+
+    Of the Data Science Bowl 2018 (Caicedo et al., Nature Methods 2019; BBBC038, CC0): what the
+    shipped model has never seen, to learn fine-tuning with.
+
+    Returns
+    -------
+    Image, numpy.ndarray
+        uint8 (Y, X), and the ids of 123 nuclei, int32 (Y, X).
+    """
+    size = (FLUORESCENCE_PIXEL_SIZE_UM, FLUORESCENCE_PIXEL_SIZE_UM)
+    image = Image(_picture("fluorescence.png"), "YX", size, "fluorescence")
+    return image, _picture("fluorescence_nuclei.png").astype(LABEL_DTYPE)
+
+
+def _picture(name: str) -> np.ndarray:
+    import PIL.Image
+
+    with (resources.files("napari_coseg") / "data" / name).open("rb") as file:
+        return np.asarray(PIL.Image.open(file))
 
 
 def recoloured_to_he(image: np.ndarray) -> np.ndarray:

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari_coseg.readers.samples import colon
+from napari_coseg.readers.samples import colon, fluorescence
 from napari_coseg.widgets.layers import image_to_layer
 
+SampleLayer = tuple[Any, dict[str, Any], str]
 
-def sample_colon() -> list[tuple[Any, dict[str, Any], str]]:
+
+def sample_colon() -> list[SampleLayer]:
     """A piece of colon as one image layer, with its pixel size."""
     data, keywords = image_to_layer(colon())
     return [(data, keywords, "image")]
+
+
+def sample_fluorescence() -> list[SampleLayer]:
+    """Nuclei in fluorescence, and a labels layer of the nuclei that people drew."""
+    image, nuclei = fluorescence()
+    data, keywords = image_to_layer(image)
+    place = {key: keywords[key] for key in ("scale", "units")}
+    drawn = {**place, "name": f"{image.name} nuclei, drawn"}
+    return [(data, keywords, "image"), (nuclei, drawn, "labels")]
