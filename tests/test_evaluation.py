@@ -23,6 +23,7 @@ from napari_coseg.evaluation import (
     compared_classes,
     evaluate,
     score_held_out,
+    score_test,
     summary,
 )
 from napari_coseg.metrics.averaging import AS_RELEASED, IMAGES, MEAN, POOLED
@@ -312,6 +313,18 @@ def test_held_out_scores_count_false_finds(monkeypatch) -> None:
     assert found["object_panoptic_quality"] == pytest.approx((1 + 0.75 / 1.5) / 2)
     assert found["object_aji"] == pytest.approx((1 + 3 / 7) / 2)
     assert found["object_dice"] == pytest.approx((1 + 6 / 10) / 2)
+
+
+def test_test_scores_are_of_the_images_to_report_on(monkeypatch) -> None:
+    dataset = dataset_of(monkeypatch, ONE, OTHER)
+    monkeypatch.setattr("napari_coseg.training.run.open_part", lambda *_: dataset)
+    monkeypatch.setattr(
+        "napari_coseg.training.run.images_to_report_on", lambda d, *_: ("test", d.names("")[:1])
+    )
+    part = SimpleNamespace(dataset="glas", split="train")
+    found = score_test(MODEL, SimpleNamespace(batches=[part], held_out=None), Path())
+    assert found["object_panoptic_quality"] == pytest.approx(1)
+    assert found["object_dice"] == pytest.approx(1)
 
 
 @pytest.fixture

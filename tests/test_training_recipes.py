@@ -8,10 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from histology_twins import make_glas_bmp
 from napari_coseg.datasets.registry import open_dataset
 from napari_coseg.errors import DatasetError, SettingsError
 from napari_coseg.training.recipe import OptimiserSettings, Recipe, read_recipe, recipe_names
-from napari_coseg.training.run import StepSource, Turn, some_of, step_source, validation_names
+from napari_coseg.training.run import (
+    StepSource,
+    Turn,
+    images_to_report_on,
+    some_of,
+    step_source,
+    validation_names,
+)
 from napari_coseg.training.schedule import learning_rate, steps_of, with_steps
 from tiny_training import make_folder, tiny_recipe
 
@@ -97,18 +105,21 @@ def test_a_fraction_of_the_images_holds_every_smaller_one(fraction: float, count
 
 
 @pytest.mark.parametrize(
-    ("held_out", "train", "validation"),
+    ("held_out", "train", "validation", "test"),
     [
-        pytest.param({"validation": {"folder": ["s1"]}}, {"s0", "s2", "s3"}, {"s1"}, id="names"),
+        pytest.param(
+            {"validation": {"folder": ["s1"]}}, {"s0", "s2", "s3"}, {"s1"}, None, id="names"
+        ),
         pytest.param(
             {"datasets": {"folder": {"train": ["s0"], "validation": ["s3"], "test": ["s1", "s2"]}}},
             {"s0"},
             {"s3"},
+            {"s1", "s2"},
             id="partition",
         ),
     ],
 )
-def test_held_out_images_are_not_learnt_from(held_out, train, validation, tmp_path) -> None:
+def test_held_out_images_are_not_learnt_from(held_out, train, validation, test, tmp_path) -> None:
     make_folder(tmp_path, images=4)
     path = tmp_path / "split.json"
     path.write_text(json.dumps(held_out))
@@ -117,6 +128,20 @@ def test_held_out_images_are_not_learnt_from(held_out, train, validation, tmp_pa
     assert {sample.name for sample in sampler.sources[0].samples} == train
     dataset = open_dataset("folder", tmp_path)
     assert set(validation_names(dataset, "all", str(path))) == validation
+    if test is None:
+        with pytest.raises(DatasetError, match="no test images beside those of 'all'"):
+            images_to_report_on(dataset, "all", str(path))
+    else:
+        where, names = images_to_report_on(dataset, "all", str(path))
+        assert where == "all" and set(names) == test
+
+
+def test_a_test_split_of_its_own_is_reported_on(tmp_path: Path) -> None:
+    make_glas_bmp(tmp_path)
+    dataset = open_dataset("glas", tmp_path)
+    where, names = images_to_report_on(dataset, "train", "colon_default")
+    assert where == dataset.split_to_score == "testA"
+    assert set(names) == set(dataset.names("testA"))
 
 
 @pytest.mark.parametrize(

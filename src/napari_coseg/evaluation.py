@@ -184,10 +184,10 @@ def score_test(model: CosegModel, recipe: Recipe, data_root: Path) -> dict[str, 
     DatasetError
         Where a dataset has no test images.
     """
-    from napari_coseg.training.run import test_images
+    from napari_coseg.training.run import images_to_report_on
 
     def tested(dataset: Dataset, split: str) -> tuple[str, tuple[str, ...]]:
-        return test_images(dataset, split, recipe.held_out)
+        return images_to_report_on(dataset, split, recipe.held_out)
 
     return _score_on(tested, model, recipe, data_root)
 

@@ -193,7 +193,7 @@ def validation_names(dataset: Dataset, split: str, held_out: str) -> tuple[str, 
     return _divided(dataset, split, held_out).validation
 
 
-def test_images(dataset: Dataset, split: str, held_out: str) -> tuple[str, tuple[str, ...]]:
+def images_to_report_on(dataset: Dataset, split: str, held_out: str) -> tuple[str, tuple[str, ...]]:
     """The split that a dataset's test images lie in, and their names.
 
     Raises

@@ -1,0 +1,138 @@
+"""Make docs/images/tutorial-*.png: the fine-tuning tutorial, step by step in the real window.
+
+xvfb-run -a -s "-screen 0 1920x1200x24" .venv/bin/python scripts/make_finetune_tutorial.py
+
+Prints how well the nuclei of the half that nobody reviewed are found before and after, which
+docs/tutorial-fine-tuning.md quotes. Takes as long as the training does: MINUTES.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import napari
+import numpy as np
+from screenshots import IMAGES, save, until, wait
+
+from napari_coseg.finetuning.library import FOLDER_VARIABLE
+from napari_coseg.metrics.contingency import contingency
+from napari_coseg.metrics.instances import panoptic_quality
+from napari_coseg.widgets import layer_box
+from napari_coseg.widgets.correct.actions import Gesture
+from napari_coseg.widgets.workspace.keeper import keeper_of
+from napari_coseg.workspace import recent
+
+MINUTES = 3.0
+HALF_PX = 348
+REVIEWED = np.array([(-5.0, -5.0), (-5.0, HALF_PX), (525.0, HALF_PX), (525.0, -5.0)])
+"""y, x: the left half."""
+
+
+def main() -> None:
+    """Do what the tutorial says, and take a picture of each step."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[FOLDER_VARIABLE] = f"{folder}/adapters"
+        os.environ[recent.PLACE_VARIABLE] = f"{folder}/state"
+        viewer = napari.Viewer(show=True)
+        viewer.window.resize(1250, 900)
+        image, drawn = viewer.open_sample("napari-coseg", "fluorescence")
+        drawn.visible = False
+        segment = dock(viewer, "Segment")
+        before = segmented(viewer, segment)
+        picture(viewer, "1-before")
+
+        drawn.visible = True
+        remove(viewer, before)
+        keep(viewer, image, drawn, Path(folder) / "nuclei.coseg")
+        correct = review(viewer, drawn)
+        picture(viewer, "2-review")
+
+        correct.finish()
+        train(viewer, dock(viewer, "Fine-tune"))
+        picture(viewer, "3-trained")
+
+        fine_tune = viewer.window.dock_widgets["Fine-tune (napari-coseg)"]
+        fine_tune.progress.use_button.click()
+        drawn.visible = False
+        raise_dock(viewer, segment)
+        after = segmented(viewer, segment)
+        picture(viewer, "4-after")
+        for when, (_, objects) in (("before", before), ("after", after)):
+            tell(when, drawn.data, objects.data)
+        keeper_of(viewer).give_up()
+        viewer.close()
+
+
+def dock(viewer: Any, name: str) -> Any:
+    return viewer.window.add_plugin_dock_widget("napari-coseg", name)[1]
+
+
+def raise_dock(viewer: Any, widget: Any) -> None:
+    """Bring it before the docks that lie as tabs beside it."""
+    from qtpy.QtWidgets import QDockWidget
+
+    docks = viewer.window._qt_window.findChildren(QDockWidget)
+    next(one for one in docks if one.isAncestorOf(widget)).raise_()
+
+
+def segmented(viewer: Any, segment: Any) -> tuple[Any, Any]:
+    """The layers of a run."""
+    count = len(viewer.layers)
+    segment.run()
+    until(lambda: len(viewer.layers) == count + 2 and not segment.bar.is_busy)
+    return viewer.layers[-2], viewer.layers[-1]
+
+
+def remove(viewer: Any, layers: tuple[Any, Any]) -> None:
+    for layer in layers:
+        viewer.layers.remove(layer)
+
+
+def keep(viewer: Any, image: Any, drawn: Any, path: Path) -> None:
+    """The drawn nuclei in a new workspace."""
+    keeper = keeper_of(viewer)
+    keeper.create(path)
+    until(lambda: keeper.workspace is not None and not keeper.busy)
+    keeper.add(image, drawn, None)
+    until(lambda: bool(keeper.links) and not keeper.busy)
+
+
+def review(viewer: Any, drawn: Any) -> Any:
+    """The left half, with the tool for it."""
+    correct = dock(viewer, "Correct")
+    layer_box.choose(correct.pair.objects_box, drawn)
+    correct.start()
+    until(lambda: correct.work is not None)
+    correct.work.corrector.review_area(Gesture(REVIEWED, is_click=False))
+    return correct
+
+
+def train(viewer: Any, fine_tune: Any) -> None:
+    """Start, and wait for the end."""
+    fine_tune.setup.name_edit.setText("fluorescence nuclei")
+    fine_tune.setup.main.boxes["minutes"].setValue(MINUTES)
+    fine_tune.look()
+    until(lambda: "of memory" in fine_tune.setup.estimate.text())
+    fine_tune.run()
+    until(lambda: fine_tune.bar.is_busy)
+    until(lambda: not fine_tune.bar.is_busy)
+
+
+def picture(viewer: Any, name: str) -> None:
+    viewer.layers.selection.clear()
+    viewer.reset_view(margin=0.02)
+    wait(1)
+    save(viewer, IMAGES / f"tutorial-{name}.png")
+
+
+def tell(when: str, truth: np.ndarray, found: np.ndarray) -> None:
+    """Scores of the right half, which was not learnt from."""
+    quality = panoptic_quality(contingency(truth[:, HALF_PX:], found[:, HALF_PX:]))
+    print(f"{when}: F1 {quality.f1:.3f}, PQ {quality.pq:.3f}")
+
+
+if __name__ == "__main__":
+    main()
