@@ -135,6 +135,8 @@ def share_out(
         wanted = settings.variants * places
         if settings.steps is None:
             wanted = min(wanted, int(CACHING_SHARE * seconds / max(cost.encode_s, 1e-6)))
+        else:
+            wanted = min(wanted, settings.steps * settings.crops)  # more would not be looked at
         fits = int(settings.cache_mb / max(cost.features_mb, 1e-6))
         cached = max(min(wanted, fits), LEAST_CACHED, settings.crops)
     if settings.steps is not None:

@@ -112,7 +112,7 @@ class FinetuneSettings(Settings):
         None, description="compute the trunk's blocks twice; None: where memory runs out"
     )
     variants: int = Field(
-        8, ge=1, le=64, description="speed heads: how often each place is encoded, augmented anew"
+        32, ge=1, le=64, description="speed heads: how often each place is encoded, augmented anew"
     )
     cache_mb: int = Field(
         2000, ge=10, description="speed heads: largest size of the features on disk; megabytes"
