@@ -51,6 +51,7 @@ def run_ablation(
     progress: Progress | None = None,
     should_cancel: Callable[[], bool] | None = None,
     start: Callable[[CosegModel], None] | None = None,
+    started_from: str | None = None,
 ) -> pd.DataFrame:
     """Train and score every row with every seed.
 
@@ -69,6 +70,8 @@ def run_ablation(
         early look already compares all rows.
     start
         Gives each fresh network its first weights, as in `napari_coseg.training.run.train_recipe`.
+    started_from
+        What `start` takes them from, in words: networks of another start are not taken for these.
 
     Returns
     -------
@@ -91,6 +94,7 @@ def run_ablation(
             device,
             workers,
             start,
+            started_from,
             stop,
         )
         for seed in seeds
@@ -121,15 +125,20 @@ class _Maker:
     device: str
     workers: int
     start: Callable[[CosegModel], None] | None
+    started_from: str | None
     should_cancel: Callable[[], bool]
 
     def check_settings(self) -> None:
-        """See that what lies in the folder, if anything, is of this recipe."""
+        """See that what lies in the folder, if anything, is of this recipe, data and start."""
         path = self.folder / SETTINGS_FILE
-        if path.is_file() and json.loads(path.read_text("utf-8")) != self._settings():
+        if not path.is_file():
+            return
+        there, wanted = json.loads(path.read_text("utf-8")), self._settings()
+        names = [name for name in wanted if there.get(name) != wanted[name]]
+        if names:
             raise SettingsError(
-                f"{self.folder} holds a network of other settings; give another output folder, or "
-                "remove it"
+                f"{self.folder} holds a network of other settings ({', '.join(names)}); give "
+                "another output folder, or remove it"
             )
 
     @contextmanager
@@ -161,6 +170,7 @@ class _Maker:
 
     def scores(self, images: str, score: Score, tell: Progress) -> dict[str, float]:
         """Those that were kept, or of the network, which is trained where it is missing."""
+        self.check_settings()  # another program may have begun it since the first look
         path = self.folder / f"scores-{images}.json"
         if not path.is_file():
             _write(path, score(self._network(tell), self.recipe, self.data_root))
@@ -204,7 +214,11 @@ class _Maker:
         )
 
     def _settings(self) -> dict[str, Any]:
-        return self.recipe.model_dump(mode="json")
+        return {
+            **self.recipe.model_dump(mode="json"),
+            "data": str(self.data_root.resolve()),
+            "started_from": self.started_from,
+        }
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

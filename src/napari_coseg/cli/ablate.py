@@ -85,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
             workers=arguments.workers,
             progress=progress,
             start=start,
+            started_from=arguments.init,
         )
     finally:
         progress.close()
