@@ -232,6 +232,11 @@ class _Steps(Dataset):
         return self.draw(step)
 
 
+def _as_drawn(batches: Sequence[Batch]) -> Sequence[Batch]:
+    """Nothing to collate; a function of its own, since processes that are spawned pickle it."""
+    return batches
+
+
 def _feed(draw: Draw, start: int, stop: int, workers: int) -> Iterator[Sequence[Batch]]:
     loader = DataLoader(
         _Steps(draw),
@@ -239,7 +244,7 @@ def _feed(draw: Draw, start: int, stop: int, workers: int) -> Iterator[Sequence[
         sampler=range(start, stop),
         num_workers=workers,
         prefetch_factor=3 if workers else None,
-        collate_fn=lambda batches: batches,
+        collate_fn=_as_drawn,
         generator=torch.Generator(),  # drawing its seed must not move the networks' random state
     )
     return iter(loader)
