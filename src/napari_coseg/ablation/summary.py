@@ -1,0 +1,77 @@
+"""From the scores of all trainings to the table that a person reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CONFIDENCE = 0.95
+
+
+def summarise(table: pd.DataFrame, rows: Iterable[str]) -> pd.DataFrame:
+    """Mean over the seeds and its 95 % interval, and the same of the difference to the last row.
+
+    Differences are taken seed by seed, which share crops; intervals are Student's.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns row, metric, seeds, mean, interval, difference, difference_interval. The intervals
+        are half widths, nan for one seed.
+    """
+    import pandas as pd
+
+    rows = tuple(rows)
+    lines = []
+    for metric, of_metric in table.groupby("metric", sort=False):
+        by_seed = of_metric.pivot(index="seed", columns="row", values="value")
+        for row in rows:
+            values, to_last = by_seed[row], by_seed[row] - by_seed[rows[-1]]
+            lines.append(
+                (
+                    row,
+                    metric,
+                    int(values.notna().sum()),
+                    values.mean(),
+                    _half_width(values),
+                    to_last.mean(),
+                    _half_width(to_last),
+                )
+            )
+    columns = ["row", "metric", "seeds", "mean", "interval", "difference", "difference_interval"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def as_markdown(summary: pd.DataFrame) -> str:
+    """The table a person reads: a line a row, a column a metric, mean ± half the interval."""
+    metrics = list(dict.fromkeys(summary["metric"]))
+    lines = [
+        "| | " + " | ".join(name.replace("_", " ") for name in metrics) + " |",
+        "|---|" + "---|" * len(metrics),
+    ]
+    for row, of_row in summary.groupby("row", sort=False):
+        cells = of_row.set_index("metric")
+        lines.append(
+            f"| {row} | " + " | ".join(_cell(cells.loc[metric]) for metric in metrics) + " |"
+        )
+    return "\n".join(lines)
+
+
+def _cell(line: pd.Series) -> str:
+    text = f"{line['mean']:.3f}"
+    return text if line["seeds"] < 2 else f"{text} ± {line['interval']:.3f}"
+
+
+def _half_width(values: pd.Series) -> float:
+    from scipy import stats
+
+    known = values.dropna()
+    if len(known) < 2:
+        return float("nan")
+    quantile = stats.t.ppf(0.5 + CONFIDENCE / 2, len(known) - 1)
+    return float(quantile * known.std(ddof=1) / len(known) ** 0.5)
+
+
