@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from napari_coseg.checkpoints.native import save
 from napari_coseg.cli.main import main
 from napari_coseg.export.panels import draw, heat
 from napari_coseg.inference.guidance import mutual_guidance
+from tiny_coseg import tiny_coseg, tiny_coseg_card
 from tiny_models import tiny_card, tiny_model
 
 RNG = np.random.default_rng(0)
@@ -60,13 +62,37 @@ def test_prompts_are_the_first_forwards_masks() -> None:
         assert np.corrcoef(shrunk.ravel(), mask[0, 0].sigmoid().numpy().ravel())[0, 1] > 0.9
 
 
-def test_attention_is_told_as_a_multiple_of_even_attention() -> None:
-    found = mutual_guidance(picture(128, 128), tiny_model(), 0.5)
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(tiny_model, id="Co-Seg++"),
+        pytest.param(tiny_coseg, id="Co-Seg, one token of regions"),
+        pytest.param(lambda: tiny_coseg(tiny_coseg_card(spare_token=True)), id="with a spare one"),
+    ],
+)
+def test_attention_is_told_as_a_multiple_of_even_attention(make: Callable) -> None:
+    found = mutual_guidance(picture(128, 128), make(), 0.5)
     for attention in (found.region_attention, found.object_attention):
         assert attention is not None
         assert attention.min() >= 0
         assert attention.mean() == pytest.approx(1, abs=0.05)
     assert not np.allclose(found.region_attention, found.object_attention)
+
+
+def test_a_token_that_becomes_no_channel_is_not_listened_to() -> None:
+    image, model = picture(64, 64), tiny_coseg(tiny_coseg_card(spare_token=True))
+    before = mutual_guidance(image, model, 0.5).region_attention
+    # Tokens attend to each other, so the spare one is changed where only it is: its own query.
+    seen: list[int] = []
+    attention = model.semantic_decoder.transformer.final_attn_token_to_image
+    attention.register_forward_pre_hook(
+        lambda _, __, inputs: seen.append(inputs["q"].shape[1]), with_kwargs=True
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model.semantic_decoder, "answering", slice(None))
+        with_spare = mutual_guidance(image, model, 0.5).region_attention
+    assert seen and set(seen) == {2}
+    assert not np.allclose(before, with_spare)
 
 
 def test_a_decoder_without_attention_has_no_such_maps() -> None:

@@ -139,6 +139,8 @@ def folder_name(recipe: Recipe, changes: Mapping[str, Any]) -> str:
     ``{"card.config.decoder": "plain", "losses.consistency": 0.0}`` gives
     ``decoder-plain_consistency-0.0``, and no difference `UNCHANGED`.
     """
-    differs = {key: value for key, value in changes.items() if changed(recipe, {key: value}) != recipe}
+    differs = {
+        key: value for key, value in changes.items() if changed(recipe, {key: value}) != recipe
+    }
     told = (f"{key.rsplit('.', 1)[-1]}-{value}" for key, value in differs.items())
     return "_".join(re.sub(r"[^\w.+-]", "-", part) for part in told) or UNCHANGED

@@ -73,5 +73,3 @@ def _half_width(values: pd.Series) -> float:
         return float("nan")
     quantile = stats.t.ppf(0.5 + CONFIDENCE / 2, len(known) - 1)
     return float(quantile * known.std(ddof=1) / len(known) ** 0.5)
-
-

@@ -149,18 +149,19 @@ def _listening(model: CosegModel) -> Iterator[dict[str, Tensor]]:
 
     kept: dict[str, Tensor] = {}
 
-    def listener(task: str) -> Any:
+    def listener(task: str, answering: slice) -> Any:
         def listen(attention: Any, _: Any, inputs: dict[str, Tensor]) -> None:
-            kept[task] = _attention_to_image(attention, inputs["q"], inputs["k"])
+            kept[task] = _attention_to_image(attention, inputs["q"][:, answering], inputs["k"])
 
         return listen
 
     hooks = [
-        module.final_attn_token_to_image.register_forward_pre_hook(
-            listener("semantic" if "semantic" in name else "instance"), with_kwargs=True
+        decoder.transformer.final_attn_token_to_image.register_forward_pre_hook(
+            listener("semantic" if "semantic" in name else "instance", decoder.answering),
+            with_kwargs=True,
         )
-        for name, module in model.named_modules()
-        if isinstance(module, TwoWayTransformer)
+        for name, decoder in model.named_modules()
+        if isinstance(getattr(decoder, "transformer", None), TwoWayTransformer)
     ]
     try:
         yield kept
@@ -170,9 +171,9 @@ def _listening(model: CosegModel) -> Iterator[dict[str, Tensor]]:
 
 
 def _attention_to_image(attention: Any, tokens: Tensor, places: Tensor) -> Tensor:
-    """(N,): softmax of scaled products, mean over heads and over the tokens that give classes."""
+    """(N,): softmax of scaled products of the first image, mean over heads and tokens."""
     heads = attention.num_heads
-    query = attention.q_proj(tokens[:1, 1:]).unflatten(-1, (heads, -1)).transpose(1, 2)
+    query = attention.q_proj(tokens[:1]).unflatten(-1, (heads, -1)).transpose(1, 2)
     key = attention.k_proj(places[:1]).unflatten(-1, (heads, -1)).transpose(1, 2)
     weights = (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1)
     return weights.mean(dim=(0, 1, 2)).float()

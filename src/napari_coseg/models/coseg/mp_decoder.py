@@ -28,12 +28,18 @@ class MPDecoder(nn.Module):
         Shape of the network.
     channels
         K, the number of maps.
+
+    Attributes
+    ----------
+    answering
+        Which of the tokens become channels.
     """
 
     def __init__(self, config: CosegConfig, channels: int) -> None:
         super().__init__()
         width = config.width
         # The spare one, if any, stands last.
+        self.answering = slice(None, -1 if config.spare_token else None)
         self.mask_tokens = nn.Parameter(torch.randn(channels + config.spare_token, width))
         self.transformer = TwoWayTransformer(
             depth=config.decoder_depth,

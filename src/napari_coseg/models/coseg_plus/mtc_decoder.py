@@ -52,12 +52,18 @@ class MTCDecoder(nn.Module):
         Shape of the network.
     channels
         K, the number of the second forward's channels.
+
+    Attributes
+    ----------
+    answering
+        Which of the tokens become the second forward's channels.
     """
 
     def __init__(self, config: CosegPlusConfig, channels: int) -> None:
         super().__init__()
         width = config.width
         self.mask_tokens = nn.Parameter(torch.randn(1 + channels, width))
+        self.answering = slice(1, None)
         self.transformer: TwoWayTransformer | None = None
         if config.decoder == "mtc":
             self.transformer = TwoWayTransformer(
