@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
+import tifffile
 from PIL import Image
 from scipy.io import savemat
 
@@ -269,3 +270,35 @@ def test_folders_are_found(tmp_path: Path, folders: list, names: tuple, found: s
     for folder in folders:
         (tmp_path / folder).mkdir(parents=True)
     assert find_folder(tmp_path, *names) == (tmp_path / found if found else None)
+
+
+@pytest.mark.parametrize(
+    ("ending", "values", "expected"),
+    [
+        pytest.param("png", np.uint8([[0, 100, 255]]), [0, 100, 255], id="8 bits"),
+        pytest.param("png", np.uint16([[0, 2048, 4095]]), [0, 128, 255], id="12 of 16 bits"),
+        pytest.param("png", np.uint16([[0, 255, 65535]]), [0, 1, 255], id="16 bits"),
+        pytest.param("tif", np.uint16([[0, 2048, 4095]]), [0, 128, 255], id="a TIFF"),
+        pytest.param("tif", np.float32([[0, 0.5, 1]]), [0, 128, 255], id="floats"),
+    ],
+)
+def test_deep_images_are_learnt_from_as_they_are_segmented(
+    tmp_path: Path, ending: str, values: np.ndarray, expected: list[int]
+) -> None:
+    path = tmp_path / f"a.{ending}"
+    Image.fromarray(values).save(path)
+    image = read_rgb(path)
+    assert image.shape == (1, 3, 3) and image.dtype == np.uint8
+    assert image[0, :, 0].tolist() == expected
+
+
+def test_a_damaged_packed_label_file_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "labels.tif"
+    labels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+    tifffile.imwrite(path, labels, compression="zlib")
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(64)
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"cannot read the labels .*labels\.tif"):
+        read_labels(path)

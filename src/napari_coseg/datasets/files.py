@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import math
 import re
+import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from napari_coseg.errors import DatasetError
+from napari_coseg.errors import DatasetError, ImageError
+from napari_coseg.intensity import measure_intensity
 from napari_coseg.types import LABEL_DTYPE
+from napari_coseg.types import Image as PlainImage
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+DEEP_MODES = ("I", "F")
+"""How Pillow's names of grey pictures with more than 8 bits begin: I;16, I, F."""
 
 MAX_PIXELS = 2**27
 """Largest image or label image of a dataset, 134 million: 11,585 x 11,585. A small file can claim
@@ -59,21 +66,56 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """An image file as uint8 (Y, X, 3); grey becomes three equal channels, alpha is dropped."""
+    """An image file as uint8 (Y, X, 3); grey becomes three equal channels, alpha is dropped.
+
+    Grey of more than 8 bits is brought to 0..255 as in segmenting (`napari_coseg.intensity`), so
+    that a network learns what it is going to see.
+    """
     from PIL import Image
 
     try:
         with Image.open(path) as picture:
             _check_size(path, picture.size)
+            if picture.mode.startswith(DEEP_MODES):
+                return _eight_bits(np.asarray(picture), path)
             return np.asarray(picture.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DatasetError(f"cannot read the image {path}: {error}") from error
+
+
+def _eight_bits(values: np.ndarray, path: Path) -> np.ndarray:
+    try:
+        rule = measure_intensity(_Plane(PlainImage(values, "YX", name=path.stem)))
+    except ImageError as error:
+        raise DatasetError(f"cannot read the image {path}: {error}") from error
+    return np.rint(rule.apply(values)).astype(np.uint8)[..., None].repeat(3, axis=-1)
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """One grey plane in memory, for `measure_intensity`."""
+
+    image: PlainImage
+    has_alpha: bool = False
+    n_slices: int = 1
+
+    @property
+    def plane_shape(self) -> tuple[int, int]:
+        height, width = self.image.data.shape
+        return height, width
+
+    def raw(self, z: int, rows: slice, columns: slice) -> np.ndarray:
+        block: np.ndarray = self.image.data[rows, columns][..., None]
+        return block
 
 
 def read_labels(path: Path) -> np.ndarray:
     """A label file as an integer array (Y, X); TIFF may hold 32 bits."""
     from PIL import Image
 
+    # Damage makes tifffile and its codecs raise nearly anything.
+    broken = (OSError, ValueError, SyntaxError, LookupError, TypeError, AttributeError)
+    broken += (RuntimeError, ArithmeticError, struct.error, Image.DecompressionBombError)
     try:
         if path.suffix.lower() in (".tif", ".tiff"):
             import tifffile
@@ -85,7 +127,7 @@ def read_labels(path: Path) -> np.ndarray:
             with Image.open(path) as picture:
                 _check_size(path, picture.size)
                 labels = np.asarray(picture)
-    except (OSError, ValueError, SyntaxError, IndexError, Image.DecompressionBombError) as error:
+    except broken as error:
         raise DatasetError(f"cannot read the labels {path}: {error}") from error
     if labels.dtype == bool:
         labels = labels.astype(np.uint8)
