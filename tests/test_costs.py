@@ -40,6 +40,9 @@ def test_a_second_encoding_is_counted() -> None:
     assert 1.2 < twice.gflop / once.gflop < 2
     assert all(row.latency_ms is not None and row.latency_ms > 0 for row in table.rows)
     assert 0 < table.learnable_m < table.parameters_m
+    everything = tuple(CosegPlus(tiny_card()).parts())
+    all_learn = measure_costs(tiny_card(), 64, repeats=0, learnable=everything)
+    assert all_learn.learnable_m == pytest.approx(all_learn.parameters_m)
     assert f"| {twice.name} | {twice.gflop:.1f} |" in as_markdown(table)
 
 

@@ -319,7 +319,7 @@ def test_test_scores_are_of_the_images_to_report_on(monkeypatch) -> None:
     dataset = dataset_of(monkeypatch, ONE, OTHER)
     monkeypatch.setattr("napari_coseg.training.run.open_part", lambda *_: dataset)
     monkeypatch.setattr(
-        "napari_coseg.training.run.images_to_report_on", lambda d, *_: ("test", d.names("")[:1])
+        "napari_coseg.training.run.images_to_report_on", lambda d, _: ("test", d.names("")[:1])
     )
     part = SimpleNamespace(dataset="glas", split="train")
     found = score_test(MODEL, SimpleNamespace(batches=[part], held_out=None), Path())

@@ -9,18 +9,23 @@ from pathlib import Path
 import pytest
 
 from histology_twins import make_glas_bmp
+from napari_coseg.checkpoints.native import read_card
 from napari_coseg.datasets.registry import open_dataset
 from napari_coseg.errors import DatasetError, SettingsError
 from napari_coseg.training.recipe import OptimiserSettings, Recipe, read_recipe, recipe_names
 from napari_coseg.training.run import (
     StepSource,
     Turn,
+    _KeepBest,
     images_to_report_on,
+    open_part,
     some_of,
     step_source,
+    train_recipe,
     validation_names,
 )
 from napari_coseg.training.schedule import learning_rate, steps_of, with_steps
+from test_models import small_model
 from tiny_training import make_folder, tiny_recipe
 
 
@@ -84,7 +89,10 @@ def test_epochs_are_counted_out_in_steps() -> None:
 
 def test_steps_go_before_epochs() -> None:
     recipe = tiny_recipe(steps=5, epochs=300)
-    assert with_steps(recipe, 9) is recipe
+    counted = with_steps(recipe, 9)
+    assert counted.steps == 5
+    assert counted.optimiser.steps_per_epoch == 9  # the rate's epochs are as long as the data's
+    assert with_steps(tiny_recipe(steps=5), 9).optimiser.steps_per_epoch == 100
 
 
 # ---------------------------------------------------------------------------------------------
@@ -126,20 +134,62 @@ def test_held_out_images_are_not_learnt_from(held_out, train, validation, test, 
     recipe = tiny_recipe(batches=parts((1, 1)), held_out=str(path))
     (_, sampler), *_ = step_source(recipe, tmp_path).samplers
     assert {sample.name for sample in sampler.sources[0].samples} == train
-    dataset = open_dataset("folder", tmp_path)
+    dataset = open_part("folder", tmp_path, recipe)
     assert set(validation_names(dataset, "all", str(path))) == validation
     if test is None:
         with pytest.raises(DatasetError, match="no test images beside those of 'all'"):
-            images_to_report_on(dataset, "all", str(path))
+            images_to_report_on(dataset, "all")
     else:
-        where, names = images_to_report_on(dataset, "all", str(path))
-        assert where == "all" and set(names) == test
+        where, names = images_to_report_on(dataset, "all")
+        assert where == "test" and set(names) == test
+
+
+def test_parts_of_a_file_are_found_in_whatever_folder_they_lie(tmp_path: Path) -> None:
+    for split in ("train", "valid"):
+        make_folder(tmp_path / split, images=3)
+        for file in (tmp_path / split).glob("*/*.png"):
+            file.rename(file.with_name(f"{split}_{file.name}"))
+    (tmp_path / "train" / "dataset.json").rename(tmp_path / "dataset.json")
+    three = {
+        "train": ["train_s0", "train_s1", "valid_s2"],
+        "validation": ["valid_s0"],
+        "test": ["valid_s1"],
+    }
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps({"datasets": {"folder": three}}))
+    part = {"dataset": "folder", "split": "train", "crop_px": 32, "crops": 1}
+    recipe = tiny_recipe(batches=[part], held_out=str(path))
+    (_, sampler), *_ = step_source(recipe, tmp_path).samplers
+    assert {sample.name for sample in sampler.sources[0].samples} == set(three["train"])
+    dataset = open_part("folder", tmp_path, recipe)
+    assert validation_names(dataset, "train", str(path)) == ("valid_s0",)
+    assert images_to_report_on(dataset, "train") == ("test", ("valid_s1",))
+
+
+def test_test_images_are_not_learnt_from_where_the_parts_are_wrong(tmp_path: Path) -> None:
+    make_folder(tmp_path, images=4)
+    path = tmp_path / "split.json"
+    twice = {"train": ["s0"], "validation": ["s1"], "test": ["s2", "s0"]}
+    held = {"validation": {"folder": ["s1"]}, "datasets": {"folder": twice}}
+    path.write_text(json.dumps(held))
+    with pytest.raises(DatasetError, match="s0 stand in a split more than once"):
+        step_source(tiny_recipe(batches=parts((1, 1)), held_out=str(path)), tmp_path)
+
+
+def test_images_to_choose_by_are_missed_before_the_first_step(tmp_path: Path) -> None:
+    make_folder(tmp_path / "data", images=3)
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps({"validation": {"folder": []}}))
+    recipe = tiny_recipe(batches=parts((1, 1)), held_out=str(path))
+    with pytest.raises(DatasetError, match="no image of 'folder' out to choose weights by"):
+        train_recipe(recipe, tmp_path / "data", tmp_path / "out", lambda *_: {})
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_test_split_of_its_own_is_reported_on(tmp_path: Path) -> None:
     make_glas_bmp(tmp_path)
     dataset = open_dataset("glas", tmp_path)
-    where, names = images_to_report_on(dataset, "train", "colon_default")
+    where, names = images_to_report_on(dataset, "train")
     assert where == dataset.split_to_score == "testA"
     assert set(names) == set(dataset.names("testA"))
 
@@ -266,3 +316,53 @@ def test_a_recipe_without_an_end_is_refused() -> None:
 def test_an_unknown_recipe_lists_the_known() -> None:
     with pytest.raises(SettingsError, match=r"'colon'.*colon-default"):
         read_recipe("colon")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param({"name": "../x"}, "name", id="a name that is a path"),
+        pytest.param(
+            {"validation": {"choose_by": ["region_dise"]}}, "choose_by", id="no such score"
+        ),
+        pytest.param(
+            {"batches": [{"dataset": "folder", "crop_px": 32, "crop": 2}]},
+            "unknown setting 'batches.0.crop'; did you mean 'crops'",
+            id="a slip in a batch",
+        ),
+    ],
+)
+def test_a_slip_in_a_recipe_is_told(changes: dict, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        tiny_recipe(**changes)
+
+
+@pytest.mark.parametrize(
+    ("scores", "worth"),
+    [
+        ({"object_panoptic_quality": 0.5, "region_dice": 0.25}, 0.75),
+        ({"object_panoptic_quality": 0.5}, 0.5),
+    ],
+    ids=["both tasks", "objects alone"],
+)
+def test_weights_are_chosen_by_what_the_labels_give(
+    scores: dict[str, float], worth: float, tmp_path: Path
+) -> None:
+    chosen = _KeepBest(tiny_recipe(), lambda *_: scores, tmp_path, tmp_path / "a.safetensors")
+    chosen(1, small_model())
+    assert chosen.best == worth
+
+
+def test_no_score_to_choose_by_is_told(tmp_path: Path) -> None:
+    chosen = _KeepBest(tiny_recipe(), lambda *_: {"object_aji": 1.0}, tmp_path, tmp_path / "a")
+    with pytest.raises(SettingsError, match="the held-out images give object_aji"):
+        chosen(1, small_model())
+
+
+def test_a_hardly_worse_score_does_not_replace_the_chosen_weights(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    first = {"region_dice": 0.80004}
+    _KeepBest(tiny_recipe(), lambda *_: first, tmp_path, path)(1, small_model())
+    resumed = _KeepBest(tiny_recipe(), lambda *_: {"region_dice": 0.80003}, tmp_path, path)
+    resumed(2, small_model())
+    assert read_card(path).scores["validation"]["step"] == 1

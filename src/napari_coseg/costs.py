@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from napari_coseg.card import ModelCard
 
 
+COUNTER = "torch.utils.flop_counter, two a multiply-add, attention counted"
+"""Other counters give other numbers: thop counts multiply-adds and leaves attention out."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """One way to run a network.
@@ -77,7 +81,7 @@ def measure_costs(
     batch: int = 1,
     repeats: int = 5,
     device: str = "cpu",
-    frozen: tuple[str, ...] = ("trunk",),
+    learnable: tuple[str, ...] | None = None,
 ) -> CostTable:
     """Count and time a network with random weights.
 
@@ -87,8 +91,8 @@ def measure_costs(
         Side of the images; a multiple of the model's `size_multiple`.
     repeats
         Timed runs of each way, in turns, after one that is not counted; 0 measures no latency.
-    frozen
-        Parts that do not learn; the paper freezes the trunk (section 3.4).
+    learnable
+        Parts that learn; None: all but the trunk, which the paper freezes (section 3.4).
     """
     from napari_coseg.models.outline import build_outline
 
@@ -101,8 +105,10 @@ def measure_costs(
     rows = tuple(
         Cost(name, gflop(outline, size_px, way), latencies.get(name)) for name, way in WAYS.items()
     )
-    learnable = sum(count for name, count in counts.items() if name not in frozen)
-    return CostTable(sum(counts.values()), learnable, rows)
+    if learnable is None:
+        learnable = tuple(name for name in counts if name != "trunk")
+    learnt = sum(count for name, count in counts.items() if name in learnable)
+    return CostTable(sum(counts.values()), learnt, rows)
 
 
 def gflop(
@@ -130,6 +136,7 @@ def as_markdown(table: CostTable) -> str:
     ours = table.rows[0]
     lines = [
         f"{table.parameters_m:.2f} M parameters, {table.learnable_m:.2f} M of them learnable",
+        f"FLOPs counted by {COUNTER}",
         "",
         "| | GFLOP | ratio | ms an image | ratio |",
         "|---|---|---|---|---|",

@@ -186,10 +186,7 @@ def score_test(model: CosegModel, recipe: Recipe, data_root: Path) -> dict[str, 
     """
     from napari_coseg.training.run import images_to_report_on
 
-    def tested(dataset: Dataset, split: str) -> tuple[str, tuple[str, ...]]:
-        return images_to_report_on(dataset, split, recipe.held_out)
-
-    return _score_on(tested, model, recipe, data_root)
+    return _score_on(images_to_report_on, model, recipe, data_root)
 
 
 def _score_on(

@@ -203,7 +203,7 @@ class _Maker:
         torch.manual_seed(self.recipe.seed)
         source = step_source(self.recipe, self.data_root)
         recipe = self.recipe
-        if recipe.steps is None:
+        if recipe.epochs is not None:
             recipe = with_steps(recipe, source.steps_per_epoch)
         fresh = build(recipe.card)
         if self.start is not None and not (self.folder / STATE_FILE).exists():

@@ -115,7 +115,13 @@ def _print_costs(arguments: argparse.Namespace) -> int:
 
     recipe = read_recipe(arguments.recipe)
     device = choose_device(arguments.device)
-    costs = measure_costs(recipe.card, arguments.size, batch=arguments.batch_size, device=device)
+    costs = measure_costs(
+        recipe.card,
+        arguments.size,
+        batch=arguments.batch_size,
+        device=device,
+        learnable=recipe.trained_parts,
+    )
     print(f"{recipe.name}: {arguments.batch_size} images of {arguments.size} px, on {device}")
     print(as_markdown(costs))
     return 0

@@ -47,6 +47,15 @@ class Partition:
         """Those of the three parts."""
         return self.train + self.validation + self.test
 
+    def within(self, names: Iterable[str]) -> Partition:
+        """The parts of what is there; images that stand in none are left out."""
+        there = set(names)
+        parts = (
+            tuple(n for n in part if n in there)
+            for part in (self.train, self.validation, self.test)
+        )
+        return Partition(*parts, left_out=tuple(sorted(there - set(self.names))))
+
     def check(self, names: Iterable[str]) -> None:
         """`DatasetError` unless `names` are those of the three parts, but for those left out."""
         given, ours = set(names) - set(self.left_out), set(self.names)
@@ -143,6 +152,14 @@ def load_partition(name: str | Path) -> dict[str, Partition]:
             f'split {str(name)!r} is not JSON of the form {{"datasets": {{dataset: {{"train": '
             '[names], "validation": [names], "test": [names]}}}}'
         ) from error
+
+
+def names_parts(name: str | Path) -> bool:
+    """Whether a split file names three parts, rightly or wrongly, and not only what is held out."""
+    try:
+        return "datasets" in json.loads(_read(name))
+    except (ValueError, TypeError, RecursionError):
+        return False
 
 
 def _read(name: str | Path) -> str:

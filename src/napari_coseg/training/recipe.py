@@ -96,6 +96,12 @@ class OptimiserSettings(Settings):
     )
 
 
+ChosenScore = Literal[
+    "object_panoptic_quality", "object_aji", "object_dice", "type_panoptic_quality", "region_dice"
+]
+"""What `napari_coseg.evaluation.score_held_out` gives."""
+
+
 class ValidationSettings(Settings):
     """How often to validate, and what is chosen by: the sum of the named scores."""
 
@@ -104,7 +110,11 @@ class ValidationSettings(Settings):
         None, ge=1, description="in place of every_steps where the recipe has `epochs`"
     )
     start_step: int = Field(0, ge=0, description="no validation before this step")
-    choose_by: tuple[str, ...] = ("object_panoptic_quality", "region_dice")
+    choose_by: tuple[ChosenScore, ...] = Field(
+        ("object_panoptic_quality", "region_dice"),
+        min_length=1,
+        description="the weights with the largest sum of those that the held-out labels give",
+    )
 
 
 class LogSettings(Settings):
@@ -119,7 +129,9 @@ class LogSettings(Settings):
 class Recipe(Settings):
     """One training, reproducible from this and the data."""
 
-    name: str
+    name: str = Field(
+        pattern=r"^\w[\w. +-]*$", description="names the weights file: no slashes in it"
+    )
     seed: int = 0
     steps: int | None = Field(None, ge=1, description="goes before `epochs`")
     epochs: int | None = Field(

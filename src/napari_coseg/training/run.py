@@ -20,10 +20,10 @@ from napari_coseg.datasets.derived import class_id_of, with_derived_region
 from napari_coseg.datasets.held_out import Split, hold_out, load_split
 from napari_coseg.datasets.kept import KeptSamples
 from napari_coseg.datasets.partition import (
-    Partition,
     Partitioned,
     draw_partition_of,
     load_partition,
+    names_parts,
     save_partition,
 )
 from napari_coseg.datasets.registry import SUBFOLDERS, open_dataset
@@ -130,6 +130,7 @@ def train_recipe(
     torch.manual_seed(recipe.seed)
     model = build(recipe.card)
     _check_crops(recipe.batches, model.size_multiple)
+    _check_held_out(recipe, data_root)
     if start is not None and not (output_dir / STATE_FILE).exists():
         start(model)
     if processes.is_first:
@@ -175,10 +176,20 @@ def step_source(recipe: Recipe, data_root: Path, processes: Processes | None = N
 
 
 def open_part(name: str, data_root: Path, recipe: Recipe) -> Dataset:
-    """A dataset of a recipe; in "train", "validation" and "test" where the recipe draws them."""
+    """A dataset of a recipe; in "train", "validation" and "test" where the recipe says so.
+
+    It may draw them, or name a file of them: then the folders that images lie in do not count.
+    """
     if recipe.held_out == DRAWN:
         return _draw(name, data_root, recipe.seed)
-    return open_dataset(name, data_root)
+    dataset = open_dataset(name, data_root)
+    parts = None
+    if names_parts(recipe.held_out):
+        parts = _of(dataset, load_partition(recipe.held_out))
+    if parts is None:
+        return dataset
+    there = (image for split in dataset.splits for image in dataset.names(split))
+    return Partitioned.of(dataset, parts.within(there))
 
 
 @lru_cache(maxsize=8)
@@ -193,7 +204,7 @@ def validation_names(dataset: Dataset, split: str, held_out: str) -> tuple[str, 
     return _divided(dataset, split, held_out).validation
 
 
-def images_to_report_on(dataset: Dataset, split: str, held_out: str) -> tuple[str, tuple[str, ...]]:
+def images_to_report_on(dataset: Dataset, split: str) -> tuple[str, tuple[str, ...]]:
     """The split that a dataset's test images lie in, and their names.
 
     Raises
@@ -201,12 +212,8 @@ def images_to_report_on(dataset: Dataset, split: str, held_out: str) -> tuple[st
     DatasetError
         Where it has none that are neither learnt from nor chosen by.
     """
-    partition = _of(dataset, _partitions(held_out))
     if isinstance(dataset, Partitioned):
         where, names = "test", dataset.names("test")
-    elif partition is not None:
-        test = set(partition.test)
-        where, names = split, tuple(name for name in dataset.names(split) if name in test)
     else:
         where = dataset.split_to_score
         names = dataset.names(where) if where != split and "test" in where else ()
@@ -227,6 +234,17 @@ def _check_crops(parts: Sequence[BatchPart], multiple: int) -> None:
             f"crop_px {size} of {name!r} is no multiple of {multiple}, as this network needs; take "
             f"{below} or {below + multiple}"
         )
+
+
+def _check_held_out(recipe: Recipe, data_root: Path) -> None:
+    """See to it before the first step, not at the first validation, that there are such images."""
+    for part in recipe.batches:
+        dataset = open_part(part.dataset, data_root, recipe)
+        if not validation_names(dataset, part.split, recipe.held_out):
+            raise DatasetError(
+                f"split {recipe.held_out!r} holds no image of {dataset.name!r} out to choose "
+                "weights by; name some as validation"
+            )
 
 
 def _keep_drawn(recipe: Recipe, data_root: Path, output_dir: Path) -> None:
@@ -251,7 +269,8 @@ def _crop_source(part: BatchPart, data_root: Path, recipe: Recipe) -> CropSource
     kind = None
     if part.derived_region_of is not None:
         kind = class_id_of(part.derived_region_of, recipe.card.instance_label_classes)
-    reader = _Reader(dataset, part.split, to_card, kind)
+    split = "train" if isinstance(dataset, Partitioned) else part.split
+    reader = _Reader(dataset, split, to_card, kind)
     hint = (
         f"Volumes are read fast enough once `napari-coseg datasets prepare {part.dataset}` has "
         "unpacked them"
@@ -289,14 +308,6 @@ def _divided(dataset: Dataset, split: str, held_out: str) -> Split:
     """To learn from and to choose by; images that a partition calls test are in neither."""
     if isinstance(dataset, Partitioned):
         return Split(train=dataset.names("train"), validation=dataset.names("validation"))
-    names = dataset.names(split)
-    partition = _of(dataset, _partitions(held_out))
-    if partition is not None:
-        train, validation = set(partition.train), set(partition.validation)
-        return Split(
-            train=tuple(name for name in names if name in train),
-            validation=tuple(name for name in names if name in validation),
-        )
     known = load_split(held_out)
     held = _of(dataset, known)
     if held is None:
@@ -305,15 +316,7 @@ def _divided(dataset: Dataset, split: str, held_out: str) -> Split:
             f"{', '.join(known)}; name the images to choose weights by in a file of the form "
             f'{{"validation": {{"{dataset.name}": [names]}}}} and give its path as held_out'
         )
-    return hold_out(names, held)
-
-
-def _partitions(held_out: str) -> dict[str, Partition]:
-    """Of a file that splits in three; none where it only names what is held out."""
-    try:
-        return load_partition(held_out)
-    except DatasetError:
-        return {}
+    return hold_out(dataset.names(split), held)
 
 
 def _of(dataset: Dataset, known: Mapping[str, Value]) -> Value | None:
@@ -335,16 +338,18 @@ class _KeepBest:
         worth = self._worth(scores)
         if worth > self.best:
             self.best = worth
-            told = {"validation": {name: round(value, 4) for name, value in scores.items()}}
-            told["validation"]["step"] = step
+            # In full: a resumed training must not take a hardly worse score for a better one.
+            told = {"validation": {**scores, "step": float(step)}}
             card = model.card.model_copy(update={"scores": told})
             save(self.path, model, card, dtype=torch.float16)
         return {f"validation_{name}": value for name, value in scores.items()}
 
     def _worth(self, scores: dict[str, float]) -> float:
-        missing = [name for name in self.recipe.validation.choose_by if name not in scores]
-        if missing:
+        """The sum of the named scores that there are: images may be labelled for one task only."""
+        named = [scores[name] for name in self.recipe.validation.choose_by if name in scores]
+        if scores and not named:
             raise SettingsError(
-                f"choose_by names {', '.join(missing)}; validation gives {', '.join(scores)}"
+                f"choose_by names {', '.join(self.recipe.validation.choose_by)}; the held-out "
+                f"images give {', '.join(scores)}"
             )
-        return sum(scores[name] for name in self.recipe.validation.choose_by)
+        return sum(named) if named else -math.inf

@@ -9,11 +9,12 @@ from napari_coseg.training.recipe import OptimiserSettings, Recipe
 
 
 def with_steps(recipe: Recipe, steps_per_epoch: int) -> Recipe:
-    """The recipe with `epochs` counted out in steps; the same where it names its steps itself.
+    """The recipe with `epochs` counted out in steps; the same where it has none.
 
-    The learning rate's epochs and `validation.every_epochs` are counted with the same length.
+    The learning rate's epochs and `validation.every_epochs` are counted with the same length, also
+    where `steps` say how many of them are taken.
     """
-    if recipe.steps is not None or recipe.epochs is None:
+    if recipe.epochs is None:
         return recipe
     validation = recipe.validation
     if validation.every_epochs is not None:
@@ -21,7 +22,7 @@ def with_steps(recipe: Recipe, steps_per_epoch: int) -> Recipe:
         validation = validation.model_copy(update={"every_steps": every})
     return recipe.model_copy(
         update={
-            "steps": recipe.epochs * steps_per_epoch,
+            "steps": recipe.steps or recipe.epochs * steps_per_epoch,
             "optimiser": recipe.optimiser.model_copy(update={"steps_per_epoch": steps_per_epoch}),
             "validation": validation,
         }
