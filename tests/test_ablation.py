@@ -223,7 +223,9 @@ def test_means_and_intervals_by_hand() -> None:
     assert summary.loc["a", "interval"] == pytest.approx(4.303 * 0.1 / 3**0.5, abs=1e-3)
     assert summary.loc["a", ["mean", "difference"]].tolist() == pytest.approx([0.2, -0.4])
     assert summary.loc["a", "difference_interval"] == pytest.approx(0, abs=1e-9)
-    assert "| a | 0.200 ± 0.248 |" in as_markdown(summary.reset_index())
+    whole = summary.reset_index()
+    assert "| a | 0.200 ± 0.248 |" in as_markdown(whole)
+    assert as_markdown(whole, "difference").splitlines()[2:] == ["| a | -0.400 ± 0.000 |"]
 
 
 def test_one_seed_has_no_interval() -> None:

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from napari_coseg.training.recipe import Recipe
 
 COLUMNS = ("dataset", "split", "image", "task", "class", "metric", "value")
+HELD_OUT, TEST = "held-out", "test"
+"""Images of a recipe's datasets: to choose weights by, and to report on."""
 CLASSES = "(classes)"
 """Stands in the column ``class`` for the mean over the classes of a task."""
 
@@ -167,45 +169,7 @@ def score_held_out(model: CosegModel, recipe: Recipe, data_root: Path) -> dict[s
     a class is found that is not there counts 0: weights must not be preferred for finding it
     everywhere.
     """
-    from napari_coseg.training.run import validation_names
-
-    def held_out(dataset: Dataset, split: str) -> tuple[str, tuple[str, ...]]:
-        where = "validation" if isinstance(dataset, Partitioned) else split
-        return where, validation_names(dataset, split, recipe.held_out)
-
-    return _score_on(held_out, model, recipe, data_root)
-
-
-def score_test(model: CosegModel, recipe: Recipe, data_root: Path) -> dict[str, float]:
-    """The same scores on the test images of a recipe's datasets: to report, never to choose by.
-
-    Raises
-    ------
-    DatasetError
-        Where a dataset has no test images.
-    """
-    from napari_coseg.training.run import images_to_report_on
-
-    return _score_on(images_to_report_on, model, recipe, data_root)
-
-
-def _score_on(
-    images_of: Callable[[Dataset, str], tuple[str, tuple[str, ...]]],
-    model: CosegModel,
-    recipe: Recipe,
-    data_root: Path,
-) -> dict[str, float]:
-    """Scores on some images of each dataset of a recipe, given by their split and names."""
-    import pandas as pd
-
-    from napari_coseg.training.run import open_part
-
-    tables = []
-    for name, split in dict.fromkeys((part.dataset, part.split) for part in recipe.batches):
-        dataset = open_part(name, data_root, recipe)
-        where, names = images_of(dataset, split)
-        tables.append(evaluate(model, dataset, where, names=names))
-    table = pd.concat(tables)
+    table = _of_recipe(model, recipe, data_root, HELD_OUT)
     images = table[~table["image"].isin(AVERAGES)]
     group = ["dataset", "split", "task", "class", "metric"]
     means = images.groupby(group)["value"].mean().reset_index()
@@ -223,6 +187,61 @@ def _score_on(
         if len(values):
             scores[key] = finite_mean(values)
     return scores
+
+
+def score_for_ablation(
+    model: CosegModel, recipe: Recipe, data_root: Path, images: str = HELD_OUT
+) -> dict[str, float]:
+    """What the papers' ablations compare, and a little more, to report and never to choose by.
+
+    ``region PQ: <class>`` and ``object PQ: <class>`` of every class and their mean, ``mean PQ``
+    (Co-Seg++, tables 7, 8 and 11); ``region Dice: <class>``; PQ and AJI of all objects, whatever
+    their class. Averaged over images as the papers do.
+
+    Parameters
+    ----------
+    images
+        `HELD_OUT`, or `TEST`: those of the recipe's datasets.
+
+    Raises
+    ------
+    DatasetError
+        Where test images are asked for and a dataset has none.
+    """
+    table = _of_recipe(model, recipe, data_root, images)
+    means = table[table["image"] == MEAN]
+    one_class = ~means["class"].isin([ALL, CLASSES])
+    scores = {}
+    for task, name in ((REGIONS, "region"), (OBJECTS, "object")):
+        of_task = means[one_class & (means["task"] == task) & (means["metric"] == "PQ")]
+        for row in of_task.itertuples():
+            scores[f"{name} PQ: {row[1 + COLUMNS.index('class')]}"] = float(row.value)
+    scores["mean PQ"] = finite_mean(list(scores.values()))
+    for row in means[one_class & (means["metric"] == "Dice")].itertuples():
+        scores[f"region Dice: {row[1 + COLUMNS.index('class')]}"] = float(row.value)
+    for metric in ("PQ", "AJI"):
+        values = means[(means["class"] == ALL) & (means["metric"] == metric)]["value"]
+        if len(values):
+            scores[f"all objects {metric}"] = finite_mean(values)
+    return scores
+
+
+def _of_recipe(model: CosegModel, recipe: Recipe, data_root: Path, images: str) -> pd.DataFrame:
+    """`evaluate` on the held-out or the test images of each dataset of a recipe."""
+    import pandas as pd
+
+    from napari_coseg.training.run import images_to_report_on, open_part, validation_names
+
+    tables = []
+    for name, split in dict.fromkeys((part.dataset, part.split) for part in recipe.batches):
+        dataset = open_part(name, data_root, recipe)
+        if images == TEST:
+            where, names = images_to_report_on(dataset, split)
+        else:
+            where = "validation" if isinstance(dataset, Partitioned) else split
+            names = validation_names(dataset, split, recipe.held_out)
+        tables.append(evaluate(model, dataset, where, names=names))
+    return pd.concat(tables)
 
 
 def _counts(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from napari_coseg.models.base import CosegModel
 
 Score = Callable[["CosegModel", Recipe, Path], dict[str, float]]
-"""Scores of a model by name, as `napari_coseg.evaluation.score_held_out` gives."""
+"""Scores of a model by name, as `napari_coseg.evaluation.score_for_ablation` gives."""
 Progress = Callable[[float, str], None]
 
 COLUMNS = ("row", "seed", "metric", "value")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,24 +45,33 @@ def summarise(table: pd.DataFrame, rows: Iterable[str]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=columns)
 
 
-def as_markdown(summary: pd.DataFrame) -> str:
-    """The table a person reads: a line a row, a column a metric, mean ± half the interval."""
+def as_markdown(summary: pd.DataFrame, what: Literal["mean", "difference"] = "mean") -> str:
+    """The table a person reads: a line a row, a column a metric, mean ± half the interval.
+
+    Parameters
+    ----------
+    what
+        "difference" tells the differences to the last row, taken seed by seed, instead.
+    """
     metrics = list(dict.fromkeys(summary["metric"]))
     lines = [
         "| | " + " | ".join(name.replace("_", " ") for name in metrics) + " |",
         "|---|" + "---|" * len(metrics),
     ]
-    for row, of_row in summary.groupby("row", sort=False):
-        cells = of_row.set_index("metric")
-        lines.append(
-            f"| {row} | " + " | ".join(_cell(cells.loc[metric]) for metric in metrics) + " |"
-        )
+    rows = list(dict.fromkeys(summary["row"]))
+    for row in rows if what == "mean" else rows[:-1]:
+        cells = summary[summary["row"] == row].set_index("metric")
+        told = " | ".join(_cell(cells.loc[metric], what) for metric in metrics)
+        lines.append(f"| {row} | {told} |")
     return "\n".join(lines)
 
 
-def _cell(line: pd.Series) -> str:
-    text = f"{line['mean']:.3f}"
-    return text if line["seeds"] < 2 else f"{text} ± {line['interval']:.3f}"
+def _cell(line: pd.Series, what: str) -> str:
+    if what == "mean":
+        text, interval = f"{line['mean']:.3f}", line["interval"]
+    else:
+        text, interval = f"{line['difference']:+.3f}", line["difference_interval"]
+    return text if line["seeds"] < 2 else f"{text} ± {interval:.3f}"
 
 
 def _half_width(values: pd.Series) -> float:

@@ -7,6 +7,7 @@ give the same command several times: each trains what the others have not begun.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from napari_coseg.cli.progress import ProgressLine
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     from napari_coseg.ablation.rows import ABLATIONS, changed
     from napari_coseg.ablation.run import run_ablation
     from napari_coseg.ablation.summary import as_markdown, summarise
-    from napari_coseg.evaluation import score_held_out, score_test
+    from napari_coseg.evaluation import score_for_ablation
     from napari_coseg.inference.loading import choose_device
     from napari_coseg.training.recipe import read_recipe
 
@@ -78,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
             ablation,
             arguments.data,
             output,
-            score_test if arguments.images == "test" else score_held_out,
+            partial(score_for_ablation, images=arguments.images),
             images=arguments.images,
             seeds=range(arguments.seeds),
             device=choose_device(arguments.device),
@@ -100,6 +101,9 @@ def run(arguments: argparse.Namespace) -> int:
         "mean ± half of the 95 % interval"
     )
     print(as_markdown(summary))
+    if len(ablation.rows) > 1:
+        print(f"\nDifference to {ablation.rows[-1].name!r}, seed by seed:")
+        print(as_markdown(summary, "difference"))
     print(written)
     return 0
 
