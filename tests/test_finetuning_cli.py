@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,7 @@ def test_an_estimate_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
         pytest.param(["--rename", "round"], "--rename takes NAME=VALUE", id="no pair"),
         pytest.param(["--rename", "square=oval"], "has no class 'square'", id="no such class"),
         pytest.param(["--parts", "trunk"], "trunk cannot train", id="a part that never trains"),
+        pytest.param(["--lora", "4"], "does not train at speed 'heads'", id="LoRA that is frozen"),
         pytest.param(["--minutes", "0"], "setting 'minutes'", id="no time"),
         pytest.param(["--base-validation", "nowhere"], "there is no folder", id="no folder"),
         pytest.param(["--output", "a.pt"], "must end in .safetensors", id="no adapter's name"),
@@ -84,6 +86,23 @@ def test_an_adapter_of_another_base_is_not_exported(
     assert main([*arguments, "--model", str(other)]) == USERS_MISTAKE
     assert "its changes mean nothing there" in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
+
+
+def test_an_export_that_fails_leaves_the_file_that_was_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(source: Path, output: Path) -> None:
+        Path(output).write_bytes(Path(source).read_bytes()[:100])
+        raise OSError("no space left")
+
+    assert main(command(tmp_path)) == 0
+    there = tmp_path / "b.safetensors"
+    there.write_bytes(b"of before")
+    monkeypatch.setattr(shutil, "copyfile", half)
+    arguments = ["adapters", "export", str(tmp_path / "a.safetensors"), str(there), "--overwrite"]
+    assert main([*arguments, "--model", str(base_file(tmp_path))]) == USERS_MISTAKE
+    assert "no space left" in capsys.readouterr().err
+    assert there.read_bytes() == b"of before" and not list(tmp_path.glob(".*"))
 
 
 def _touch(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 
 from napari_coseg.errors import OutputError
@@ -79,14 +78,12 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
+    from napari_coseg.finetuning.library import copy_adapter
     from napari_coseg.inference.loading import load_model
 
     if arguments.output.exists() and not arguments.overwrite:
         raise OutputError(f"{arguments.output} is there already; name another, or --overwrite")
     load_model(arguments.model, "cpu", adapter=arguments.adapter)
-    try:
-        shutil.copyfile(arguments.adapter, arguments.output)
-    except (OSError, shutil.SameFileError) as error:
-        raise OutputError(f"cannot write {arguments.output}: {error}") from error
+    copy_adapter(arguments.adapter, arguments.output, overwrite=arguments.overwrite)
     print(arguments.output)
     return 0

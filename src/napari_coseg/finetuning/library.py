@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from napari_coseg.checkpoints.adapters import AdapterCard, read_adapter_card
-from napari_coseg.errors import CheckpointError
+from napari_coseg.errors import CheckpointError, OutputError
 
 FOLDER_VARIABLE = "NAPARI_COSEG_ADAPTERS"
 SUFFIX = ".safetensors"
@@ -20,6 +21,27 @@ def adapters_folder() -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("napari-coseg", appauthor=False) / "adapters"
+
+
+def copy_adapter(source: Path, output: Path, *, overwrite: bool = False) -> None:
+    """Copy a file; it appears whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        Where `output` is there already and may not be replaced, or the disk refuses.
+    """
+    if output.exists() and (not overwrite or output.samefile(source)):
+        raise OutputError(f"{output} is there already; choose another name")
+    partial = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, partial)
+        os.replace(partial, output)
+    except OSError as error:
+        raise OutputError(f"cannot write {output}: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def adapters_in(

@@ -14,6 +14,7 @@ from napari_coseg.card import ModelCard
 from napari_coseg.checkpoints.adapters import AdapterCard, check_base, read_adapter_card
 from napari_coseg.checkpoints.native import read_card
 from napari_coseg.errors import CosegError
+from napari_coseg.finetuning.words import counted
 from napari_coseg.inference.loading import DEFAULT_MODEL, weights_path
 from napari_coseg.types import LabelClass
 from napari_coseg.widgets.finetune.shelf import base_sha256, shelf
@@ -178,7 +179,8 @@ class ModelChoice(QWidget):
 def adapter_words(card: AdapterCard) -> str:
     """Where an adapter comes from, in one line."""
     day = f", {card.date[:10]}" if card.date else ""
-    return html.escape(f"Fine-tuned from {card.base_name} on {card.images} images{day}")
+    learnt = counted(card.images, "image")
+    return html.escape(f"Fine-tuned from {card.base_name} on {learnt}{day}")
 
 
 def describe(card: ModelCard) -> str:

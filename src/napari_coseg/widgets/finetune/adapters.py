@@ -22,12 +22,12 @@ from qtpy.QtWidgets import (
 from napari_coseg.card import ModelCard
 from napari_coseg.checkpoints.adapters import AdapterCard, check_base, read_adapter_card
 from napari_coseg.errors import OutputError
-from napari_coseg.finetuning.library import SUFFIX, adapters_folder, adapters_in
+from napari_coseg.finetuning.library import SUFFIX, adapters_folder, adapters_in, copy_adapter
 from napari_coseg.finetuning.request import free_output
+from napari_coseg.finetuning.words import counted
 from napari_coseg.widgets.aside import aside
 from napari_coseg.widgets.dock_widget import row, told
 from napari_coseg.widgets.finetune.shelf import base_sha256, shelf
-from napari_coseg.widgets.finetune.tasks import copy_adapter
 
 FILES = f"Adapters (*{SUFFIX})"
 SHOWN_SCORES = {"object_f1": "F1", "object_pq": "PQ", "mean_region_dice": "Dice"}
@@ -131,13 +131,25 @@ class AdaptersPanel(QWidget):
         self.happened.emit(f"Segment uses {used} from now on.")
 
     def export_to(self, adapter: str, output: Path) -> None:
-        """Copy it, in a thread."""
-        output = output if output.suffix == SUFFIX else output.with_name(output.name + SUFFIX)
+        """Copy it, in a thread.
+
+        Parameters
+        ----------
+        output
+            As a dialog gave it, that has asked before replacing this very file. Where it has no
+            suffix, another one is written, and this asks.
+        """
+        overwrite = True
+        if output.suffix != SUFFIX:
+            output = output.with_name(output.name + SUFFIX)
+            overwrite = output.exists()
+            if overwrite and not self._says_yes(f"{output} is there already. Replace it?"):
+                return
 
         def copied(_: Any) -> None:
             self.happened.emit(f"{output.name} holds the adapter; it goes on the same base.")
 
-        aside(_export, Path(adapter), output, done=copied, failed=_tell)
+        aside(_export, Path(adapter), output, overwrite, done=copied, failed=_tell)
 
     def import_from(self, path: str) -> None:
         """Refuse it on another base; else have it tried and copied.
@@ -193,9 +205,13 @@ class AdaptersPanel(QWidget):
     def _on_delete(self) -> None:
         path = self.chosen()
         text = f"Delete the adapter {Path(path).stem}? This cannot be undone."
-        if QMessageBox.question(self, "Co-Seg", text) == QMessageBox.StandardButton.Yes:
+        if self._says_yes(text):
             with told():
                 self.delete(path)
+
+    def _says_yes(self, text: str) -> bool:
+        answer = QMessageBox.question(self, "Co-Seg", text)
+        return bool(answer == QMessageBox.StandardButton.Yes)
 
     def delete(self, path: str) -> None:
         """Delete its file; where it was in use, none is from now on.
@@ -235,7 +251,7 @@ def in_full(card: AdapterCard) -> str:
     """What else its card says, as HTML."""
     settings: Mapping[str, Any] = card.settings
     lines = [
-        f"Learnt from {card.images} images, {card.objects} objects",
+        f"Learnt from {counted(card.images, 'image')}, {counted(card.objects, 'object')}",
         f"Trained: {', '.join(card.parts)}; {settings.get('steps_taken', '?')} steps",
         f"Base: {html.escape(card.base_name)}, {card.base_sha256[:12]}…",
     ]
@@ -244,9 +260,9 @@ def in_full(card: AdapterCard) -> str:
     return "<small>" + "<br>".join(lines) + "</small>"
 
 
-def _export(adapter: Path, output: Path) -> None:
+def _export(adapter: Path, output: Path, overwrite: bool) -> None:
     read_adapter_card(adapter)
-    copy_adapter(adapter, output, overwrite=True)
+    copy_adapter(adapter, output, overwrite=overwrite)
 
 
 def _tell(error: Exception) -> None:

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
-from napari_coseg.errors import OutputError
 from napari_coseg.finetuning.request import (
     PLAN_FILE,
     FinetuneRequest,
@@ -122,30 +120,10 @@ def take_in(job: JobContext, *, adapter: str, base: str, output: str) -> Reply:
     OutputError
         Where `output` is there already, or cannot be written.
     """
+    from napari_coseg.finetuning.library import copy_adapter
     from napari_coseg.inference.loading import load_model
 
     job.progress(0.1, "loading the adapter on its base")
     load_model(base, "cpu", adapter=adapter)
     copy_adapter(Path(adapter), Path(output))
     return Reply({"adapter": output})
-
-
-def copy_adapter(source: Path, output: Path, *, overwrite: bool = False) -> None:
-    """Copy a file; it appears whole or not at all.
-
-    Raises
-    ------
-    OutputError
-        Where `output` is there already and may not be replaced, or the disk refuses.
-    """
-    if output.exists() and (not overwrite or output.samefile(source)):
-        raise OutputError(f"{output} is there already; choose another name")
-    partial = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, partial)
-        os.replace(partial, output)
-    except OSError as error:
-        raise OutputError(f"cannot write {output}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
