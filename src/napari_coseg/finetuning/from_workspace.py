@@ -23,6 +23,8 @@ from napari_coseg.workspace.saved import Saved
 BLOCK_PX = 256
 """An image is read only in blocks of this side around what was reviewed."""
 CONTEXT_PX = 64
+WITHOUT_OBJECTS = "without_objects"
+"""In the provenance of an entry that was kept without a layer of objects."""
 
 
 def is_workspace(path: Path) -> bool:
@@ -33,7 +35,9 @@ def is_workspace(path: Path) -> bool:
 def read_workspace(path: Path) -> ReviewedSet:
     """Of every image the parts with anything reviewed; of a stack each slice by itself.
 
-    A reviewed part of the image counts for both tasks, an object marked as reviewed for itself.
+    A reviewed part of the image counts for both tasks, an object marked as reviewed for itself. An
+    entry that was kept without regions has none to learn, and so it is without objects, as long as
+    none were drawn.
     Grey values are those of the run that found the labels: its channels and its window, as the
     entry's provenance tells. Labels made by hand tell of no window; their images are read by the
     rules of `napari_coseg.intensity`, and the window of a base's card is not known here: to learn
@@ -66,13 +70,14 @@ def _parts(entry: Entry, saved: Saved) -> Iterator[ReviewedImage]:
     area = saved.reviewed_area().reshape(labels.shape)
     marked = area | saved.reviewed_objects().reshape(labels.shape)
     type_of = _types(saved)
+    without_objects = bool(told.get(WITHOUT_OBJECTS)) and not labels.any()
     whole = measure_intensity(source, stretch=True)
     low, high = source.intensity.apply(np.array([whole.low, whole.high])).tolist()
     offset = (0,) * (3 - len(entry.offset)) + tuple(entry.offset)
     _check_inside(entry, labels.shape, offset, (source.n_slices, *source.plane_shape))
     y_um, x_um = saved.pixel_size_um[-2:]
     for z in np.flatnonzero(marked.any(axis=(1, 2))).tolist():
-        for rows, columns in _boxes(marked[z]):
+        for rows, columns, own in _parts_of(marked[z]):
             here = (z, rows, columns)
             there = [
                 slice(s.start + o, s.stop + o) for s, o in zip(here[1:], offset[1:], strict=True)
@@ -84,10 +89,10 @@ def _parts(entry: Entry, saved: Saved) -> Iterator[ReviewedImage]:
                 image=np.clip(np.rint(rgb), 0, 255).astype(np.uint8),
                 pixel_size_um=math.sqrt(y_um * x_um),
                 semantic=None if regions is None else regions[here].astype(np.uint8),
-                objects=objects,
-                types=None if type_of is None else type_of[objects],
-                semantic_reviewed=None if regions is None else area[here],
-                objects_reviewed=marked[here],
+                objects=None if without_objects else objects,
+                types=None if type_of is None or without_objects else type_of[objects],
+                semantic_reviewed=None if regions is None else area[here] & own,
+                objects_reviewed=None if without_objects else marked[here] & own,
                 range=(low, max(high, low + 1)),
             )
 
@@ -103,8 +108,12 @@ def _types(saved: Saved) -> np.ndarray | None:
     return of
 
 
-def _boxes(mask: np.ndarray) -> Iterator[tuple[slice, slice]]:
-    """Windows around what is marked, with some context; blocks that touch are one window."""
+def _parts_of(mask: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """Windows around what is marked, with some context, and which pixels of each are its own.
+
+    Blocks that touch are one part. Another part may lie inside the window of one (in the bend of an
+    L): what is marked there belongs to that other one alone, else it would be counted twice.
+    """
     from scipy.ndimage import find_objects, label
 
     height, width = mask.shape
@@ -112,15 +121,15 @@ def _boxes(mask: np.ndarray) -> Iterator[tuple[slice, slice]]:
     rows, columns = (side // BLOCK_PX for side in padded.shape)
     blocks = padded.reshape(rows, BLOCK_PX, columns, BLOCK_PX).any(axis=(1, 3))
     parts, _ = label(blocks, np.ones((3, 3)))
-    for y, x in find_objects(parts):
-        yield (
-            slice(
-                max(0, y.start * BLOCK_PX - CONTEXT_PX), min(height, y.stop * BLOCK_PX + CONTEXT_PX)
-            ),
-            slice(
-                max(0, x.start * BLOCK_PX - CONTEXT_PX), min(width, x.stop * BLOCK_PX + CONTEXT_PX)
-            ),
-        )
+    for number, (y, x) in enumerate(find_objects(parts), 1):
+        ys, xs = _window(y, height), _window(x, width)
+        of_rows, of_columns = (np.arange(s.start, s.stop) // BLOCK_PX for s in (ys, xs))
+        yield ys, xs, (parts == number)[np.ix_(of_rows, of_columns)]
+
+
+def _window(blocks: slice, side: int) -> slice:
+    start, stop = blocks.start * BLOCK_PX - CONTEXT_PX, blocks.stop * BLOCK_PX + CONTEXT_PX
+    return slice(max(0, start), min(side, stop))
 
 
 def _check_inside(

@@ -11,6 +11,8 @@ from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 
 WHOLE_IMAGES_FROM = 4
 """With so many images, whole ones are held back; of fewer, a strip of each."""
+LEAST, MOST = 0.75, 1.5
+"""Of what is wanted: whole images that come to less or more than that are not held back."""
 
 
 class Divided(NamedTuple):
@@ -24,15 +26,16 @@ def hold_back(reviewed: ReviewedSet, fraction: float) -> Divided:
     """Hold back about `fraction` of the reviewed pixels.
 
     Of `WHOLE_IMAGES_FROM` images or more, whole ones, in the order of the hashes of their names;
-    of fewer a strip at one end of each, across its longer side. Objects that the strip's border
-    cuts are neither learnt nor scored.
+    of fewer a strip at one end of each, across its longer side. So it is as well where images
+    differ so much in size that no whole ones come to about what is wanted. Objects that the
+    strip's border cuts are neither learnt nor scored.
     """
     images = reviewed.images
     if not fraction:
         return Divided(images, ())
     names = {image.name for image in images}
-    if len(names) >= WHOLE_IMAGES_FROM:
-        held = _chosen(images, fraction)
+    held = _chosen(images, fraction) if len(names) >= WHOLE_IMAGES_FROM else set()
+    if held:
         return Divided(
             tuple(image for image in images if image.name not in held),
             tuple(image for image in images if image.name in held),
@@ -47,17 +50,20 @@ def hold_back(reviewed: ReviewedSet, fraction: float) -> Divided:
 
 
 def _chosen(images: tuple[ReviewedImage, ...], fraction: float) -> set[str]:
+    """Names of whole images, passing over those too large; none where the others are too few."""
     areas: dict[str, int] = {}
     for image in images:
         areas[image.name] = areas.get(image.name, 0) + int(image.reviewed.sum())
     wanted = fraction * sum(areas.values())
     chosen: set[str] = set()
+    area = 0
     for name in sorted(areas, key=_hash):
-        if chosen and sum(areas[n] for n in chosen) >= 0.75 * wanted:
-            break
-        if len(chosen) + 1 < len(areas):
+        if area + areas[name] <= MOST * wanted and len(chosen) + 1 < len(areas):
             chosen.add(name)
-    return chosen
+            area += areas[name]
+        if area >= LEAST * wanted:
+            return chosen
+    return set()
 
 
 def _strip(image: ReviewedImage, fraction: float) -> np.ndarray:

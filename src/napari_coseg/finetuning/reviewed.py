@@ -145,7 +145,7 @@ class Reviews:
     Parameters
     ----------
     images
-        With anything reviewed.
+        With anything reviewed, whatever their number of parts.
     area_px
         Pixels with any task reviewed.
     objects
@@ -201,17 +201,17 @@ class ReviewedSet:
         """Count what was reviewed."""
         objects: Counter[int] = Counter()
         regions: Counter[int] = Counter()
-        area = images = 0
+        area, names = 0, set()
         for image in self.images:
             reviewed = image.reviewed
             area += int(reviewed.sum())
-            images += bool(reviewed.any())
+            names |= {image.name} if reviewed.any() else set()
             objects += _count_objects(image)
             if image.semantic is not None:
                 ids = image.semantic[image.semantic_reviewed]
                 regions += Counter(dict(enumerate(np.bincount(ids, minlength=256).tolist())))
         return Reviews(
-            images=images,
+            images=len(names),
             area_px=area,
             objects=objects.total(),
             objects_by_class={c.name: objects[c.id] for c in self.instance_classes},

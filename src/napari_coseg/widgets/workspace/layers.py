@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_coseg.editing.review import Reviewed
 from napari_coseg.errors import CosegError, ImageError
+from napari_coseg.finetuning.from_workspace import WITHOUT_OBJECTS
 from napari_coseg.readers.registry import read_image
 from napari_coseg.types import LABEL_DTYPE, Image, Instances, Prediction
 from napari_coseg.widgets import layers, outputs
@@ -80,6 +81,8 @@ def adding(
     image = layers.layer_to_image(
         image_layer, _axes(image_layer, either, provenance), ours.get("pixel_size_um")
     )
+    if objects is None:
+        provenance[WITHOUT_OBJECTS] = True  # else no objects would read as: there are none
     offset = tuple(int(at) for at in provenance.get("region_offset", ()))
     _check_fit(image, either, offset)
     path = _file_of(image_layer)
