@@ -91,7 +91,7 @@ def _eight_bits(values: np.ndarray, path: Path) -> np.ndarray:
     return np.rint(rule.apply(values)).astype(np.uint8)[..., None].repeat(3, axis=-1)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Plane:
     """One grey plane in memory, for `measure_intensity`."""
 
@@ -114,8 +114,10 @@ def read_labels(path: Path) -> np.ndarray:
     from PIL import Image
 
     # Damage makes tifffile and its codecs raise nearly anything.
-    broken = (OSError, ValueError, SyntaxError, LookupError, TypeError, AttributeError)
-    broken += (RuntimeError, ArithmeticError, struct.error, Image.DecompressionBombError)
+    broken = (
+        *(OSError, ValueError, SyntaxError, LookupError, TypeError, AttributeError),
+        *(RuntimeError, ArithmeticError, struct.error, Image.DecompressionBombError),
+    )
     try:
         if path.suffix.lower() in (".tif", ".tiff"):
             import tifffile

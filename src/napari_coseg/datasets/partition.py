@@ -50,11 +50,16 @@ class Partition:
     def within(self, names: Iterable[str]) -> Partition:
         """The parts of what is there; images that stand in none are left out."""
         there = set(names)
-        parts = (
-            tuple(n for n in part if n in there)
-            for part in (self.train, self.validation, self.test)
+
+        def kept(part: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(name for name in part if name in there)
+
+        return Partition(
+            train=kept(self.train),
+            validation=kept(self.validation),
+            test=kept(self.test),
+            left_out=tuple(sorted(there - set(self.names))),
         )
-        return Partition(*parts, left_out=tuple(sorted(there - set(self.names))))
 
     def check(self, names: Iterable[str]) -> None:
         """`DatasetError` unless `names` are those of the three parts, but for those left out."""
