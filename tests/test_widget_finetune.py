@@ -11,7 +11,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from finetuning_cases import GLAND, TYPES, base_file, reviewed_image
+from finetuning_cases import GLAND, TYPES, base_file, labelled_folder, reviewed_image
 from napari_coseg.checkpoints.adapters import read_adapter_card
 from napari_coseg.checkpoints.native import file_sha256
 from napari_coseg.finetuning.library import FOLDER_VARIABLE
@@ -190,3 +190,29 @@ def test_the_whole_loop_in_a_window(
     dock.adapters.use("")
     again, _ = segmented()
     np.testing.assert_array_equal(again, before)
+
+
+def test_two_trainings_in_a_row_in_a_window(
+    make_napari_viewer_proxy: Callable,
+    make_dock: Callable,
+    keepers: Any,
+    shelf: Path,
+    tmp_path: Path,
+    qtbot: Any,
+) -> None:
+    """More was reviewed between them: the second gives an adapter of its own."""
+    viewer = make_napari_viewer_proxy(show=True)
+    corrected(viewer.__wrapped__, keepers(viewer), qtbot, tmp_path)
+    _, dock = viewer.window.add_plugin_dock_widget("napari-coseg", "Fine-tune")
+    make_dock(viewer, dock)
+    first = trained(qtbot, dock)
+    kept = first.read_bytes()
+    dock.progress.keep_button.click()
+    labelled_folder(tmp_path / "more", 1)
+    dock.setup.add_folder(tmp_path / "more")
+    second = trained(qtbot, dock)
+    assert second != first and sorted(shelf.glob("*.safetensors")) == sorted([first, second])
+    assert first.read_bytes() == kept and second.read_bytes() != kept
+    assert [read_adapter_card(path).images for path in (first, second)] == [1, 2]
+    assert dock.adapters.adapters.count() == 3 and dock.adapters.chosen() == str(second)
+    assert dock.left.isHidden() and len(dock.progress.losses) == STEPS

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from finetuning_cases import base_file, labelled_folder, tuned
 from napari_coseg.checkpoints.adapters import AdapterCard, read_adapter_card, save_adapter
 from napari_coseg.checkpoints.native import file_sha256, load, save
-from napari_coseg.errors import CheckpointError, OutputError, SettingsError
+from napari_coseg.errors import Cancelled, CheckpointError, OutputError, SettingsError
 from napari_coseg.finetuning.library import FOLDER_VARIABLE
 from napari_coseg.finetuning.request import (
     FinetuneRequest,
@@ -131,6 +133,13 @@ def test_a_form_that_makes_no_sense_is_told(dock: Any, edit: str, text: str, tol
         dock.setup.request("a.safetensors")
 
 
+def test_lora_that_would_not_train_is_told(dock: Any, notes: list[str]) -> None:
+    dock.setup.add_folder("somewhere")
+    dock.setup.more.boxes["lora_rank"].setValue(4)
+    dock.bar.run_button.click()
+    assert "take speed 'adapters'" in notes[-1] and not dock.bar.is_busy
+
+
 def test_the_form_reaches_the_request(dock: Any, tmp_path: Path) -> None:
     setup = dock.setup
     setup.add_folder(tmp_path / "one")
@@ -196,6 +205,36 @@ def test_two_trainings_then_adapters_go_round(
         with pytest.raises(CheckpointError, match=r"adapts 'tiny' .* but the model is 'another'"):
             refused(str(given))
     assert file_sha256(other) != read_adapter_card(given).base_sha256
+
+
+@pytest.mark.parametrize(
+    ("typed", "yes", "asked", "replaced"),
+    [
+        pytest.param("there", False, 1, False, id="without a suffix, and no"),
+        pytest.param("there", True, 1, True, id="without a suffix, and yes"),
+        pytest.param("there.safetensors", False, 0, True, id="the dialog has asked"),
+    ],
+)
+def test_nothing_is_replaced_that_nobody_named(
+    dock: Any,
+    tmp_path: Path,
+    qtbot: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    typed: str,
+    yes: bool,
+    asked: int,
+    replaced: bool,
+) -> None:
+    adapter = adapter_of(dock.setup.model.source, tmp_path / "mine.safetensors")
+    there = tmp_path / "there.safetensors"
+    there.write_bytes(b"of before")
+    questions, told = answers(monkeypatch, yes), list[str]()
+    dock.adapters.happened.connect(told.append)
+    dock.adapters.export_to(str(adapter), tmp_path / typed)
+    if replaced:
+        qtbot.waitUntil(lambda: bool(told), timeout=RUN_MS)
+    wanted = adapter.read_bytes() if replaced else b"of before"
+    assert there.read_bytes() == wanted and len(questions) == asked
 
 
 def adapter_of(base: str, path: Path) -> Path:
@@ -279,6 +318,29 @@ def test_nothing_is_forgotten_unasked(
     assert dock.left.isHidden() is yes
 
 
+def test_a_failed_start_does_not_take_another_run_for_its_own(
+    dock: Any, shelf: Path, notes: list[str]
+) -> None:
+    left_behind(shelf)
+    dock._request = FinetuneRequest(reviewed=("b",), output=str(shelf / "other.safetensors"))
+    dock._on_failed(SettingsError("there is no folder b"))
+    assert "no folder b" in dock.setup.estimate.text()
+    assert dock.bar.text.text() == "Failed." and not dock.left.isHidden()
+
+
+def test_of_several_runs_the_one_that_was_stopped_is_offered(dock: Any, shelf: Path) -> None:
+    mine = left_behind(shelf)
+    other = mine.model_copy(update={"output": str(shelf / "later.safetensors"), "name": "later"})
+    write_request(other)
+    (other.run_folder / "plan.json").write_text('{"steps": 50}')
+    os.utime(mine.run_folder / "plan.json", (1, 1))
+    dock.left.refresh()
+    assert "later: step" in dock.left.text.text()
+    dock._request = mine
+    dock._on_failed(Cancelled("stopped"))
+    assert "Resume goes on" in dock.bar.text.text() and "mine: step" in dock.left.text.text()
+
+
 @pytest.mark.parametrize("seen", ["before", "after"])
 def test_what_another_window_trains_is_not_touched(
     dock: Any, shelf: Path, notes: list[str], monkeypatch: pytest.MonkeyPatch, seen: str
@@ -338,6 +400,38 @@ def test_after_a_crash_the_curve_goes_on_from_the_saved_step(qapp: Any) -> None:
     for step, loss in ((2, 5.0), (3, 4.0), (4, 3.0)):
         panel.hear("step", {"step": step, "loss": loss})
     assert panel.losses == [(1, 9.0), (2, 5.0), (3, 4.0), (4, 3.0)]
+
+
+def test_after_a_crash_the_legend_tells_the_latest_score(qapp: Any) -> None:
+    from napari_coseg.widgets.finetune.progress import ProgressPanel
+
+    panel = ProgressPanel()
+    panel.hear("logged", {"values": {"validation_object_f1": [(6, 0.75), (12, 0.5)]}})
+    panel.hear("plan", {"scores_before": {"object_f1": 0.125}})
+    panel.draw()
+    assert "F1&nbsp;0.50" in panel.legend.text()
+
+
+@pytest.mark.parametrize(
+    ("paused", "heard"),
+    [
+        pytest.param(False, ["step 1"], id="soon after another"),
+        pytest.param(True, ["step 1", "paused"], id="while it is to pause"),
+    ],
+)
+def test_that_it_is_paused_arrives(
+    monkeypatch: pytest.MonkeyPatch, paused: bool, heard: list[str]
+) -> None:
+    from napari_coseg.widgets.background import process
+
+    sent: list[dict[str, Any]] = []
+    connection = SimpleNamespace(kept={}, paused=set(), send=sent.append)
+    monkeypatch.setattr(process, "REPORT_EVERY_S", 1000)
+    job = process.JobContext(cast(Any, connection), 1, {})
+    job.progress(0.1, "step 1")
+    connection.paused |= {1} if paused else set()
+    job.progress(0.1, "paused")
+    assert [report["message"] for report in sent] == heard
 
 
 @pytest.mark.parametrize(

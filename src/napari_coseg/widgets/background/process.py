@@ -105,9 +105,14 @@ class JobContext:
         self._last_report = -np.inf
 
     def progress(self, fraction: float, message: str = "") -> None:
-        """Report how much is done, 0 to 1."""
+        """Report how much is done, 0 to 1.
+
+        What follows within `REPORT_EVERY_S` is left out, but not while it is to pause: then the
+        last message stands until it goes on.
+        """
         now = time.monotonic()
-        if now - self._last_report < REPORT_EVERY_S and fraction < 1:
+        is_soon = now - self._last_report < REPORT_EVERY_S
+        if is_soon and fraction < 1 and not self.should_pause():
             return
         self._last_report = now
         report = {"type": "progress", "job": self._number}

@@ -210,7 +210,7 @@ class ProgressPanel(QWidget):
             points = sorted(self.scores.get(name, {}).items())
             curve.setData([step for step, _ in points], [value for _, value in points])
         told = [
-            swatch(entry, f"{entry.name} {list(self.scores[name].values())[-1]:.2f}")
+            swatch(entry, f"{entry.name} {self.scores[name][max(self.scores[name])]:.2f}")
             for name, entry in CURVES.items()
             if name in self.scores
         ]

@@ -25,6 +25,7 @@ from superqt import QCollapsible
 from napari_coseg.errors import SettingsError
 from napari_coseg.finetuning.request import FinetuneRequest
 from napari_coseg.finetuning.settings import HEADS, THROUGH_ENCODER, FinetuneSettings
+from napari_coseg.finetuning.words import counted
 from napari_coseg.widgets.dock_widget import column_of, group, row
 from napari_coseg.widgets.image_choice import narrow_box
 from napari_coseg.widgets.job_bar import in_words
@@ -226,6 +227,8 @@ class SetupPanel(QWidget):
         }
         if {*parts, "lora"} != {*self._usual_parts(), "lora"}:
             settings["parts"] = parts
+        chosen = FinetuneSettings.from_mapping(settings)
+        chosen.check_lora()
         return FinetuneRequest.from_mapping(
             {
                 "reviewed": self.paths(),
@@ -235,7 +238,7 @@ class SetupPanel(QWidget):
                 "name": self.name_edit.text().strip() or None,
                 "base_validation": self.forgetting_edit.text().strip() or None,
                 "replay": self.replay_edit.text().strip() or None,
-                "settings": FinetuneSettings.from_mapping(settings),
+                "settings": chosen,
             }
         )
 
@@ -244,8 +247,8 @@ class SetupPanel(QWidget):
     def show_reviews(self, values: Mapping[str, Any]) -> None:
         """`Reviews` as plain values, and the names of the images."""
         lines = [
-            f"<b>{_many(values['images'], 'image')}</b>, "
-            f"{_many(values['objects'], 'whole object')}, {values['area_px'] / 1e6:.2f} Mpx"
+            f"<b>{counted(values['images'], 'image')}</b>, "
+            f"{counted(values['objects'], 'whole object')}, {values['area_px'] / 1e6:.2f} Mpx"
         ]
         for title, counts, unit in (
             ("Objects", values["objects_by_class"], ""),
@@ -272,8 +275,8 @@ class SetupPanel(QWidget):
             f"Runs on {html.escape(values['device'])}, {values['precision']}",
             f"Trains {values['trained_weights'] / 1e6:.2f} M weights: "
             + ", ".join(PART_WORDS.get(part, part) for part in values["parts"]),
-            f"Held back to score: {_many(values['held_back_objects'], 'object')} in "
-            f"{_many(values['held_back_images'], 'image')}",
+            f"Held back to score: {counted(values['held_back_objects'], 'object')} in "
+            f"{counted(values['held_back_images'], 'image')}",
             *(f"⚠ {html.escape(note)}" for note in values["notes"]),
         ]
         self.estimate.setText("<br>".join(lines))
@@ -332,10 +335,6 @@ def _pairs(what: str, text: str) -> dict[str, str]:
     if any(not (key.strip() and value.strip()) for key, _, value in parts):
         raise SettingsError(f"{what} takes NAME=NAME, several with commas, got {text!r}")
     return {key.strip(): value.strip() for key, _, value in parts}
-
-
-def _many(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _text() -> QLabel:

@@ -33,6 +33,7 @@ class UnfinishedPart(QGroupBox):
     def __init__(self) -> None:
         super().__init__("Unfinished")
         self._differs: dict[Path, str] = {}
+        self._first: Path | None = None
         self._shown: FinetuneRequest | None = None
         self.text = QLabel()
         self.text.setWordWrap(True)
@@ -62,11 +63,18 @@ class UnfinishedPart(QGroupBox):
     def differs(self, request: FinetuneRequest, message: str) -> None:
         """Other reviews than it began with: ask how to go on."""
         self._differs = {request.run_folder: message}
+        self.keeps(request)
+
+    def keeps(self, request: FinetuneRequest | None) -> bool:
+        """Whether this one can be gone on with; it is then the one that is shown."""
+        self._first = None if request is None else request.run_folder
         self.refresh()
+        return self._shown is not None and self._shown.run_folder == self._first
 
     def refresh(self) -> None:
-        """Look for unfinished ones."""
+        """Look for unfinished ones; the one that ended here last comes first."""
         left = unfinished(adapters_folder())
+        left.sort(key=lambda one: one.request.run_folder != self._first)
         differs = self._differs.get(left[0].request.run_folder, "") if left else ""
         self._shown = left[0].request if left else None
         self.setVisible(bool(left))

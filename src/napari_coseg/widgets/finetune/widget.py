@@ -270,12 +270,11 @@ class FinetuneWidget(JobWidget):
 
     def _on_failed(self, error: Exception) -> None:
         self._ended()
-        self.left.refresh()
+        kept = self.left.keeps(self._request)
         if self._asks:  # no error: the person is asked how to go on
             self.bar.finish("Something else is reviewed by now: choose how to go on.")
             self.tabs.setCurrentIndex(0)
             return
-        kept = not self.left.isHidden()
         what = "Stopped" if isinstance(error, Cancelled) else "Failed"
         self.bar.finish(f"{what}; {GOES_ON}." if kept else f"{what}.")
         if isinstance(error, Cancelled):
