@@ -78,6 +78,8 @@ def test_statistics_of_normalisation_stay(tmp_path: Path) -> None:
         ({"speed": "heads", "parts": ["adapters"]}, "adapters cannot train at speed 'heads'"),
         ({"speed": "adapters", "parts": ["trunk"]}, "trunk cannot train"),
         ({"speed": "adapters", "parts": ["lora"]}, "lora cannot train"),
+        ({"speed": "heads", "lora_rank": 2}, "take speed 'adapters', or lora_rank 0"),
+        ({"speed": "adapters", "lora_rank": 2, "parts": ["neck"]}, "name lora among them"),
         ({"parts": []}, "no part cannot train"),
         ({"rename": {"nothing": "x"}}, "no class 'nothing' to rename"),
         ({"merge": {"any": ["round", "oval"]}}, "no class 'oval' to rename or merge"),
@@ -189,8 +191,8 @@ def test_two_trainings_in_a_row_are_two(tmp_path: Path) -> None:
             4,
             lambda pixels, side, began: pixels > 2 * 64**2,
             [
-                "crops of 128 -> 64 pixels",
                 "computing blocks twice",
+                "crops of 128 -> 64 pixels",
                 "2 crops at once in place of 4",
             ],
             id="before the start, and in the first step",

@@ -55,6 +55,37 @@ class ClassPlan:
             instance_classes=self.card.instance_label_classes,
         )
 
+    def check_known(self, reviewed: ReviewedSet) -> None:
+        """See that all that is labelled in other images than the user's has a class here.
+
+        Raises
+        ------
+        DatasetError
+            With the names that are unknown, and those that are known.
+        """
+        counts, told = reviewed.reviews(), []
+        for kind, labelled, numbers, entries in (
+            (
+                "region",
+                counts.region_px_by_class,
+                self.semantic_numbers,
+                self.card.semantic_classes,
+            ),
+            ("object", counts.objects_by_class, self.instance_numbers, self.card.instance_classes),
+        ):
+            unknown = [name for name, n in labelled.items() if n and name.lower() not in numbers]
+            if unknown and numbers:  # without classes of its own a model takes no such labels
+                known = ", ".join(entry.name for entry in entries)
+                told.append(
+                    f"the {kind} class{'es' * (len(unknown) > 1)} {', '.join(map(repr, unknown))}; "
+                    f"it knows {known}"
+                )
+        if told:
+            raise DatasetError(
+                f"{reviewed.source}: the model does not know {', nor '.join(told)}. Leave these "
+                "labels out, or rename the classes"
+            )
+
 
 def _ids(classes: Sequence[LabelClass], numbers: Mapping[str, int]) -> np.ndarray | None:
     """Table, uint8 (256,), from a set's class ids to the card's; None where there are none."""

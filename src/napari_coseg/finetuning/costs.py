@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -119,12 +118,12 @@ def _try(tuner: Tuner, crops: StepCrops, precision: str, with_features: bool) ->
 
 
 def _seconds(call: Any, tuner: Tuner) -> float:
-    """Of one call; on a card it is waited for."""
-    began = time.perf_counter()
+    """Of one call, without what it was paused for; on a card it is waited for."""
+    began = tuner.clock()
     call()
     if tuner.device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - began
+    return tuner.clock() - began
 
 
 class _Counting(torch.autograd.graph.saved_tensors_hooks):

@@ -105,9 +105,10 @@ class FeatureCache:
         return self._path(number).stat().st_size / 1e6
 
     def clear(self) -> None:
-        """Delete all crops, and the folder if nothing else is in it."""
-        for path in self.folder.glob("crop-*.safetensors"):
-            path.unlink(missing_ok=True)
+        """Delete all crops, whole or not, and the folder if nothing else is in it."""
+        for pattern in ("crop-*.safetensors", "crop-*.part"):
+            for path in self.folder.glob(pattern):
+                path.unlink(missing_ok=True)
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
 

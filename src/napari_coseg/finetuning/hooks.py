@@ -55,7 +55,7 @@ class Gate:
         Cancelled
             When the caller says so, while paused as well.
         """
-        began = time.monotonic()
+        began = time.perf_counter()
         told = False
         while True:
             if self.hooks.should_cancel():
@@ -67,8 +67,12 @@ class Gate:
                 told = True
             time.sleep(PAUSE_POLL_S)
         if told:
-            self.paused_s += time.monotonic() - began
+            self.paused_s += time.perf_counter() - began
         return False
+
+    def clock(self) -> float:
+        """Seconds since some moment, that stand still while paused: for what work takes."""
+        return time.perf_counter() - self.paused_s
 
     def progress(self, fraction: float, message: str) -> None:
         """Never backwards."""

@@ -18,7 +18,7 @@ from napari_coseg.finetuning.input_match import AS_IT_IS
 from napari_coseg.finetuning.network import set_training
 from napari_coseg.finetuning.pictures import save_comparison
 from napari_coseg.finetuning.plan import RunPlan, write_plan
-from napari_coseg.finetuning.planning import smaller_crop, tuner_of
+from napari_coseg.finetuning.planning import TWICE, smaller_crop, tuner_of
 from napari_coseg.finetuning.preparing import Prepared
 from napari_coseg.finetuning.request import STATE_FILE
 from napari_coseg.finetuning.reviewed import ReviewedImage
@@ -31,6 +31,7 @@ from napari_coseg.training.schedule import learning_rate
 from napari_coseg.training.stepping import DivergedError
 from napari_coseg.types import Prediction
 
+WHAT_TO_DO = "Lower learning_rate, set precision to fp32, or look for broken images"
 SKIP_AT_MOST = 20
 """Steps in a row without a finite loss, before the training stops."""
 CACHED_AT, LEARNT_AT = 0.1, 0.95
@@ -66,6 +67,7 @@ class Learning:
             learning_rate=self.settings.rate(), schedule="cosine", warmup_steps=warmup
         )
         self.skipped = 0
+        """In a row."""
         self.saved_at = time.monotonic()
 
     def run(self, cache: FeatureCache) -> RunPlan:
@@ -76,7 +78,7 @@ class Learning:
         Cancelled
             The state is saved.
         DivergedError
-            Too many steps in a row had no finite loss. The last state is kept.
+            Too many steps in a row had no finite loss, or all of them. The last state is kept.
         SettingsError
             Where the device has not enough memory for the smallest crop.
         """
@@ -89,6 +91,7 @@ class Learning:
                     self._steps(cache)
                 except OutOfMemory:
                     self._make_do(cache)
+            self._tell_left_out()
         except (Cancelled, DivergedError):
             self._save()
             raise
@@ -123,14 +126,14 @@ class Learning:
             within.callback(log.close)
             set_training(self.prepared.network)
             self._score_if_due(self.progress.step, log)  # a run may have been stopped before that
-            began, first, waited = time.monotonic(), self.progress.step, self.gate.paused_s
+            began, first = self.gate.clock(), self.progress.step
             for step in range(first, self.plan.steps):
                 torch.manual_seed(self.settings.seed * 1_000_003 + step)  # dropout
                 rate = learning_rate(step, self.plan.steps, self.schedule)
                 terms = self.tuner.learn(take(step), rate)
                 self.progress.step = step + 1
                 self._watch(terms)
-                passed = time.monotonic() - began - (self.gate.paused_s - waited)
+                passed = self.gate.clock() - began
                 left = passed / (step + 1 - first) * (self.plan.steps - step - 1)
                 self._tell(step + 1, terms or {}, rate, left, log)
                 self._score_if_due(step + 1, log)
@@ -161,13 +164,25 @@ class Learning:
     def _watch(self, terms: dict[str, float] | None) -> None:
         """End the training where steps in a row cannot be taken."""
         self.skipped = 0 if terms is not None else self.skipped + 1
+        self.progress.left_out += terms is None
         if self.skipped <= SKIP_AT_MOST:
             return
         raise DivergedError(
             f"step {self.progress.step} had no finite loss or gradient, nor had the "
             f"{self.skipped - 1} steps before it; the last state is kept, and so are the reviews. "
-            "Lower learning_rate, set precision to fp32, or look for broken images"
+            + WHAT_TO_DO
         )
+
+    def _tell_left_out(self) -> None:
+        """Of steps that changed nothing; where all are such, there is nothing to write."""
+        left_out, steps = self.progress.left_out, self.plan.steps
+        if left_out >= steps:
+            raise DivergedError(
+                f"none of the {steps} steps had a finite loss and gradient, so nothing was learnt; "
+                f"the reviews are kept. {WHAT_TO_DO}, and begin anew"
+            )
+        if left_out:
+            self.gate.tell(f"{left_out} of {steps} steps were left out: no finite loss or gradient")
 
     def _tell(
         self, step: int, terms: dict[str, float], rate: float, left_s: float, log: CsvLog
@@ -192,6 +207,7 @@ class Learning:
     def _score_if_due(self, step: int, log: CsvLog) -> None:
         if not self._is_due(step):
             return
+        self._save()  # scoring may take minutes
         network = self.prepared.network
         path = self.folder / PICTURES / f"step-{step:06d}.png"
         drawn: list[Path] = []
@@ -216,7 +232,8 @@ class Learning:
         self.gate.hooks.report("scores", {"when": "validation", "step": step, "scores": scores})
         numbers = {name: value for name, value in scores.items() if isinstance(value, float)}
         log.write(step, {f"validation_{name}": value for name, value in numbers.items()})
-        if worth(scores) > self.progress.best_worth:
+        # Without truth there are no scores, and no weights to prefer. Of equal ones the latest.
+        if scores and worth(scores) >= self.progress.best_worth:
             self.progress.best_worth, self.progress.best_step = worth(scores), step
             self.progress.best = {
                 name: p.detach().cpu().clone() for name, p in self.tuner.trained.items()
@@ -230,11 +247,11 @@ class Learning:
         allowed = self.settings.activation_checkpointing is not False
         if through and allowed and not tuner.is_checkpointing:
             tuner.checkpoint_activations()
-            change, update = "computing blocks twice", {"activation_checkpointing": True}
+            change, update = TWICE, {"activation_checkpointing": True}
         elif tuner.micro > 1:
-            tuner.micro = max(1, tuner.micro // 2)
-            change = f"{tuner.micro} crops at once in place of {2 * tuner.micro}"
-            update = {"micro": tuner.micro}
+            before, tuner.micro = tuner.micro, tuner.micro // 2
+            crops = f"{tuner.micro} crop{'s' * (tuner.micro > 1)}"
+            change, update = f"{crops} at once in place of {before}", {"micro": tuner.micro}
         else:
             smaller = smaller_crop(self.prepared, plan.crop_px)
             change = f"crops of {plan.crop_px} -> {smaller} pixels"

@@ -18,6 +18,7 @@ from napari_coseg.finetuning.costs import Cost
 from napari_coseg.finetuning.request import PLAN_FILE
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 from napari_coseg.finetuning.settings import FinetuneSettings
+from napari_coseg.finetuning.words import counted
 from napari_coseg.settings import Settings
 
 LEAST_STEPS = 20
@@ -65,8 +66,7 @@ class Origin(Settings):
 
     def in_words(self) -> str:
         """How much is reviewed."""
-        images = f"{self.images} image{'' if self.images == 1 else 's'}"
-        objects = f"{self.objects:,} whole object{'' if self.objects == 1 else 's'}"
+        images, objects = counted(self.images, "image"), counted(self.objects, "whole object")
         return f"{images}, {objects} and {self.area_px / 1e6:.3f} Mpx"
 
 

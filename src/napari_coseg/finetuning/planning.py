@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
-
-import torch
 
 from napari_coseg.card import Normalisation
 from napari_coseg.errors import SettingsError
@@ -24,13 +21,19 @@ from napari_coseg.models.adapted import take_over
 
 MATCHING_CROPS = 6
 SMALLEST_CROP_PX = 64
+TWICE = "computing blocks twice"
+UNSCORED = (
+    "what is held back has neither whole objects nor regions: nothing scores the result; review "
+    "more, or larger regions"
+)
 
 
 class Fitting(NamedTuple):
-    """What fits the device: the cost of a step, the crop and its micro batch."""
+    """What fits the device: the cost of a step, the crop, and whether blocks are computed twice."""
 
     cost: Cost
     crop_px: int
+    activation_checkpointing: bool
     told: tuple[str, ...]
 
 
@@ -42,7 +45,13 @@ def settle(
     began: float,
     base_images: tuple[ReviewedImage, ...],
 ) -> RunPlan:
-    """The plan that an earlier call wrote to `folder`, or a new one, written there."""
+    """The plan that an earlier call wrote to `folder`, or a new one, written there.
+
+    Parameters
+    ----------
+    began
+        By the gate's clock.
+    """
     plan = read_plan(folder, origin)
     if plan is None:
         plan = _new_plan(prepared, origin, gate, began, base_images)
@@ -54,25 +63,36 @@ def settle(
 
 
 def fit(prepared: Prepared, gate: Gate | None = None) -> Fitting:
-    """Measure a step; where one crop does not fit, with smaller ones.
+    """Measure a step; where one crop does not fit, with blocks computed twice, then smaller ones.
 
     Raises
     ------
     SettingsError
         Where not even the smallest crop fits.
     """
-    crop_px = prepared.settings.crop_px
+    crop_px, through = prepared.settings.crop_px, prepared.settings.speed == "adapters"
+    asked = prepared.settings.activation_checkpointing
+    twice = through and bool(asked)
     told: list[str] = []
     while True:
         settings = replace_crop(prepared.settings, crop_px)
         tuner = tuner_of(replace(prepared, settings=settings), gate)
+        if twice:
+            tuner.checkpoint_activations()
         crops = prepared.crops(prepared.divided.to_learn, crop_px, prepared.settings.seed)
         count = settings.crops if tuner.device.type == "cuda" else 1
         try:
-            cost = measure(tuner, StepCrops(crops.draw(0, count)), settings.speed == "heads")
-            return Fitting(cost, crop_px, tuple(told))
+            cost = measure(tuner, StepCrops(crops.draw(0, count)), not through)
+            return Fitting(cost, crop_px, twice, tuple(told))
         except OutOfMemory:
-            smaller = smaller_crop(prepared, crop_px)
+            pass
+        finally:
+            tuner.close()
+        if through and not twice and asked is not False:
+            twice = True
+            told.append(f"out of memory: {TWICE}")
+            continue
+        smaller = smaller_crop(prepared, crop_px)
         told.append(f"out of memory: crops of {crop_px} -> {smaller} pixels")
         crop_px = smaller
 
@@ -100,7 +120,7 @@ def tuner_of(prepared: Prepared, gate: Gate | None = None, precision: str = "fp3
     settings = prepared.settings
     tuner = Tuner(prepared.network, prepared.trained, settings, precision, settings.crops)
     if gate is not None:
-        tuner.gate = gate
+        tuner.gate, tuner.clock = gate, gate.clock
     return tuner
 
 
@@ -118,19 +138,19 @@ def _new_plan(
     base_images: tuple[ReviewedImage, ...],
 ) -> RunPlan:
     settings = prepared.settings
-    scoring_began = time.monotonic()
+    scoring_began = gate.clock()
     before = _scores(prepared, prepared.divided.held_back, "before", gate)
-    scoring_s = time.monotonic() - scoring_began
+    scoring_s = gate.clock() - scoring_began
     base_before = _scores(prepared, base_images, "base_before", gate)
-    scoring_all_s = time.monotonic() - scoring_began
-    gate.progress(0.02, "looking at how the base sees these images")
+    scoring_all_s = gate.clock() - scoring_began
+    gate.progress(0.02, "measuring what a step takes")
+    fitting = fit(prepared, gate)  # before looking: that takes crops of a size that fits
+    gate.progress(0.03, "looking at how the base sees these images")
     name, normalisation = AS_IT_IS, prepared.network.card.normalisation
     if settings.match_input:
-        name, normalisation = _match(prepared, gate)
+        name, normalisation = _matched(prepared, gate, fitting.crop_px)
         normalise(prepared, normalisation)
-    gate.progress(0.03, "measuring what a step takes")
-    fitting = fit(prepared, gate)
-    left = 60 * settings.minutes - (time.monotonic() - began) - scoring_all_s
+    left = 60 * settings.minutes - (gate.clock() - began) - scoring_all_s
     fitted = replace_crop(settings, fitting.crop_px)
     shares = share_out(fitted, fitting.cost, prepared.area_px(), left, scoring_s)
     return RunPlan(
@@ -140,14 +160,18 @@ def _new_plan(
         precision=fitting.cost.precision,
         crop_px=fitting.crop_px,
         micro=settings.crops,
-        activation_checkpointing=bool(settings.activation_checkpointing),
+        activation_checkpointing=fitting.activation_checkpointing,
         cached_crops=shares.cached_crops,
         seconds_a_step=round(fitting.cost.step_s, 4),
         input=name,
         normalisation=normalisation,
         scores_before=before,
         base_scores_before=base_before,
-        notes=(*fitting.told, *((f"images are taken {name}",) if name != AS_IT_IS else ())),
+        notes=(
+            *fitting.told,
+            *((f"images are taken {name}",) if name != AS_IT_IS else ()),
+            *((UNSCORED,) if prepared.divided.held_back and not before else ()),
+        ),
     )
 
 
@@ -161,9 +185,19 @@ def _scores(prepared: Prepared, images: tuple[ReviewedImage, ...], when: str, ga
     return found
 
 
-@torch.no_grad()
-def _match(prepared: Prepared, gate: Gate) -> tuple[str, Normalisation]:
-    """The change of intensities under which the base's loss is lowest."""
+def _matched(prepared: Prepared, gate: Gate, crop_px: int) -> tuple[str, Normalisation]:
+    """The change of intensities under which the base's loss is lowest, on crops that fit."""
+    own = prepared.network.card.normalisation
+    while True:
+        try:
+            return _match(prepared, gate, own, crop_px)
+        except OutOfMemory:
+            crop_px = smaller_crop(prepared, crop_px)
+
+
+def _match(
+    prepared: Prepared, gate: Gate, own: Normalisation, crop_px: int
+) -> tuple[str, Normalisation]:
     images, settings = prepared.divided.to_learn, prepared.settings
     tuner = tuner_of(prepared)
     prepared.network.eval()
@@ -173,14 +207,12 @@ def _match(prepared: Prepared, gate: Gate) -> tuple[str, Normalisation]:
         normalise(prepared, normalisation)
         stretch, total = normalisation.stretch, 0.0
         if stretch not in batches:
-            crops = prepared.crops(images, settings.crop_px, settings.seed)
+            crops = prepared.crops(images, crop_px, settings.seed)
             batches[stretch] = crops.draw(0, MATCHING_CROPS, augmented=False)
         batch = batches[stretch]
         for i in range(MATCHING_CROPS):
             gate()
-            value, _ = tuner.loss(StepCrops(batch.part(slice(i, i + 1))))
-            total += float(value)
+            total += tuner.measure_loss(StepCrops(batch.part(slice(i, i + 1))))
         return total
 
-    own = prepared.network.card.normalisation
     return match_input(own, images, loss)

@@ -81,6 +81,19 @@ class Prepared:
             images = tuple(image.stretched() for image in images)
         return ReviewedCrops(images, size_px, self.pixel_size_um, seed, settings)
 
+    def of_base_kind(self, images: ReviewedSet) -> tuple[ReviewedImage, ...]:
+        """Images of the base's own kind, to learn along or to score, in the adapter's class ids.
+
+        Raises
+        ------
+        DatasetError
+            Where nothing of them is reviewed, or they have classes that are not known: such a
+            region would be learnt, and scored, as background.
+        """
+        images = images.checked()
+        self.classes.check_known(images)
+        return self.classes.applied(images).checked().images
+
 
 def prepare(
     reviewed: ReviewedSet, base: str | Path, settings: FinetuneSettings, device: str = "auto"
@@ -96,6 +109,7 @@ def prepare(
     CheckpointError
         Where the base cannot be loaded.
     """
+    settings.check_lora()
     reviewed = reviewed.checked()
     path = weights_path(base)
     model = load_model(path, device)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,9 +36,10 @@ from napari_coseg.finetuning.request import (
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 from napari_coseg.finetuning.scores import Scores, score, worth
 from napari_coseg.finetuning.settings import FinetuneSettings
+from napari_coseg.finetuning.words import counted
 from napari_coseg.inference.loading import DEFAULT_MODEL
 
-FEATURES_FOLDER = "features"
+FEATURES_FOLDER, DRAFT_FILE = "features", "draft.safetensors"
 
 
 @dataclass(frozen=True)
@@ -120,9 +119,9 @@ def finetune(
     prepared = prepare(reviewed, base, settings or FinetuneSettings(), device)
     run = _Run(prepared, folder, Gate(hooks), name or output.stem, reviewed)
     if base_validation is not None:
-        run.base_images = prepared.classes.applied(base_validation.checked()).images
+        run.base_images = prepared.of_base_kind(base_validation)
     if replay is not None:
-        run.replayed = prepared.classes.applied(replay.checked()).images
+        run.replayed = prepared.of_base_kind(replay)
     with training_in(folder), torch.random.fork_rng():
         if restart:
             run.forget()
@@ -139,7 +138,7 @@ class _Run:
         self.reviewed = reviewed
         self.base_images: tuple[ReviewedImage, ...] = ()
         self.replayed: tuple[ReviewedImage, ...] = ()
-        self.began, self.step = time.monotonic(), 0
+        self.began, self.step = gate.clock(), 0
         for note in prepared.notes:
             gate.tell(note)
 
@@ -150,6 +149,7 @@ class _Run:
         others = self.base_images, self.replayed
         origin = Origin.of(reviewed, base_sha256, self._settings, *others)
         if not (self.folder / PLAN_FILE).exists():
+            self.forget()  # what is left is of a run whose plan went first, when it was killed
             write_begun(self.folder, self.reviewed)
         plan = settle(self.prepared, self.folder, origin, self.gate, self.began, self.base_images)
         for note in plan.notes:
@@ -161,10 +161,12 @@ class _Run:
             return self._finish(output, plan, learning, cache)
 
     def forget(self) -> None:
-        """Delete what an unfinished run left."""
-        for name in (PLAN_FILE, STATE_FILE, BEGUN_FILE):
+        """Delete what an unfinished run left, and nothing else; without the plan it is no run."""
+        for name in (PLAN_FILE, STATE_FILE, BEGUN_FILE, DRAFT_FILE):
             (self.folder / name).unlink(missing_ok=True)
-        shutil.rmtree(self.folder / FEATURES_FOLDER, ignore_errors=True)
+            for partial in self.folder.glob(f"{Path(name).stem}.[0-9]*.part"):
+                partial.unlink(missing_ok=True)
+        FeatureCache(self.folder / FEATURES_FOLDER).clear()
 
     @property
     def _settings(self) -> FinetuneSettings:
@@ -189,7 +191,7 @@ class _Run:
         if frozen != prepared.frozen_sha256:
             raise RuntimeError("weights changed that do not train; the adapter is not written")
         card = self._card(plan, learning)
-        draft = self.folder / "draft.safetensors"
+        draft = self.folder / DRAFT_FILE
         start = start_of(prepared.base, card)
         save_adapter(draft, network, start, card)
         gate.progress(0.95, "scoring what was learnt")
@@ -227,7 +229,7 @@ class _Run:
         prepared = self.prepared
         self.step = learning.progress.best_step or learning.progress.step
         reviews = prepared.reviewed.reviews()
-        told = f"fine-tuned from {prepared.base.card.name} on {reviews.images} images"
+        told = f"fine-tuned from {prepared.base.card.name} on {counted(reviews.images, 'image')}"
         model = prepared.classes.card.model_copy(
             update={
                 "name": self.name,
@@ -258,7 +260,7 @@ class _Run:
                 "input": plan.input,
                 "precision": plan.precision,
                 "crop_px": learning.plan.crop_px,
-                "minutes_taken": round((time.monotonic() - self.began) / 60, 2),
+                "minutes_taken": round((self.gate.clock() - self.began) / 60, 2),
             },
             notes="; ".join(self.gate.notes),
         )

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from napari_coseg.datasets.stain import StainSettings
 from napari_coseg.datasets.transforms import AugmentationSettings
+from napari_coseg.errors import SettingsError
 from napari_coseg.settings import Settings
 from napari_coseg.training.loss_settings import LossSettings
 
@@ -59,7 +60,7 @@ class FinetuneSettings(Settings):
         "decoders; None: all that the speed can train. The trunk never does",
     )
     lora_rank: int = Field(
-        0, ge=0, le=256, description="put LoRA of this rank into the trunk, for speed adapters"
+        0, ge=0, le=256, description="put LoRA of this rank into the trunk; speed adapters only"
     )
     minutes: float = Field(
         5.0, gt=0, le=10_000, description="about how long it may take, scores and all; minutes"
@@ -121,6 +122,27 @@ class FinetuneSettings(Settings):
     seed: int = 0
     losses: LossSettings = FINETUNING_LOSSES
     augmentation: AugmentationSettings = FINETUNING_AUGMENTATION
+
+    def check_lora(self) -> None:
+        """See that LoRA, where it is put in, trains.
+
+        Raises
+        ------
+        SettingsError
+            Where it would not.
+        """
+        if not self.lora_rank:
+            return
+        if self.speed == "heads":
+            raise SettingsError(
+                f"LoRA (lora_rank {self.lora_rank}) lies in the encoder, which does not train at "
+                "speed 'heads'; take speed 'adapters', or lora_rank 0"
+            )
+        if self.parts is not None and "lora" not in self.parts:
+            raise SettingsError(
+                f"LoRA is put in (lora_rank {self.lora_rank}), but the parts that train are "
+                f"{', '.join(self.parts) or 'none'}; name lora among them, or take lora_rank 0"
+            )
 
     def augmentation_of(self, changed_input: bool) -> AugmentationSettings:
         """How crops stray, of images as the base knows them or of others."""

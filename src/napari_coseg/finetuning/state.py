@@ -28,12 +28,14 @@ class Progress:
     step
         Steps done.
     best
-        The trained weights that scored best, by name; those of the last step where nothing is held
-        back.
+        The trained weights that scored best, by name; none where nothing that is held back can be
+        scored.
     best_worth, best_step
         Of those; -1 before any were scored.
     scored_step
         The last one after which the held-back regions were scored; 0 for none.
+    left_out
+        Steps that changed nothing, as their loss or gradient was no finite number.
     """
 
     step: int = 0
@@ -41,6 +43,7 @@ class Progress:
     best_worth: float = -1.0
     best_step: int = 0
     scored_step: int = 0
+    left_out: int = 0
 
 
 def save_state(path: Path, tuner: Tuner, progress: Progress) -> None:
@@ -57,6 +60,7 @@ def save_state(path: Path, tuner: Tuner, progress: Progress) -> None:
         "best_worth": progress.best_worth,
         "best_step": progress.best_step,
         "scored_step": progress.scored_step,
+        "left_out": progress.left_out,
         "trained": {name: p.detach().cpu() for name, p in tuner.trained.items()},
         "optimiser": tuner.optimiser.state_dict(),
     }
@@ -87,7 +91,8 @@ def resume_state(path: Path, tuner: Tuner) -> Progress:
                 parameter.copy_(state["trained"][name])
         tuner.optimiser.load_state_dict(state["optimiser"])
         names = ("step", "best", "best_worth", "best_step", "scored_step")
-        return Progress(**{name: state[name] for name in names})
+        left_out = state.get("left_out", 0)  # not counted before
+        return Progress(**{name: state[name] for name in names}, left_out=left_out)
     except _BROKEN as error:
         raise CheckpointError(
             f"{path} is no state of this fine-tuning ({error}); start it anew"

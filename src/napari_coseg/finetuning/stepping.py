@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -64,6 +65,9 @@ class Tuner:
         "bf16" or "fp32"; weights, losses and the optimiser are float32 either way.
     micro
         Crops in one forward and backward.
+    gate, clock
+        Asked between pieces of work, and what they take; the clock stands still while the gate
+        waits.
     """
 
     network: CosegModel
@@ -72,6 +76,7 @@ class Tuner:
     precision: str
     micro: int
     gate: Callable[[], bool] = lambda: False
+    clock: Callable[[], float] = time.perf_counter
     origin: dict[str, Tensor] = field(init=False)
     optimiser: torch.optim.Optimizer = field(init=False)
     _within: ExitStack = field(default_factory=ExitStack, init=False)
@@ -123,7 +128,7 @@ class Tuner:
         Raises
         ------
         OutOfMemory
-            Where a micro batch does not fit. Nothing was changed.
+            Where a micro batch does not fit, or the optimiser. No weight was changed.
         Cancelled
             By the gate, between micro batches. Nothing was changed.
         """
@@ -141,7 +146,7 @@ class Tuner:
             return None
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        self.optimiser.step()
+        self._step()
         self._draw_back(rate)
         return terms
 
@@ -153,6 +158,23 @@ class Tuner:
             output = self._output(crops)
         truth = Truth.of(crops.batch, device)
         return reviewed_loss(output, truth, self.settings.losses)
+
+    @torch.no_grad()
+    def measure_loss(self, crops: StepCrops) -> float:
+        """Of some crops, without a gradient.
+
+        Raises
+        ------
+        OutOfMemory
+            Where the crops do not fit.
+        """
+        try:
+            return float(self.loss(crops)[0])
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        self._give_back()
+        raise OutOfMemory
 
     def measure_gradient(self, crops: StepCrops) -> None:
         """A forward and a backward whose gradient is thrown away.
@@ -177,10 +199,32 @@ class Tuner:
         else:
             return {name: share * value for name, value in terms.items()}
         # Outside the handler: the error's traceback keeps the tensors of the failed call alive.
+        self._give_back()
+        raise OutOfMemory
+
+    def _step(self) -> None:
+        """The optimiser's, whose first one takes memory for twice what trains."""
+        is_first = not self.optimiser.state
+        try:
+            self.optimiser.step()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            return
+        if is_first:  # so the weights still were where they began
+            self.optimiser.state.clear()
+            with torch.no_grad():
+                for name, parameter in self.trained.items():
+                    parameter.copy_(self.origin[name])
+        self._give_back()
+        raise OutOfMemory
+
+    def _give_back(self) -> None:
+        """What a failed call has taken."""
         self.optimiser.zero_grad(set_to_none=True)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        raise OutOfMemory
 
     def _output(self, crops: StepCrops) -> TwoForwards:
         features = crops.features
