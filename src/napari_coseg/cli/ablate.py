@@ -96,10 +96,9 @@ def run(arguments: argparse.Namespace) -> int:
     written = output / f"{stem}-summary.csv"
     summary.to_csv(written, index=False)
     length = f"{recipe.steps} steps" if recipe.steps else f"{recipe.epochs} epochs"
-    print(
-        f"{ablation.source}: {length}, {arguments.seeds} seeds, {arguments.images} images, "
-        "mean ± half of the 95 % interval"
-    )
+    trainings = "1 seed" if arguments.seeds == 1 else f"{arguments.seeds} seeds"
+    told = "" if arguments.seeds == 1 else ", mean ± half of the 95 % interval"
+    print(f"{ablation.source}: {length}, {trainings}, {arguments.images} images{told}")
     print(as_markdown(summary))
     if len(ablation.rows) > 1:
         print(f"\nDifference to {ablation.rows[-1].name!r}, seed by seed:")
