@@ -62,7 +62,7 @@ class FirstHalf:
         from napari_coseg.types import Image
 
         with self.window.step("sample"):
-            self.window.choose("file", "Open Sample", "Colon tissue")
+            self.window.choose("file", "Open Sample", "Co-Seg", "Colon tissue")
             self.window.wait_until(lambda: len(self.viewer.layers), "the sample is open")
         (sample,) = self.viewer.layers
         size = tuple(float(value) for value in sample.scale)
