@@ -42,7 +42,7 @@ ROOMS = {
     "nn": FOUNDATION,
     "models": f"{FOUNDATION} nn",
     "checkpoints": f"{FOUNDATION} nn models",
-    "datasets": f"{FOUNDATION} polygons volumes intensity decoding.hover_targets",
+    "datasets": f"{FOUNDATION} polygons volumes intensity intake decoding.hover_targets",
     # What one does with them.
     "inference": (
         f"{FOUNDATION} intensity intake tiling decoding measure readers nn models checkpoints"

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 import re
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from napari_coseg.errors import DatasetError, ImageError
-from napari_coseg.intensity import measure_intensity
+from napari_coseg.intake import RgbSource, understand
 from napari_coseg.types import LABEL_DTYPE
-from napari_coseg.types import Image as PlainImage
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
@@ -68,7 +66,7 @@ def _subfolders(folder: Path) -> list[Path]:
 def read_rgb(path: Path) -> np.ndarray:
     """An image file as uint8 (Y, X, 3); grey becomes three equal channels, alpha is dropped.
 
-    Grey of more than 8 bits is brought to 0..255 as in segmenting (`napari_coseg.intensity`), so
+    Grey of more than 8 bits is brought to 0..255 as in segmenting (`napari_coseg.intake`), so
     that a network learns what it is going to see.
     """
     from PIL import Image
@@ -85,28 +83,11 @@ def read_rgb(path: Path) -> np.ndarray:
 
 def _eight_bits(values: np.ndarray, path: Path) -> np.ndarray:
     try:
-        rule = measure_intensity(_Plane(PlainImage(values, "YX", name=path.stem)))
+        source = RgbSource(understand(values, "YX"))
     except ImageError as error:
         raise DatasetError(f"cannot read the image {path}: {error}") from error
-    return np.rint(rule.apply(values)).astype(np.uint8)[..., None].repeat(3, axis=-1)
-
-
-@dataclass
-class _Plane:
-    """One grey plane in memory, for `measure_intensity`."""
-
-    image: PlainImage
-    has_alpha: bool = False
-    n_slices: int = 1
-
-    @property
-    def plane_shape(self) -> tuple[int, int]:
-        height, width = self.image.data.shape
-        return height, width
-
-    def raw(self, z: int, rows: slice, columns: slice) -> np.ndarray:
-        block: np.ndarray = self.image.data[rows, columns][..., None]
-        return block
+    everything = slice(None)
+    return np.rint(source.read(0, everything, everything)).astype(np.uint8)
 
 
 def read_labels(path: Path) -> np.ndarray:
