@@ -25,6 +25,7 @@ from napari_coseg.finetuning.reviewed import ReviewedImage
 from napari_coseg.finetuning.scores import Scores, score, worth
 from napari_coseg.finetuning.state import resume_state, save_state
 from napari_coseg.finetuning.stepping import DTYPES, OutOfMemory
+from napari_coseg.finetuning.words import counted
 from napari_coseg.training.logs import LOG_FILE, CsvLog
 from napari_coseg.training.recipe import OptimiserSettings
 from napari_coseg.training.schedule import learning_rate
@@ -250,7 +251,7 @@ class Learning:
             change, update = TWICE, {"activation_checkpointing": True}
         elif tuner.micro > 1:
             before, tuner.micro = tuner.micro, tuner.micro // 2
-            crops = f"{tuner.micro} crop{'s' * (tuner.micro > 1)}"
+            crops = counted(tuner.micro, "crop")
             change, update = f"{crops} at once in place of {before}", {"micro": tuner.micro}
         else:
             smaller = smaller_crop(self.prepared, plan.crop_px)

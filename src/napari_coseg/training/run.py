@@ -20,6 +20,7 @@ from napari_coseg.datasets.derived import class_id_of, with_derived_region
 from napari_coseg.datasets.held_out import Split, hold_out, load_split
 from napari_coseg.datasets.kept import KeptSamples
 from napari_coseg.datasets.partition import (
+    Partition,
     Partitioned,
     draw_partition_of,
     load_partition,
@@ -182,12 +183,16 @@ def open_part(name: str, data_root: Path, recipe: Recipe) -> Dataset:
     """
     if recipe.held_out == DRAWN:
         return _draw(name, data_root, recipe.seed)
-    dataset = open_dataset(name, data_root)
     parts = None
     if names_parts(recipe.held_out):
-        parts = _of(dataset, load_partition(recipe.held_out))
-    if parts is None:
-        return dataset
+        parts = _of(name, load_partition(recipe.held_out))
+    return open_dataset(name, data_root) if parts is None else _in_parts(name, data_root, parts)
+
+
+@lru_cache(maxsize=8)
+def _in_parts(name: str, data_root: Path, parts: Partition) -> Partitioned:
+    """Kept as those that are drawn; what is there decides which images of the parts are."""
+    dataset = open_dataset(name, data_root)
     there = (image for split in dataset.splits for image in dataset.names(split))
     return Partitioned.of(dataset, parts.within(there))
 
@@ -238,9 +243,9 @@ def _check_crops(parts: Sequence[BatchPart], multiple: int) -> None:
 
 def _check_held_out(recipe: Recipe, data_root: Path) -> None:
     """See to it before the first step, not at the first validation, that there are such images."""
-    for part in recipe.batches:
-        dataset = open_part(part.dataset, data_root, recipe)
-        if not validation_names(dataset, part.split, recipe.held_out):
+    for name, split in dict.fromkeys((part.dataset, part.split) for part in recipe.batches):
+        dataset = open_part(name, data_root, recipe)
+        if not validation_names(dataset, split, recipe.held_out):
             raise DatasetError(
                 f"split {recipe.held_out!r} holds no image of {dataset.name!r} out to choose "
                 "weights by; name some as validation"
@@ -309,7 +314,7 @@ def _divided(dataset: Dataset, split: str, held_out: str) -> Split:
     if isinstance(dataset, Partitioned):
         return Split(train=dataset.names("train"), validation=dataset.names("validation"))
     known = load_split(held_out)
-    held = _of(dataset, known)
+    held = _of(dataset.name, known)
     if held is None:
         raise DatasetError(
             f"split {held_out!r} says nothing of dataset {dataset.name!r}, only of "
@@ -319,9 +324,9 @@ def _divided(dataset: Dataset, split: str, held_out: str) -> Split:
     return hold_out(dataset.names(split), held)
 
 
-def _of(dataset: Dataset, known: Mapping[str, Value]) -> Value | None:
+def _of(name: str, known: Mapping[str, Value]) -> Value | None:
     """What is said of a dataset, or of the one that it is another reading of."""
-    return known.get(dataset.name, known.get(SUBFOLDERS.get(dataset.name, "")))
+    return known.get(name, known.get(SUBFOLDERS.get(name, "")))
 
 
 class _KeepBest:
