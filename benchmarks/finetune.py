@@ -7,7 +7,8 @@
 The corrections are simulated from the true labels: so many whole images, drawn by a seed, are
 reviewed. Each row is a process of its own, so that its peak memory is its own. The base's own
 validation images (of the split that its recipe names) are scored as well: with the adapter off that
-is the score before, bit by bit. ``type PQ`` is that of the new type, for ``consep-type``.
+is the score before, bit by bit. ``--replay`` learns some of the images that the base was trained on
+along. ``type PQ`` is that of the new type, for ``consep-type``.
 
 DATA holds ``dsb2018/``, ``consep/`` and ``glas/``. For ``consep-type`` the base must not know the
 type. ``--train-base FOLDER`` trains one by the shipped recipe, or by a quicker ``--recipe`` such as
@@ -70,6 +71,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--new-type", default="inflammatory", help="for consep-type")
     parser.add_argument("--test", type=int, help="score on so many of the others (default: all)")
     parser.add_argument("--own", type=int, default=4, help="validation images of each kind")
+    parser.add_argument("--replay", type=int, default=0, help="of the base's, of each kind")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings")
     parser.add_argument("--train-base", type=Path, metavar="FOLDER")
@@ -98,7 +100,9 @@ def row(arguments: argparse.Namespace) -> dict[str, Any]:
     everything = images_of(domain, arguments)
     learnt = replace(everything, images=everything.images[:count])
     others = everything.images[count:][: arguments.test]
-    own = own_validation(arguments.data, arguments.own)
+    own = own_images(arguments.data, arguments.own, held_out=True)
+    replay = arguments.replay
+    again = own_images(arguments.data, replay, held_out=False) if replay else None
     settings = settings_of(arguments, speed, domain)
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
@@ -108,6 +112,7 @@ def row(arguments: argparse.Namespace) -> dict[str, Any]:
             base=arguments.base,
             settings=settings,
             device=arguments.device,
+            replay=again,
         )
         minutes = (time.monotonic() - began) / 60
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
@@ -142,8 +147,8 @@ def images_of(domain: str, arguments: argparse.Namespace) -> Any:
     return from_samples(samples, dataset, domain)
 
 
-def own_validation(data: Path, count: int) -> Any:
-    """Some of the images that the shipped base's recipe chose its weights by."""
+def own_images(data: Path, count: int, *, held_out: bool) -> Any:
+    """Some of the images that the base's recipe chose its weights by, or that it learnt."""
     from napari_coseg.datasets.held_out import load_split
     from napari_coseg.datasets.registry import open_dataset
     from napari_coseg.finetuning.from_folder import from_samples
@@ -152,7 +157,9 @@ def own_validation(data: Path, count: int) -> Any:
     sets = []
     for name, held in load_split(SPLIT).items():
         dataset = open_dataset(name, data)
-        samples = [dataset.load("train", image) for image in held[:count]]
+        learnt = [image for image in dataset.names("train") if image not in held]
+        names = held if held_out else learnt
+        samples = [dataset.load("train", image) for image in names[:count]]
         sets.append(from_samples(samples, dataset, name))
     return together(sets)
 
