@@ -65,7 +65,7 @@ def in_the_window(folder: Path, seconds: float) -> None:
     session = Session(drawn, None, desk_of(*request_of(drawn, None)))
     part = np.zeros(drawn.data.shape, bool)
     part[:, : part.shape[1] // 2] = True
-    session.mark("Review", session.reviewed.with_region(np.nonzero(part)))
+    session.mark("Review", session.reviewed.with_area(np.nonzero(part)))
     dock = FinetuneWidget(viewer)
     viewer.window.add_dock_widget(dock)
     dock.setup.main.boxes["minutes"].setValue(10)

@@ -1,4 +1,4 @@
-"""Make docs/images/correct.png: the real window, the sample image, an area that is reviewed.
+"""Make docs/images/correct.png: the real window, the sample image, two areas that are reviewed.
 
 xvfb-run -a -s "-screen 0 1920x1200x24" .venv/bin/python scripts/make_correct_screenshot.py
 
@@ -17,6 +17,7 @@ from napari_coseg.widgets.outputs import add_prediction
 
 AREA = np.array([(40.0, 5.0), (30.0, 190.0), (185.0, 200.0), (190.0, 25.0)])
 """y, x."""
+OF_OBJECTS = np.array([(60.0, 230.0), (50.0, 380.0), (170.0, 390.0), (200.0, 250.0)])
 
 
 def main() -> None:
@@ -30,6 +31,8 @@ def main() -> None:
     widget.start()
     until(lambda: widget.work is not None)
     widget.work.corrector.review_area(Gesture(AREA, is_click=False))
+    widget.area_choice.setCurrentIndex(1)
+    widget.work.corrector.review_area(Gesture(OF_OBJECTS, is_click=False))
     widget.next_button.click()
     viewer.reset_view(margin=0.02)
     wait(1)

@@ -60,7 +60,7 @@ def main() -> None:
         session = Session(objects, None, desk_of(*request_of(objects, None)))
         part = np.zeros(objects.data.shape, bool)
         part[REVIEWED] = True
-        session.mark("Review", session.reviewed.with_region(np.nonzero(part)))
+        session.mark("Review", session.reviewed.with_area(np.nonzero(part)))
         _, widget = viewer.window.add_plugin_dock_widget("napari-coseg", "Fine-tune")
         widget.setup.name_edit.setText("colon nuclei")
         for name, value in FEW.items():

@@ -198,6 +198,14 @@ def lonely(work: Any) -> int:
     raise AssertionError("every object has a neighbour")
 
 
+def review_for(work: Any, targets: tuple[str, ...]) -> None:
+    """By the list of the panel, and an outline that crosses objects."""
+    from napari_coseg.widgets.correct.display import AREA_COLORS
+
+    work.widget.area_choice.setCurrentIndex(list(AREA_COLORS).index(targets))
+    by_hand(work, "Shift-R", [(20, 20), (20, 90), (70, 90), (70, 20)])
+
+
 ACTIONS: dict[str, tuple[Callable[[Any], None], set[str]]] = {
     "merge by stroke": (merge_by_stroke, {"labels", "table", "features"}),
     "merge the chosen": (merge_chosen, {"labels", "table", "features"}),
@@ -219,6 +227,14 @@ ACTIONS: dict[str, tuple[Callable[[Any], None], set[str]]] = {
     "review objects": (on_chosen("R", 3), {"reviewed", "marks"}),
     "review an area": (
         lambda work: by_hand(work, "Shift-R", [(5, 5), (5, 60), (40, 60), (40, 5)]),
+        {"reviewed", "marks"},
+    ),
+    "review the regions of an area": (
+        lambda work: review_for(work, ("regions",)),
+        {"reviewed", "marks"},
+    ),
+    "review the objects of an area": (
+        lambda work: review_for(work, ("objects",)),
         {"reviewed", "marks"},
     ),
     "outline a region": (
@@ -324,6 +340,42 @@ def test_a_day_of_all_actions_is_undone_in_order(flat: Any, notes: list[str], qt
         flat.session.redo()
         assert_same(wanted, state(flat))
     assert_in_step(flat, qtbot)
+
+
+def test_an_area_is_outlined_in_the_colour_of_what_was_checked_in_it(flat: Any) -> None:
+    """Where two areas cross, both were checked."""
+    from napari_coseg.widgets.correct.display import AREA_COLORS
+
+    by_hand(flat, "Shift-R", [(0, 0), (0, 200), (20, 200), (20, 0)])
+    review_for(flat, ("regions",))
+    review_for(flat, ("objects",))
+    by_hand(flat, "Shift-R", [(90, 20), (90, 90), (100, 90), (100, 20)])
+    by_hand(flat, "Shift-R", [(60, 20), (60, 120), (70, 120), (70, 20)], shift=True)
+    reviewed, marks = flat.session.reviewed, flat.display.marks_layer
+    free = flat.session.desk.labels == 0
+    seen = {t: reviewed.area(t).mask() & free for t in ("objects", "regions")}
+    expected = {
+        ("objects", "regions"): seen["objects"] & seen["regions"],
+        ("objects",): seen["objects"] & ~seen["regions"],
+        ("regions",): seen["regions"] & ~seen["objects"],
+    }
+    for targets, mask in expected.items():
+        (value,) = np.unique(marks.data[mask])  # somewhere, and one value
+        color = marks.colormap.map(np.array([value]))[0][:3]
+        np.testing.assert_allclose(color * 255, AREA_COLORS[targets], atol=1)
+
+
+def test_without_regions_an_area_is_reviewed_for_its_objects(viewer: Any, qtbot: Any) -> None:
+    from napari_coseg.widgets.correct.widget import CorrectWidget
+
+    viewer.add_labels(plane().labels)
+    widget = CorrectWidget(viewer)
+    widget.start_button.click()
+    qtbot.waitUntil(lambda: widget.work is not None, timeout=60_000)
+    assert not widget.area_choice.isEnabled()
+    by_hand(widget.work, "Shift-R", [(5, 5), (5, 60), (40, 60), (40, 5)])
+    assert widget.session.reviewed.objects and not widget.session.reviewed.regions
+    widget.close()
 
 
 def test_a_hole_is_filled_and_comes_back(flat: Any) -> None:

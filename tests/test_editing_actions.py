@@ -335,7 +335,7 @@ def test_what_the_model_doubts_grows_only_from_a_click():
 
 
 def _region_reviewed(desk: Desk) -> Reviewed:
-    return Reviewed(desk.labels.shape).with_region(np.nonzero(np.ones(desk.labels.shape)))
+    return Reviewed(desk.labels.shape).with_area(np.nonzero(np.ones(desk.labels.shape)))
 
 
 @pytest.mark.parametrize(

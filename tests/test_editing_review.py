@@ -10,7 +10,7 @@ import pytest
 from editing_desks import plane, stack
 from napari_coseg.editing.objects import delete, merge, set_class
 from napari_coseg.editing.rerun import merge_prediction, merge_regions
-from napari_coseg.editing.review import Reviewed, doubtful_first
+from napari_coseg.editing.review import BOTH, Reviewed, doubtful_first
 from napari_coseg.errors import EditError
 
 SHAPES = [pytest.param((30, 40), id="plane"), pytest.param((3, 30, 40), id="stack")]
@@ -20,14 +20,15 @@ SHAPES = [pytest.param((30, 40), id="plane"), pytest.param((3, 30, 40), id="stac
 @pytest.mark.parametrize("share", [0, 0.1, 0.5, 1])
 def test_marks_of_regions_come_back_as_they_were(shape, share):
     mask = np.random.default_rng(0).random(shape) < share
-    marked = Reviewed(shape).with_region(np.nonzero(mask))
-    np.testing.assert_array_equal(marked.mask(), mask)
+    marked = Reviewed(shape).with_area(np.nonzero(mask))
+    np.testing.assert_array_equal(marked.objects.mask(), mask)
     labels = np.zeros(shape, np.int32)
     every = np.nonzero(np.ones(shape))
     np.testing.assert_array_equal(marked.protects(every, labels), mask.ravel())
     read = Reviewed.from_json(json.loads(json.dumps(marked.as_json())), shape)
-    np.testing.assert_array_equal(read.mask(), mask)
-    assert not len(marked.without_region(every).runs)
+    np.testing.assert_array_equal(read.objects.mask(), mask)
+    np.testing.assert_array_equal(read.regions.mask(), mask)
+    assert marked.without_area(every).is_empty
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -43,12 +44,12 @@ def test_marks_come_and_go_piece_by_piece(shape, seed):
         piece[..., rows, columns] = True
         value = bool(rng.random() < 0.6)
         mask[piece] = value
-        change = marked.with_region if value else marked.without_region
+        change = marked.with_area if value else marked.without_area
         marked = change(np.nonzero(piece))
-        np.testing.assert_array_equal(marked.mask(), mask)
+        np.testing.assert_array_equal(marked.regions.mask(), mask)
         Reviewed.from_json(marked.as_json(), shape)  # in order, with gaps between
         box = (*(slice(1, 3) for _ in shape[:-2]), slice(4, 19), slice(7, 33))
-        np.testing.assert_array_equal(marked.mask(box), mask[box])
+        np.testing.assert_array_equal(marked.regions.mask(box), mask[box])
 
 
 def test_reviewed_objects_are_protected_wherever_they_are():
@@ -57,6 +58,28 @@ def test_reviewed_objects_are_protected_wherever_they_are():
     assert marked.protects(np.nonzero(labels >= 0), labels).tolist() == [True, True, False, False]
     assert marked.without_objects([1]).ids == {7}
     assert marked.among([1, 2]).ids == {1}
+
+
+@pytest.mark.parametrize("target", BOTH)
+def test_an_area_counts_for_what_was_checked_in_it(target):
+    shape, (other,) = (6, 8), set(BOTH) - {target}
+    mask = np.zeros(shape, bool)
+    mask[2:4, 1:5] = True
+    marked = Reviewed(shape).with_area(np.nonzero(mask), [target])
+    np.testing.assert_array_equal(marked.area(target).mask(), mask)
+    assert not marked.area(other)
+    read = Reviewed.from_json(json.loads(json.dumps(marked.as_json())), shape)
+    np.testing.assert_array_equal(read.area(target).mask(), mask)
+    assert not read.area(other)
+    both = marked.with_area(np.nonzero(mask))
+    assert both.without_area(np.nonzero(mask), [target]).area(other).mask()[mask].all()
+    protected = marked.protects(np.nonzero(mask), np.zeros(shape, np.int32))
+    assert protected.all() == protected.any() == (target == "objects")
+
+
+def test_marks_kept_before_areas_had_kinds_count_for_both():
+    read = Reviewed.from_json({"shape": [2, 4], "ids": [3], "runs": [[1, 3]]}, (2, 4))
+    assert read.objects.runs.tolist() == read.regions.runs.tolist() == [[1, 3]]
 
 
 @pytest.mark.parametrize(
@@ -70,6 +93,9 @@ def test_reviewed_objects_are_protected_wherever_they_are():
         pytest.param({"shape": [4, 4], "ids": [], "runs": [[5, 7], [6, 9]]}, id="overlapping"),
         pytest.param({"shape": [4, 4], "ids": [], "runs": [[-3, 7]]}, id="before the beginning"),
         pytest.param({"shape": [4, 4], "ids": [], "runs": [[0, 1 << 90]]}, id="over 64 bits"),
+        pytest.param(
+            {"shape": [4, 4], "ids": [], "runs": [], "region_runs": [[0, 17]]}, id="regions past it"
+        ),
     ],
 )
 def test_marks_that_cannot_be_right_are_refused(broken):
@@ -98,7 +124,7 @@ def test_a_reviewed_region_reviews_what_lies_in_it():
     desk = plane()
     half = np.zeros(desk.labels.shape, bool)
     half[:, :80] = True
-    queue = doubtful_first(desk.table, Reviewed(half.shape).with_region(np.nonzero(half)))
+    queue = doubtful_first(desk.table, Reviewed(half.shape).with_area(np.nonzero(half)))
     left = desk.rows(queue.ids)
     assert (left["centroid_x"] >= 79.5).all()
     assert len(left) == (desk.table["centroid_x"] >= 79.5).sum()
@@ -122,7 +148,7 @@ def test_a_new_run_overwrites_nothing_that_is_reviewed(make):
     region = np.zeros(before.shape, bool)
     region[..., 30:60, 40:80] = True
     marks = [int(i) for i in desk.index.ids[:4]]
-    reviewed = Reviewed(before.shape).with_objects(marks).with_region(np.nonzero(region))
+    reviewed = Reviewed(before.shape).with_objects(marks).with_area(np.nonzero(region))
     desk.apply(merge_prediction(desk, new.labels, new.table, reviewed))
     kept = sorted(set(marks) | set(np.unique(before[region])) - {0})
     np.testing.assert_array_equal(desk.labels[region], before[region])
@@ -160,9 +186,23 @@ def test_new_regions_stop_at_reviewed_ones():
     before, new = desk.regions.copy(), np.full_like(desk.regions, 1)
     seen = np.zeros(before.shape, bool)
     seen[50:90] = True
-    desk.apply(merge_regions(desk, new, Reviewed(before.shape).with_region(np.nonzero(seen))))
+    desk.apply(merge_regions(desk, new, Reviewed(before.shape).with_area(np.nonzero(seen))))
     np.testing.assert_array_equal(desk.regions[seen], before[seen])
     assert (desk.regions[~seen] == 1).all()
+
+
+def test_a_new_run_changes_what_was_not_checked_in_an_area():
+    """Objects are taken where only the regions are reviewed, and the other way round."""
+    seen = np.nonzero(np.ones(plane().labels.shape))
+    desk, new = plane(0), plane(1)
+    marks = Reviewed(desk.labels.shape).with_area(seen, ["regions"])
+    desk.apply(merge_prediction(desk, new.labels, new.table, marks))
+    np.testing.assert_array_equal(desk.labels > 0, new.labels > 0)
+    assert merge_regions(desk, np.full_like(desk.regions, 1), marks).is_empty
+    marks = Reviewed(desk.labels.shape).with_area(seen, ["objects"])
+    desk.apply(merge_regions(desk, np.full_like(desk.regions, 1), marks))
+    assert (desk.regions == 1).all()
+    assert merge_prediction(desk, plane(0).labels, plane(0).table, marks).is_empty
 
 
 OTHERS = {

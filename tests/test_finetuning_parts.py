@@ -93,7 +93,7 @@ def test_objects_that_nobody_kept_are_not_learnt(
     labels = image.objects if drawn else np.zeros_like(image.objects)
     saved = Saved(labels, (0.5, 0.5), image.semantic, region_classes=GLAND, provenance=told)
     whole = np.nonzero(np.ones(image.shape, bool))
-    saved = replace(saved, reviewed=saved.reviewed.with_region(whole))
+    saved = replace(saved, reviewed=saved.reviewed.with_area(whole))
     with create_workspace(tmp_path / "mine.coseg") as workspace:
         file = tmp_path / "image.tif"
         workspace.add(reference_of(read_image(file), file, workspace.path), saved)

@@ -13,6 +13,7 @@ import torch
 from finetuning_cases import GLAND, TYPES, labelled_folder, reviewed_image, reviewed_set, settings
 from napari_coseg.card import Normalisation
 from napari_coseg.datasets.transforms import AugmentationSettings
+from napari_coseg.editing.review import BOTH
 from napari_coseg.errors import CosegError, DatasetError
 from napari_coseg.finetuning.classes import plan_classes
 from napari_coseg.finetuning.crops import ReviewedCrops
@@ -303,8 +304,10 @@ def test_a_labelled_folder_is_read(tmp_path: Path) -> None:
         assert np.array_equal(image.semantic, other.semantic)
 
 
-def made_workspace(root: Path, image: ReviewedImage, part: np.ndarray) -> Path:
-    """One image whose reviewed part is `part`, and one object marked as reviewed beside it."""
+def made_workspace(
+    root: Path, image: ReviewedImage, part: np.ndarray, targets: Any = BOTH, *, marked: bool = True
+) -> Path:
+    """One image, `part` of it reviewed for these, and one object `marked` as reviewed beside it."""
     import pandas as pd
     import tifffile
 
@@ -329,11 +332,22 @@ def made_workspace(root: Path, image: ReviewedImage, part: np.ndarray) -> Path:
         semantic_classes=GLAND,
     )
     saved = Saved(image.objects, (0.5, 0.5), image.semantic, table, None, TYPES, GLAND)
-    marks = saved.reviewed.with_region(np.nonzero(part)).with_objects([int(ids[-1])])
-    saved = replace(saved, reviewed=marks)
+    marks = saved.reviewed.with_area(np.nonzero(part), targets)
+    saved = replace(saved, reviewed=marks.with_objects([int(ids[-1])] if marked else []))
     with create_workspace(root / "mine.coseg") as workspace:
         workspace.add(reference_of(read_image(file), file, workspace.path), saved)
     return root / "mine.coseg"
+
+
+@pytest.mark.parametrize("target", ["objects", "regions"])
+def test_an_area_reviewed_for_one_task_teaches_that_alone(target: Any, tmp_path: Path) -> None:
+    image, part = reviewed_image(), left_half(96)
+    found = read_reviewed(made_workspace(tmp_path, image, part, [target], marked=False)).images[0]
+    whole = replace(image, semantic_reviewed=part, objects_reviewed=part).without_cut_objects()
+    nowhere = np.zeros_like(part)
+    regions, objects = found.semantic_reviewed, found.objects_reviewed
+    assert np.array_equal(regions, part if target == "regions" else nowhere)
+    assert np.array_equal(objects, whole.objects_reviewed if target == "objects" else nowhere)
 
 
 def test_a_workspace_is_read(tmp_path: Path) -> None:
@@ -374,7 +388,7 @@ def test_grey_values_of_a_workspace_are_those_of_the_run(
     labels = np.zeros((40, 50), np.int32)
     labels[5:15, 5:15] = 1
     saved = Saved(labels, (0.5, 0.5), provenance=provenance)
-    saved = replace(saved, reviewed=saved.reviewed.with_region(np.nonzero(labels >= 0)))
+    saved = replace(saved, reviewed=saved.reviewed.with_area(np.nonzero(labels >= 0)))
     with create_workspace(tmp_path / "mine.coseg") as workspace:
         workspace.add(reference_of(read_image(file), file, workspace.path), saved)
     found = read_reviewed(tmp_path / "mine.coseg").images[0]

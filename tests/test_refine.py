@@ -295,11 +295,24 @@ def test_what_is_reviewed_stays(session: Session) -> None:
     reviewed = np.zeros(SHAPE, bool)
     reviewed[60:140, 60:90] = True
     regions = without(before.semantic, np.s_[:, :100])
-    refined = refine(session, corrected_regions=regions, reviewed=reviewed)
+    refined = refine(session, corrected_regions=regions, reviewed_objects=reviewed)
     touching = np.unique(before.instances.labels[reviewed])
     held = np.isin(before.instances.labels, touching[touching > 0])
     assert same_objects(refined.instances.labels, before.instances.labels, held | reviewed)
     assert not refined.instances.labels[:, :96][~held[:, :96]].any()
+
+
+def test_regions_that_are_reviewed_stay_and_objects_beside_them_do_not(session: Session) -> None:
+    labels = session.prediction.instances.labels.copy()
+    labels[180:190, 280:290] = labels.max() + 1
+    seen = np.zeros(SHAPE, bool)
+    seen[:, :285] = True
+    free = refine(session, corrected_objects=labels)
+    held = refine(session, corrected_objects=labels, reviewed_regions=seen)
+    assert np.array_equal(held.semantic[seen], session.prediction.semantic[seen])
+    assert not np.array_equal(free.semantic[seen], session.prediction.semantic[seen])
+    other = refine(session, corrected_objects=labels, reviewed_objects=seen)
+    assert np.array_equal(other.semantic, free.semantic)
 
 
 def test_regions_that_a_person_painted_stay(session: Session) -> None:
@@ -344,7 +357,7 @@ def test_nothing_corrected_is_told(session: Session) -> None:
     [
         ({"corrected_regions": np.zeros((3, 4), np.uint8)}, r"regions have shape \(3, 4\)"),
         ({"corrected_objects": np.zeros((3, 4), np.uint8)}, r"objects have shape \(3, 4\)"),
-        ({"reviewed": np.zeros((3, 4), bool)}, r"reviewed have shape \(3, 4\)"),
+        ({"reviewed_regions": np.zeros((3, 4), bool)}, r"reviewed_regions have shape \(3, 4\)"),
         ({"corrected_regions": np.full(SHAPE, 700)}, "values up to 700"),
         ({"corrected_objects": np.full(SHAPE, 2**30)}, "ids from 1073741824"),
     ],

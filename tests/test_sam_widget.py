@@ -190,14 +190,14 @@ def test_reviewed_areas_stay_free(widget: Any, qtbot: Any, notes: list[str]) -> 
     session = widget.work.session
     area = [(0, x + 6), (0, 159), (159, 159), (159, x + 6)]
     use(widget, area, qtbot, key="Shift-R")
-    marked = session.reviewed.mask()
+    marked = session.reviewed.objects.mask()
     before = session.objects.data.copy()
     use(widget, [(y, x)], qtbot)
     changed = session.objects.data != before
     assert changed.any()
     assert not (changed & marked).any()
     use(widget, np.argwhere(marked & (session.objects.data == 0))[:1].tolist(), qtbot)
-    assert notes == ["This region is marked as reviewed; take the mark away to add objects"]
+    assert notes == ["This area is marked as reviewed; take the mark away to add objects"]
 
 
 def at_object(widget: Any) -> tuple[float, float]:

@@ -112,7 +112,7 @@ def corrected(viewer: Any, keeper: Any, qtbot: Any, folder: Path) -> None:
     for columns in (np.s_[:, :50], np.s_[:, 50:]):
         part = np.zeros(pixels.shape[:2], bool)
         part[columns] = True
-        session.mark("Review", session.reviewed.with_region(np.nonzero(part)))
+        session.mark("Review", session.reviewed.with_area(np.nonzero(part)))
 
 
 # ---------------------------------------------------------------------------------------------

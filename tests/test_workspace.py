@@ -23,6 +23,8 @@ from napari_coseg.workspace.facts import LABEL_DTYPES
 from napari_coseg.workspace.folder import InUse, create_workspace, open_workspace
 from napari_coseg.workspace.image import ImageNotFound, content_hash, reference_of
 from napari_coseg.workspace.journal import JournalFile, framed, read_journal
+from napari_coseg.workspace.records import Record
+from napari_coseg.workspace.replay import InMemory, Replay
 from napari_coseg.workspace.saved import Saved
 from napari_coseg.workspace.watch import Watch
 from workspace_cases import DESKS, add_to, assert_same, filled, saved_of, wide_desk
@@ -96,7 +98,8 @@ def test_edits_and_their_undoing_come_back_in_order(tmp_path: Path) -> None:
 def test_what_is_added_comes_back(kind: str, tmp_path: Path) -> None:
     desk = DESKS[kind]()
     reviewed = Reviewed(desk.labels.shape).with_objects(desk.index.ids[:2].tolist())
-    reviewed = reviewed.with_region(np.nonzero(desk.regions == 1))
+    reviewed = reviewed.with_area(np.nonzero(desk.regions == 1), ["objects"])
+    reviewed = reviewed.with_area(np.nonzero(desk.regions < 2), ["regions"])
     with create_workspace(tmp_path / "w") as workspace:
         reference = reference_of(Image(desk.labels, "ZYX"[-desk.labels.ndim :]), None, tmp_path)
         entry = workspace.add(reference, saved_of(desk, reviewed), desk.labels)
@@ -106,7 +109,8 @@ def test_what_is_added_comes_back(kind: str, tmp_path: Path) -> None:
     assert saved.region_classes == entry.region_classes == desk.region_classes
     assert entry.pixel_size_um == desk.pixel_size_um
     assert saved.provenance == {"model": "discs", "settings": {"batch": 2}}
-    np.testing.assert_array_equal(saved.reviewed_area(), desk.regions == 1)
+    np.testing.assert_array_equal(saved.reviewed_area("objects"), desk.regions == 1)
+    np.testing.assert_array_equal(saved.reviewed_area("regions"), desk.regions < 2)
     np.testing.assert_array_equal(
         saved.reviewed_objects(), np.isin(desk.labels, desk.index.ids[:2])
     )
@@ -121,11 +125,15 @@ def test_marks_and_classes_come_back_as_they_were_last(tmp_path: Path) -> None:
     for one in ids[:5].tolist():
         marks = marks.with_objects([one])
         writer.record_reviewed(marks)
+    part = np.nonzero(desk.regions == 1)
+    writer.record_reviewed(marks.with_area(part, ["regions"]))
     more = (*desk.classes, LabelClass(9, "plasma", (9, 9, 9)))
     writer.record_classes(more, desk.region_classes)
     writer.flush()
     saved = entry.load()
     assert saved.reviewed.ids == set(ids[:5].tolist())
+    np.testing.assert_array_equal(saved.reviewed_area("regions"), desk.regions == 1)
+    assert not saved.reviewed_area("objects").any()
     assert saved.classes == more
     workspace.close()
     assert entry.load().classes == more
@@ -352,6 +360,15 @@ def test_a_hash_sees_size_beginning_and_end(
         hashes.add(content_hash(path))
     assert len(hashes) == 4
     assert {one.method for one in hashes} == {"blake2b" if size < 1000 else "blake2b-sampled"}
+
+
+def test_marks_told_before_areas_had_kinds_count_for_both(tmp_path: Path) -> None:
+    desk = wide_desk()
+    entry = filled(tmp_path, desk)[1]
+    replay = Replay(entry.facts, InMemory(desk.labels), None, {}, Reviewed(desk.labels.shape))
+    replay.take(Record("reviewed", {}, {"ids": np.array([7]), "runs": np.array([[2, 5]])}))
+    assert replay.reviewed.ids == {7}
+    assert replay.reviewed.regions.runs.tolist() == [[2, 5]]
 
 
 # -- the journal itself ------------------------------------------------------------------------

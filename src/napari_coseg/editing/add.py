@@ -44,7 +44,7 @@ def grow(
     """Add the object under a click on background.
 
     It is the object that the decoder of a run finds there, among pixels that are no object's and in
-    no reviewed region: probable enough, connected to the click, and led by the distance maps to the
+    no reviewed area: probable enough, connected to the click, and led by the distance maps to the
     same centre. Where the model doubts the object, half of the probability under the click is
     enough, so that what a run has left out can be had.
 
@@ -66,7 +66,7 @@ def grow(
     Raises
     ------
     EditError
-        Where the click lies on an object or a reviewed region, where the model sees nothing, or
+        Where the click lies on an object or a reviewed area, where the model sees nothing, or
         where the maps do not fit together.
     """
     settings = settings or HoverSettings()
@@ -126,8 +126,8 @@ def _field(field: Box | None, pixel: tuple[int, ...], shape: tuple[int, ...]) ->
 def _free(desk: Desk, pixel: tuple[int, ...], field: Box, reviewed: Reviewed | None) -> _Free:
     box = (*(slice(z, z + 1) for z in pixel[:-2]), *field)
     taken = None
-    if reviewed is not None and len(reviewed.runs):
-        taken = reviewed.mask(box).reshape([part.stop - part.start for part in field])
+    if reviewed is not None and reviewed.objects:
+        taken = reviewed.objects.mask(box).reshape([part.stop - part.start for part in field])
     where: tuple[int | slice, ...] = (*pixel[:-2], *field)
     return _Free(desk.labels[where], taken)
 

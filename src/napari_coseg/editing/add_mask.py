@@ -21,7 +21,7 @@ def check_free(desk: Desk, point: Sequence[float], reviewed: Reviewed | None = N
     Raises
     ------
     EditError
-        Outside the image, on an object, and in a reviewed region.
+        Outside the image, on an object, and in a reviewed area.
     """
     pixel = pixel_at(point, desk.labels.shape)
     if desk.labels[pixel]:
@@ -29,8 +29,8 @@ def check_free(desk: Desk, point: Sequence[float], reviewed: Reviewed | None = N
             f"object {int(desk.labels[pixel])} is there already; click on background, or split it"
         )
     box = tuple(slice(at, at + 1) for at in pixel)
-    if reviewed is not None and reviewed.mask(box).any():
-        raise EditError("this region is marked as reviewed; take the mark away to add objects")
+    if reviewed is not None and reviewed.objects.mask(box).any():
+        raise EditError("this area is marked as reviewed; take the mark away to add objects")
 
 
 def add_mask(
@@ -43,7 +43,7 @@ def add_mask(
     class_id: int = 0,
     reviewed: Reviewed | None = None,
 ) -> Edit:
-    """Make of a mask, without its holes, one object, where no object and no reviewed region is.
+    """Make of a mask, without its holes, one object, where no object and no reviewed area is.
 
     Where others leave several pieces, the piece under the first click that lies on one is taken,
     or else the largest.
@@ -93,8 +93,8 @@ def _free(
         raise EditError(f"slice {z} is not in the stack of {desk.labels.shape[0]}")
     where = box if z is None else (slice(z, z + 1), *box)
     free: np.ndarray = desk.labels[where] == 0
-    if reviewed is not None and len(reviewed.runs):
-        free &= ~reviewed.mask(where)
+    if reviewed is not None and reviewed.objects:
+        free &= ~reviewed.objects.mask(where)
     return free.reshape(free.shape[-2:])
 
 

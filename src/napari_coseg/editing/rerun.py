@@ -26,10 +26,11 @@ def merge_prediction(
 ) -> Edit:
     """The edit that takes the objects of a new run, but for what is reviewed.
 
-    Reviewed objects stay, and every object that reaches into a reviewed region, with all their
-    pixels; in a reviewed region background stays background. A new object that loses at least half
-    of itself to these is left out; of one that loses less the largest piece is taken. A new object
-    that overlaps an old one by more than half of both together takes its id, others get new ids.
+    Reviewed objects stay, and every object that reaches into an area whose objects are reviewed,
+    with all their pixels; in such an area background stays background. A new object that loses at
+    least half of itself to these is left out; of one that loses less the largest piece is taken. A
+    new object that overlaps an old one by more than half of both together takes its id, others get
+    new ids.
 
     Time and memory grow with the number of pixels: this is no action of 50 ms.
 
@@ -41,7 +42,7 @@ def merge_prediction(
     """
     labels = desk.labels
     _same_shape(new_labels, labels, "new labels")
-    mask = reviewed.mask()
+    mask = reviewed.objects.mask()
     kept = set(np.unique(labels[mask]).tolist()) | set(reviewed.ids)
     kept_ids = np.array(sorted(i for i in kept if i in desk.index), dtype=np.int64)
     protected = mask | np.isin(labels, kept_ids)
@@ -60,7 +61,7 @@ def merge_regions(desk: Desk, new_regions: np.ndarray, reviewed: Reviewed) -> Ed
     """The edit that takes the regions of a new run, but for those that are reviewed."""
     regions = regions_of(desk)
     _same_shape(new_regions, regions, "new regions")
-    indices = np.nonzero((new_regions != regions) & ~reviewed.mask())
+    indices = np.nonzero((new_regions != regions) & ~reviewed.regions.mask())
     return change_regions(desk, "Take a new run's regions", indices, new_regions[indices])
 
 

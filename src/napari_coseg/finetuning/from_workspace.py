@@ -35,9 +35,9 @@ def is_workspace(path: Path) -> bool:
 def read_workspace(path: Path) -> ReviewedSet:
     """Of every image the parts with anything reviewed; of a stack each slice by itself.
 
-    A reviewed part of the image counts for both tasks, an object marked as reviewed for itself. An
-    entry that was kept without regions has none to learn, and so it is without objects, as long as
-    none were drawn.
+    A reviewed area counts for what it was marked for, objects, regions or both; an object marked
+    as reviewed for itself. An entry that was kept without regions has none to learn, and so it is
+    without objects, as long as none were drawn.
     Grey values are those of the run that found the labels: its channels and its window, as the
     entry's provenance tells. Labels made by hand tell of no window; their images are read by the
     rules of `napari_coseg.intensity`, and the window of a base's card is not known here: to learn
@@ -52,7 +52,7 @@ def read_workspace(path: Path) -> ReviewedSet:
     with open_workspace(path) as workspace:
         for entry in workspace.entries:
             saved = entry.load()
-            if saved.reviewed.ids or len(saved.reviewed.runs):
+            if not saved.reviewed.is_empty:
                 images = tuple(_parts(entry, saved))
                 classes = saved.region_classes, saved.classes
                 sets.append(ReviewedSet(images, *classes, source=f"{path}, {entry.name}"))
@@ -67,10 +67,15 @@ def _parts(entry: Entry, saved: Saved) -> Iterator[ReviewedImage]:
     source = RgbSource(image, told.get("channels"), window=told.get("window"))
     labels = saved.labels.reshape(-1, *saved.labels.shape[-2:])
     regions = None if saved.regions is None else saved.regions.reshape(labels.shape)
-    area = saved.reviewed_area().reshape(labels.shape)
-    marked = area | saved.reviewed_objects().reshape(labels.shape)
     type_of = _types(saved)
     without_objects = bool(told.get(WITHOUT_OBJECTS)) and not labels.any()
+    objects_seen, regions_seen = np.zeros(labels.shape, bool), np.zeros(labels.shape, bool)
+    if not without_objects:
+        seen = saved.reviewed_area("objects") | saved.reviewed_objects()
+        objects_seen = seen.reshape(labels.shape)
+    if regions is not None:
+        regions_seen = saved.reviewed_area("regions").reshape(labels.shape)
+    marked = objects_seen | regions_seen
     whole = measure_intensity(source, stretch=True)
     low, high = source.intensity.apply(np.array([whole.low, whole.high])).tolist()
     offset = (0,) * (3 - len(entry.offset)) + tuple(entry.offset)
@@ -91,8 +96,8 @@ def _parts(entry: Entry, saved: Saved) -> Iterator[ReviewedImage]:
                 semantic=None if regions is None else regions[here].astype(np.uint8),
                 objects=None if without_objects else objects,
                 types=None if type_of is None or without_objects else type_of[objects],
-                semantic_reviewed=None if regions is None else area[here] & own,
-                objects_reviewed=None if without_objects else marked[here] & own,
+                semantic_reviewed=None if regions is None else regions_seen[here] & own,
+                objects_reviewed=None if without_objects else objects_seen[here] & own,
                 range=(low, max(high, low + 1)),
             )
 

@@ -55,7 +55,8 @@ class _Corrected:
     regions: np.ndarray
     objects: Objects
     prompting: tuple[str, ...]
-    reviewed: np.ndarray
+    reviewed_objects: np.ndarray
+    reviewed_regions: np.ndarray
 
     def mask(self, task: str) -> np.ndarray:
         return (self.regions if task == "regions" else self.objects.labels) > 0
@@ -66,7 +67,8 @@ def refine(
     corrected_regions: np.ndarray | None = None,
     corrected_objects: Instances | np.ndarray | None = None,
     *,
-    reviewed: np.ndarray | None = None,
+    reviewed_objects: np.ndarray | None = None,
+    reviewed_regions: np.ndarray | None = None,
     prompt_with: Sequence[str] | None = None,
     progress: Progress | None = None,
     should_cancel: Callable[[], bool] | None = None,
@@ -85,8 +87,11 @@ def refine(
         Labels (Y, X), or with their table for the classes (``id``, ``class_id``,
         ``class_probability``); None: as the run gave them. Of labels alone, an id that the run gave
         too has its class.
-    reviewed
-        Bool (Y, X): pixels that keep what they have, and their objects with them.
+    reviewed_objects
+        Bool (Y, X): pixels that keep the object, or background, they have; objects that reach
+        into them stay whole.
+    reviewed_regions
+        Bool (Y, X): pixels that keep their region.
     prompt_with
         Of "regions" and "objects", which to feed; None: those that are given.
     progress, should_cancel
@@ -120,7 +125,8 @@ def refine(
         _regions(session, corrected_regions),
         _objects(session, corrected_objects),
         prompting,
-        _fitting(reviewed, session, "reviewed").astype(bool),
+        _fitting(reviewed_objects, session, "reviewed_objects").astype(bool),
+        _fitting(reviewed_regions, session, "reviewed_regions").astype(bool),
     )
     run = _Refinement(
         session,
@@ -230,8 +236,8 @@ class _Refinement:
         now, made = self.now, self.session.made
         regions, objects = now.regions, now.objects
         hand = made.hand_objects(objects.labels, objects.class_ids)
-        stays = now.reviewed | hand[objects.labels] | made.hand_background(objects.labels)
-        regions_stay = now.reviewed | made.hand_regions(regions)
+        stays = now.reviewed_objects | hand[objects.labels] | made.hand_background(objects.labels)
+        regions_stay = now.reviewed_regions | made.hand_regions(regions)
         for i, box in enumerate(boxes):
             self._progress(0.7 + 0.25 * i / len(boxes), f"objects: {i} of {len(boxes)}")
             outer = grown(box, self._margin, self.plan.image_shape)

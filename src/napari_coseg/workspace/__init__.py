@@ -12,7 +12,8 @@ Reading, as fine-tuning does (touches no file, works on a folder that is being w
             saved.labels, saved.regions, saved.table  # int (y, x), uint8 or None, a row an object
             saved.reviewed.ids                        # objects marked as reviewed
             saved.reviewed_objects()                  # bool (y, x): pixels of all objects that are
-            saved.reviewed_area()                     # bool (y, x): reviewed part of the image
+            saved.reviewed_area("objects")            # bool (y, x): where objects are reviewed
+            saved.reviewed_area("regions")            # bool (y, x): and where regions are
             saved.classes, saved.region_classes, saved.pixel_size_um, saved.provenance
             entry.offset                              # of the labels' first pixel in the image
 
@@ -33,7 +34,7 @@ On the disk::
         entry.json                image, classes, pixel size, provenance, and the generation g
         labels.zarr, regions.zarr zarr 3, one file a chunk
         objects-<g>.csv           the object table
-        reviewed-<g>.json
+        reviewed-<g>.json         objects, and areas for objects and for regions, as runs of pixels
         journal-<n>.bin           n = g, g + 1, ...: what changed since
         image.npy                 only of an image that is in no file
 

@@ -9,7 +9,8 @@ pixels      target, name                steps (n,): positions in the flattened i
                                         one before; values (n,); and those of rows
 block       target, box                 values, of the box's shape
 rows        name                        removed (k,): ids without a row now; row.<column> (m,)
-reviewed                                ids (k,); runs (n, 2), as in `Reviewed`
+reviewed                                ids (k,); runs (n, 2) and region_runs (m, 2) of the areas
+                                        whose objects, and whose regions, are reviewed
 classes     classes, region_classes
 """
 
@@ -94,7 +95,8 @@ def of_block(target: Target, box: Box, values: np.ndarray) -> Record:
 def of_reviewed(reviewed: Reviewed) -> Record:
     """All marks as they are now."""
     ids = np.fromiter(sorted(reviewed.ids), dtype=np.int64, count=len(reviewed.ids))
-    return Record("reviewed", {}, {"ids": ids, "runs": reviewed.runs.astype(np.int64)})
+    arrays = {"ids": ids, "runs": reviewed.objects.runs, "region_runs": reviewed.regions.runs}
+    return Record("reviewed", {}, arrays)
 
 
 def of_classes(classes: tuple[LabelClass, ...], region_classes: tuple[LabelClass, ...]) -> Record:

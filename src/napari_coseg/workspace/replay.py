@@ -174,7 +174,7 @@ class Replay:
 
     def _take_reviewed(self, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         shape = self._facts.shape
-        values = {name: arrays[name].tolist() for name in ("ids", "runs")}
+        values = {name: numbers.tolist() for name, numbers in arrays.items()}
         self.reviewed = Reviewed.from_json({"shape": list(shape)} | values, shape)
 
     def _take_classes(self, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:

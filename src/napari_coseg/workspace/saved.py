@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from napari_coseg.editing.desk import Desk
+from napari_coseg.editing.edit import Target
 from napari_coseg.editing.index import ObjectIndex
 from napari_coseg.editing.review import Reviewed
 from napari_coseg.errors import WorkspaceError
@@ -100,9 +101,9 @@ class Saved:
             offset=tuple(int(at) for at in prediction.provenance.get("region_offset", ())),
         )
 
-    def reviewed_area(self) -> np.ndarray:
-        """Bool, of the labels' shape: the reviewed part of the image."""
-        return self.reviewed.mask()
+    def reviewed_area(self, target: Target) -> np.ndarray:
+        """Bool, of the labels' shape: where all objects, or the regions, are reviewed."""
+        return self.reviewed.area(target).mask()
 
     def reviewed_objects(self) -> np.ndarray:
         """Bool, of the labels' shape: pixels of objects that are marked as reviewed."""

@@ -22,7 +22,7 @@ from napari_coseg.editing.drawing import (
     polygon_pixels,
 )
 from napari_coseg.editing.edit import Edit
-from napari_coseg.editing.review import Doubtful, doubtful_first
+from napari_coseg.editing.review import BOTH, Doubtful, doubtful_first
 from napari_coseg.editing.split import split_along, split_at
 from napari_coseg.errors import EditError
 from napari_coseg.measure import UNTYPED
@@ -76,6 +76,8 @@ class Corrector:
         Width of the stroke that merges.
     smooth_px
         Radius that outlines are smoothed with.
+    area_targets
+        What an area counts for that is marked as reviewed: objects, regions, or both.
     maps
         Where an object is grown from a click; None where no model is at hand.
     proposals
@@ -91,6 +93,7 @@ class Corrector:
         self.session, self.display, self.maps = session, display, maps
         self.proposals: Proposals | None = None
         self.region_class = min((e.id for e in session.desk.region_classes), default=0)
+        self.area_targets = BOTH if session.regions is not None else ("objects",)
         self.stroke_px, self.smooth_px = 5.0, 2.0
         self._first_click: tuple[float, ...] | None = None
         self._was_at: tuple[float, int] | None = None
@@ -249,20 +252,21 @@ class Corrector:
             self.said.emit(f"{_told(ids).capitalize()} reviewed, {self.doubt().left:,} left")
 
     def review_area(self, gesture: Gesture) -> None:
-        """Mark all inside an outline as reviewed; with Shift take its marks away."""
+        """Mark an outlined area as reviewed for `area_targets`; with Shift take its marks away."""
         if gesture.is_click:
             raise EditError("draw an outline around what is reviewed")
         shape = self.session.desk.labels.shape
         pixels = in_image(polygon_pixels(gesture.points, shape), shape, gesture.z)
         if not len(pixels[0]):
             raise EditError("the outline holds no pixel; draw it inside the image")
-        reviewed = self.session.reviewed
+        reviewed, targets = self.session.reviewed, self.area_targets
+        of = "" if len(targets) > 1 else f" for its {targets[0]}"
         if gesture.shift:
-            self.session.mark("Take marks of an area away", reviewed.without_region(pixels))
-            self.said.emit("The area is no longer marked as reviewed")
+            self.session.mark("Take marks of an area away", reviewed.without_area(pixels, targets))
+            self.said.emit(f"The area is no longer marked as reviewed{of}")
         else:
-            self.session.mark("Mark an area as reviewed", reviewed.with_region(pixels))
-            self.said.emit(f"Area reviewed, {self.doubt().left:,} objects left")
+            self.session.mark("Mark an area as reviewed", reviewed.with_area(pixels, targets))
+            self.said.emit(f"Area reviewed{of}, {self.doubt().left:,} objects left")
 
     def doubt(self) -> Doubtful:
         """Objects that are not reviewed, the least sure first."""

@@ -9,8 +9,9 @@ import numpy as np
 from napari.utils.colormaps import CyclicLabelColormap
 from psygnal import Signal
 
-from napari_coseg.editing.edit import Box, Edit
-from napari_coseg.editing.review import Reviewed
+from napari_coseg.editing.area import Area
+from napari_coseg.editing.edit import Box, Edit, Target
+from napari_coseg.editing.review import BOTH, Reviewed
 from napari_coseg.widgets.correct.colors import ObjectColormap
 from napari_coseg.widgets.correct.refresh import Refresher
 from napari_coseg.widgets.correct.session import Change, Session
@@ -22,9 +23,17 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 REVIEWED_COLOR = (0, 200, 80)
+AREA_COLORS: dict[tuple[Target, ...], tuple[int, int, int]] = {
+    BOTH: REVIEWED_COLOR,
+    ("objects",): (0, 160, 255),
+    ("regions",): (255, 160, 0),
+}
+"""By what the area was reviewed for."""
 REVIEWED_PX = 2
-_REGION = np.iinfo(np.int32).max
-"""What the layer of marks holds in reviewed regions; in reviewed objects their ids."""
+_AREAS = {targets: number for number, targets in enumerate(AREA_COLORS, 1)}
+"""What the layer of marks holds in reviewed areas; small, as napari tables colours by value."""
+_ABOVE = len(AREA_COLORS)
+"""In reviewed objects it holds their ids, and as much more as this."""
 
 
 class Display:
@@ -129,17 +138,18 @@ class Display:
         from napari.utils.colormaps import DirectLabelColormap
 
         objects = self.session.objects
-        color = np.array([*REVIEWED_COLOR, 255]) / 255
+        colors: dict[int | None, np.ndarray] = {None: _opaque(REVIEWED_COLOR), 0: np.zeros(4)}
+        colors |= {_AREAS[targets]: _opaque(color) for targets, color in AREA_COLORS.items()}
         self._marked = _table_of(self.session.reviewed)
         layer = Labels(
             self._marks_in(tuple(slice(0, size) for size in objects.data.shape)),
             name=f"{objects.name} reviewed",
-            colormap=DirectLabelColormap(color_dict={None: color, 0: np.zeros(4)}),
+            colormap=DirectLabelColormap(color_dict=colors),
             metadata={METADATA_KEY: {"kind": "reviewed", "image": objects.name}},
             opacity=1.0,
             **placed_like(objects),
         )
-        if not self._marked.any() and not len(self.session.reviewed.runs):
+        if self.session.reviewed.is_empty:
             with layer._block_refresh():  # nothing has no outline: no need to look for it
                 layer.contour = REVIEWED_PX
         else:
@@ -156,9 +166,9 @@ class Display:
             self._marked = _table_of(marks[1])
             index = self.session.desk.index
             boxes += [index.box(i) for i in marks[0].ids ^ marks[1].ids if i in index]
-            boxes += changed_region(*marks)
+            boxes += changed_areas(*marks)
         reviewed = self.session.reviewed
-        if not boxes or (marks is None and not reviewed.ids and not len(reviewed.runs)):
+        if not boxes or (marks is None and reviewed.is_empty):
             return
         if self.marks_layer not in self._viewer.layers:
             if marks is not None:  # somebody has closed it, but marks anew
@@ -170,17 +180,33 @@ class Display:
 
     def _marks_in(self, box: Box) -> np.ndarray:
         labels = self.session.desk.labels[box]
-        marks = np.where(np.take(self._marked, labels, mode="clip"), labels, 0).astype(np.int32)
-        if len(self.session.reviewed.runs):
-            marks[(marks == 0) & self.session.reviewed.mask(box)] = _REGION
+        is_marked = np.take(self._marked, labels, mode="clip")
+        marks = np.where(is_marked, labels.astype(np.int32) + _ABOVE, 0)
+        reviewed = self.session.reviewed
+        if not (reviewed.objects or reviewed.regions):
+            return marks
+        seen = {target: reviewed.area(target).mask(box) for target in BOTH}
+        for targets, value in _AREAS.items():
+            only = [seen[one] if one in targets else ~seen[one] for one in BOTH]
+            marks[(marks == 0) & np.logical_and(*only)] = value
         return marks
 
 
-def changed_region(before: Reviewed, after: Reviewed) -> list[Box]:
-    """The box around what is marked in one and not in the other; nothing where that is nothing."""
+def _opaque(color: tuple[int, int, int]) -> np.ndarray:
+    found: np.ndarray = np.array([*color, 255]) / 255
+    return found
+
+
+def changed_areas(before: Reviewed, after: Reviewed) -> list[Box]:
+    """Boxes around what lies in an area of one and not of the other, one for each kind."""
+    return [box for t in BOTH for box in _changed(before.area(t), after.area(t))]
+
+
+def _changed(before: Area, after: Area) -> list[Box]:
+    """The box around what lies in one and not in the other; nothing where that is nothing."""
     if before.runs is after.runs:
         return []
-    one, other = ({tuple(run) for run in marks.runs.tolist()} for marks in (before, after))
+    one, other = ({tuple(run) for run in area.runs.tolist()} for area in (before, after))
     runs = np.array(sorted(one ^ other), dtype=np.int64).reshape(-1, 2)
     if not len(runs):
         return []

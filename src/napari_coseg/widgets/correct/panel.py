@@ -8,6 +8,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QButtonGroup,
+    QComboBox,
     QDoubleSpinBox,
     QFormLayout,
     QGridLayout,
@@ -17,7 +18,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_coseg.editing.edit import Target
 from napari_coseg.types import LabelClass
+from napari_coseg.widgets.correct.display import AREA_COLORS
 from napari_coseg.widgets.correct.tools import Action, Tool
 
 COLUMNS = 2
@@ -116,6 +119,40 @@ class ClassButtons(QWidget):
     def ticked(self) -> int:
         """Id of the class; 0 where none is."""
         return max(self._group.checkedId(), 0)
+
+
+class AreaChoice(QComboBox):
+    """What a reviewed area counts for, in the colours of its outline.
+
+    Signals
+    -------
+    chosen(object)
+        These targets, a tuple.
+    """
+
+    chosen = Signal(object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        for targets, color in AREA_COLORS.items():
+            words = " and ".join(targets) if len(targets) > 1 else f"{targets[0]} alone"
+            self.addItem(swatch_icon(color), words, targets)
+        self.setToolTip(
+            "What you have checked in an area that you draw around. Only that is learnt from it in "
+            "fine-tuning, and only that stays as it is in a new run"
+        )
+        self.currentIndexChanged.connect(lambda: self.chosen.emit(self.targets))
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """Those that are chosen."""
+        return tuple(self.currentData())
+
+    def choose(self, targets: tuple[Target, ...]) -> None:
+        """Show these as chosen; nothing is emitted."""
+        self.blockSignals(True)
+        self.setCurrentIndex(list(AREA_COLORS).index(targets))
+        self.blockSignals(False)
 
 
 class SpecksForm(QWidget):

@@ -137,7 +137,7 @@ class Session:
         if session_of(objects) or (regions is not None and session_of(regions)):
             raise EditError("these layers are being corrected already; finish that first")
         self.objects, self.regions, self.desk = objects, regions, desk
-        self.reviewed = _marks(objects)
+        self.reviewed = marks_kept(objects)
         self.new_class = 0
         """Class of objects that a brush makes."""
         self._done: list[tuple[Labels, _Atom]] = []
@@ -301,7 +301,8 @@ class Session:
             )
 
 
-def _marks(objects: Labels) -> Reviewed:
+def marks_kept(objects: Labels) -> Reviewed:
+    """The marks of a layer as its last session, or a workspace, left them."""
     kept = dict(objects.metadata.get(METADATA_KEY, {})).get(REVIEWED_KEY)
     shape = tuple(objects.data.shape)
     return Reviewed(shape) if kept is None else Reviewed.from_json(kept, shape)

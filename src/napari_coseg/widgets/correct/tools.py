@@ -96,7 +96,8 @@ TOOLS = (
         "Shift-R",
         "review",
         True,
-        "Draw around what you have checked. Shift takes the marks away.",
+        "Draw around what you have checked: the objects, the regions, or both, as chosen below. "
+        "Shift takes the marks away.",
         Corrector.review_area,
     ),
 )

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_coseg.editing.desk import Desk
+from napari_coseg.editing.edit import Target
 from napari_coseg.errors import EditError
 from napari_coseg.measure import BACKGROUND, UNTYPED
 from napari_coseg.widgets.aside import aside
@@ -18,6 +19,7 @@ from napari_coseg.widgets.correct.add import MapsProvider
 from napari_coseg.widgets.correct.add_choice import AddChoice
 from napari_coseg.widgets.correct.pair import PairChoice
 from napari_coseg.widgets.correct.panel import (
+    AreaChoice,
     ClassButtons,
     SpecksForm,
     action_button,
@@ -41,7 +43,7 @@ from napari_coseg.widgets.correct.tools import (
     Tool,
 )
 from napari_coseg.widgets.correct.work import Work
-from napari_coseg.widgets.dock_widget import DockWidget, column_of, group, told
+from napari_coseg.widgets.dock_widget import DockWidget, column_of, group, row, told
 from napari_coseg.widgets.run_maps import RunMaps
 from napari_coseg.widgets.runs import arguments_of
 from napari_coseg.widgets.workspace.guard import guard_closing
@@ -86,6 +88,7 @@ class CorrectWidget(DockWidget):
         self.next_button = button("Next", NEXT, "The least sure object that is not reviewed")
         self.before_button = button("Before", BEFORE, "The one before it")
         self.classes, self.region_classes = ClassButtons(CLASS_KEYS), ClassButtons()
+        self.area_choice = AreaChoice()
         self.add_choice = AddChoice()
         self.sam_use = SamUse(napari_viewer, self.add_choice, self._say)
         self.specks_form = SpecksForm()
@@ -126,6 +129,7 @@ class CorrectWidget(DockWidget):
                             *tools["review"],
                         ]
                     ),
+                    row(QLabel("An area counts for"), self.area_choice),
                     self.left_label,
                 ),
             ),
@@ -165,6 +169,7 @@ class CorrectWidget(DockWidget):
         self.region_classes.clicked.connect(
             lambda i: self._told(lambda work: work.tick_region_class(i))
         )
+        self.area_choice.chosen.connect(self._on_area_choice)
         self.undo_button.clicked.connect(lambda: self._told(lambda work: work.session.undo()))
         self.redo_button.clicked.connect(lambda: self._told(lambda work: work.session.redo()))
         self.specks_form.previewed.connect(self._on_preview)
@@ -251,6 +256,7 @@ class CorrectWidget(DockWidget):
         if self.maps is None and arguments_of(session.objects):
             self._run_maps = RunMaps(self._viewer, session.objects)
         self.work = work = Work(self._viewer, session, self.maps or self._run_maps)
+        self.area_choice.choose(work.corrector.area_targets)
         self.specks = Specks(self._viewer, session)
         self.specks_form.set_previewing(False)
         desk = session.desk
@@ -293,6 +299,10 @@ class CorrectWidget(DockWidget):
             self.classes.tick(self.work.corrector.object_class)
             self.region_classes.tick(self.work.corrector.region_class)
 
+    def _on_area_choice(self, targets: tuple[Target, ...]) -> None:
+        if self.work is not None:
+            self.work.corrector.area_targets = targets
+
     def _on_done(self) -> None:
         self._enable()
         self._doubt_timer.start(0)
@@ -333,7 +343,9 @@ class CorrectWidget(DockWidget):
         for part in self.parts:
             part.setEnabled(work is not None)
         if work is not None:
-            self.parts[-1].setEnabled(work.session.regions is not None)
+            has_regions = work.session.regions is not None
+            self.parts[-1].setEnabled(has_regions)
+            self.area_choice.setEnabled(has_regions)
         for action in self.actions.values():
             action.setEnabled(work is not None and bool(work.display.chosen))
         session = None if work is None else work.session

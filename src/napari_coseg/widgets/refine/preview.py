@@ -15,7 +15,7 @@ from napari_coseg.errors import EditError
 from napari_coseg.types import LabelClass
 from napari_coseg.widgets import outputs
 from napari_coseg.widgets.correct.reading import desk_of, request_of
-from napari_coseg.widgets.correct.session import REVIEWED_KEY, Session, session_of
+from napari_coseg.widgets.correct.session import Session, marks_kept, session_of
 from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.layers import placed_like
 from napari_coseg.widgets.refine.rows import make_with_rows
@@ -71,11 +71,7 @@ def _small_change(edit: Edit) -> str:
 def reviewed_of(objects: Labels) -> Reviewed:
     """The marks of a layer: of its open session, or as the last one left them."""
     session = session_of(objects)
-    if session is not None:
-        return session.reviewed
-    kept = dict(objects.metadata.get(METADATA_KEY, {})).get(REVIEWED_KEY)
-    shape = tuple(objects.data.shape)
-    return Reviewed(shape) if kept is None else Reviewed.from_json(kept, shape)
+    return marks_kept(objects) if session is None else session.reviewed
 
 
 def propose(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_coseg.editing.area import Area
 from napari_coseg.types import Instances
 from napari_coseg.widgets.background.process import JobContext, Reply
 from napari_coseg.widgets.background.tasks import kept_session, pack
@@ -21,8 +22,9 @@ def refine(job: JobContext, *, run: dict[str, Any], prompt_with: list[str]) -> R
     """`inference.refine.refine` on what a run has left; the run is done again if it has not.
 
     Arrays of the job: ``labels`` and ``regions`` as they are now; ``ids``, ``class_ids`` and
-    ``probabilities`` of the objects; ``reviewed_runs`` and ``reviewed_ids`` as `Reviewed` has them;
-    ``image``, which is only read where a tile has to be encoded again.
+    ``probabilities`` of the objects; ``reviewed_ids``, ``reviewed_objects`` and
+    ``reviewed_regions`` as `Reviewed` has them, the areas by their runs; ``image``, which is only
+    read where a tile has to be encoded again.
 
     Parameters
     ----------
@@ -40,16 +42,18 @@ def refine(job: JobContext, *, run: dict[str, Any], prompt_with: list[str]) -> R
     labels = arrays["labels"]
     columns = {"id": "ids", "class_id": "class_ids", "class_probability": "probabilities"}
     table = pd.DataFrame({column: arrays[name] for column, name in columns.items()})
-    reviewed = np.isin(labels, arrays["reviewed_ids"])
-    flat = reviewed.reshape(-1)
-    for start, stop in np.asarray(job.arrays["reviewed_runs"]).tolist():
-        flat[start:stop] = True
+    marked = np.isin(labels, arrays["reviewed_ids"])
+    area = {
+        target: Area(labels.shape, np.asarray(job.arrays[f"reviewed_{target}"])).mask()
+        for target in ("objects", "regions")
+    }
     return pack(
         refined(
             session,
             arrays["regions"],
             Instances(labels, table, session.prediction.instances.classes),
-            reviewed=reviewed,
+            reviewed_objects=marked | area["objects"],
+            reviewed_regions=area["regions"],
             prompt_with=prompt_with,
             progress=job.progress,
             should_cancel=job.should_cancel,

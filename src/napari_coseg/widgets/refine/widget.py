@@ -104,7 +104,8 @@ class RefineWidget(JobWidget):
                 "ids": of_labels.ids,
                 "class_ids": of_labels.class_ids,
                 "probabilities": of_labels.probabilities,
-                "reviewed_runs": reviewed.runs,
+                "reviewed_objects": reviewed.objects.runs,
+                "reviewed_regions": reviewed.regions.runs,
                 "reviewed_ids": np.array(sorted(reviewed.ids), dtype=np.int64),
             }
             arguments = {"run": run.arguments, "prompt_with": self._prompting}

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_coseg.editing.review import Reviewed
 from napari_coseg.errors import CosegError, ImageError
 from napari_coseg.finetuning.from_workspace import WITHOUT_OBJECTS
 from napari_coseg.readers.registry import read_image
 from napari_coseg.types import LABEL_DTYPE, Image, Instances, Prediction
 from napari_coseg.widgets import layers, outputs
 from napari_coseg.widgets.correct.reading import desk_of, request_of
-from napari_coseg.widgets.correct.session import REVIEWED_KEY, session_of
+from napari_coseg.widgets.correct.session import REVIEWED_KEY, marks_kept, session_of
 from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf
 from napari_coseg.widgets.workspace.link import Known
 from napari_coseg.workspace.entry import Entry
@@ -87,7 +86,7 @@ def adding(
     _check_fit(image, either, offset)
     path = _file_of(image_layer)
     table, marks = (
-        (None, _marks(either))
+        (None, marks_kept(either))
         if session is None
         else (
             session.desk.table,
@@ -164,12 +163,6 @@ def _file_of(layer: ImageLayer) -> Path | None:
     """The file that the layer was read from; None for what was not, or not from one alone."""
     path = layer.source.path
     return Path(path) if path and Path(path).is_file() else None
-
-
-def _marks(layer: Labels) -> Reviewed:
-    kept = dict(layer.metadata.get(METADATA_KEY, {})).get(REVIEWED_KEY)
-    shape = tuple(layer.data.shape)
-    return Reviewed(shape) if kept is None else Reviewed.from_json(kept, shape)
 
 
 def _copied(image: Any) -> np.ndarray:
