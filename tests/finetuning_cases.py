@@ -23,6 +23,8 @@ from tiny_models import tiny_card, tiny_model
 
 GLAND = (LabelClass(1, "gland", (10, 200, 30)),)
 TYPES = (LabelClass(1, "round", (10, 200, 30)), LabelClass(2, "long", (20, 200, 30)))
+DOCK_STEPS = 24
+"""Of a training that a Fine-tune dock starts."""
 
 
 def reviewed_image(number: int = 0, size: int = 96, **changes: Any) -> ReviewedImage:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,58 +11,16 @@ import psutil
 import pytest
 from PIL import Image
 
-from finetuning_cases import GLAND, TYPES, base_file, labelled_folder, reviewed_image
+from finetuning_cases import DOCK_STEPS, GLAND, TYPES, labelled_folder, reviewed_image
 from napari_coseg.checkpoints.adapters import read_adapter_card
 from napari_coseg.checkpoints.native import file_sha256
-from napari_coseg.finetuning.library import FOLDER_VARIABLE
 from napari_coseg.types import Instances, Prediction
 from widget_values import RUN_MS, UM
 
 pytestmark = pytest.mark.gui
-pytest_plugins = ["widget_fixtures", "workspace_viewers"]
-STEPS = 24
+pytest_plugins = ["widget_fixtures", "workspace_viewers", "finetune_docks"]
 LONG = 100
 """Steps that take seconds: a window that is slow for once must not find the training over."""
-
-
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
-    return base_file(tmp_path)
-
-
-@pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where adapters are kept."""
-    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "adapters"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return tmp_path / "adapters"
-
-
-@pytest.fixture
-def make_dock(alone: None, keepers: Any, shelf: Path, base: Path, qtbot: Any) -> Iterator[Any]:
-    """A Fine-tune dock with the tiny base and a few small steps chosen."""
-    from napari_coseg.widgets.finetune.widget import FinetuneWidget
-
-    made = []
-
-    def make(viewer: Any, widget: Any = None) -> Any:
-        keepers(viewer)
-        dock = widget or FinetuneWidget(viewer)
-        made.append(dock)
-        small(dock, base)
-        return dock
-
-    yield make
-    for dock in made:
-        dock.close()
-
-
-def small(dock: Any, base: Path) -> None:
-    setup = dock.setup
-    setup.model.choose_file(base)
-    for name, value in {"steps": STEPS, "crops": 2, "crop_px": 64, "validations": 3}.items():
-        setup.more.boxes[name].setValue(value)
-    setup.more.boxes["match_input"].setChecked(False)
 
 
 def trained(qtbot: Any, dock: Any) -> Path:
@@ -215,4 +173,4 @@ def test_two_trainings_in_a_row_in_a_window(
     assert first.read_bytes() == kept and second.read_bytes() != kept
     assert [read_adapter_card(path).images for path in (first, second)] == [1, 2]
     assert dock.adapters.adapters.count() == 3 and dock.adapters.chosen() == str(second)
-    assert dock.left.isHidden() and len(dock.progress.losses) == STEPS
+    assert dock.left.isHidden() and len(dock.progress.losses) == DOCK_STEPS

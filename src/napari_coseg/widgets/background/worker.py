@@ -301,8 +301,9 @@ class _Process:
         if code < 0:
             return WorkerDied(
                 f"The worker process was ended by signal {-code}, most likely because memory ran "
-                "out. Close other programs, segment the current view instead of the whole image, "
-                f"or lower the batch size. Nothing in the viewer was lost. {last_words}".strip()
+                "out. Close other programs, or take less at once: the current view instead of the "
+                "whole image or a lower batch size in Segment, fewer or smaller crops in "
+                f"Fine-tune. Nothing in the viewer was lost. {last_words}".strip()
             )
         return WorkerDied(
             f"The worker process ended with code {code}. Nothing in the viewer was lost; run "
