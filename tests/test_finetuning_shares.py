@@ -34,10 +34,11 @@ PLACE_PX = 256**2 / 2
         pytest.param({"steps": 1000}, 10, 0, Shares(320, 1000), id="steps in place of minutes"),
         pytest.param({"steps": 20}, 100, 0, Shares(80, 20), id="no more than the steps look at"),
         pytest.param({"speed": "adapters"}, 10, 300, Shares(0, 576), id="through the encoder"),
+        pytest.param({"interpolate": True}, 1, 300, Shares(32, 542), id="parts of the way tried"),
     ],
 )
 def test_time_is_shared_out(
     settings: dict[str, Any], places: int, seconds: float, shares: Shares
 ) -> None:
-    chosen = FinetuneSettings.from_mapping({"validations": 4, **settings})
+    chosen = FinetuneSettings.from_mapping({"validations": 4, "interpolate": False, **settings})
     assert share_out(chosen, COST, places * PLACE_PX, seconds, scoring_s=3) == shares

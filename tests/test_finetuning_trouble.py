@@ -46,7 +46,10 @@ def test_which_weights_are_taken(
 ) -> None:
     found = iter(scores)
     monkeypatch.setattr(learning, "score", lambda *_, **__: next(found))
-    assert tuned(tmp_path, steps=4, validations=2).card.settings["steps_taken"] == taken
+    assert (
+        tuned(tmp_path, steps=4, validations=2, interpolate=False).card.settings["steps_taken"]
+        == taken
+    )
 
 
 def test_a_held_back_part_that_scores_nothing_is_told(tmp_path: Path) -> None:

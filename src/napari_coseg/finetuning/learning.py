@@ -15,6 +15,7 @@ from napari_coseg.finetuning.features import FeatureCache
 from napari_coseg.finetuning.feeding import Drawing, Take, drawn_ahead, fill, from_cache
 from napari_coseg.finetuning.hooks import Gate
 from napari_coseg.finetuning.input_match import AS_IT_IS
+from napari_coseg.finetuning.interpolation import take_fraction
 from napari_coseg.finetuning.network import set_training
 from napari_coseg.finetuning.pictures import save_comparison
 from napari_coseg.finetuning.plan import RunPlan, write_plan
@@ -38,6 +39,9 @@ SKIP_AT_MOST = 20
 CACHED_AT, LEARNT_AT = 0.1, 0.95
 """Parts of the way at which features are kept, and all steps are done."""
 PICTURES = "pictures"
+PART_OF_THE_WAY = (
+    "{:.0%} of the change is taken: on what is held back it scores as well as all of it, or better"
+)
 
 
 class Learning:
@@ -112,13 +116,32 @@ class Learning:
             return False
         return step >= self.plan.steps or step % self.plan.validate_every == 0
 
-    def take_best(self) -> None:
-        """Give the network the weights that scored best; the last ones where nothing scored."""
+    def take_best(self) -> float:
+        """Give the network the weights that scored best; the last ones where nothing scored.
+
+        Returns
+        -------
+        float
+            How much of their change from the base's was taken: what scores best, too.
+        """
         if not self.progress.best:
-            return
+            return 1.0
         with torch.no_grad():
             for name, parameter in self.tuner.trained.items():
                 parameter.copy_(self.progress.best[name])
+        if not self.settings.interpolate:
+            return 1.0
+        trained, origin = self.tuner.trained, self.tuner.origin
+        fraction = take_fraction(trained, origin, self.progress.best_worth, self._worth_of)
+        if fraction < 1:
+            self.gate.tell(PART_OF_THE_WAY.format(fraction))
+        return fraction
+
+    def _worth_of(self, fraction: float) -> float:
+        self.gate.progress(LEARNT_AT, f"scoring {fraction:.0%} of the change")
+        self.prepared.network.eval()
+        held_back = self.prepared.divided.held_back
+        return worth(score(self.prepared.network, held_back, should_cancel=self.gate))
 
     def _steps(self, cache: FeatureCache) -> None:
         with ExitStack() as within:

@@ -15,6 +15,7 @@ from pydantic import Field
 from napari_coseg.card import Normalisation
 from napari_coseg.errors import OutputError, SettingsError
 from napari_coseg.finetuning.costs import Cost
+from napari_coseg.finetuning.interpolation import FRACTIONS
 from napari_coseg.finetuning.request import PLAN_FILE
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 from napari_coseg.finetuning.settings import FinetuneSettings
@@ -141,7 +142,8 @@ def share_out(
         cached = max(min(wanted, fits), LEAST_CACHED, settings.crops)
     if settings.steps is not None:
         return Shares(cached, settings.steps)
-    left = seconds - settings.validations * scoring_s - cached * cost.encode_s
+    scorings = settings.validations + (len(FRACTIONS) if settings.interpolate else 0)
+    left = seconds - scorings * scoring_s - cached * cost.encode_s
     return Shares(cached, max(LEAST_STEPS, int(left / max(cost.step_s, 1e-6))))
 
 

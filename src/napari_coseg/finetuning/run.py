@@ -21,6 +21,7 @@ from napari_coseg.checkpoints.adapters import (
 from napari_coseg.errors import CheckpointError, OutputError
 from napari_coseg.finetuning.begun import BEGUN_FILE, write_begun
 from napari_coseg.finetuning.features import FeatureCache
+from napari_coseg.finetuning.forgetting import answers_of
 from napari_coseg.finetuning.hooks import FinetuneHooks, Gate
 from napari_coseg.finetuning.learning import Learning
 from napari_coseg.finetuning.network import frozen_fingerprint
@@ -37,8 +38,14 @@ from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 from napari_coseg.finetuning.scores import Scores, score, worth
 from napari_coseg.finetuning.settings import FinetuneSettings
 from napari_coseg.finetuning.words import counted
-from napari_coseg.inference.loading import DEFAULT_MODEL
+from napari_coseg.inference.loading import DEFAULT_MODEL, weights_path
 
+MUCH_IS_KEPT = 0.5
+"""F1 of what the adapter finds in the sample, against what its base finds there."""
+FORGOTTEN = (
+    "much of what the base knew is forgotten: on a sample of its own kind the adapter answers "
+    "otherwise; take the base without an adapter for such images"
+)
 FEATURES_FOLDER, DRAFT_FILE = "features", "draft.safetensors"
 
 
@@ -52,7 +59,9 @@ class FinetuneResult:
         The file.
     card
         As written in it; `card.scores` has ``before`` and ``after`` of the held-back regions, and
-        ``base_before`` and ``base_after`` of the base's own validation images, where given.
+        of what was forgotten: ``base_before`` and ``base_after`` of the base's own validation
+        images, where given, else for the shipped model ``kept``, which are scores against its own
+        answers on a sample (`forgetting.answers_of`).
     run_folder
         With ``log.csv`` and pictures.
     improved
@@ -186,11 +195,11 @@ class _Run:
         """Prove what was frozen, write, and score what was written: as it comes back."""
         prepared, gate = self.prepared, self.gate
         network = prepared.network
-        learning.take_best()
+        fraction = learning.take_best()
         frozen = frozen_fingerprint(network.state_dict(), prepared.trained)
         if frozen != prepared.frozen_sha256:
             raise RuntimeError("weights changed that do not train; the adapter is not written")
-        card = self._card(plan, learning)
+        card = self._card(plan, learning, fraction)
         draft = self.folder / DRAFT_FILE
         start = start_of(prepared.base, card)
         save_adapter(draft, network, start, card)
@@ -210,6 +219,8 @@ class _Run:
                     "the held-back regions do not score better than before: review more, train "
                     "longer, or keep the model as it was"
                 )
+        if scores.get("kept", {}).get("object_f1", 1.0) < MUCH_IS_KEPT:
+            gate.tell(FORGOTTEN)
         cache.clear()
         self.forget()
         gate.progress(1.0, "done")
@@ -217,7 +228,11 @@ class _Run:
 
     def _scores_after(self, adapted: Any) -> dict[str, Scores]:
         found: dict[str, Scores] = {}
-        parts = {"after": self.prepared.divided.held_back, "base_after": self.base_images}
+        parts = {
+            "after": self.prepared.divided.held_back,
+            "base_after": self.base_images,
+            "kept": self._forgotten_nothing(),
+        }
         for when, images in parts.items():
             if images:
                 found[when] = score(adapted, images, should_cancel=self.gate)
@@ -225,7 +240,15 @@ class _Run:
                 self.gate.hooks.report("scores", values)
         return found | ({} if "after" in found else {"after": {}})
 
-    def _card(self, plan: RunPlan, learning: Learning) -> AdapterCard:
+    def _forgotten_nothing(self) -> tuple[ReviewedImage, ...]:
+        """What scores "kept": the base's own answers, where nobody gave true labels."""
+        prepared = self.prepared
+        if self.base_images or prepared.base_path != weights_path(DEFAULT_MODEL):
+            return ()
+        answers = answers_of(prepared.base, self.gate)
+        return prepared.classes.applied(answers).images
+
+    def _card(self, plan: RunPlan, learning: Learning, fraction: float) -> AdapterCard:
         prepared = self.prepared
         self.step = learning.progress.best_step or learning.progress.step
         reviews = prepared.reviewed.reviews()
@@ -257,6 +280,7 @@ class _Run:
                 **settings,
                 "speed": self._settings.speed,
                 "steps_taken": self.step,
+                "interpolation": fraction,
                 "input": plan.input,
                 "precision": plan.precision,
                 "crop_px": learning.plan.crop_px,

@@ -16,6 +16,9 @@ HEADS = ("prompt_encoders", "decoders")
 """What follows the encoder."""
 THROUGH_ENCODER = ("adapters", "lora", "neck")
 
+FEWEST_USEFUL_STEPS = 100
+"""Through the encoder, about as many gained more than heads did (docs/results.md)."""
+
 FINETUNING_LOSSES = LossSettings(
     semantic_cross_entropy=1.0,
     semantic_dice=1.0,
@@ -89,6 +92,11 @@ class FinetuneSettings(Settings):
         0.2, ge=0, lt=0.9, description="share of what was reviewed that scores and is not learnt"
     )
     validations: int = Field(4, ge=1, le=100, description="how often the held-back part scores")
+    interpolate: bool = Field(
+        True,
+        description="weight interpolation: at the end take as much of the change from the base as "
+        "scores best on what is held back; false takes all of it",
+    )
     match_input: bool = Field(
         True,
         description="look for the linear change of intensities (inverted, stretched, tinted) under "

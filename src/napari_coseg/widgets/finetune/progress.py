@@ -45,6 +45,18 @@ WORDS = {
     "type_pq": "PQ of",
     "region_dice": "Dice of",
 }
+ROWS = (
+    ("", "before", "after", "On what was held back"),
+    ("own ", "base_before", "base_after", "On the base's own images: what was forgotten"),
+    (
+        "kept ",
+        "",
+        "kept",
+        "On a sample of the base's own kind, against what the base finds there: 1 where nothing "
+        "was forgotten",
+    ),
+)
+"""Of the table: what goes before a score's name, where its values are, and what they mean."""
 GAINED, LOST = "#3fae5a", "#d9534f"
 
 
@@ -158,15 +170,16 @@ class ProgressPanel(QWidget):
     def show_result(self, values: Mapping[str, Any]) -> None:
         """Before and after, and whether to use it."""
         scores, rows = values["scores"], []
-        for title, first, last in (("", "before", "after"), ("own ", "base_before", "base_after")):
+        for title, first, last, told in ROWS:
             before = dict(_flat(scores.get(first, {})))
             for name, value in _flat(scores.get(last, {})):
-                rows.append((f"{title}{name}", before.get(name), value))
+                rows.append((f"{title}{name}", before.get(name), value, told))
         self.table.setRowCount(len(rows))
-        for at, (name, before_, after) in enumerate(rows):
+        for at, (name, before_, after, told) in enumerate(rows):
             texts = (name, "" if before_ is None else f"{before_:.3f}", f"{after:.3f}")
             for column, text in enumerate(texts):
                 self.table.setItem(at, column, QTableWidgetItem(text))
+                self.table.item(at, column).setToolTip(told)
             if before_ is not None and round(after - before_, 3):
                 color = QColor(GAINED if after > before_ else LOST)
                 self.table.item(at, 2).setForeground(color)
