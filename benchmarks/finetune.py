@@ -36,7 +36,7 @@ DOMAINS = {"fluorescence": "dsb2018", "colour-bright": "dsb2018", "consep-type":
 SPLIT = "colon_default"
 COLUMNS = (
     *("domain", "images", "speed", "objects", "F1", "F1 after", "PQ", "PQ after", "minutes"),
-    *("steps", "input", "MB of memory", "MB of file", "own PQ", "own PQ after"),
+    *("steps", "of the change", "input", "MB of memory", "MB of file", "own PQ", "own PQ after"),
     *("own Dice", "own Dice after", "type PQ", "type PQ after"),
 )
 
@@ -129,8 +129,9 @@ def row(arguments: argparse.Namespace) -> dict[str, Any]:
             found[f"type PQ{after}"] = f"{scores.get('type_pq', {}).get(arguments.new_type, 0):.3f}"
         found[f"own PQ{after}"] = f"{own_scores.get('object_pq', float('nan')):.3f}"
         found[f"own Dice{after}"] = f"{own_scores.get('mean_region_dice', float('nan')):.3f}"
-    told = {key: result.card.settings[key] for key in ("steps_taken", "input")}
+    told = result.card.settings
     more = {"steps": told["steps_taken"], "input": told["input"], "minutes": f"{minutes:.1f}"}
+    more["of the change"] = f"{told['interpolation']:.0%}"
     return {**found, **more, "MB of memory": f"{peak:.0f}", "MB of file": f"{size:.2f}"}
 
 
