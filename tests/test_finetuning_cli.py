@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -123,6 +124,24 @@ def test_estimates_tell_what_a_user_asks(speed: str, tmp_path: Path) -> None:
     copy_mb = size_mb(reviewed_set(2))
     assert (found.disk_mb > round(copy_mb, 1) > 0) is (speed == "heads")
     assert ("adapters" in found.parts) is (speed == "adapters")
+    assert 0 <= found.base_scores["object_f1"] <= 1
+
+
+@pytest.mark.parametrize("speed", ["heads", "adapters"])
+@pytest.mark.parametrize(
+    ("time", "proposed"),
+    [
+        pytest.param({"minutes": 60}, "adapters", id="an hour"),
+        pytest.param({"minutes": 0.01}, "heads", id="less than a second"),
+        pytest.param({"steps": 7}, None, id="steps in place of time"),
+    ],
+)
+def test_the_speed_that_is_proposed_is_the_one_there_is_time_for(
+    time: dict[str, Any], proposed: str | None, speed: str, tmp_path: Path
+) -> None:
+    chosen = settings(speed=speed, **{"steps": None, **time})
+    found = estimate(reviewed_set(2), base=base_file(tmp_path), settings=chosen, device="cpu")
+    assert found.proposed_speed == proposed
 
 
 def test_adapters_have_a_folder_of_their_own(

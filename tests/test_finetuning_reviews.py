@@ -10,8 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from finetuning_cases import GLAND, TYPES, labelled_folder, reviewed_image, reviewed_set, settings
+from finetuning_cases import (
+    GLAND,
+    TYPES,
+    base_file,
+    labelled_folder,
+    reviewed_image,
+    reviewed_set,
+    settings,
+)
 from napari_coseg.card import Normalisation
+from napari_coseg.checkpoints.native import file_sha256
 from napari_coseg.datasets.transforms import AugmentationSettings
 from napari_coseg.editing.review import BOTH
 from napari_coseg.errors import CosegError, DatasetError
@@ -19,6 +28,7 @@ from napari_coseg.finetuning.classes import plan_classes
 from napari_coseg.finetuning.crops import ReviewedCrops
 from napari_coseg.finetuning.held_back import hold_back
 from napari_coseg.finetuning.input_match import candidates, changed, match_input
+from napari_coseg.finetuning.joining import together
 from napari_coseg.finetuning.losses import Truth, reviewed_loss
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 from napari_coseg.finetuning.settings import FINETUNING_LOSSES
@@ -305,7 +315,13 @@ def test_a_labelled_folder_is_read(tmp_path: Path) -> None:
 
 
 def made_workspace(
-    root: Path, image: ReviewedImage, part: np.ndarray, targets: Any = BOTH, *, marked: bool = True
+    root: Path,
+    image: ReviewedImage,
+    part: np.ndarray,
+    targets: Any = BOTH,
+    *,
+    marked: bool = True,
+    provenance: dict[str, Any] | None = None,
 ) -> Path:
     """One image, `part` of it reviewed for these, and one object `marked` as reviewed beside it."""
     import pandas as pd
@@ -331,7 +347,9 @@ def made_workspace(
         classes=TYPES,
         semantic_classes=GLAND,
     )
-    saved = Saved(image.objects, (0.5, 0.5), image.semantic, table, None, TYPES, GLAND)
+    saved = Saved(
+        image.objects, (0.5, 0.5), image.semantic, table, None, TYPES, GLAND, provenance or {}
+    )
     marks = saved.reviewed.with_area(np.nonzero(part), targets)
     saved = replace(saved, reviewed=marks.with_objects([int(ids[-1])] if marked else []))
     with create_workspace(root / "mine.coseg") as workspace:
@@ -361,6 +379,30 @@ def test_a_workspace_is_read(tmp_path: Path) -> None:
     expected = expected.without_cut_objects()
     for name in ("image", "semantic", "objects", "types", "semantic_reviewed", "objects_reviewed"):
         assert np.array_equal(getattr(found[0], name), getattr(expected, name)), name
+
+
+def test_a_workspace_tells_which_model_found_what_was_corrected(tmp_path: Path) -> None:
+    from napari_coseg.finetuning.preparing import prepare
+
+    base = base_file(tmp_path)
+    told = {"model": "discs", "weights": {"file": base.name, "sha256": file_sha256(base)}}
+    image, part = reviewed_image(), left_half(96)
+    found = read_reviewed(made_workspace(tmp_path, image, part, provenance=told))
+    (finder,) = found.found_by
+    assert (finder.model, finder.sha256) == ("discs", file_sha256(base))
+    assert together([found, found]).found_by == found.found_by
+    assert not any("discs" in note for note in prepare(found, base, settings(), "cpu").notes)
+    other = replace(found, found_by=(replace(finder, sha256="of another"),))
+    (note,) = [n for n in prepare(other, base, settings(), "cpu").notes if "discs" in n]
+    assert "another base is fine-tuned" in note
+
+
+@pytest.mark.parametrize("weights", [{}, None, "a word", {"sha256": None}, {"file": "a"}])
+def test_without_a_model_nothing_is_told_of_one(weights: Any, tmp_path: Path) -> None:
+    workspace = made_workspace(
+        tmp_path, reviewed_image(), left_half(96), provenance={"weights": weights}
+    )
+    assert read_reviewed(workspace).found_by == ()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,11 +12,10 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from finetuning_cases import base_file, labelled_folder, tuned
+from finetuning_cases import labelled_folder, tuned
 from napari_coseg.checkpoints.adapters import AdapterCard, read_adapter_card, save_adapter
 from napari_coseg.checkpoints.native import file_sha256, load, save
 from napari_coseg.errors import Cancelled, CheckpointError, OutputError, SettingsError
-from napari_coseg.finetuning.library import FOLDER_VARIABLE
 from napari_coseg.finetuning.request import (
     FinetuneRequest,
     forget,
@@ -29,31 +27,7 @@ from napari_coseg.finetuning.request import (
 from widget_values import RUN_MS
 
 pytestmark = pytest.mark.gui
-pytest_plugins = ["widget_fixtures", "workspace_viewers"]
-
-
-@pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "adapters"))
-    return tmp_path / "adapters"
-
-
-@pytest.fixture
-def dock(
-    alone: None, keepers: Any, shelf: Path, viewer: Any, worker: Any, tmp_path: Path, qtbot: Any
-) -> Iterator[Any]:
-    """With the tiny base chosen; its process is shared with the other tests."""
-    from napari_coseg.widgets.finetune.widget import FinetuneWidget
-
-    keepers(viewer)
-    dock = FinetuneWidget(viewer, worker)
-    setup = dock.setup
-    setup.model.choose_file(base_file(tmp_path))
-    for name, value in {"steps": 2, "crops": 2, "crop_px": 64, "validations": 1}.items():
-        setup.more.boxes[name].setValue(value)
-    setup.more.boxes["match_input"].setChecked(False)
-    yield dock
-    dock.close()
+pytest_plugins = ["widget_fixtures", "workspace_viewers", "finetune_docks"]
 
 
 def trained(qtbot: Any, dock: Any) -> Path:

@@ -142,6 +142,7 @@ def score_lines(scores: dict[str, Any]) -> Iterator[str]:
     for title, first, last in (
         ("held-back regions", "before", "after"),
         ("base's own images", "base_before", "base_after"),
+        ("as the base answers on a sample", "", "kept"),
     ):
         before, after = scores.get(first, {}), scores.get(last, {})
         for name, value in _flat(after):
@@ -196,9 +197,12 @@ def _print_estimate(found: Estimate) -> None:
         "time": f"{found.seconds / 60:.1f} minutes: {steps}",
         "memory": f"{found.memory_mb:.0f} MB",
         "disk": f"{found.disk_mb:.0f} MB until it ends",
+        "the base": ", ".join(f"{name} {value:.3f}" for name, value in _flat(found.base_scores)),
+        "proposed": f"--speed {found.proposed_speed}" if found.proposed_speed else "",
     }
     for key, value in lines.items():
-        print(f"  {key:<11}{value}")
+        if value:
+            print(f"  {key:<11}{value}")
     for note in found.notes:
         print(f"note: {note}")
 

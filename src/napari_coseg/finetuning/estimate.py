@@ -8,16 +8,17 @@ from pathlib import Path
 
 import torch
 
+from napari_coseg.errors import SettingsError
 from napari_coseg.finetuning.begun import size_mb
-from napari_coseg.finetuning.plan import share_out
-from napari_coseg.finetuning.planning import fit
-from napari_coseg.finetuning.preparing import prepare, replace_crop
+from napari_coseg.finetuning.interpolation import FRACTIONS
+from napari_coseg.finetuning.plan import Shares, share_out
+from napari_coseg.finetuning.planning import Fitting, fit
+from napari_coseg.finetuning.preparing import Prepared, prepare, replace_crop
 from napari_coseg.finetuning.reviewed import ReviewedSet, Reviews
-from napari_coseg.finetuning.scores import score
-from napari_coseg.finetuning.settings import FinetuneSettings
+from napari_coseg.finetuning.scores import Scores, score
+from napari_coseg.finetuning.settings import FEWEST_USEFUL_STEPS, FinetuneSettings
 from napari_coseg.inference.loading import DEFAULT_MODEL
 
-FEWEST_USEFUL_STEPS = 100
 ITSELF_MB = 400
 """Of Python and torch, before anything is loaded."""
 
@@ -36,6 +37,11 @@ class Estimate:
         What trains, and how many weights that are.
     steps, seconds_a_step, seconds
         That fit into the time there is; all of it with scores and features.
+    proposed_speed
+        "adapters" where enough steps of it fit into the time here to gain from them, else "heads";
+        None where steps are given in place of time.
+    base_scores
+        What the base, as it is, finds in the first of the held-back images (`scores.score`).
     memory_mb
         Of the process; on a card, of the card.
     disk_mb
@@ -56,6 +62,8 @@ class Estimate:
     memory_mb: float
     disk_mb: float
     precision: str
+    proposed_speed: str | None
+    base_scores: Scores
     notes: tuple[str, ...]
 
 
@@ -66,7 +74,7 @@ def estimate(
     settings: FinetuneSettings | None = None,
     device: str = "auto",
 ) -> Estimate:
-    """Prepare a fine-tuning and measure one step of it; nothing is written.
+    """Prepare a fine-tuning and measure one step of it, and of speed adapters; nothing is written.
 
     Raises
     ------
@@ -76,17 +84,22 @@ def estimate(
     prepared = prepare(reviewed, base, settings or FinetuneSettings(), device)
     settings = prepared.settings
     held = prepared.divided.held_back
-    began = time.monotonic()
+    began, scores = time.monotonic(), {}
     if held:
         prepared.network.eval()
-        score(prepared.network, held[:1])
+        scores = score(prepared.network, held[:1])
     scoring_s = (time.monotonic() - began) * max(1, len(held)) if held else 0.0
-    fitting = fit(prepared)
+    fitting, (cached, steps) = _fitting(prepared, scoring_s)
     cost = fitting.cost
-    left = 60 * settings.minutes - 2 * scoring_s
-    fitted = replace_crop(settings, fitting.crop_px)
-    cached, steps = share_out(fitted, cost, prepared.area_px(), left, scoring_s)
-    scorings = 2 + (settings.validations if held else 0)
+    proposed = None
+    if settings.steps is None:
+        through = steps
+        if settings.speed == "heads":
+            other = settings.model_copy(update={"speed": "adapters", "parts": None})
+            through = _steps_of(prepare(reviewed, base, other, device), scoring_s)
+        proposed = "adapters" if through >= FEWEST_USEFUL_STEPS else "heads"
+    tried = len(FRACTIONS) if settings.interpolate else 0
+    scorings = 2 + (settings.validations + tried if held else 0)
     seconds = steps * cost.step_s + cached * cost.encode_s + scorings * scoring_s
     kind = next(prepared.network.buffers()).device.type
     memory = cost.weights_mb + settings.crops * cost.activations_mb
@@ -106,8 +119,26 @@ def estimate(
         memory_mb=round(memory + (ITSELF_MB if kind == "cpu" else 0)),
         disk_mb=round(cached * cost.features_mb + size_mb(reviewed), 1),
         precision=cost.precision,
+        proposed_speed=proposed,
+        base_scores=scores,
         notes=tuple(notes),
     )
+
+
+def _fitting(prepared: Prepared, scoring_s: float) -> tuple[Fitting, Shares]:
+    """What a step takes, and how many fit."""
+    fitting, settings = fit(prepared), prepared.settings
+    left = 60 * settings.minutes - 2 * scoring_s
+    fitted = replace_crop(settings, fitting.crop_px)
+    return fitting, share_out(fitted, fitting.cost, prepared.area_px(), left, scoring_s)
+
+
+def _steps_of(prepared: Prepared, scoring_s: float) -> int:
+    """As many as would fit; 0 where the device has no memory for one."""
+    try:
+        return _fitting(prepared, scoring_s)[1].steps
+    except SettingsError:
+        return 0
 
 
 def _device(kind: str) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from napari_coseg.errors import DatasetError
 from napari_coseg.finetuning.joining import together
-from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
+from napari_coseg.finetuning.reviewed import FoundBy, ReviewedImage, ReviewedSet
 from napari_coseg.intake import RgbSource, understand
 from napari_coseg.intensity import measure_intensity
 from napari_coseg.readers.registry import read_image
@@ -55,7 +56,8 @@ def read_workspace(path: Path) -> ReviewedSet:
             if not saved.reviewed.is_empty:
                 images = tuple(_parts(entry, saved))
                 classes = saved.region_classes, saved.classes
-                sets.append(ReviewedSet(images, *classes, source=f"{path}, {entry.name}"))
+                source, finders = f"{path}, {entry.name}", _finders(saved.provenance)
+                sets.append(ReviewedSet(images, *classes, source=source, found_by=finders))
     if not sets:
         return ReviewedSet((), source=str(path))
     return replace(together(sets), source=str(path))
@@ -100,6 +102,12 @@ def _parts(entry: Entry, saved: Saved) -> Iterator[ReviewedImage]:
                 objects_reviewed=None if without_objects else objects_seen[here] & own,
                 range=(low, max(high, low + 1)),
             )
+
+
+def _finders(provenance: Mapping[str, Any]) -> tuple[FoundBy, ...]:
+    weights = provenance.get("weights")
+    sha256 = weights.get("sha256") if isinstance(weights, dict) else None
+    return (FoundBy(str(provenance.get("model", "")), str(sha256)),) if sha256 else ()
 
 
 def _types(saved: Saved) -> np.ndarray | None:

@@ -38,7 +38,8 @@ def together(sets: Sequence[ReviewedSet]) -> ReviewedSet:
                 )
             )
     source = ", ".join(one.source for one in sets)
-    return ReviewedSet(tuple(images), semantic, instance, source)
+    found_by = dict.fromkeys(finder for one in sets for finder in one.found_by)
+    return ReviewedSet(tuple(images), semantic, instance, source, tuple(found_by))
 
 
 def _union(groups: Iterable[tuple[LabelClass, ...]]) -> tuple[LabelClass, ...]:

@@ -124,7 +124,11 @@ def prepare(
             "border of a reviewed region cuts do not count: mark larger regions"
         )
     divided = hold_back(reviewed, settings.held_back_fraction)
-    notes = [*classes.notes, *_unknown_sizes(reviewed, model)]
+    notes = [
+        *classes.notes,
+        *_unknown_sizes(reviewed, model),
+        *_other_finders(reviewed, model.card.name, sha256),
+    ]
     if settings.held_back_fraction and not divided.held_back:
         notes.append("too little is reviewed to hold a part back: nothing scores the result")
         divided = Divided(reviewed.images, ())
@@ -167,6 +171,17 @@ def replace_crop(settings: FinetuneSettings, crop_px: int) -> FinetuneSettings:
 def _area(image: ReviewedImage, pixel_size_um: float) -> float:
     zoom = (image.pixel_size_um or pixel_size_um) / pixel_size_um
     return float(image.reviewed.sum()) * zoom**2
+
+
+def _other_finders(reviewed: ReviewedSet, name: str, sha256: str) -> list[str]:
+    """Said where a person has corrected another model's labels than the one that is trained."""
+    others = [found.model for found in reviewed.found_by if found.sha256 != sha256]
+    if not others:
+        return []
+    return [
+        f"the labels that were corrected are of {', '.join(others)}, and another base is "
+        f"fine-tuned: {name}"
+    ]
 
 
 def _unknown_sizes(reviewed: ReviewedSet, model: CosegModel) -> list[str]:

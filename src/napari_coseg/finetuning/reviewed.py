@@ -139,6 +139,22 @@ _KINDS: dict[str, type[np.generic]] = {
 
 
 @dataclass(frozen=True)
+class FoundBy:
+    """The model whose labels a person then corrected.
+
+    Parameters
+    ----------
+    model
+        Its name.
+    sha256
+        Of its weights file, whatever adapter was on it.
+    """
+
+    model: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Reviews:
     """How much was reviewed.
 
@@ -173,12 +189,15 @@ class ReviewedSet:
         Of all images.
     source
         Where they come from, for messages.
+    found_by
+        The models that found what was corrected; nothing of labels that were made by hand.
     """
 
     images: tuple[ReviewedImage, ...]
     semantic_classes: tuple[LabelClass, ...] = ()
     instance_classes: tuple[LabelClass, ...] = ()
     source: str = "the reviewed images"
+    found_by: tuple[FoundBy, ...] = ()
 
     def checked(self) -> ReviewedSet:
         """Images with anything reviewed, without the objects that a border cuts.

@@ -62,6 +62,8 @@ class ModelChoice(QWidget):
         form.addRow("Device", self.device_box)
         self.model_box.addItem("default", DEFAULT_MODEL)
         self.model_box.addItem(CHOOSE, None)
+        for path in shelf().weights:
+            self._list_weights(path)
         self._former = 0
         self.model_box.currentIndexChanged.connect(self._on_chosen)
         self._list_adapters()
@@ -69,6 +71,7 @@ class ModelChoice(QWidget):
         self.adapter_box.activated.connect(self._on_adapter)
         shelf().changed.connect(self._on_shelf)
         shelf().used.connect(self._on_used)
+        shelf().listed.connect(self._list_weights)
 
     def arguments(self) -> dict[str, Any]:
         """What a job of the worker process is told of it."""
@@ -98,13 +101,16 @@ class ModelChoice(QWidget):
         self.device_box.setCurrentIndex(max(0, self.device_box.findData(chosen)))
 
     def choose_file(self, path: str | Path) -> None:
-        """Add a weights file to the list, and choose it."""
-        at = self.model_box.findData(str(path))
-        if at < 0:
+        """Add a weights file to the lists of all docks, and choose it here."""
+        shelf().list_weights(path)
+        self._list_weights(str(path))
+        self.model_box.setCurrentIndex(self.model_box.findData(str(path)))
+
+    def _list_weights(self, path: str) -> None:
+        if self.model_box.findData(path) < 0:
             at = self.model_box.count() - 1
-            self.model_box.insertItem(at, Path(path).name, str(path))
-            self.model_box.setItemData(at, str(path), Qt.ItemDataRole.ToolTipRole)
-        self.model_box.setCurrentIndex(at)
+            self.model_box.insertItem(at, Path(path).name, path)
+            self.model_box.setItemData(at, path, Qt.ItemDataRole.ToolTipRole)
 
     def _on_chosen(self, index: int) -> None:
         if self.model_box.itemText(index) != CHOOSE:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,16 @@ from superqt import QCollapsible
 
 from napari_coseg.errors import SettingsError
 from napari_coseg.finetuning.request import FinetuneRequest
-from napari_coseg.finetuning.settings import HEADS, THROUGH_ENCODER, FinetuneSettings
+from napari_coseg.finetuning.settings import (
+    FEWEST_USEFUL_STEPS,
+    HEADS,
+    THROUGH_ENCODER,
+    FinetuneSettings,
+)
 from napari_coseg.finetuning.words import counted
 from napari_coseg.widgets.dock_widget import column_of, group, row
+from napari_coseg.widgets.finetune.adapters import SHOWN_SCORES
+from napari_coseg.widgets.finetune.shelf import shelf
 from napari_coseg.widgets.image_choice import narrow_box
 from napari_coseg.widgets.job_bar import in_words
 from napari_coseg.widgets.model_choice import ModelChoice
@@ -77,6 +84,8 @@ class SetupPanel(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._workspace = ""
+        self._base_is_chosen = self._speed_is_chosen = False
+        """By a person, or proposed once: then it is not proposed again."""
         self.sources = QListWidget()
         self.add_button = QPushButton("Add folder …")
         self.again_button = QPushButton("Count again")
@@ -159,6 +168,8 @@ class SetupPanel(QWidget):
         self.again_button.clicked.connect(self.sources_changed)
         self.sources.itemChanged.connect(lambda _: self.sources_changed.emit())
         self.speed_box.currentIndexChanged.connect(self._on_speed)
+        self.speed_box.activated.connect(self._on_speed_chosen)
+        self.model.model_box.activated.connect(self._on_base_chosen)
         self.model.changed.connect(self.changed)
         self.model.device_box.activated.connect(self.changed)
         for form in (self.main, self.more):
@@ -167,6 +178,7 @@ class SetupPanel(QWidget):
                     if hasattr(box, name):
                         getattr(box, name).connect(self.changed)
         for box in self.part_boxes.values():
+            box.clicked.connect(self._on_speed_chosen)
             box.clicked.connect(self.changed)
         for edit in (self.rename_edit, self.merge_edit, self.replay_edit, self.forgetting_edit):
             edit.editingFinished.connect(self.changed)
@@ -277,6 +289,8 @@ class SetupPanel(QWidget):
             + ", ".join(PART_WORDS.get(part, part) for part in values["parts"]),
             f"Held back to score: {counted(values['held_back_objects'], 'object')} in "
             f"{counted(values['held_back_images'], 'image')}",
+            *self._scored(values["base_scores"]),
+            *self._propose_speed(values["proposed_speed"]),
             *(f"⚠ {html.escape(note)}" for note in values["notes"]),
         ]
         self.estimate.setText("<br>".join(lines))
@@ -286,12 +300,44 @@ class SetupPanel(QWidget):
         message = str(error)
         label.setText(f"⚠ {html.escape(message[:1].upper() + message[1:])}")
 
-    def propose(self, devices: list[str]) -> None:
-        """On a GPU there is time to train through the encoder."""
-        if any(name.startswith("cuda") for name in devices):
-            self.speed_box.setCurrentIndex(self.speed_box.findData("adapters"))
+    def propose_base(self, finders: Sequence[Mapping[str, str]]) -> None:
+        """The model that found what was corrected, where it is listed and nobody chose another."""
+        if self._base_is_chosen or not finders:
+            return
+        found_by = {finder["sha256"] for finder in finders}
+        if shelf().sha256(self.model.source) in found_by:
+            return
+        for at in range(self.model.model_box.count()):
+            source = self.model.model_box.itemData(at)
+            if source and shelf().sha256(str(source)) in found_by:
+                self.model.model_box.setCurrentIndex(at)
+                return
+
+    def _scored(self, scores: Mapping[str, Any]) -> list[str]:
+        told = [f"{words} {scores[n]:.2f}" for n, words in SHOWN_SCORES.items() if n in scores]
+        return [f"The base finds there now: {', '.join(told)}"] if told else []
+
+    def _propose_speed(self, speed: str | None) -> list[str]:
+        """Take it, once, where nobody chose one; what is said of it."""
+        if speed is None:
+            return []
+        steps = FEWEST_USEFUL_STEPS
+        if speed == "adapters":
+            why = f"at least {steps} steps through the encoder fit into the time"
+        else:
+            why = f"through the encoder fewer than {steps} steps fit into the time"
+        if not self._speed_is_chosen:
+            self._speed_is_chosen = True
+            self.speed_box.setCurrentIndex(self.speed_box.findData(speed))
+        return [f"Proposed: speed <b>{speed}</b>, as {why}"]
 
     # ------------------------------------------------------------------------------------------
+
+    def _on_speed_chosen(self, _: Any) -> None:
+        self._speed_is_chosen = True
+
+    def _on_base_chosen(self, _: Any) -> None:
+        self._base_is_chosen = True
 
     def _usual_parts(self) -> tuple[str, ...]:
         speed = self.speed_box.currentData()

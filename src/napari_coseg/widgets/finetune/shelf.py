@@ -1,4 +1,4 @@
-"""Which adapters there are for a base, and which one is in use: for all docks of this program."""
+"""Weights files that were chosen, adapters of each, and which is in use: for all docks alike."""
 
 from __future__ import annotations
 
@@ -30,15 +30,26 @@ class AdapterShelf(QObject):
         Adapters came or went.
     used(str, str)
         Hash of a base, and path of the adapter that goes on it from now on; "" for none.
+    listed(str)
+        Path of a weights file that a dock has been given, so that the others list it as well.
     """
 
     changed = Signal()
     used = Signal(str, str)
+    listed = Signal(str)
 
     def __init__(self) -> None:
         super().__init__()
+        self.weights: list[str] = []
+        """Paths of weights files, in the order they were chosen."""
         self._in_use: dict[str, str] = {}
         self._hashing: set[Path] = set()
+
+    def list_weights(self, path: str | Path) -> None:
+        """Let all docks offer a weights file."""
+        if str(path) not in self.weights:
+            self.weights.append(str(path))
+            self.listed.emit(str(path))
 
     def of_base(self, source: str) -> list[tuple[Path, AdapterCard]]:
         """The adapters of the base that `source` names, the newest first.

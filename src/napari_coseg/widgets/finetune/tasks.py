@@ -26,12 +26,14 @@ NICENESS = 10
 
 
 def reviews(job: JobContext, *, paths: list[str]) -> Reply:
-    """`Reviews` of workspaces and labelled folders together, and the names of their images."""
+    """`Reviews` of workspaces and labelled folders together, names of images, and `FoundBy`s."""
     from napari_coseg.finetuning.sources import read_reviewed
 
     found = read_reviewed(*paths)
     values = dataclasses.asdict(found.reviews())
-    return Reply({**values, "names": sorted({image.name for image in found.images})})
+    finders = [dataclasses.asdict(finder) for finder in found.found_by]
+    names = sorted({image.name for image in found.images})
+    return Reply({**values, "names": names, "found_by": finders})
 
 
 def estimate(job: JobContext, *, request: dict[str, Any]) -> Reply:

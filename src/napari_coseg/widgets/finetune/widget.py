@@ -165,6 +165,7 @@ class FinetuneWidget(JobWidget):
     def _on_counted(self, look: int, reply: Reply) -> None:
         if look == self._looks:
             self.setup.show_reviews(reply.values)
+            self.setup.propose_base(reply.values["found_by"])
             self._estimate()
 
     def _estimate(self) -> None:
@@ -213,7 +214,6 @@ class FinetuneWidget(JobWidget):
         self._knows_devices = True
         self._idle.start()
         self.setup.model.set_devices(reply.values["devices"])
-        self.setup.propose(reply.values["devices"])
 
     def _on_keeper(self) -> None:
         workspace = self.keeper.workspace
