@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from napari_coseg.errors import DatasetError, ImageError
-from napari_coseg.intensity import measure_intensity, window_rule
+from napari_coseg.intake import RgbSource
+from napari_coseg.intensity import window_rule
 from napari_coseg.types import Image
 from napari_coseg.volumes import VolumeHeader, planes
 
@@ -87,7 +87,7 @@ def read_8_bits(header: VolumeHeader, window: tuple[float, float] | None) -> np.
     for index, plane in enumerate(planes(header)):
         volume[index] = plane
     try:
-        rule = measure_intensity(_Grey(Image(volume, "ZYX", name=header.path.name)))
+        rule = RgbSource(Image(volume, "ZYX", name=header.path.name)).intensity
     except ImageError as error:
         raise DatasetError(f"cannot show the volume {header.path}: {error}") from error
     for index, plane in enumerate(volume):
@@ -99,26 +99,6 @@ def slices_across(upright: np.ndarray, axis: int) -> np.ndarray:
     """(slice, Y, X), each slice in one piece; where Z is one of its axes, the head is on top."""
     slices = np.moveaxis(upright, axis, 0)
     return np.ascontiguousarray(slices if axis == 0 else slices[:, ::-1])
-
-
-@dataclass(eq=False)
-class _Grey:
-    """A grey volume, as `measure_intensity` looks at it."""
-
-    image: Image
-    has_alpha: bool = False
-
-    @property
-    def n_slices(self) -> int:
-        return int(self.image.data.shape[0])
-
-    @property
-    def plane_shape(self) -> tuple[int, int]:
-        return self.image.data.shape[1], self.image.data.shape[2]
-
-    def raw(self, z: int, rows: slice, columns: slice) -> np.ndarray:
-        values: np.ndarray = self.image.data[z, rows, columns]
-        return values
 
 
 def _fits(plane: np.ndarray) -> bool:
