@@ -18,13 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "napari_coseg"
 
 # room: what it may import, beside itself. A name with a dot means that one module only.
-FOUNDATION = "errors types settings card provenance"
+FOUNDATION = "errors types settings card provenance locks"
 ROOMS = {
     "errors": "",
     "types": "errors",
     "settings": "errors",
     "card": "errors types settings",
     "provenance": "",
+    "locks": "",
     # Arrays in, arrays out; no torch down to here and in these.
     "intensity": FOUNDATION,
     "intake": f"{FOUNDATION} intensity",

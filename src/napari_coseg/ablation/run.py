@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_coseg.ablation.rows import Ablation, changed, folder_name
 from napari_coseg.errors import Cancelled, SettingsError
+from napari_coseg.locks import held
 from napari_coseg.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -141,32 +142,20 @@ class _Maker:
                 "another output folder, or remove it"
             )
 
-    @contextmanager
-    def alone(self, patiently: bool, tell: Progress) -> Iterator[bool]:
+    def alone(self, patiently: bool, tell: Progress) -> AbstractContextManager[bool]:
         """Within, no other program is at this network; False where one is.
 
         Waits for the other where asked to. A file system that knows no locks keeps nobody out.
         """
-        from filelock import FileLock, Timeout
+
+        def waiting() -> None:
+            tell(0.0, "another program trains it")
+            if self.should_cancel():
+                raise Cancelled("stopped waiting for what another program trains")
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / LOCK_FILE, timeout=ASK_EVERY_S if patiently else 0)
-        while not lock.is_locked:
-            try:
-                lock.acquire()
-            except Timeout:
-                if not patiently:
-                    yield False
-                    return
-                tell(0.0, "another program trains it")
-                if self.should_cancel():
-                    raise Cancelled("stopped waiting for what another program trains") from None
-            except (OSError, NotImplementedError):
-                break
-        try:
-            yield True
-        finally:
-            lock.release()
+        path = self.folder / LOCK_FILE
+        return held(path, ASK_EVERY_S, waiting) if patiently else held(path, 0)
 
     def scores(self, images: str, score: Score, tell: Progress) -> dict[str, float]:
         """Those that were kept, or of the network, which is trained where it is missing."""

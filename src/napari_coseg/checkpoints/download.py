@@ -18,13 +18,14 @@ import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from napari_coseg.checkpoints.native import file_sha256
 from napari_coseg.errors import Cancelled, CheckpointError
+from napari_coseg.locks import held
 
 FOLDER_VARIABLE = "NAPARI_COSEG_CACHE"
 """Environment variable that names the folder of downloaded checkpoints."""
@@ -328,20 +329,12 @@ def _flaw(path: Path, checkpoint: RemoteCheckpoint) -> str:
     return ""
 
 
-@contextmanager
-def _alone(lock: Path, tell: Progress, stop: ShouldCancel) -> Iterator[None]:
+def _alone(lock: Path, tell: Progress, stop: ShouldCancel) -> AbstractContextManager[bool]:
     """One process at a time; `torchrun` starts several that want the same file."""
-    from filelock import FileLock, Timeout
 
-    file_lock = FileLock(lock)
-    while not file_lock.is_locked:
-        try:
-            file_lock.acquire(timeout=0.5)
-        except Timeout:
-            tell(0.0, "another program is downloading it")
-            if stop():
-                raise Cancelled("stopped waiting for another program's download") from None
-    try:
-        yield
-    finally:
-        file_lock.release()
+    def waiting() -> None:
+        tell(0.0, "another program is downloading it")
+        if stop():
+            raise Cancelled("stopped waiting for another program's download")
+
+    return held(lock, 0.5, waiting, needed=True)

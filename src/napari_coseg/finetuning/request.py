@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from pydantic import Field
 from napari_coseg.errors import OutputError, SettingsError
 from napari_coseg.finetuning.settings import FinetuneSettings
 from napari_coseg.inference.loading import DEFAULT_MODEL
+from napari_coseg.locks import held, is_held
 from napari_coseg.settings import Settings
 
 REQUEST_FILE = "request.json"
@@ -131,41 +132,19 @@ def training_in(run: Path) -> Iterator[None]:
     OutputError
         Where one runs there already, or the disk refuses.
     """
-    from filelock import FileLock, Timeout
-
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"the run folder {run} cannot be made: {error}") from error
-    lock = FileLock(run / LOCK_FILE, timeout=HELD_S)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise _in_use(run) from error
-    except (OSError, NotImplementedError):
+    with held(run / LOCK_FILE, HELD_S, removed=True) as is_free:
+        if not is_free:
+            raise _in_use(run)
         yield
-        return
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # Windows deletes it by itself, and not while it is held
-            (run / LOCK_FILE).unlink(missing_ok=True)
-        lock.release()
 
 
 def is_training(run: Path) -> bool:
     """Whether a training runs in this folder, in whatever program."""
-    from filelock import FileLock, Timeout
-
-    if not (run / LOCK_FILE).exists():
-        return False
-    try:
-        with FileLock(run / LOCK_FILE, timeout=0):
-            return False
-    except Timeout:
-        return True
-    except (OSError, NotImplementedError):
-        return False
+    return is_held(run / LOCK_FILE)
 
 
 def _check_idle(run: Path) -> None:
