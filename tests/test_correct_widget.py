@@ -375,6 +375,11 @@ def test_without_regions_an_area_is_reviewed_for_its_objects(viewer: Any, qtbot:
     assert not widget.area_choice.isEnabled()
     by_hand(widget.work, "Shift-R", [(5, 5), (5, 60), (40, 60), (40, 5)])
     assert widget.session.reviewed.objects and not widget.session.reviewed.regions
+    everywhere = np.nonzero(np.ones(plane().labels.shape))
+    widget.session.mark("As kept before", widget.session.reviewed.with_area(everywhere))
+    by_hand(widget.work, "Shift-R", [(5, 5), (5, 60), (40, 60), (40, 5)], shift=True)
+    for target in ("objects", "regions"):
+        assert not widget.session.reviewed.area(target).mask()[10:35, 10:55].any()
     widget.close()
 
 

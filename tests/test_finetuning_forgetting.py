@@ -9,7 +9,7 @@ import pytest
 from finetuning_cases import base_file, settings, tuned
 from napari_coseg.checkpoints.adapters import read_adapter_card
 from napari_coseg.cli.finetune import score_lines
-from napari_coseg.finetuning import run
+from napari_coseg.finetuning import forgetting
 from napari_coseg.finetuning.classes import plan_classes
 from napari_coseg.finetuning.forgetting import answers_of
 from napari_coseg.finetuning.run import FORGOTTEN
@@ -21,7 +21,7 @@ from napari_coseg.inference import load_model
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny base in the place of the one that ships."""
     path = base_file(tmp_path)
-    monkeypatch.setattr(run, "weights_path", lambda _: path)
+    monkeypatch.setattr(forgetting, "weights_path", lambda _: path)
     return path
 
 
@@ -55,6 +55,7 @@ def test_the_shipped_model_is_measured_by_itself(tmp_path: Path) -> None:
     told = "\n".join(score_lines(result.card.scores))
     assert "as the base answers on a sample: mean_region_dice" in told
     assert (FORGOTTEN in result.notes) == (kept.get("object_f1", 1) < 0.5)
+    assert read_adapter_card(result.adapter).notes == "; ".join(result.notes)
 
 
 def test_other_bases_are_not(tmp_path: Path) -> None:

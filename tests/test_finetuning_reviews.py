@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,26 +12,20 @@ import torch
 from finetuning_cases import (
     GLAND,
     TYPES,
-    base_file,
-    labelled_folder,
     reviewed_image,
     reviewed_set,
     settings,
 )
 from napari_coseg.card import Normalisation
-from napari_coseg.checkpoints.native import file_sha256
 from napari_coseg.datasets.transforms import AugmentationSettings
-from napari_coseg.editing.review import BOTH
 from napari_coseg.errors import CosegError, DatasetError
 from napari_coseg.finetuning.classes import plan_classes
 from napari_coseg.finetuning.crops import ReviewedCrops
 from napari_coseg.finetuning.held_back import hold_back
 from napari_coseg.finetuning.input_match import candidates, changed, match_input
-from napari_coseg.finetuning.joining import together
 from napari_coseg.finetuning.losses import Truth, reviewed_loss
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 from napari_coseg.finetuning.settings import FINETUNING_LOSSES
-from napari_coseg.finetuning.sources import read_reviewed
 from napari_coseg.intake import RgbSource, understand
 from napari_coseg.models.base import FirstForward, TaskMaps, TwoForwards
 from napari_coseg.types import LabelClass
@@ -164,6 +157,38 @@ def test_a_part_is_held_back(images: int) -> None:
             assert image.name != other.name or not (image.reviewed & other.reviewed).any()
     again = hold_back(replace(reviewed, images=reviewed.images[::-1]), 0.2).held_back
     assert {image.name for image in held} == {image.name for image in again}
+
+
+@pytest.mark.parametrize("images", [1, 3, 4, 10])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param((slice(0, 60), slice(60, 96)), id="each task in its own area"),
+        pytest.param((slice(0, 96), slice(70, 96)), id="objects in a corner"),
+        pytest.param((slice(0, 20), slice(0, 96)), id="regions in a corner"),
+    ],
+)
+def test_each_task_has_something_to_learn_and_something_to_score(
+    rows: tuple[slice, slice], images: int
+) -> None:
+    regions, objects = (np.zeros((96, 96), bool) for _ in rows)
+    regions[rows[0]], objects[rows[1]] = True, True
+    reviewed = reviewed_set(images, semantic_reviewed=regions, objects_reviewed=objects)
+    for part in hold_back(reviewed, 0.2):
+        assert any(_reviewed(image.semantic_reviewed) for image in part)
+        assert any(_reviewed(image.objects_reviewed) for image in part)
+
+
+def test_images_of_one_task_do_not_all_go_to_one_side() -> None:
+    """Regions of one image of six alone: a strip of it scores, and the rest is learnt."""
+    plain = [replace(reviewed_image(i), semantic=None, semantic_reviewed=None) for i in range(5)]
+    reviewed = replace(reviewed_set(1), images=(*plain, reviewed_image(5)))
+    for part in hold_back(reviewed, 0.2):
+        assert any(_reviewed(image.semantic_reviewed) for image in part)
+
+
+def _reviewed(mask: np.ndarray | None) -> bool:
+    return mask is not None and bool(mask.any())
 
 
 def test_nothing_is_held_back_where_nobody_wants_it() -> None:
@@ -300,179 +325,15 @@ def test_a_change_must_be_worth_it(losses: tuple[float, ...], chosen: str) -> No
     assert match_input(Normalisation(), [no_objects], lambda n: next(told))[0] == chosen
 
 
-# ---------------------------------------------------------------------------------------------
-# Sources
-
-
-def test_a_labelled_folder_is_read(tmp_path: Path) -> None:
-    found = read_reviewed(labelled_folder(tmp_path / "mine"))
-    expected = reviewed_set()
-    assert found.reviews().objects_by_class == expected.checked().reviews().objects_by_class
-    assert [c.name for c in found.instance_classes] == [c.name for c in TYPES]
-    for image, other in zip(found.images, expected.images, strict=True):
-        assert np.array_equal(image.image, other.image)
-        assert np.array_equal(image.semantic, other.semantic)
-
-
-def made_workspace(
-    root: Path,
-    image: ReviewedImage,
-    part: np.ndarray,
-    targets: Any = BOTH,
-    *,
-    marked: bool = True,
-    provenance: dict[str, Any] | None = None,
-) -> Path:
-    """One image, `part` of it reviewed for these, and one object `marked` as reviewed beside it."""
-    import pandas as pd
-    import tifffile
-
-    from napari_coseg.measure import object_table
-    from napari_coseg.readers.registry import read_image
-    from napari_coseg.workspace.folder import create_workspace
-    from napari_coseg.workspace.image import reference_of
-    from napari_coseg.workspace.saved import Saved
-
-    file = root / "image.tif"
-    tifffile.imwrite(file, image.image)
-    assert image.objects is not None and image.types is not None
-    ids = np.arange(1, image.objects.max() + 1)
-    kinds = np.array([image.types[image.objects == i][0] for i in ids])
-    table: pd.DataFrame = object_table(
-        image.objects,
-        image.semantic,
-        pixel_size_um=(0.5, 0.5),
-        class_ids=kinds,
-        class_probabilities=np.ones(len(ids)),
-        classes=TYPES,
-        semantic_classes=GLAND,
-    )
-    saved = Saved(
-        image.objects, (0.5, 0.5), image.semantic, table, None, TYPES, GLAND, provenance or {}
-    )
-    marks = saved.reviewed.with_area(np.nonzero(part), targets)
-    saved = replace(saved, reviewed=marks.with_objects([int(ids[-1])] if marked else []))
-    with create_workspace(root / "mine.coseg") as workspace:
-        workspace.add(reference_of(read_image(file), file, workspace.path), saved)
-    return root / "mine.coseg"
-
-
-@pytest.mark.parametrize("target", ["objects", "regions"])
-def test_an_area_reviewed_for_one_task_teaches_that_alone(target: Any, tmp_path: Path) -> None:
-    image, part = reviewed_image(), left_half(96)
-    found = read_reviewed(made_workspace(tmp_path, image, part, [target], marked=False)).images[0]
-    whole = replace(image, semantic_reviewed=part, objects_reviewed=part).without_cut_objects()
-    nowhere = np.zeros_like(part)
-    regions, objects = found.semantic_reviewed, found.objects_reviewed
-    assert np.array_equal(regions, part if target == "regions" else nowhere)
-    assert np.array_equal(objects, whole.objects_reviewed if target == "objects" else nowhere)
-
-
-def test_a_workspace_is_read(tmp_path: Path) -> None:
-    image = reviewed_image()
-    assert image.objects is not None
-    part = left_half(96)
-    found = read_reviewed(made_workspace(tmp_path, image, part)).images
-    last = image.objects == image.objects.max()
-    assert len(found) == 1 and found[0].pixel_size_um == 0.5
-    expected = replace(image, semantic_reviewed=part, objects_reviewed=part | last)
-    expected = expected.without_cut_objects()
-    for name in ("image", "semantic", "objects", "types", "semantic_reviewed", "objects_reviewed"):
-        assert np.array_equal(getattr(found[0], name), getattr(expected, name)), name
-
-
-def test_a_workspace_tells_which_model_found_what_was_corrected(tmp_path: Path) -> None:
-    from napari_coseg.finetuning.preparing import prepare
-
-    base = base_file(tmp_path)
-    told = {"model": "discs", "weights": {"file": base.name, "sha256": file_sha256(base)}}
-    image, part = reviewed_image(), left_half(96)
-    found = read_reviewed(made_workspace(tmp_path, image, part, provenance=told))
-    (finder,) = found.found_by
-    assert (finder.model, finder.sha256) == ("discs", file_sha256(base))
-    assert together([found, found]).found_by == found.found_by
-    assert not any("discs" in note for note in prepare(found, base, settings(), "cpu").notes)
-    other = replace(found, found_by=(replace(finder, sha256="of another"),))
-    (note,) = [n for n in prepare(other, base, settings(), "cpu").notes if "discs" in n]
-    assert "another base is fine-tuned" in note
-
-
-@pytest.mark.parametrize("weights", [{}, None, "a word", {"sha256": None}, {"file": "a"}])
-def test_without_a_model_nothing_is_told_of_one(weights: Any, tmp_path: Path) -> None:
-    workspace = made_workspace(
-        tmp_path, reviewed_image(), left_half(96), provenance={"weights": weights}
-    )
-    assert read_reviewed(workspace).found_by == ()
-
-
-@pytest.mark.parametrize(
-    ("provenance", "window"),
-    [
-        pytest.param({"window": [-160.0, 240.0]}, (-160.0, 240.0), id="the run's window"),
-        pytest.param({"window": None}, None, id="a run without a window"),
-        pytest.param({}, None, id="labels made by hand"),
-    ],
-)
-def test_grey_values_of_a_workspace_are_those_of_the_run(
-    provenance: dict[str, Any], window: tuple[float, float] | None, tmp_path: Path
-) -> None:
-    """A slice of computed tomography, in Hounsfield units."""
-    import tifffile
-
-    from napari_coseg.inference.run import read_for
-    from napari_coseg.readers.registry import read_image
-    from napari_coseg.workspace.folder import create_workspace
-    from napari_coseg.workspace.image import reference_of
-    from napari_coseg.workspace.saved import Saved
-
-    file = tmp_path / "ct.tif"
-    tifffile.imwrite(file, np.arange(-1000, 1000, dtype=np.int16).reshape(40, 50))
-    labels = np.zeros((40, 50), np.int32)
-    labels[5:15, 5:15] = 1
-    saved = Saved(labels, (0.5, 0.5), provenance=provenance)
-    saved = replace(saved, reviewed=saved.reviewed.with_area(np.nonzero(labels >= 0)))
-    with create_workspace(tmp_path / "mine.coseg") as workspace:
-        workspace.add(reference_of(read_image(file), file, workspace.path), saved)
-    found = read_reviewed(tmp_path / "mine.coseg").images[0]
-
-    card = tiny_card()
-    normalisation = card.normalisation.model_copy(update={"window": window})
-    card = card.model_copy(update={"normalisation": normalisation})
-    shown = read_for(card, understand(read_image(file))).read(0, slice(0, 40), slice(0, 50))
-    np.testing.assert_array_equal(found.image, np.rint(shown).astype(np.uint8))
-
-
-def test_several_sources_share_classes(tmp_path: Path) -> None:
-    first = labelled_folder(tmp_path / "a", 1)
-    other = [
-        {"id": 1, "name": "long", "color": (0, 0, 0)},
-        {"id": 2, "name": "oval", "color": TYPES[0].color},
-    ]
-    second = labelled_folder(tmp_path / "b", 1, instance_classes=other)
-    found = read_reviewed(first, second)
-    assert [c.name for c in found.instance_classes] == ["round", "long", "oval"]
-    types = [set(np.unique(image.types)) for image in found.images]
-    assert types == [{0, 1, 2}, {0, 2, 3}]
-
-
-@pytest.mark.parametrize(
-    ("make", "told"),
-    [
-        pytest.param(lambda root: root / "nowhere", "there is no folder", id="no folder"),
-        pytest.param(lambda root: root, "neither a workspace", id="any folder"),
-    ],
-)
-def test_folders_that_are_neither(make: Any, told: str, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=told):
-        read_reviewed(make(tmp_path))
-
-
-def test_a_workspace_without_reviews(tmp_path: Path) -> None:
-    from napari_coseg.workspace.folder import create_workspace
-
-    create_workspace(tmp_path / "mine.coseg").close()
-    with pytest.raises(DatasetError, match="nothing is reviewed"):
-        read_reviewed(tmp_path / "mine.coseg")
+def test_a_class_without_a_name_matters_only_where_its_task_was_reviewed() -> None:
+    strange = reviewed_image(semantic_reviewed=np.zeros((96, 96), bool))
+    assert strange.semantic is not None
+    strange = replace(strange, semantic=np.full_like(strange.semantic, 7))
+    reviewed = replace(reviewed_set(1), images=(strange,))
+    assert reviewed.checked().images[0].objects_reviewed is not None
+    everywhere = replace(strange, semantic_reviewed=np.ones((96, 96), bool))
+    with pytest.raises(DatasetError, match=r"hold the classes \[7\]"):
+        replace(reviewed, images=(everywhere,)).checked()
 
 
 def test_sets_are_counted() -> None:

@@ -34,6 +34,7 @@ def test_a_speed_is_proposed_until_a_person_chooses_one(
 
 def test_the_base_that_found_the_labels_is_proposed(dock: Any, tmp_path: Path) -> None:
     """It is in the list of every dock where one was given it."""
+    from napari_coseg.widgets.finetune.shelf import shelf
     from napari_coseg.widgets.model_choice import ModelChoice
 
     setup, other = dock.setup, tmp_path / "other.safetensors"
@@ -41,13 +42,17 @@ def test_the_base_that_found_the_labels_is_proposed(dock: Any, tmp_path: Path) -
     model.get_parameter("semantic_decoder.mask_tokens").data += 1
     save(other, model)
     mine = setup.model.source
-    ModelChoice().choose_file(other)
-    assert setup.model.source == mine
     finders = [{"model": "other", "sha256": file_sha256(other)}]
     setup.propose_base([{"model": "mine", "sha256": file_sha256(mine)}, *finders])
-    assert setup.model.source == mine
+    ModelChoice().choose_file(other)
+    assert setup.model.source == mine, "labels are of this one, too"
     setup.propose_base(finders)
     assert setup.model.source == str(other)
+    setup.model.choose_file(mine)
+    shelf().weights.remove(str(other))
+    setup.model.model_box.removeItem(setup.model.model_box.findData(str(other)))
+    ModelChoice().choose_file(other)
+    assert setup.model.source == str(other), "it was proposed as soon as a dock was given it"
     setup.model.choose_file(mine)
     setup.model.model_box.activated.emit(setup.model.model_box.currentIndex())
     setup.propose_base(finders)

@@ -189,6 +189,7 @@ def _print_estimate(found: Estimate) -> None:
     kinds = {**reviews.objects_by_class, **reviews.region_px_by_class}
     counts = ", ".join(f"{name} {count}" for name, count in kinds.items() if count)
     steps = f"{found.steps} steps of {found.seconds_a_step} s"
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in _flat(found.base_scores))
     lines = {
         "reviewed": f"{reviews.images} images, {reviews.objects} objects ({counts})",
         "held back": f"{found.held_back_objects} objects in {found.held_back_images} images",
@@ -197,7 +198,7 @@ def _print_estimate(found: Estimate) -> None:
         "time": f"{found.seconds / 60:.1f} minutes: {steps}",
         "memory": f"{found.memory_mb:.0f} MB",
         "disk": f"{found.disk_mb:.0f} MB until it ends",
-        "the base": ", ".join(f"{name} {value:.3f}" for name, value in _flat(found.base_scores)),
+        "now": f"{scores}, in the first of what is held back" if scores else "",
         "proposed": f"--speed {found.proposed_speed}" if found.proposed_speed else "",
     }
     for key, value in lines.items():

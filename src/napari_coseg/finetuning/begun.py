@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from napari_coseg.card import ClassEntry
 from napari_coseg.checkpoints.safe import read_header
 from napari_coseg.errors import CheckpointError, OutputError
-from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
+from napari_coseg.finetuning.reviewed import FoundBy, ReviewedImage, ReviewedSet
 from napari_coseg.settings import Settings
 from napari_coseg.types import LabelClass
 
@@ -32,11 +32,17 @@ class _Image(Settings):
     range: tuple[float, float] | None
 
 
+class _FoundBy(Settings):
+    model: str
+    sha256: str
+
+
 class _Begun(Settings):
     source: str
     semantic_classes: tuple[ClassEntry, ...]
     instance_classes: tuple[ClassEntry, ...]
     images: tuple[_Image, ...]
+    found_by: tuple[_FoundBy, ...] = ()
 
 
 def write_begun(folder: Path, reviewed: ReviewedSet) -> None:
@@ -88,6 +94,7 @@ def read_begun(folder: Path) -> ReviewedSet:
         tuple(entry.as_label_class() for entry in told.semantic_classes),
         tuple(entry.as_label_class() for entry in told.instance_classes),
         told.source,
+        tuple(FoundBy(**finder.model_dump()) for finder in told.found_by),
     )
 
 
@@ -119,6 +126,7 @@ def _told(reviewed: ReviewedSet) -> _Begun:
             _Image(name=one.name, pixel_size_um=one.pixel_size_um, range=one.range)
             for one in reviewed.images
         ),
+        found_by=tuple(_FoundBy(model=f.model, sha256=f.sha256) for f in reviewed.found_by),
     )
 
 

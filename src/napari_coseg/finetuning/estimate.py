@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from napari_coseg.finetuning.preparing import Prepared, prepare, replace_crop
 from napari_coseg.finetuning.reviewed import ReviewedSet, Reviews
 from napari_coseg.finetuning.scores import Scores, score
 from napari_coseg.finetuning.settings import FEWEST_USEFUL_STEPS, FinetuneSettings
+from napari_coseg.finetuning.stepping import is_out_of_memory
 from napari_coseg.inference.loading import DEFAULT_MODEL
 
 ITSELF_MB = 400
@@ -39,7 +40,7 @@ class Estimate:
         That fit into the time there is; all of it with scores and features.
     proposed_speed
         "adapters" where enough steps of it fit into the time here to gain from them, else "heads";
-        None where steps are given in place of time.
+        None where steps are given in place of time, or nobody asked.
     base_scores
         What the base, as it is, finds in the first of the held-back images (`scores.score`).
     memory_mb
@@ -73,8 +74,14 @@ def estimate(
     base: str | Path = DEFAULT_MODEL,
     settings: FinetuneSettings | None = None,
     device: str = "auto",
+    propose: bool = True,
 ) -> Estimate:
-    """Prepare a fine-tuning and measure one step of it, and of speed adapters; nothing is written.
+    """Prepare a fine-tuning and measure one step of it; nothing is written.
+
+    Parameters
+    ----------
+    propose
+        Propose a speed: to speed heads a step of speed adapters is measured as well.
 
     Raises
     ------
@@ -91,13 +98,6 @@ def estimate(
     scoring_s = (time.monotonic() - began) * max(1, len(held)) if held else 0.0
     fitting, (cached, steps) = _fitting(prepared, scoring_s)
     cost = fitting.cost
-    proposed = None
-    if settings.steps is None:
-        through = steps
-        if settings.speed == "heads":
-            other = settings.model_copy(update={"speed": "adapters", "parts": None})
-            through = _steps_of(prepare(reviewed, base, other, device), scoring_s)
-        proposed = "adapters" if through >= FEWEST_USEFUL_STEPS else "heads"
     tried = len(FRACTIONS) if settings.interpolate else 0
     scorings = 2 + (settings.validations + tried if held else 0)
     seconds = steps * cost.step_s + cached * cost.encode_s + scorings * scoring_s
@@ -106,7 +106,7 @@ def estimate(
     notes = [*prepared.notes, *fitting.told]
     if steps < FEWEST_USEFUL_STEPS and settings.steps is None:
         notes.append(f"only {steps} steps fit into {settings.minutes:g} minutes; give it more time")
-    return Estimate(
+    found = Estimate(
         device=_device(kind),
         reviews=prepared.reviewed.reviews(),
         held_back_images=len({image.name for image in held}),
@@ -119,10 +119,18 @@ def estimate(
         memory_mb=round(memory + (ITSELF_MB if kind == "cpu" else 0)),
         disk_mb=round(cached * cost.features_mb + size_mb(reviewed), 1),
         precision=cost.precision,
-        proposed_speed=proposed,
+        proposed_speed=None,
         base_scores=scores,
         notes=tuple(notes),
     )
+    if settings.steps is not None or not propose:
+        return found
+    if settings.speed == "heads":
+        del prepared  # the memory that the other one needs
+        other = settings.model_copy(update={"speed": "adapters", "parts": None})
+        steps = _steps_that_fit(reviewed, base, other, device, scoring_s)
+    proposed = "adapters" if steps >= FEWEST_USEFUL_STEPS else "heads"
+    return replace(found, proposed_speed=proposed)
 
 
 def _fitting(prepared: Prepared, scoring_s: float) -> tuple[Fitting, Shares]:
@@ -133,11 +141,21 @@ def _fitting(prepared: Prepared, scoring_s: float) -> tuple[Fitting, Shares]:
     return fitting, share_out(fitted, fitting.cost, prepared.area_px(), left, scoring_s)
 
 
-def _steps_of(prepared: Prepared, scoring_s: float) -> int:
-    """As many as would fit; 0 where the device has no memory for one."""
+def _steps_that_fit(
+    reviewed: ReviewedSet,
+    base: str | Path,
+    settings: FinetuneSettings,
+    device: str,
+    scoring_s: float,
+) -> int:
+    """As many as there is time for; 0 where the device has no memory for one."""
     try:
-        return _fitting(prepared, scoring_s)[1].steps
+        return _fitting(prepare(reviewed, base, settings, device), scoring_s)[1].steps
     except SettingsError:
+        return 0
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         return 0
 
 

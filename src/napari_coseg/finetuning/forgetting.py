@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
+from napari_coseg.errors import CheckpointError
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 from napari_coseg.inference import segment
+from napari_coseg.inference.loading import DEFAULT_MODEL, weights_path
 from napari_coseg.models.base import CosegModel
 from napari_coseg.readers.samples import colon
+
+
+def is_shipped(base: Path) -> bool:
+    """Whether these are the weights that ship, for which the sample stands in."""
+    try:
+        return base == weights_path(DEFAULT_MODEL)
+    except CheckpointError:  # an installation without them
+        return False
 
 
 def answers_of(base: CosegModel, should_cancel: Callable[[], bool] | None = None) -> ReviewedSet:

@@ -37,7 +37,8 @@ def read_workspace(path: Path) -> ReviewedSet:
     """Of every image the parts with anything reviewed; of a stack each slice by itself.
 
     A reviewed area counts for what it was marked for, objects, regions or both; an object marked
-    as reviewed for itself. An entry that was kept without regions has none to learn, and so it is
+    as reviewed for itself. Where nothing of an image was reviewed for a task, its labels and their
+    classes are left out. An entry that was kept without regions has none to learn, and so it is
     without objects, as long as none were drawn.
     Grey values are those of the run that found the labels: its channels and its window, as the
     entry's provenance tells. Labels made by hand tell of no window; their images are read by the
@@ -55,7 +56,12 @@ def read_workspace(path: Path) -> ReviewedSet:
             saved = entry.load()
             if not saved.reviewed.is_empty:
                 images = tuple(_parts(entry, saved))
-                classes = saved.region_classes, saved.classes
+                has_regions = any(image.semantic is not None for image in images)
+                has_objects = any(image.objects is not None for image in images)
+                classes = (
+                    saved.region_classes if has_regions else (),
+                    saved.classes if has_objects else (),
+                )
                 source, finders = f"{path}, {entry.name}", _finders(saved.provenance)
                 sets.append(ReviewedSet(images, *classes, source=source, found_by=finders))
     if not sets:
@@ -78,6 +84,8 @@ def _parts(entry: Entry, saved: Saved) -> Iterator[ReviewedImage]:
     if regions is not None:
         regions_seen = saved.reviewed_area("regions").reshape(labels.shape)
     marked = objects_seen | regions_seen
+    without_objects |= not objects_seen.any()
+    regions = regions if regions_seen.any() else None
     whole = measure_intensity(source, stretch=True)
     low, high = source.intensity.apply(np.array([whole.low, whole.high])).tolist()
     offset = (0,) * (3 - len(entry.offset)) + tuple(entry.offset)

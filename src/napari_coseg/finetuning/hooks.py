@@ -26,7 +26,8 @@ class FinetuneHooks:
         ``told``        message: something a user should know (a smaller batch, a note)
         ``plan``        steps, seconds_a_step, crops, input, parts, and more of the run's plan
         ``step``        step, steps, loss, learning_rate, seconds_left
-        ``scores``      when ("before", "validation", "after"), step, and the scores
+        ``scores``      when ("before", "validation", "after"; "base_before", "base_after", "kept"
+                        of what was forgotten), step, and the scores
         ``picture``     path of a PNG: image, truth, prediction side by side
     should_cancel, should_pause
         Asked several times a step. A cancelled fine-tuning can be gone on with.

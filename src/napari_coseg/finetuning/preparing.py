@@ -117,7 +117,8 @@ def prepare(
     classes = plan_classes(model.card, reviewed, settings)
     reviewed = classes.applied(reviewed).checked()
     if not reviewed.reviews().objects and not any(
-        image.semantic is not None for image in reviewed.images
+        image.semantic_reviewed is not None and image.semantic_reviewed.any()
+        for image in reviewed.images
     ):
         raise DatasetError(
             f"{reviewed.source}: no whole object and no region is reviewed; objects that the "
@@ -175,12 +176,14 @@ def _area(image: ReviewedImage, pixel_size_um: float) -> float:
 
 def _other_finders(reviewed: ReviewedSet, name: str, sha256: str) -> list[str]:
     """Said where a person has corrected another model's labels than the one that is trained."""
-    others = [found.model for found in reviewed.found_by if found.sha256 != sha256]
+    others = [found for found in reviewed.found_by if found.sha256 != sha256]
     if not others:
         return []
+    names = dict.fromkeys(found.model or "a model without a name" for found in others)
+    what = "the labels" if len(others) == len(reviewed.found_by) else "some of the labels"
     return [
-        f"the labels that were corrected are of {', '.join(others)}, and another base is "
-        f"fine-tuned: {name}"
+        f"{what} that were corrected are of {', '.join(names)}, and another base is fine-tuned: "
+        f"{name}"
     ]
 
 

@@ -101,13 +101,13 @@ class ReviewedImage:
         image = (self.image.astype(np.float32) - low) * (255 / (high - low))
         return replace(self, image=np.rint(image.clip(0, 255)).astype(np.uint8), range=(0.0, 255.0))
 
-    def within(self, mask: np.ndarray) -> ReviewedImage:
-        """What was reviewed inside `mask`, bool (Y, X); objects that it cuts are not known."""
-        semantic, objects = self.semantic_reviewed, self.objects_reviewed
+    def within(self, regions: np.ndarray, objects: np.ndarray) -> ReviewedImage:
+        """What was reviewed inside masks, bool (Y, X); objects that theirs cuts are not known."""
+        semantic_known, objects_known = self.semantic_reviewed, self.objects_reviewed
         return replace(
             self,
-            semantic_reviewed=None if semantic is None else semantic & mask,
-            objects_reviewed=None if objects is None else objects & mask,
+            semantic_reviewed=None if semantic_known is None else semantic_known & regions,
+            objects_reviewed=None if objects_known is None else objects_known & objects,
         ).without_cut_objects()
 
     def without_cut_objects(self) -> ReviewedImage:
@@ -212,8 +212,9 @@ class ReviewedSet:
         if not images:
             raise DatasetError(f"{self.source}: {NOTHING_REVIEWED}")
         for image in images:
-            self._check_ids(image, "region", image.semantic, self.semantic_classes)
-            self._check_ids(image, "object", image.types, self.instance_classes)
+            regions, objects = image.semantic_reviewed, image.objects_reviewed
+            self._check_ids(image, "region", image.semantic, regions, self.semantic_classes)
+            self._check_ids(image, "object", image.types, objects, self.instance_classes)
         return replace(self, images=images)
 
     def reviews(self) -> Reviews:
@@ -242,11 +243,12 @@ class ReviewedSet:
         image: ReviewedImage,
         kind: str,
         labels: np.ndarray | None,
+        reviewed: np.ndarray | None,
         classes: tuple[LabelClass, ...],
     ) -> None:
-        if labels is None:
+        if labels is None or reviewed is None:
             return
-        strange = set(np.unique(labels[image.reviewed]).tolist()) - {0, *(c.id for c in classes)}
+        strange = set(np.unique(labels[reviewed]).tolist()) - {0, *(c.id for c in classes)}
         if strange:
             raise DatasetError(
                 f"{self.source}: {kind} labels of {image.name!r} hold the classes "

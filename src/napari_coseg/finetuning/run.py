@@ -21,7 +21,7 @@ from napari_coseg.checkpoints.adapters import (
 from napari_coseg.errors import CheckpointError, OutputError
 from napari_coseg.finetuning.begun import BEGUN_FILE, write_begun
 from napari_coseg.finetuning.features import FeatureCache
-from napari_coseg.finetuning.forgetting import answers_of
+from napari_coseg.finetuning.forgetting import answers_of, is_shipped
 from napari_coseg.finetuning.hooks import FinetuneHooks, Gate
 from napari_coseg.finetuning.learning import Learning
 from napari_coseg.finetuning.network import frozen_fingerprint
@@ -38,8 +38,12 @@ from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 from napari_coseg.finetuning.scores import Scores, score, worth
 from napari_coseg.finetuning.settings import FinetuneSettings
 from napari_coseg.finetuning.words import counted
-from napari_coseg.inference.loading import DEFAULT_MODEL, weights_path
+from napari_coseg.inference.loading import DEFAULT_MODEL
 
+NO_BETTER = (
+    "the held-back regions do not score better than before: review more, train longer, or keep the "
+    "model as it was"
+)
 MUCH_IS_KEPT = 0.5
 """F1 of what the adapter finds in the sample, against what its base finds there."""
 FORGOTTEN = (
@@ -208,19 +212,16 @@ class _Run:
         scores = {"before": plan.scores_before, **self._scores_after(adapted)}
         if self.base_images:
             scores["base_before"] = plan.base_scores_before
-        card = card.model_copy(update={"scores": {k: v for k, v in scores.items() if v}})
-        card = save_adapter(output, network, start, card)
-        draft.unlink(missing_ok=True)
         improved = None
         if scores["before"]:
             improved = worth(scores["after"]) > worth(scores["before"])
             if not improved:
-                gate.tell(
-                    "the held-back regions do not score better than before: review more, train "
-                    "longer, or keep the model as it was"
-                )
+                gate.tell(NO_BETTER)
         if scores.get("kept", {}).get("object_f1", 1.0) < MUCH_IS_KEPT:
             gate.tell(FORGOTTEN)
+        told = {"scores": {k: v for k, v in scores.items() if v}, "notes": "; ".join(gate.notes)}
+        card = save_adapter(output, network, start, card.model_copy(update=told))
+        draft.unlink(missing_ok=True)
         cache.clear()
         self.forget()
         gate.progress(1.0, "done")
@@ -243,7 +244,7 @@ class _Run:
     def _forgotten_nothing(self) -> tuple[ReviewedImage, ...]:
         """What scores "kept": the base's own answers, where nobody gave true labels."""
         prepared = self.prepared
-        if self.base_images or prepared.base_path != weights_path(DEFAULT_MODEL):
+        if self.base_images or not is_shipped(prepared.base_path):
             return ()
         answers = answers_of(prepared.base, self.gate)
         return prepared.classes.applied(answers).images
@@ -286,7 +287,6 @@ class _Run:
                 "crop_px": learning.plan.crop_px,
                 "minutes_taken": round((self.gate.clock() - self.began) / 60, 2),
             },
-            notes="; ".join(self.gate.notes),
         )
 
 

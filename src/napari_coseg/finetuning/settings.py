@@ -115,7 +115,8 @@ class FinetuneSettings(Settings):
         {}, description="new name -> classes of the base that become one"
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="of the network; auto: bf16 on CUDA, else what is faster here"
+        "auto",
+        description="of the network; auto: bf16 on CUDA, and where it is clearly faster",
     )
     activation_checkpointing: bool | None = Field(
         None, description="compute the trunk's blocks twice; None: where memory runs out"

@@ -260,6 +260,8 @@ class Corrector:
         if not len(pixels[0]):
             raise EditError("the outline holds no pixel; draw it inside the image")
         reviewed, targets = self.session.reviewed, self.area_targets
+        if gesture.shift and self.session.regions is None:
+            targets = BOTH  # marks may be left of a session with regions
         of = "" if len(targets) > 1 else f" for its {targets[0]}"
         if gesture.shift:
             self.session.mark("Take marks of an area away", reviewed.without_area(pixels, targets))

@@ -85,7 +85,9 @@ class SetupPanel(QWidget):
         super().__init__()
         self._workspace = ""
         self._base_is_chosen = self._speed_is_chosen = False
-        """By a person, or proposed once: then it is not proposed again."""
+        """By a person; then neither is proposed any more."""
+        self._finders: Sequence[Mapping[str, str]] = ()
+        self._proposed_for: tuple[Any, ...] = ()
         self.sources = QListWidget()
         self.add_button = QPushButton("Add folder …")
         self.again_button = QPushButton("Count again")
@@ -170,6 +172,8 @@ class SetupPanel(QWidget):
         self.speed_box.currentIndexChanged.connect(self._on_speed)
         self.speed_box.activated.connect(self._on_speed_chosen)
         self.model.model_box.activated.connect(self._on_base_chosen)
+        for signal in (shelf().changed, shelf().listed):  # a hash is known by now, or a file
+            signal.connect(self._propose_base)
         self.model.changed.connect(self.changed)
         self.model.device_box.activated.connect(self.changed)
         for form in (self.main, self.more):
@@ -302,9 +306,13 @@ class SetupPanel(QWidget):
 
     def propose_base(self, finders: Sequence[Mapping[str, str]]) -> None:
         """The model that found what was corrected, where it is listed and nobody chose another."""
-        if self._base_is_chosen or not finders:
+        self._finders = finders
+        self._propose_base()
+
+    def _propose_base(self, _: str = "") -> None:
+        if self._base_is_chosen or not self._finders:
             return
-        found_by = {finder["sha256"] for finder in finders}
+        found_by = {finder["sha256"] for finder in self._finders}
         if shelf().sha256(self.model.source) in found_by:
             return
         for at in range(self.model.model_box.count()):
@@ -315,19 +323,25 @@ class SetupPanel(QWidget):
 
     def _scored(self, scores: Mapping[str, Any]) -> list[str]:
         told = [f"{words} {scores[n]:.2f}" for n, words in SHOWN_SCORES.items() if n in scores]
-        return [f"The base finds there now: {', '.join(told)}"] if told else []
+        return [f"The base finds in the first of them now: {', '.join(told)}"] if told else []
+
+    @property
+    def proposes_speed(self) -> bool:
+        """Whether nobody has chosen one."""
+        return not self._speed_is_chosen
 
     def _propose_speed(self, speed: str | None) -> list[str]:
-        """Take it, once, where nobody chose one; what is said of it."""
-        if speed is None:
+        """Take it, where nobody chose one; what is said of it."""
+        if speed is None or self._speed_is_chosen:
             return []
         steps = FEWEST_USEFUL_STEPS
         if speed == "adapters":
             why = f"at least {steps} steps through the encoder fit into the time"
         else:
             why = f"through the encoder fewer than {steps} steps fit into the time"
-        if not self._speed_is_chosen:
-            self._speed_is_chosen = True
+        asked_for = self.main.values()["minutes"], self.model.source, self.paths()
+        if asked_for != self._proposed_for:  # once, as no two timings are alike
+            self._proposed_for = asked_for
             self.speed_box.setCurrentIndex(self.speed_box.findData(speed))
         return [f"Proposed: speed <b>{speed}</b>, as {why}"]
 

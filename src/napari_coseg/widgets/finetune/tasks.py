@@ -36,7 +36,7 @@ def reviews(job: JobContext, *, paths: list[str]) -> Reply:
     return Reply({**values, "names": names, "found_by": finders})
 
 
-def estimate(job: JobContext, *, request: dict[str, Any]) -> Reply:
+def estimate(job: JobContext, *, request: dict[str, Any], propose: bool) -> Reply:
     """`Estimate` of a fine-tuning that is asked for; whatever would keep it from starting fails."""
     from napari_coseg.finetuning.estimate import estimate as estimated
     from napari_coseg.finetuning.sources import read_reviewed
@@ -45,7 +45,9 @@ def estimate(job: JobContext, *, request: dict[str, Any]) -> Reply:
     job.progress(0.1, "reading what is reviewed")
     reviewed = read_reviewed(*asked.reviewed)
     job.progress(0.3, "trying a step")
-    found = estimated(reviewed, base=asked.base, settings=asked.settings, device=asked.device)
+    found = estimated(
+        reviewed, base=asked.base, settings=asked.settings, device=asked.device, propose=propose
+    )
     return Reply(dataclasses.asdict(found))
 
 

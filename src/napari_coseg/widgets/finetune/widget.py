@@ -170,6 +170,7 @@ class FinetuneWidget(JobWidget):
 
     def _estimate(self) -> None:
         """Try a step of what is chosen; once more at the end where that changed meanwhile."""
+        self._timer.stop()
         if self.bar.is_busy or not self.setup.paths() or not self.isVisible():
             return
         if self._estimating:
@@ -182,7 +183,8 @@ class FinetuneWidget(JobWidget):
             return
         self.setup.estimate.setText(ESTIMATING)
         self._estimating, self._stale = True, False
-        asked = {"request": request.model_dump(mode="json")}
+        propose = self.setup.proposes_speed
+        asked = {"request": request.model_dump(mode="json"), "propose": propose}
         job = self.submit(finetune_tasks.ESTIMATE, asked)
         job.done.connect(self._on_estimated)
         job.failed.connect(lambda error: self._on_estimate_failed(error))
