@@ -20,7 +20,8 @@ from napari_coseg.inference import load_model
     [
         pytest.param({}, 1.0, id="all of it where parts are worth less"),
         pytest.param({0.5: 0.9, 0.25: 0.7}, 0.5, id="what is worth most"),
-        pytest.param({0.75: 0.6, 0.5: 0.6}, 0.5, id="the smallest of equal ones"),
+        pytest.param({0.75: 0.8, 0.5: 0.8}, 0.5, id="the smallest of equal ones"),
+        pytest.param({0.75: 0.603}, 1.0, id="all of it where a part is hardly worth more"),
     ],
 )
 def test_the_part_that_is_worth_most_is_taken(worths: dict[float, float], taken: float) -> None:

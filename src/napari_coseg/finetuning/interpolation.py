@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 FRACTIONS = (0.75, 0.5, 0.25)
 """Parts of the way that are tried, beside the whole."""
+CLEARLY = 0.005
+"""How much more than the whole change a part must be worth: what is held back is small."""
 
 
 @torch.no_grad()
@@ -23,7 +25,7 @@ def take_fraction(
     worth_of_whole: float,
     worth: Callable[[float], float],
 ) -> float:
-    """Move weights to the part of their way that is worth most; the smallest of equal ones.
+    """Move weights to the part of their way that is worth most, where it clearly is.
 
     Parameters
     ----------
@@ -39,7 +41,7 @@ def take_fraction(
     Returns
     -------
     float
-        The part that was taken; 1 where no other is worth as much.
+        The part that was taken, of equal ones the smallest; 1 where none is clearly better.
     """
     whole = {name: p.detach().clone() for name, p in trained.items()}
 
@@ -47,7 +49,7 @@ def take_fraction(
         for name, parameter in trained.items():
             parameter.copy_(torch.lerp(origin[name], whole[name], fraction))
 
-    best, taken = worth_of_whole, 1.0
+    best, taken = worth_of_whole + CLEARLY, 1.0
     try:
         for fraction in FRACTIONS:
             move(fraction)

@@ -40,7 +40,7 @@ CACHED_AT, LEARNT_AT = 0.1, 0.95
 """Parts of the way at which features are kept, and all steps are done."""
 PICTURES = "pictures"
 PART_OF_THE_WAY = (
-    "{:.0%} of the change is taken: on what is held back it scores as well as all of it, or better"
+    "{:.0%} of the change is taken: on what is held back it scores better than all of it"
 )
 
 
