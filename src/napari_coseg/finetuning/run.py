@@ -21,7 +21,7 @@ from napari_coseg.checkpoints.adapters import (
 from napari_coseg.errors import CheckpointError, OutputError
 from napari_coseg.finetuning.begun import BEGUN_FILE, write_begun
 from napari_coseg.finetuning.features import FeatureCache
-from napari_coseg.finetuning.forgetting import answers_of, is_shipped
+from napari_coseg.finetuning.forgetting import LEARNT_ALONG, SCORED, answers_of, is_shipped
 from napari_coseg.finetuning.hooks import FinetuneHooks, Gate
 from napari_coseg.finetuning.learning import Learning
 from napari_coseg.finetuning.network import frozen_fingerprint
@@ -50,6 +50,7 @@ FORGOTTEN = (
     "much of what the base knew is forgotten: on a sample of its own kind the adapter answers "
     "otherwise; take the base without an adapter for such images"
 )
+NOT_REPLAYED = "the images to replay are not learnt along, as images are taken"
 FEATURES_FOLDER, DRAFT_FILE = "features", "draft.safetensors"
 
 
@@ -151,6 +152,8 @@ class _Run:
         self.reviewed = reviewed
         self.base_images: tuple[ReviewedImage, ...] = ()
         self.replayed: tuple[ReviewedImage, ...] = ()
+        self.answers: tuple[tuple[ReviewedImage, ...], ...] = ((), ())
+        """Of the shipped model on the sample: to learn along, and to score."""
         self.began, self.step = gate.clock(), 0
         for note in prepared.notes:
             gate.tell(note)
@@ -167,7 +170,8 @@ class _Run:
         plan = settle(self.prepared, self.folder, origin, self.gate, self.began, self.base_images)
         for note in plan.notes:
             self.gate.tell(note)
-        learning = Learning(self.prepared, plan, self.folder, self.gate, self.replayed)
+        self._ask_base()
+        learning = Learning(self.prepared, plan, self.folder, self.gate, self._again(plan))
         cache = FeatureCache(self.folder / FEATURES_FOLDER)
         with self._freed():
             plan = learning.run(cache)
@@ -232,7 +236,7 @@ class _Run:
         parts = {
             "after": self.prepared.divided.held_back,
             "base_after": self.base_images,
-            "kept": self._forgotten_nothing(),
+            "kept": () if self.base_images else self.answers[1],
         }
         for when, images in parts.items():
             if images:
@@ -241,13 +245,25 @@ class _Run:
                 self.gate.hooks.report("scores", values)
         return found | ({} if "after" in found else {"after": {}})
 
-    def _forgotten_nothing(self) -> tuple[ReviewedImage, ...]:
-        """What scores "kept": the base's own answers, where nobody gave true labels."""
-        prepared = self.prepared
-        if self.base_images or not is_shipped(prepared.base_path):
+    def _again(self, plan: RunPlan) -> tuple[ReviewedImage, ...]:
+        """What is learnt along; nothing where other colours are brought to those the base knows.
+
+        Its own kind of images would look strange to it then, and is lost whatever they teach.
+        """
+        base = self.prepared.base.card.normalisation
+        if (plan.normalisation.mean, plan.normalisation.std) != (base.mean, base.std):
+            if self.replayed:
+                self.gate.tell(f"{NOT_REPLAYED} {plan.input}")
             return ()
-        answers = answers_of(prepared.base, self.gate)
-        return prepared.classes.applied(answers).images
+        return self.replayed or (self.answers[0] if self._settings.rehearse else ())
+
+    def _ask_base(self) -> None:
+        """Its own answers stand for labels of its own kind of images, which nobody has."""
+        prepared = self.prepared
+        if is_shipped(prepared.base_path) and not (self.replayed and self.base_images):
+            self.gate.progress(0.04, "asking the base about the sample")
+            parts = (answers_of(prepared.base, c, self.gate) for c in (LEARNT_ALONG, SCORED))
+            self.answers = tuple(prepared.classes.applied(part).images for part in parts)
 
     def _card(self, plan: RunPlan, learning: Learning, fraction: float) -> AdapterCard:
         prepared = self.prepared

@@ -86,7 +86,12 @@ class FinetuneSettings(Settings):
         0.25,
         ge=0,
         lt=1,
-        description="share of crops from the replayed images, where some are given",
+        description="share of crops from the replayed images, or the sample",
+    )
+    rehearse: bool = Field(
+        True,
+        description="the shipped model: learn its own answers on a sample along, so that it "
+        "forgets less, where no images are given to replay",
     )
     held_back_fraction: float = Field(
         0.2, ge=0, lt=0.9, description="share of what was reviewed that scores and is not learnt"
