@@ -1,4 +1,4 @@
-"""What the Fine-tune dock proposes by itself: the base that found the labels, and a speed."""
+"""What the Fine-tune dock tells by itself: which base, which speed, what was forgotten."""
 
 from __future__ import annotations
 
@@ -57,3 +57,26 @@ def test_the_base_that_found_the_labels_is_proposed(dock: Any, tmp_path: Path) -
     setup.model.model_box.activated.emit(setup.model.model_box.currentIndex())
     setup.propose_base(finders)
     assert setup.model.source == mine
+
+
+def test_of_what_is_kept_the_table_shows_a_score_for_each_task(qapp: Any) -> None:
+    from napari_coseg.widgets.finetune.progress import ProgressPanel
+
+    kept = {"object_f1": 0.4, "object_pq": 0.3, "objects": 70, "type_pq": {"long": 0.2}}
+    scores = {
+        "before": {"object_f1": 0.5},
+        "after": {"object_f1": 0.7},
+        "kept": {**kept, "mean_region_dice": 0.9, "region_dice": {"gland": 0.9}},
+    }
+    panel = ProgressPanel()
+    panel.show_result({"scores": scores, "improved": True})
+    shown = [
+        [panel.table.item(row, column).text() for column in range(3)]
+        for row in range(panel.table.rowCount())
+    ]
+    assert shown == [
+        ["objects F1", "0.500", "0.700 (+0.200)"],
+        ["kept objects F1", "", "0.400"],
+        ["kept regions Dice", "", "0.900"],
+    ]
+    assert "what the base finds there" in panel.table.item(1, 2).toolTip()

@@ -57,6 +57,7 @@ ROWS = (
     ),
 )
 """Of the table: what goes before a score's name, where its values are, and what they mean."""
+KEPT = ("object_f1", "mean_region_dice")
 GAINED, LOST = "#3fae5a", "#d9534f"
 
 
@@ -172,7 +173,10 @@ class ProgressPanel(QWidget):
         scores, rows = values["scores"], []
         for title, first, last, told in ROWS:
             before = dict(_flat(scores.get(first, {})))
-            for name, value in _flat(scores.get(last, {})):
+            found = scores.get(last, {})
+            if last == "kept":  # the whole of it would be longer than what was gained
+                found = {name: found[name] for name in KEPT if name in found}
+            for name, value in _flat(found):
                 rows.append((f"{title}{name}", before.get(name), value, told))
         self.table.setRowCount(len(rows))
         for at, (name, before_, after, told) in enumerate(rows):
