@@ -30,12 +30,10 @@ from napari_coseg.finetuning.settings import (
     THROUGH_ENCODER,
     FinetuneSettings,
 )
-from napari_coseg.finetuning.words import counted
 from napari_coseg.widgets.dock_widget import column_of, group, row
-from napari_coseg.widgets.finetune.adapters import SHOWN_SCORES
 from napari_coseg.widgets.finetune.shelf import shelf
+from napari_coseg.widgets.finetune.telling import PART_WORDS, estimate_lines, review_lines
 from napari_coseg.widgets.image_choice import narrow_box
-from napari_coseg.widgets.job_bar import in_words
 from napari_coseg.widgets.model_choice import ModelChoice
 from napari_coseg.widgets.settings_form import SettingsForm
 
@@ -53,13 +51,6 @@ ADVANCED = (
 SPEEDS = {
     "heads": "heads: images like the model's own",
     "adapters": "adapters: other stains, microscopes",
-}
-PART_WORDS = {
-    "prompt_encoders": "prompt encoders",
-    "decoders": "decoders",
-    "adapters": "adapters",
-    "neck": "neck",
-    "lora": "LoRA",
 }
 NOTHING_YET = (
     "Nothing to learn from yet. Keep corrections in a workspace (dock Workspace) and mark what is "
@@ -262,42 +253,14 @@ class SetupPanel(QWidget):
 
     def show_reviews(self, values: Mapping[str, Any]) -> None:
         """`Reviews` as plain values, and the names of the images."""
-        lines = [
-            f"<b>{counted(values['images'], 'image')}</b>, "
-            f"{counted(values['objects'], 'whole object')}, {values['area_px'] / 1e6:.2f} Mpx"
-        ]
-        for title, counts, unit in (
-            ("Objects", values["objects_by_class"], ""),
-            ("Regions", values["region_px_by_class"], " px"),
-        ):
-            if counts:
-                told = [f"{html.escape(name)} {n:,}{unit}" for name, n in counts.items() if n]
-                none = [html.escape(name) for name, n in counts.items() if not n]
-                lines.append(f"{title}: {', '.join(told) or 'none'}")
-                if told and none:
-                    lines.append(f"⚠ nothing reviewed of {', '.join(none)}")
-        self.counted.setText("<br>".join(lines))
+        self.counted.setText("<br>".join(review_lines(values)))
         self.counted.setToolTip("\n".join(values["names"][:30]))
 
     def show_estimate(self, values: Mapping[str, Any]) -> None:
         """`Estimate` as plain values."""
-        memory = values["memory_mb"]
-        lines = [
-            f"<b>About {in_words(values['seconds'])}</b>: {values['steps']:,} steps of "
-            f"{values['seconds_a_step']:.2g} s",
-            f"<b>{memory / 1000:.1f} GB</b> of memory, {values['disk_mb']:.0f} MB on disk meanwhile"
-            if memory >= 1000
-            else f"<b>{memory:.0f} MB</b> of memory, {values['disk_mb']:.0f} MB on disk meanwhile",
-            f"Runs on {html.escape(values['device'])}, {values['precision']}",
-            f"Trains {values['trained_weights'] / 1e6:.2f} M weights: "
-            + ", ".join(PART_WORDS.get(part, part) for part in values["parts"]),
-            f"Held back to score: {counted(values['held_back_objects'], 'object')} in "
-            f"{counted(values['held_back_images'], 'image')}",
-            *self._scored(values["base_scores"]),
-            *self._propose_speed(values["proposed_speed"]),
-            *(f"⚠ {html.escape(note)}" for note in values["notes"]),
-        ]
-        self.estimate.setText("<br>".join(lines))
+        notes = [f"⚠ {html.escape(note)}" for note in values["notes"]]
+        proposed = self._propose_speed(values["proposed_speed"])
+        self.estimate.setText("<br>".join([*estimate_lines(values), *proposed, *notes]))
 
     def show_trouble(self, label: QLabel, error: Exception) -> None:
         """Why it cannot start."""
@@ -320,10 +283,6 @@ class SetupPanel(QWidget):
             if source and shelf().sha256(str(source)) in found_by:
                 self.model.model_box.setCurrentIndex(at)
                 return
-
-    def _scored(self, scores: Mapping[str, Any]) -> list[str]:
-        told = [f"{words} {scores[n]:.2f}" for n, words in SHOWN_SCORES.items() if n in scores]
-        return [f"The base finds in the first of them now: {', '.join(told)}"] if told else []
 
     @property
     def proposes_speed(self) -> bool:
