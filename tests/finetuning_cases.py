@@ -13,6 +13,7 @@ from PIL import Image
 
 from napari_coseg.card import ModelCard
 from napari_coseg.checkpoints.native import save
+from napari_coseg.editing.review import BOTH
 from napari_coseg.finetuning import FinetuneSettings, ReviewedImage, ReviewedSet
 from napari_coseg.finetuning.hooks import FinetuneHooks
 from napari_coseg.finetuning.run import FinetuneResult, finetune
@@ -96,6 +97,56 @@ def labelled_folder(root: Path, images: int = 2, **description: Any) -> Path:
         told[task] = [{"id": c.id, "name": c.name, "color": c.color} for c in entries]
     (root / "dataset.json").write_text(json.dumps(told | description))
     return root
+
+
+def made_workspace(
+    root: Path,
+    image: ReviewedImage,
+    part: np.ndarray,
+    targets: Any = BOTH,
+    *,
+    marked: bool = True,
+    provenance: dict[str, Any] | None = None,
+    region_classes: tuple[LabelClass, ...] = GLAND,
+) -> Path:
+    """One image, `part` of it reviewed for these, and one object `marked` as reviewed beside it."""
+    import pandas as pd
+    import tifffile
+
+    from napari_coseg.measure import object_table
+    from napari_coseg.readers.registry import read_image
+    from napari_coseg.workspace.folder import create_workspace
+    from napari_coseg.workspace.image import reference_of
+    from napari_coseg.workspace.saved import Saved
+
+    file = root / "image.tif"
+    tifffile.imwrite(file, image.image)
+    assert image.objects is not None and image.types is not None
+    ids = np.arange(1, image.objects.max() + 1)
+    kinds = np.array([image.types[image.objects == i][0] for i in ids])
+    table: pd.DataFrame = object_table(
+        image.objects,
+        image.semantic,
+        pixel_size_um=(0.5, 0.5),
+        class_ids=kinds,
+        class_probabilities=np.ones(len(ids)),
+        classes=TYPES,
+        semantic_classes=region_classes,
+    )
+    saved = Saved(
+        image.objects,
+        (0.5, 0.5),
+        image.semantic,
+        table,
+        classes=TYPES,
+        region_classes=region_classes,
+        provenance=provenance or {},
+    )
+    marks = saved.reviewed.with_area(np.nonzero(part), targets)
+    saved = replace(saved, reviewed=marks.with_objects([int(ids[-1])] if marked else []))
+    with create_workspace(root / "mine.coseg") as workspace:
+        workspace.add(reference_of(read_image(file), file, workspace.path), saved)
+    return root / "mine.coseg"
 
 
 def tuned(folder: Path, reviewed: ReviewedSet | None = None, **more: Any) -> FinetuneResult:

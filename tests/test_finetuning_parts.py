@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetuning_cases import GLAND, reviewed_image, reviewed_set
+from finetuning_cases import GLAND, made_workspace, reviewed_image, reviewed_set
 from napari_coseg.finetuning import from_workspace
 from napari_coseg.finetuning.from_workspace import WITHOUT_OBJECTS
 from napari_coseg.finetuning.held_back import hold_back
@@ -18,7 +18,6 @@ from napari_coseg.readers.registry import read_image
 from napari_coseg.workspace.folder import create_workspace
 from napari_coseg.workspace.image import reference_of
 from napari_coseg.workspace.saved import Saved
-from test_finetuning_reviews import made_workspace
 
 SMALL, LARGE = 60, 300
 

@@ -14,17 +14,17 @@ from finetuning_cases import (
     TYPES,
     base_file,
     labelled_folder,
+    made_workspace,
     reviewed_image,
     reviewed_set,
     settings,
 )
 from napari_coseg.checkpoints.native import file_sha256
-from napari_coseg.editing.review import BOTH
 from napari_coseg.errors import DatasetError
 from napari_coseg.finetuning.begun import read_begun, write_begun
 from napari_coseg.finetuning.joining import together
 from napari_coseg.finetuning.preparing import prepare
-from napari_coseg.finetuning.reviewed import FoundBy, ReviewedImage
+from napari_coseg.finetuning.reviewed import FoundBy
 from napari_coseg.finetuning.sources import read_reviewed
 from napari_coseg.intake import understand
 from napari_coseg.types import LabelClass
@@ -45,56 +45,6 @@ def test_a_labelled_folder_is_read(tmp_path: Path) -> None:
     for image, other in zip(found.images, expected.images, strict=True):
         assert np.array_equal(image.image, other.image)
         assert np.array_equal(image.semantic, other.semantic)
-
-
-def made_workspace(
-    root: Path,
-    image: ReviewedImage,
-    part: np.ndarray,
-    targets: Any = BOTH,
-    *,
-    marked: bool = True,
-    provenance: dict[str, Any] | None = None,
-    region_classes: tuple[LabelClass, ...] = GLAND,
-) -> Path:
-    """One image, `part` of it reviewed for these, and one object `marked` as reviewed beside it."""
-    import pandas as pd
-    import tifffile
-
-    from napari_coseg.measure import object_table
-    from napari_coseg.readers.registry import read_image
-    from napari_coseg.workspace.folder import create_workspace
-    from napari_coseg.workspace.image import reference_of
-    from napari_coseg.workspace.saved import Saved
-
-    file = root / "image.tif"
-    tifffile.imwrite(file, image.image)
-    assert image.objects is not None and image.types is not None
-    ids = np.arange(1, image.objects.max() + 1)
-    kinds = np.array([image.types[image.objects == i][0] for i in ids])
-    table: pd.DataFrame = object_table(
-        image.objects,
-        image.semantic,
-        pixel_size_um=(0.5, 0.5),
-        class_ids=kinds,
-        class_probabilities=np.ones(len(ids)),
-        classes=TYPES,
-        semantic_classes=region_classes,
-    )
-    saved = Saved(
-        image.objects,
-        (0.5, 0.5),
-        image.semantic,
-        table,
-        classes=TYPES,
-        region_classes=region_classes,
-        provenance=provenance or {},
-    )
-    marks = saved.reviewed.with_area(np.nonzero(part), targets)
-    saved = replace(saved, reviewed=marks.with_objects([int(ids[-1])] if marked else []))
-    with create_workspace(root / "mine.coseg") as workspace:
-        workspace.add(reference_of(read_image(file), file, workspace.path), saved)
-    return root / "mine.coseg"
 
 
 @pytest.mark.parametrize("target", ["objects", "regions"])
