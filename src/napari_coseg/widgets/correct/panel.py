@@ -137,6 +137,9 @@ class AreaChoice(QComboBox):
         for targets, color in AREA_COLORS.items():
             words = " and ".join(targets) if len(targets) > 1 else f"{targets[0]} alone"
             self.addItem(swatch_icon(color), words, targets)
+        # The dock keeps its width: what is beside it would move.
+        self.setSizeAdjustPolicy(self.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.setMinimumContentsLength(8)
         self.setToolTip(
             "What you have checked in an area that you draw around. Only that is learnt from it in "
             "fine-tuning, and only that stays as it is in a new run"

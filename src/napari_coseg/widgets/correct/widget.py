@@ -129,7 +129,7 @@ class CorrectWidget(DockWidget):
                             *tools["review"],
                         ]
                     ),
-                    row(QLabel("An area counts for"), self.area_choice),
+                    row(QLabel("Area counts for"), self.area_choice),
                     self.left_label,
                 ),
             ),
