@@ -135,7 +135,7 @@ class AreaChoice(QComboBox):
     def __init__(self) -> None:
         super().__init__()
         for targets, color in AREA_COLORS.items():
-            words = " and ".join(targets) if len(targets) > 1 else f"{targets[0]} alone"
+            words = "both" if len(targets) > 1 else targets[0]
             self.addItem(swatch_icon(color), words, targets)
         # The dock keeps its width: what is beside it would move.
         self.setSizeAdjustPolicy(self.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
