@@ -60,6 +60,7 @@ def settings(**changes: Any) -> FinetuneSettings:
         "crops": 2,
         "crop_px": 64,
         "precision": "fp32",
+        "interpolate": False,
         "validations": 2,
         "match_input": False,
         "variants": 2,
