@@ -10,8 +10,7 @@ import torch
 
 from napari_coseg.errors import SettingsError
 from napari_coseg.finetuning.begun import size_mb
-from napari_coseg.finetuning.interpolation import FRACTIONS
-from napari_coseg.finetuning.plan import Shares, share_out
+from napari_coseg.finetuning.plan import Shares, scorings_on_the_way, share_out
 from napari_coseg.finetuning.planning import Fitting, fit
 from napari_coseg.finetuning.preparing import Prepared, prepare, replace_crop
 from napari_coseg.finetuning.reviewed import ReviewedSet, Reviews
@@ -98,8 +97,7 @@ def estimate(
     scoring_s = (time.monotonic() - began) * max(1, len(held)) if held else 0.0
     fitting, (cached, steps) = _fitting(prepared, scoring_s)
     cost = fitting.cost
-    tried = len(FRACTIONS) if settings.interpolate else 0
-    scorings = 2 + (settings.validations + tried if held else 0)
+    scorings = 2 + (scorings_on_the_way(settings) if held else 0)
     seconds = steps * cost.step_s + cached * cost.encode_s + scorings * scoring_s
     kind = next(prepared.network.buffers()).device.type
     memory = cost.weights_mb + settings.crops * cost.activations_mb

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_coseg.errors import CheckpointError
-from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
+from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet, types_of
 from napari_coseg.inference import segment
 from napari_coseg.inference.loading import DEFAULT_MODEL, weights_path
 from napari_coseg.models.base import CosegModel
@@ -41,16 +41,14 @@ def answers_of(
     found = segment(image, base, should_cancel=should_cancel)
     everywhere = np.ones(found.semantic.shape, bool)
     has_regions, has_types = bool(found.semantic_classes), bool(found.instances.classes)
-    table, labels = found.instances.table, found.instances.labels
-    type_of = np.zeros(int(labels.max(initial=0)) + 1, np.uint8)
-    type_of[table["id"].to_numpy()] = table["class_id"].to_numpy()
+    labels = found.instances.labels
     reviewed = ReviewedImage(
         "sample of colon",
         np.asarray(image.data),
         found.pixel_size_um[0],
         semantic=found.semantic if has_regions else None,
         objects=labels,
-        types=type_of[labels] if has_types else None,
+        types=types_of(labels, found.instances.table) if has_types else None,
         semantic_reviewed=everywhere if has_regions else None,
         objects_reviewed=everywhere,
     )

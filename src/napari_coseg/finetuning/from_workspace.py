@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_coseg.errors import DatasetError
 from napari_coseg.finetuning.joining import together
-from napari_coseg.finetuning.reviewed import FoundBy, ReviewedImage, ReviewedSet
+from napari_coseg.finetuning.reviewed import FoundBy, ReviewedImage, ReviewedSet, types_of
 from napari_coseg.intake import RgbSource, understand
 from napari_coseg.intensity import measure_intensity
 from napari_coseg.readers.registry import read_image
@@ -75,7 +75,7 @@ def _parts(entry: Entry, saved: Saved) -> Iterator[ReviewedImage]:
     source = RgbSource(image, told.get("channels"), window=told.get("window"))
     labels = saved.labels.reshape(-1, *saved.labels.shape[-2:])
     regions = None if saved.regions is None else saved.regions.reshape(labels.shape)
-    type_of = _types(saved)
+    has_types = bool(saved.classes)
     without_objects = bool(told.get(WITHOUT_OBJECTS)) and not labels.any()
     objects_seen, regions_seen = np.zeros(labels.shape, bool), np.zeros(labels.shape, bool)
     if not without_objects:
@@ -105,7 +105,7 @@ def _parts(entry: Entry, saved: Saved) -> Iterator[ReviewedImage]:
                 pixel_size_um=math.sqrt(y_um * x_um),
                 semantic=None if regions is None else regions[here].astype(np.uint8),
                 objects=None if without_objects else objects,
-                types=None if type_of is None or without_objects else type_of[objects],
+                types=types_of(objects, saved.table) if has_types and not without_objects else None,
                 semantic_reviewed=None if regions is None else regions_seen[here] & own,
                 objects_reviewed=None if without_objects else objects_seen[here] & own,
                 range=(low, max(high, low + 1)),
@@ -116,17 +116,6 @@ def _finders(provenance: Mapping[str, Any]) -> tuple[FoundBy, ...]:
     weights = provenance.get("weights")
     sha256 = weights.get("sha256") if isinstance(weights, dict) else None
     return (FoundBy(str(provenance.get("model", "")), str(sha256)),) if sha256 else ()
-
-
-def _types(saved: Saved) -> np.ndarray | None:
-    """uint8, class of each object by its id; None where objects have no classes."""
-    if not saved.classes:
-        return None
-    of = np.zeros(int(saved.labels.max(initial=0)) + 1, np.uint8)
-    ids = saved.table["id"].to_numpy()
-    there = ids < len(of)
-    of[ids[there]] = saved.table["class_id"].to_numpy()[there]
-    return of
 
 
 def _parts_of(mask: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray]]:

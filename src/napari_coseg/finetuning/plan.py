@@ -112,6 +112,11 @@ class Shares(NamedTuple):
     steps: int
 
 
+def scorings_on_the_way(settings: FinetuneSettings) -> int:
+    """How often what is held back scores between the first step and the adapter's file."""
+    return settings.validations + (len(FRACTIONS) if settings.interpolate else 0)
+
+
 def share_out(
     settings: FinetuneSettings, cost: Cost, area_px: float, seconds: float, scoring_s: float
 ) -> Shares:
@@ -142,8 +147,7 @@ def share_out(
         cached = max(min(wanted, fits), LEAST_CACHED, settings.crops)
     if settings.steps is not None:
         return Shares(cached, settings.steps)
-    scorings = settings.validations + (len(FRACTIONS) if settings.interpolate else 0)
-    left = seconds - scorings * scoring_s - cached * cost.encode_s
+    left = seconds - scorings_on_the_way(settings) * scoring_s - cached * cost.encode_s
     return Shares(cached, max(LEAST_STEPS, int(left / max(cost.step_s, 1e-6))))
 
 

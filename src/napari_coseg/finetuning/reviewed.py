@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ NOTHING_REVIEWED = (
     "nothing is reviewed, so there is nothing to learn from: mark regions or objects as reviewed "
     "first (in a labelled folder, all of an image counts unless known/ says otherwise)"
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +126,16 @@ class ReviewedImage:
         if not len(cut):
             return self
         return replace(self, objects_reviewed=self.objects_reviewed & ~np.isin(self.objects, cut))
+
+
+def types_of(labels: np.ndarray, table: pd.DataFrame) -> np.ndarray:
+    """uint8, of the labels' shape: the class of the object at each pixel, by ``id`` of a table."""
+    of = np.zeros(int(labels.max(initial=0)) + 1, np.uint8)
+    ids = table["id"].to_numpy()
+    there = ids < len(of)
+    of[ids[there]] = table["class_id"].to_numpy()[there]
+    found: np.ndarray = of[labels]
+    return found
 
 
 def _range(image: np.ndarray) -> tuple[float, float]:

@@ -152,8 +152,6 @@ class _Run:
         self.reviewed = reviewed
         self.base_images: tuple[ReviewedImage, ...] = ()
         self.replayed: tuple[ReviewedImage, ...] = ()
-        self.answers: tuple[tuple[ReviewedImage, ...], ...] = ((), ())
-        """Of the shipped model on the sample: to learn along, and to score."""
         self.began, self.step = gate.clock(), 0
         for note in prepared.notes:
             gate.tell(note)
@@ -170,7 +168,6 @@ class _Run:
         plan = settle(self.prepared, self.folder, origin, self.gate, self.began, self.base_images)
         for note in plan.notes:
             self.gate.tell(note)
-        self._ask_base()
         learning = Learning(self.prepared, plan, self.folder, self.gate, self._again(plan))
         cache = FeatureCache(self.folder / FEATURES_FOLDER)
         with self._freed():
@@ -236,7 +233,7 @@ class _Run:
         parts = {
             "after": self.prepared.divided.held_back,
             "base_after": self.base_images,
-            "kept": () if self.base_images else self.answers[1],
+            "kept": () if self.base_images else self._answers(SCORED),
         }
         for when, images in parts.items():
             if images:
@@ -255,15 +252,17 @@ class _Run:
             if self.replayed:
                 self.gate.tell(f"{NOT_REPLAYED} {plan.input}")
             return ()
-        return self.replayed or (self.answers[0] if self._settings.rehearse else ())
+        if self.replayed or not self._settings.rehearse:
+            return self.replayed
+        return self._answers(LEARNT_ALONG)
 
-    def _ask_base(self) -> None:
-        """Its own answers stand for labels of its own kind of images, which nobody has."""
+    def _answers(self, columns: slice) -> tuple[ReviewedImage, ...]:
+        """The shipped model's own on the sample, which stand for labels that nobody has."""
         prepared = self.prepared
-        if is_shipped(prepared.base_path) and not (self.replayed and self.base_images):
-            self.gate.progress(0.04, "asking the base about the sample")
-            parts = (answers_of(prepared.base, c, self.gate) for c in (LEARNT_ALONG, SCORED))
-            self.answers = tuple(prepared.classes.applied(part).images for part in parts)
+        if not is_shipped(prepared.base_path):
+            return ()
+        answers = answers_of(prepared.base, columns, self.gate)
+        return prepared.classes.applied(answers).images
 
     def _card(self, plan: RunPlan, learning: Learning, fraction: float) -> AdapterCard:
         prepared = self.prepared
