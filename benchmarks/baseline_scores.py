@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from napari_coseg.datasets.base import Sample
-from napari_coseg.metrics.instances import (
+from napari_coseg.labels.metrics.instances import (
     PanopticQuality,
     aggregated_jaccard_index,
     contingency,
     panoptic_quality,
 )
-from napari_coseg.metrics.overlap import mask_overlap
+from napari_coseg.labels.metrics.overlap import mask_overlap
 
 Scores = dict[str, float]
 
@@ -28,7 +28,7 @@ Scores = dict[str, float]
 def data_root(argument: str | None) -> Path:
     """The folder given, else NAPARI_COSEG_DATA, else ../shared/data beside the repository."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-    from data_root import data_root as find
+    from cases.data_root import data_root as find
 
     root = Path(argument) if argument else find()
     if root is None or not root.is_dir():

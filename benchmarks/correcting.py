@@ -24,10 +24,10 @@ import numpy as np
 from qtpy.QtWidgets import QApplication
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from editing import CLASSES, LIMIT_MS, SIZE_PX, ellipse, made_up_desk
+from editing import CLASSES, LIMIT_MS, SIZE_PX, ellipse, made_up_editor
 
-from napari_coseg.editing.desk import Desk
-from napari_coseg.errors import EditError
+from napari_coseg.core.errors import EditError
+from napari_coseg.labels.editing.label_editor import LabelEditor
 from napari_coseg.widgets import outputs
 from napari_coseg.widgets.correct import refresh as correct_refresh
 from napari_coseg.widgets.correct.actions import Gesture
@@ -43,12 +43,12 @@ def gesture(points: Any, *, click: bool = False) -> Gesture:
 
 def actions_on(work: Work) -> dict[str, Call]:
     """Every action of the widget, with arguments drawn by chance."""
-    corrector, desk = work.corrector, work.session.desk
+    corrector, editor = work.corrector, work.session.editor
     holed = with_holes(work)
     corrector.region_class = 2  # regions that are there are of class 1
 
     def one(rng: np.random.Generator) -> int:
-        return int(rng.choice(desk.index.ids))
+        return int(rng.choice(editor.index.ids))
 
     def place(rng: np.random.Generator) -> np.ndarray:
         return rng.uniform(600, SIZE_PX - 600, 2)
@@ -58,12 +58,12 @@ def actions_on(work: Work) -> dict[str, Call]:
         corrector.merge(gesture([start, start + length_px]))
 
     def cut(rng: np.random.Generator) -> None:
-        rows, columns = desk.index.box(one(rng))
+        rows, columns = editor.index.box(one(rng))
         y = (rows.start + rows.stop) / 2
         corrector.split(gesture([(y, columns.start - 1), (y, columns.stop)]))
 
     def clicks(rng: np.random.Generator) -> None:
-        pixels = np.stack(desk.pixels([one(rng)])[0], axis=1)
+        pixels = np.stack(editor.pixels([one(rng)])[0], axis=1)
         for pixel in pixels[rng.choice(len(pixels), 2, replace=False)]:
             corrector.split(gesture(pixel, click=True))
 
@@ -73,16 +73,16 @@ def actions_on(work: Work) -> dict[str, Call]:
         start = place(rng)
         with layer.block_history():
             for step in range(20):
-                layer.paint(start + 2 * step, desk.free_ids(1)[0], refresh=False)
+                layer.paint(start + 2 * step, editor.free_ids(1)[0], refresh=False)
             layer._partial_labels_refresh()
 
     def marked(rng: np.random.Generator, count: int) -> None:
-        corrector.review(rng.choice(desk.index.ids, count, replace=False).tolist())
+        corrector.review(rng.choice(editor.index.ids, count, replace=False).tolist())
 
     def on_region(rng: np.random.Generator) -> np.ndarray:
         while True:
             pixel = rng.integers(0, SIZE_PX, 2)
-            if desk.regions is not None and desk.regions[tuple(pixel)]:
+            if editor.regions is not None and editor.regions[tuple(pixel)]:
                 return pixel
 
     return {
@@ -104,7 +104,7 @@ def actions_on(work: Work) -> dict[str, Call]:
         "class by lasso of 1,000 px": lambda rng: corrector.classify(
             gesture(ellipse(place(rng), 500))
         ),
-        "class of all": lambda rng: corrector.set_class(desk.index.ids.tolist(), 2),
+        "class of all": lambda rng: corrector.set_class(editor.index.ids.tolist(), 2),
         "region by lasso of 300 px": lambda rng: corrector.outline_region(
             gesture(ellipse(place(rng), 150))
         ),
@@ -123,11 +123,11 @@ def actions_on(work: Work) -> dict[str, Call]:
 
 def with_holes(work: Work) -> list[int]:
     """Rub a pixel out of objects here and there; gives those."""
-    desk, found, pixels = work.session.desk, [], []
-    for object_id in desk.index.ids[::50].tolist():
-        rows, columns = desk.index.box(object_id)
+    editor, found, pixels = work.session.editor, [], []
+    for object_id in editor.index.ids[::50].tolist():
+        rows, columns = editor.index.box(object_id)
         y, x = (rows.start + rows.stop) // 2, (columns.start + columns.stop) // 2
-        if (desk.labels[y - 1 : y + 2, x - 1 : x + 2] == object_id).all():
+        if (editor.labels[y - 1 : y + 2, x - 1 : x + 2] == object_id).all():
             found.append(object_id)
             pixels.append((y, x))
     work.session.objects.data_setitem(tuple(np.array(pixels).T), 0)
@@ -187,14 +187,14 @@ def timed(work: Work, call: Call, pieces: Pieces, repeats: int) -> dict[str, lis
     return found
 
 
-def layers_of(viewer: napari.Viewer, desk: Desk) -> tuple[Any, Any]:
+def layers_of(viewer: napari.Viewer, editor: LabelEditor) -> tuple[Any, Any]:
     regions = viewer.add_labels(
-        desk.regions, opacity=0.35, colormap=outputs.region_colormap(desk.region_classes)
+        editor.regions, opacity=0.35, colormap=outputs.region_colormap(editor.region_classes)
     )
-    objects = viewer.add_labels(desk.labels, features=outputs.object_features(desk.table))
+    objects = viewer.add_labels(editor.labels, features=outputs.object_features(editor.table))
     objects.contour = outputs.OUTLINE_PX
     objects.colormap = outputs.object_colormap(
-        "class", desk.table["id"], desk.table["class"], CLASSES
+        "class", editor.table["id"], editor.table["class"], CLASSES
     )
     return objects, regions
 
@@ -211,11 +211,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=8, help="of each action")
     repeats = parser.parse_args().repeats
     viewer = napari.Viewer(show=True)
-    desk = made_up_desk()
-    objects, regions = layers_of(viewer, desk)
+    editor = made_up_editor()
+    objects, regions = layers_of(viewer, editor)
     start = time.perf_counter()
-    work = Work(viewer, Session(objects, regions, desk))
-    print(f"{SIZE_PX:,} x {SIZE_PX:,} px, {len(desk.index):,} objects; limit {LIMIT_MS} ms")
+    work = Work(viewer, Session(objects, regions, editor))
+    print(f"{SIZE_PX:,} x {SIZE_PX:,} px, {len(editor.index):,} objects; limit {LIMIT_MS} ms")
     print(f"beginning a session: {time.perf_counter() - start:.2f} s")
     settle()
     refresh = float(np.median([cpu_ms(objects.refresh) for _ in range(3)]))

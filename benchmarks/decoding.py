@@ -11,10 +11,10 @@ import numpy as np
 from measuring import HEADER, NUCLEI_AT_4096, SIZES_PX, measured
 from scipy.ndimage import gaussian_filter
 
-from napari_coseg.decoding.hover import classify, decode_instances
-from napari_coseg.decoding.hover_targets import horizontal_vertical_maps
-from napari_coseg.metrics.instances import contingency, panoptic_quality
-from synthetic import nuclei, one_hot
+from cases.synthetic import nuclei, one_hot
+from napari_coseg.labels.decoding.hover import classify, decode_instances
+from napari_coseg.labels.decoding.hover_targets import horizontal_vertical_maps
+from napari_coseg.labels.metrics.instances import contingency, panoptic_quality
 
 TYPES = 4
 

@@ -21,20 +21,27 @@ from measuring import NUCLEI_AT_4096
 from scipy.ndimage import distance_transform_edt
 from skimage.segmentation import watershed
 
-from napari_coseg.decoding.hover_targets import horizontal_vertical_maps
-from napari_coseg.editing.add import grow
-from napari_coseg.editing.desk import Desk
-from napari_coseg.editing.drawing import ids_inside_polygon, ids_under_stroke, polygon_pixels
-from napari_coseg.editing.edit import Edit
-from napari_coseg.editing.index import ObjectIndex
-from napari_coseg.editing.objects import add_polygon, delete, fill_holes, merge, set_class, smooth
-from napari_coseg.editing.regions import clean_regions, fill_region, set_region
-from napari_coseg.editing.rerun import merge_prediction
-from napari_coseg.editing.review import Reviewed, doubtful_first
-from napari_coseg.editing.split import split_along, split_at
-from napari_coseg.errors import EditError
-from napari_coseg.types import LabelClass
-from synthetic import nuclei
+from cases.synthetic import nuclei
+from napari_coseg.core.errors import EditError
+from napari_coseg.core.types import LabelClass
+from napari_coseg.labels.decoding.hover_targets import horizontal_vertical_maps
+from napari_coseg.labels.editing.add import grow
+from napari_coseg.labels.editing.drawing import ids_inside_polygon, ids_under_stroke, polygon_pixels
+from napari_coseg.labels.editing.edit import Edit
+from napari_coseg.labels.editing.index import ObjectIndex
+from napari_coseg.labels.editing.label_editor import LabelEditor
+from napari_coseg.labels.editing.objects import (
+    add_polygon,
+    delete,
+    fill_holes,
+    merge,
+    set_class,
+    smooth,
+)
+from napari_coseg.labels.editing.regions import clean_regions, fill_region, set_region
+from napari_coseg.labels.editing.rerun import merge_prediction
+from napari_coseg.labels.editing.review import Reviewed, doubtful_first
+from napari_coseg.labels.editing.split import split_along, split_at
 
 SIZE_PX = 4096
 LIMIT_MS = 50
@@ -50,92 +57,92 @@ def ellipse(centre: np.ndarray, radius_px: float, corners: int = 200) -> np.ndar
     return centre + np.stack([wobble * np.sin(angle), wobble * np.cos(angle)], axis=1)
 
 
-def made_up_desk() -> Desk:
+def made_up_editor() -> LabelEditor:
     labels = nuclei(SIZE_PX, NUCLEI_AT_4096, radius_px=(5, 22))
     rng = np.random.default_rng(0)
     regions = np.zeros(labels.shape, np.uint8)
     for centre in rng.uniform(0, SIZE_PX, (40, 2)):
         regions[polygon_pixels(ellipse(centre, rng.uniform(80, 250)), regions.shape)] = 1
     regions[rng.random(labels.shape) > 0.9999] ^= 1  # specks and holes
-    desk = Desk(labels, (0.25, 0.25), regions, None, CLASSES, CLASSES)
-    desk.apply(set_class(desk, desk.index.ids, 1))
-    return desk
+    editor = LabelEditor(labels, (0.25, 0.25), regions, None, CLASSES, CLASSES)
+    editor.apply(set_class(editor, editor.index.ids, 1))
+    return editor
 
 
-def actions_on(desk: Desk) -> dict[str, Action]:
+def actions_on(editor: LabelEditor) -> dict[str, Action]:
     """Every action with arguments drawn by chance.
 
-    A fifth of the objects is deleted from the desk first, so that there is something to grow.
+    A fifth of the objects is deleted from the editor first, so that there is something to grow.
     """
-    hv = horizontal_vertical_maps(desk.labels)
-    probability = (desk.labels > 0).astype(np.float32)
-    gone = desk.index.ids[::5]
-    centres = desk.rows(gone)[["centroid_y", "centroid_x"]].to_numpy()
-    desk.apply(delete(desk, gone))
+    hv = horizontal_vertical_maps(editor.labels)
+    probability = (editor.labels > 0).astype(np.float32)
+    gone = editor.index.ids[::5]
+    centres = editor.rows(gone)[["centroid_y", "centroid_x"]].to_numpy()
+    editor.apply(delete(editor, gone))
 
     def missing(rng: np.random.Generator) -> list[float]:
         return centres[rng.integers(len(centres))].tolist()
 
     def one(rng: np.random.Generator) -> int:
-        return int(rng.choice(desk.index.ids))
+        return int(rng.choice(editor.index.ids))
 
     def place(rng: np.random.Generator) -> np.ndarray:
         return rng.uniform(600, SIZE_PX - 600, 2)
 
     def stroke(rng: np.random.Generator, length_px: float) -> Edit:
         start = place(rng)
-        return merge(desk, ids_under_stroke(desk, [start, start + length_px], 5))
+        return merge(editor, ids_under_stroke(editor, [start, start + length_px], 5))
 
     def cut(rng: np.random.Generator) -> Edit:
-        rows, columns = desk.index.box(one(rng))
+        rows, columns = editor.index.box(one(rng))
         y = (rows.start + rows.stop) / 2
-        return split_along(desk, [(y, columns.start - 1), (y, columns.stop)])
+        return split_along(editor, [(y, columns.start - 1), (y, columns.stop)])
 
     def clicks(rng: np.random.Generator) -> Edit:
-        pixels = _pixels(desk, one(rng))
-        return split_at(desk, pixels[rng.choice(len(pixels), 2, replace=False)].tolist())
+        pixels = _pixels(editor, one(rng))
+        return split_at(editor, pixels[rng.choice(len(pixels), 2, replace=False)].tolist())
 
     def lasso(rng: np.random.Generator, radius_px: float, by: str) -> Edit:
-        ids = ids_inside_polygon(desk, ellipse(place(rng), radius_px), by=by)  # type: ignore[arg-type]
-        return set_class(desk, ids, 2)
+        ids = ids_inside_polygon(editor, ellipse(place(rng), radius_px), by=by)  # type: ignore[arg-type]
+        return set_class(editor, ids, 2)
 
     return {
         "merge under a stroke of 60 px": lambda rng: stroke(rng, 60),
         "merge under a stroke of 600 px": lambda rng: stroke(rng, 424),
-        "merge two far apart": lambda rng: merge(desk, [one(rng), one(rng)]),
+        "merge two far apart": lambda rng: merge(editor, [one(rng), one(rng)]),
         "split along a line": cut,
         "split by two clicks": clicks,
-        "delete one": lambda rng: delete(desk, [one(rng)]),
+        "delete one": lambda rng: delete(editor, [one(rng)]),
         "delete a lasso of 1,000 px": lambda rng: delete(
-            desk, ids_inside_polygon(desk, ellipse(place(rng), 500))
+            editor, ids_inside_polygon(editor, ellipse(place(rng), 500))
         ),
-        "fill holes of one": lambda rng: fill_holes(desk, [one(rng)]),
-        "smooth one (median)": lambda rng: smooth(desk, [one(rng)], 3),
-        "smooth one (open)": lambda rng: smooth(desk, [one(rng)], 3, "open"),
-        "add an outline of 60 px": lambda rng: add_polygon(desk, ellipse(place(rng), 30)),
-        "set a class of one": lambda rng: set_class(desk, [one(rng)], 2),
+        "fill holes of one": lambda rng: fill_holes(editor, [one(rng)]),
+        "smooth one (median)": lambda rng: smooth(editor, [one(rng)], 3),
+        "smooth one (open)": lambda rng: smooth(editor, [one(rng)], 3, "open"),
+        "add an outline of 60 px": lambda rng: add_polygon(editor, ellipse(place(rng), 30)),
+        "set a class of one": lambda rng: set_class(editor, [one(rng)], 2),
         "set a class by lasso, 1,000 px": lambda rng: lasso(rng, 500, "centroid"),
         "same, by share of area": lambda rng: lasso(rng, 500, "area"),
-        "set a class of all": lambda rng: set_class(desk, desk.index.ids, 2),
-        "region by lasso, 300 px": lambda rng: set_region(desk, ellipse(place(rng), 150), 2),
-        "region by lasso, 1,000 px": lambda rng: set_region(desk, ellipse(place(rng), 500), 2),
-        "region by bucket": lambda rng: fill_region(desk, _on_region(desk, rng), 2),
+        "set a class of all": lambda rng: set_class(editor, editor.index.ids, 2),
+        "region by lasso, 300 px": lambda rng: set_region(editor, ellipse(place(rng), 150), 2),
+        "region by lasso, 1,000 px": lambda rng: set_region(editor, ellipse(place(rng), 500), 2),
+        "region by bucket": lambda rng: fill_region(editor, _on_region(editor, rng), 2),
         "select the doubtful first": lambda rng: set_class(
-            desk, doubtful_first(desk.table).ids[:1], 2
+            editor, doubtful_first(editor.table).ids[:1], 2
         ),
-        "grow from a click": lambda rng: grow(desk, missing(rng), probability, hv),
+        "grow from a click": lambda rng: grow(editor, missing(rng), probability, hv),
     }
 
 
-def _pixels(desk: Desk, object_id: int) -> np.ndarray:
-    return np.stack(desk.pixels([object_id])[0], axis=1)
+def _pixels(editor: LabelEditor, object_id: int) -> np.ndarray:
+    return np.stack(editor.pixels([object_id])[0], axis=1)
 
 
-def _on_region(desk: Desk, rng: np.random.Generator) -> list[int]:
-    assert desk.regions is not None
+def _on_region(editor: LabelEditor, rng: np.random.Generator) -> list[int]:
+    assert editor.regions is not None
     while True:
         y, x = rng.integers(0, SIZE_PX, 2).tolist()
-        if desk.regions[y, x]:
+        if editor.regions[y, x]:
             return [y, x]
 
 
@@ -145,7 +152,9 @@ def cpu_ms(function: Callable[[], object]) -> float:
     return 1000 * (time.process_time() - start)
 
 
-def timed(desk: Desk, action: Action, repeats: int) -> tuple[list[float], list[float], list[Edit]]:
+def timed(
+    editor: LabelEditor, action: Action, repeats: int
+) -> tuple[list[float], list[float], list[Edit]]:
     """CPU ms of asking and making, and of taking back."""
     rng = np.random.default_rng(3)
     made, back, edits = [], [], []
@@ -156,25 +165,25 @@ def timed(desk: Desk, action: Action, repeats: int) -> tuple[list[float], list[f
             edit = action(rng)
         except EditError:  # nothing under this stroke, say
             continue
-        desk.apply(edit)
+        editor.apply(edit)
         made.append(1000 * (time.process_time() - start))
-        back.append(cpu_ms(lambda edit=edit: desk.revert(edit)))
+        back.append(cpu_ms(lambda edit=edit: editor.revert(edit)))
         edits.append(edit)
     return made, back, edits
 
 
-def told_apart(desk: Desk) -> None:
+def told_apart(editor: LabelEditor) -> None:
     """How well two clicks part two nuclei that touch, drawn within half a radius of centroids."""
     rng = np.random.default_rng(0)
     scores: dict[str, list[float]] = {"cheapest way": [], "watershed": []}
-    for pair in _touching(desk)[:200]:
-        coordinates, owners = desk.pixels(pair)
+    for pair in _touching(editor)[:200]:
+        coordinates, owners = editor.pixels(pair)
         pixels = np.stack(coordinates, axis=1)
         seeds = [_click(pixels[owners == i], rng) for i in pair]
         low, high = pixels.min(axis=0), pixels.max(axis=0) + 1
-        crop = desk.labels[low[0] : high[0], low[1] : high[1]]
+        crop = editor.labels[low[0] : high[0], low[1] : high[1]]
         truth = np.where(np.isin(crop, pair), crop, 0)
-        both = Desk((truth > 0).astype(np.int32), (1.0, 1.0))
+        both = LabelEditor((truth > 0).astype(np.int32), (1.0, 1.0))
         both.apply(split_at(both, [seed - low for seed in seeds]))
         scores["cheapest way"].append(_worse_iou(truth, both.labels, seeds, low, pair))
         markers = np.zeros_like(truth)
@@ -191,8 +200,8 @@ def told_apart(desk: Desk) -> None:
         )
 
 
-def _touching(desk: Desk) -> list[list[int]]:
-    labels = desk.labels[:1500, :1500]
+def _touching(editor: LabelEditor) -> list[list[int]]:
+    labels = editor.labels[:1500, :1500]
     left, right = labels[:, :-1], labels[:, 1:]
     at = (left != right) & (left > 0) & (right > 0)
     pairs, edges = np.unique(
@@ -218,22 +227,22 @@ def _worse_iou(
 
 
 def main() -> None:
-    desk = made_up_desk()
-    print(f"{SIZE_PX:,} x {SIZE_PX:,} px, {len(desk.index):,} objects; limit {LIMIT_MS} ms")
+    editor = made_up_editor()
+    print(f"{SIZE_PX:,} x {SIZE_PX:,} px, {len(editor.index):,} objects; limit {LIMIT_MS} ms")
     print(f"{'CPU ms':36}{'median':>8}{'worst':>8}{'undo':>8}{'pixels':>10}{'rows':>7}")
-    for name, action in actions_on(desk).items():
-        _print(name, *timed(desk, action, REPEATS))
+    for name, action in actions_on(editor).items():
+        _print(name, *timed(editor, action, REPEATS))
     print("not among the 50 ms: every pixel is looked at")
-    _print("remove specks and holes", *timed(desk, lambda _: clean_regions(desk, 5, 5), 1))
-    new = Desk(nuclei(SIZE_PX, NUCLEI_AT_4096, seed=1), (0.25, 0.25))
-    reviewed = Reviewed(desk.labels.shape).with_objects(desk.index.ids[:100])
+    _print("remove specks and holes", *timed(editor, lambda _: clean_regions(editor, 5, 5), 1))
+    new = LabelEditor(nuclei(SIZE_PX, NUCLEI_AT_4096, seed=1), (0.25, 0.25))
+    reviewed = Reviewed(editor.labels.shape).with_objects(editor.index.ids[:100])
     _print(
         "a new run, but for 100 objects",
-        *timed(desk, lambda _: merge_prediction(desk, new.labels, new.table, reviewed), 1),
+        *timed(editor, lambda _: merge_prediction(editor, new.labels, new.table, reviewed), 1),
     )
-    print(f"{'building the index':36}{cpu_ms(lambda: ObjectIndex.of(desk.labels)):8.1f}")
+    print(f"{'building the index':36}{cpu_ms(lambda: ObjectIndex.of(editor.labels)):8.1f}")
     print(f"{'a full round of garbage collection':36}{cpu_ms(gc.collect):8.1f}")
-    told_apart(desk)
+    told_apart(editor)
 
 
 def _print(name: str, made: list[float], back: list[float], edits: list[Edit]) -> None:

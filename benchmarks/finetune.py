@@ -221,7 +221,7 @@ def leave_out(data: Path, left_out: str, folder: Path) -> None:
 def train_base(arguments: argparse.Namespace) -> Path:
     """A recipe without one type of nucleus; the same call goes on where it stopped."""
     from napari_coseg.datasets.held_out import load_split
-    from napari_coseg.evaluation import score_held_out
+    from napari_coseg.evaluation.run import score_held_out
     from napari_coseg.inference.loading import choose_device
     from napari_coseg.training.recipe import Recipe, read_recipe
     from napari_coseg.training.run import train_recipe

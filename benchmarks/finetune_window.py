@@ -26,17 +26,17 @@ import psutil
 import torch
 from gui_gap import Gaps, report, rest, wait
 
-from napari_coseg.card import ModelCard
-from napari_coseg.checkpoints.adapters import AdapterCard, save_adapter
+from napari_coseg.core.card import ModelCard
 from napari_coseg.finetuning.library import FOLDER_VARIABLE
 from napari_coseg.finetuning.settings import HEADS, THROUGH_ENCODER
 from napari_coseg.inference.loading import load_model, switch_adapter
 from napari_coseg.models.base import CosegModel
+from napari_coseg.models.checkpoints.adapters import AdapterCard, save_adapter
 from napari_coseg.models.registry import build
-from napari_coseg.widgets.correct.reading import desk_of, request_of
+from napari_coseg.widgets.correct.reading import editor_of, request_of
 from napari_coseg.widgets.correct.session import Session
 from napari_coseg.widgets.finetune.widget import FinetuneWidget
-from napari_coseg.widgets.workspace.keeper import keeper_of
+from napari_coseg.widgets.workspace.controller import controller_of
 from napari_coseg.workspace import recent
 
 SPEEDS = {"heads": HEADS, "adapters": (*HEADS, *THROUGH_ENCODER)}
@@ -57,12 +57,12 @@ def main() -> None:
 def in_the_window(folder: Path, seconds: float) -> None:
     viewer = napari.Viewer(show=True)
     image, drawn = viewer.open_sample("napari-coseg", "fluorescence")
-    keeper = keeper_of(viewer)
-    keeper.create(folder / "nuclei.coseg")
-    wait(lambda: keeper.workspace is not None and not keeper.busy)
-    keeper.add(image, drawn, None)
-    wait(lambda: bool(keeper.links) and not keeper.busy)
-    session = Session(drawn, None, desk_of(*request_of(drawn, None)))
+    controller = controller_of(viewer)
+    controller.create(folder / "nuclei.coseg")
+    wait(lambda: controller.workspace is not None and not controller.busy)
+    controller.add(image, drawn, None)
+    wait(lambda: bool(controller.links) and not controller.busy)
+    session = Session(drawn, None, editor_of(*request_of(drawn, None)))
     part = np.zeros(drawn.data.shape, bool)
     part[:, : part.shape[1] // 2] = True
     session.mark("Review", session.reviewed.with_area(np.nonzero(part)))
@@ -92,7 +92,7 @@ def in_the_window(folder: Path, seconds: float) -> None:
     print(f"its process and {held_mb:.0f} MB were gone after {gone - asked:.2f} s")
     session.close()
     dock.close()
-    keeper.give_up()
+    controller.give_up()
     viewer.close()
 
 

@@ -2,15 +2,15 @@
 
     python benchmarks/flops.py
 
-Counted on one image of 1024 x 1024 by `napari_coseg.costs`. The released code encodes the image
+Counted on one image of 1024 x 1024 by `napari_coseg.models.costs`. The released code encodes the image
 once for each forward; its numbers were counted with attention too. Latency, as a ratio in one run:
 ``napari-coseg ablate puma --table cost``.
 """
 
 from __future__ import annotations
 
-from napari_coseg.checkpoints.from_coseg_plus import AS_PUMA
-from napari_coseg.costs import measure_costs
+from napari_coseg.models.checkpoints.from_coseg_plus import AS_PUMA
+from napari_coseg.models.costs import measure_costs
 
 SIDE_PX = 1024
 AS_RELEASED_GFLOP = {"tiny": 711, "small": 851, "base-plus": 1445, "large": 3888}

@@ -24,12 +24,12 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from napari_coseg.checkpoints import native
+from cases.stub_models import StubModel, disc_picture, spread_discs
 from napari_coseg.inference import load_model, segment
+from napari_coseg.models.checkpoints import native
 from napari_coseg.widgets import outputs
 from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.segment import SegmentWidget
-from stub_models import StubModel, disc_picture, spread_discs
 
 
 class Gaps:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from measuring import HEADER, NUCLEI_AT_4096, SIZES_PX, measured
 
-from napari_coseg.decoding.hover_targets import horizontal_vertical_maps
-from synthetic import nuclei
+from cases.synthetic import nuclei
+from napari_coseg.labels.decoding.hover_targets import horizontal_vertical_maps
 
 
 def main() -> None:

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from editing import made_up_desk
+from editing import made_up_editor
 from napari.components import ViewerModel
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
-from napari_coseg.editing.objects import delete
-from napari_coseg.types import Instances, Prediction
+from napari_coseg.core.types import Instances, Prediction
+from napari_coseg.labels.editing.objects import delete
 from napari_coseg.widgets import outputs
 from napari_coseg.widgets.workspace import link as workspace_link
-from napari_coseg.widgets.workspace.keeper import keeper_of
+from napari_coseg.widgets.workspace.controller import controller_of
 from napari_coseg.workspace.folder import open_workspace
 
 EDITS = 200
@@ -67,25 +67,25 @@ def folder_bytes(folder: Path) -> int:
 def main(folder: Path) -> None:
     application = QApplication([])
     workspace_link.SCAN_MS = 10**9  # when it is asked, not by the clock
-    desk, viewer, gaps = made_up_desk(), ViewerModel(), Gaps()
-    image = viewer.add_image(np.zeros(desk.labels.shape, np.uint8), name="image")
-    found = Instances(desk.labels, desk.table, desk.classes)
-    prediction = Prediction(desk.regions, desk.region_classes, found, (0.25, 0.25), {})
+    editor, viewer, gaps = made_up_editor(), ViewerModel(), Gaps()
+    image = viewer.add_image(np.zeros(editor.labels.shape, np.uint8), name="image")
+    found = Instances(editor.labels, editor.table, editor.classes)
+    prediction = Prediction(editor.regions, editor.region_classes, found, (0.25, 0.25), {})
     regions, objects = outputs.add_prediction(viewer, image, "YX", prediction)
-    keeper = keeper_of(viewer)
+    controller = controller_of(viewer)
     until = time.perf_counter() + 3
     print(f"longest gap, idle        {gaps.during(lambda: time.perf_counter() > until):8.0f} ms")
-    keeper.create(folder / "w.coseg")
-    gaps.during(lambda: not keeper.busy)
-    keeper.add(image, objects, regions)
-    print(f"longest gap, adding      {gaps.during(lambda: not keeper.busy):8.0f} ms")
+    controller.create(folder / "w.coseg")
+    gaps.during(lambda: not controller.busy)
+    controller.add(image, objects, regions)
+    print(f"longest gap, adding      {gaps.during(lambda: not controller.busy):8.0f} ms")
     print(f"bytes, added             {folder_bytes(folder):8,}")
-    (link,) = keeper.links.values()
+    (link,) = controller.links.values()
     writer = link.writer
     edits = []
-    for one in desk.index.ids[:EDITS].tolist():
-        edits.append(delete(desk, [one]))
-        desk.apply(edits[-1])
+    for one in editor.index.ids[:EDITS].tolist():
+        edits.append(delete(editor, [one]))
+        editor.apply(edits[-1])
     telling = cpu_ms(lambda: [writer.record_edit(edit) for edit in edits])
     gap = gaps.during(lambda: not writer.state.waiting)
     print(f"telling of an edit       {telling / EDITS:8.3f} ms")
@@ -97,8 +97,8 @@ def main(folder: Path) -> None:
     gap = gaps.during(lambda: not (link._scanning or link._differing or writer.state.waiting))
     print(f"looking at all pixels    {looking:8.0f} ms (in a thread)")
     print(f"longest gap, looking     {gap:8.0f} ms")
-    keeper.close()
-    gap = gaps.during(lambda: keeper.workspace is None and not keeper.busy)
+    controller.close()
+    gap = gaps.during(lambda: controller.workspace is None and not controller.busy)
     print(f"longest gap, closing     {gap:8.0f} ms")
     (entry,) = open_workspace(folder / "w.coseg").entries
     print(f"loading                  {cpu_ms(entry.load):8.0f} ms")

@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 from measuring import HEADER, NUCLEI_AT_4096, SIZES_PX, measured
 
-from napari_coseg.measure import object_table
-from napari_coseg.measure.run import Measurements, measure
-from napari_coseg.types import Image, Instances, LabelClass, Prediction
-from synthetic import nuclei
+from cases.synthetic import nuclei
+from napari_coseg.core.types import Image, Instances, LabelClass, Prediction
+from napari_coseg.labels.measure import object_table
+from napari_coseg.labels.measure.run import Measurements, measure
 
 GLAND_PX = 600
 

@@ -11,16 +11,16 @@ from __future__ import annotations
 import numpy as np
 from measuring import HEADER, NUCLEI_AT_4096, SIZES_PX, measured
 
-from napari_coseg.metrics.averaging import Counts
-from napari_coseg.metrics.contingency import by_class, contingency
-from napari_coseg.metrics.instances import (
+from cases.synthetic import nuclei
+from napari_coseg.labels.metrics.averaging import Counts
+from napari_coseg.labels.metrics.contingency import by_class, contingency
+from napari_coseg.labels.metrics.instances import (
     aggregated_jaccard,
     connected_regions,
     panoptic_quality,
 )
-from napari_coseg.metrics.overlap import class_overlaps, mask_overlap
-from napari_coseg.metrics.surface import hausdorff
-from synthetic import nuclei
+from napari_coseg.labels.metrics.overlap import class_overlaps, mask_overlap
+from napari_coseg.labels.metrics.surface import hausdorff
 
 CLASSES = range(1, 5)
 LIMIT_S, LIMIT_MIB = 5, 1024

@@ -29,17 +29,22 @@ from typing import NamedTuple
 import numpy as np
 from baseline_scores import data_root
 
+from napari_coseg.core.errors import EditError
+from napari_coseg.core.types import Prediction
 from napari_coseg.datasets.derived import class_id_of, derived_region
 from napari_coseg.datasets.registry import open_dataset
-from napari_coseg.errors import EditError
-from napari_coseg.evaluation import object_types
+from napari_coseg.evaluation.run import object_types
 from napari_coseg.inference import InferenceSettings, load_model, segment
 from napari_coseg.inference.refine import refine
 from napari_coseg.inference.session import Session
-from napari_coseg.metrics.instances import PanopticQuality, by_class, contingency, panoptic_quality
-from napari_coseg.metrics.overlap import mask_overlap
+from napari_coseg.labels.metrics.instances import (
+    PanopticQuality,
+    by_class,
+    contingency,
+    panoptic_quality,
+)
+from napari_coseg.labels.metrics.overlap import mask_overlap
 from napari_coseg.models.base import CosegModel
-from napari_coseg.types import Prediction
 
 Corrections = dict[str, dict[str, np.ndarray]]
 SPOT_UM = 100.0

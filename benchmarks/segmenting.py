@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 from measuring import measured
 
+from cases.stub_models import StubModel, disc_picture, spread_discs, stub_card
 from napari_coseg.inference import InferenceSettings, segment
-from stub_models import StubModel, disc_picture, spread_discs, stub_card
 
 SHAPES = ((2048, 2048), (4096, 2048), (8192, 2048), (16384, 2048), (4096, 4096))
 PATTERN_PX = 512

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from napari_coseg.nn.selective_scan import selective_scan
+from napari_coseg.models.nn.selective_scan import selective_scan
 
 CASES = {
     # batch, channels, state, length

@@ -117,7 +117,7 @@ def predict(network: nn.Module, image: np.ndarray, device: torch.device) -> np.n
 
 
 def segment_nuclei(network: nn.Module, sample: Sample, device: torch.device) -> np.ndarray:
-    from napari_coseg.decoding.hover import decode_instances
+    from napari_coseg.labels.decoding.hover import decode_instances
 
     maps = predict(network, sample.image, device)
     return decode_instances(_sigmoid(maps[0]), maps[1:])
@@ -128,7 +128,7 @@ def segment_glands(
 ) -> np.ndarray:
     from PIL import Image
 
-    from napari_coseg.decoding.semantic import remove_small_regions
+    from napari_coseg.labels.decoding.semantic import remove_small_regions
 
     shrink = round(pixel_size_um / sample.pixel_size_um)
     small = np.asarray(Image.fromarray(sample.image).reduce(shrink))

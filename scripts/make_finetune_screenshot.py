@@ -18,14 +18,14 @@ import napari
 import numpy as np
 from screenshots import IMAGES, nuclei_of_the_sample, save, until, wait
 
+from napari_coseg.core.types import Instances, Prediction
 from napari_coseg.finetuning.library import FOLDER_VARIABLE
-from napari_coseg.measure import object_table
-from napari_coseg.readers.samples import COLON_PIXEL_SIZE_UM
-from napari_coseg.types import Instances, Prediction
-from napari_coseg.widgets.correct.reading import desk_of, request_of
+from napari_coseg.images.readers.samples import COLON_PIXEL_SIZE_UM
+from napari_coseg.labels.measure import object_table
+from napari_coseg.widgets.correct.reading import editor_of, request_of
 from napari_coseg.widgets.correct.session import Session
 from napari_coseg.widgets.outputs import add_prediction
-from napari_coseg.widgets.workspace.keeper import keeper_of
+from napari_coseg.widgets.workspace.controller import controller_of
 from napari_coseg.workspace import recent
 
 SIZE = (COLON_PIXEL_SIZE_UM, COLON_PIXEL_SIZE_UM)
@@ -52,12 +52,12 @@ def main() -> None:
         (layer,) = viewer.open_sample("napari-coseg", "colon")
         regions, objects = add_prediction(viewer, layer, "YXC", nuclei())
         viewer.layers.remove(regions)
-        keeper = keeper_of(viewer)
-        keeper.create(Path(folder) / "colon.coseg")
-        until(lambda: keeper.workspace is not None and not keeper.busy)
-        keeper.add(layer, objects, None)
-        until(lambda: bool(keeper.links) and not keeper.busy)
-        session = Session(objects, None, desk_of(*request_of(objects, None)))
+        controller = controller_of(viewer)
+        controller.create(Path(folder) / "colon.coseg")
+        until(lambda: controller.workspace is not None and not controller.busy)
+        controller.add(layer, objects, None)
+        until(lambda: bool(controller.links) and not controller.busy)
+        session = Session(objects, None, editor_of(*request_of(objects, None)))
         part = np.zeros(objects.data.shape, bool)
         part[REVIEWED] = True
         session.mark("Review", session.reviewed.with_area(np.nonzero(part)))
@@ -74,7 +74,7 @@ def main() -> None:
         wait(1)
         save(viewer, IMAGES / ("fine-tune-setup.png" if first_page else "fine-tune.png"))
         session.close()
-        keeper.give_up()
+        controller.give_up()
         viewer.close()
 
 

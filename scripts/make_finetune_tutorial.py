@@ -18,11 +18,11 @@ import numpy as np
 from screenshots import IMAGES, save, until, wait
 
 from napari_coseg.finetuning.library import FOLDER_VARIABLE
-from napari_coseg.metrics.contingency import contingency
-from napari_coseg.metrics.instances import panoptic_quality
+from napari_coseg.labels.metrics.contingency import contingency
+from napari_coseg.labels.metrics.instances import panoptic_quality
 from napari_coseg.widgets import layer_box
 from napari_coseg.widgets.correct.actions import Gesture
-from napari_coseg.widgets.workspace.keeper import keeper_of
+from napari_coseg.widgets.workspace.controller import controller_of
 from napari_coseg.workspace import recent
 
 MINUTES = 3.0
@@ -62,7 +62,7 @@ def main() -> None:
         picture(viewer, "4-after")
         for when, (_, objects) in (("before", before), ("after", after)):
             tell(when, drawn.data, objects.data)
-        keeper_of(viewer).give_up()
+        controller_of(viewer).give_up()
         viewer.close()
 
 
@@ -93,11 +93,11 @@ def remove(viewer: Any, layers: tuple[Any, Any]) -> None:
 
 def keep(viewer: Any, image: Any, drawn: Any, path: Path) -> None:
     """The drawn nuclei in a new workspace."""
-    keeper = keeper_of(viewer)
-    keeper.create(path)
-    until(lambda: keeper.workspace is not None and not keeper.busy)
-    keeper.add(image, drawn, None)
-    until(lambda: bool(keeper.links) and not keeper.busy)
+    controller = controller_of(viewer)
+    controller.create(path)
+    until(lambda: controller.workspace is not None and not controller.busy)
+    controller.add(image, drawn, None)
+    until(lambda: bool(controller.links) and not controller.busy)
 
 
 def review(viewer: Any, drawn: Any) -> Any:

@@ -14,9 +14,9 @@ from scipy import ndimage
 from screenshots import IMAGES, nuclei_of_the_sample, save, until, wait
 from skimage.filters import gaussian, threshold_otsu
 
-from napari_coseg.measure import object_table
-from napari_coseg.readers.samples import COLON_PIXEL_SIZE_UM
-from napari_coseg.types import Instances, LabelClass, Prediction
+from napari_coseg.core.types import Instances, LabelClass, Prediction
+from napari_coseg.images.readers.samples import COLON_PIXEL_SIZE_UM
+from napari_coseg.labels.measure import object_table
 from napari_coseg.widgets.outputs import add_prediction
 
 PICTURE = IMAGES / "measure.png"

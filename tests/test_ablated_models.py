@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from cases.tiny_models import tiny_card, tiny_model
 from napari_coseg.models.base import Features, FirstForward, MaskPrompts, TaskMaps
 from napari_coseg.models.coseg_plus.model import CosegPlus
-from tiny_models import tiny_card, tiny_model
 
 WHOLE: dict = {}
 IMAGES = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))

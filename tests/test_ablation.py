@@ -13,19 +13,26 @@ import pytest
 import torch
 from filelock import FileLock
 
-from napari_coseg.ablation import run as ablation
-from napari_coseg.ablation.rows import ABLATIONS, UNCHANGED, Ablation, Row, changed, folder_name
-from napari_coseg.ablation.run import NETWORK_FILE, run_ablation
-from napari_coseg.ablation.summary import as_markdown, summarise
-from napari_coseg.checkpoints.native import load
+from cases.tiny_models import tiny_card
 from napari_coseg.cli.ablate import TABLES
-from napari_coseg.errors import Cancelled, SettingsError
+from napari_coseg.core.errors import Cancelled, SettingsError
+from napari_coseg.evaluation.ablation import run as ablation
+from napari_coseg.evaluation.ablation.rows import (
+    ABLATIONS,
+    UNCHANGED,
+    Ablation,
+    Row,
+    changed,
+    folder_name,
+)
+from napari_coseg.evaluation.ablation.run import NETWORK_FILE, run_ablation
+from napari_coseg.evaluation.ablation.summary import as_markdown, summarise
 from napari_coseg.models.base import CosegModel
+from napari_coseg.models.checkpoints.native import load
 from napari_coseg.models.registry import build
 from napari_coseg.training.loss_settings import LossSettings
 from napari_coseg.training.recipe import BatchPart, Recipe
 from napari_coseg.training.saving import STATE_FILE
-from tiny_models import tiny_card
 
 RECIPE = Recipe(
     name="small",

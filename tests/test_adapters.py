@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 import torch
 
-from napari_coseg.card import ClassEntry, ModelCard
-from napari_coseg.checkpoints.adapters import (
+from cases.tiny_models import tiny_card, tiny_model
+from napari_coseg.core.card import ClassEntry, ModelCard
+from napari_coseg.core.errors import CheckpointError
+from napari_coseg.inference.loading import load_model, model_origin, switch_adapter
+from napari_coseg.models.adapted import parts_of, starting_network
+from napari_coseg.models.base import CosegModel, TaskMaps
+from napari_coseg.models.checkpoints.adapters import (
     AdapterCard,
     fingerprint,
     read_adapter_card,
     save_adapter,
     with_adapter,
 )
-from napari_coseg.checkpoints.native import file_sha256, load, save
-from napari_coseg.errors import CheckpointError
-from napari_coseg.inference.loading import load_model, model_origin, switch_adapter
-from napari_coseg.models.adapted import parts_of, starting_network
-from napari_coseg.models.base import CosegModel, TaskMaps
+from napari_coseg.models.checkpoints.native import file_sha256, load, save
 from test_models import COSEG, small_model
-from tiny_models import tiny_card, tiny_model
 
 SHA = "0" * 64
 
@@ -183,7 +183,7 @@ def test_an_adapter_comes_back(
     how: Any, parts: Any, encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if encoding == "int8":
-        monkeypatch.setattr("napari_coseg.checkpoints.adapters.LARGEST_FILE_MB", 0)
+        monkeypatch.setattr("napari_coseg.models.checkpoints.adapters.LARGEST_FILE_MB", 0)
     base_file = saved_base(tmp_path)
     base, before = load(base_file), base_file.read_bytes()
     begun = start(base, **how)
@@ -233,7 +233,7 @@ def test_lora_that_a_model_has_is_changed_in_the_copy_alone(tmp_path: Path) -> N
 
 
 def test_only_what_changed_is_kept(tmp_path: Path) -> None:
-    from napari_coseg.checkpoints.safe import read_header
+    from napari_coseg.models.checkpoints.safe import read_header
 
     base = tiny_model()
     path = tmp_path / "mine.safetensors"
@@ -253,7 +253,7 @@ def _not_an_adapter(path: Path, base: CosegModel) -> None:
 def _strange_entry(path: Path, base: CosegModel) -> None:
     import safetensors.torch as st
 
-    from napari_coseg.checkpoints.safe import read_header
+    from napari_coseg.models.checkpoints.safe import read_header
 
     metadata = read_header(path).metadata
     st.save_file({"difference/nowhere": torch.zeros(3)}, path, metadata=metadata)
@@ -262,7 +262,7 @@ def _strange_entry(path: Path, base: CosegModel) -> None:
 def _not_finite(path: Path, base: CosegModel) -> None:
     import safetensors.torch as st
 
-    from napari_coseg.checkpoints.safe import read_header
+    from napari_coseg.models.checkpoints.safe import read_header
 
     metadata = read_header(path).metadata
     entry = {"difference/semantic_decoder.mask_tokens": torch.full((3, 32), torch.nan)}

@@ -152,12 +152,12 @@ def test_no_room_imports_what_it_must_not_know(path: Path, room: str) -> None:
 @pytest.mark.parametrize(
     ("room", "module", "allowed"),
     [
-        ("types", "napari_coseg.errors", True),
-        ("errors", "napari_coseg.types", False),
-        ("tiling", "napari_coseg.decoding.hover", False),
-        ("datasets", "napari_coseg.decoding.hover_targets", True),
-        ("datasets", "napari_coseg.decoding.hover", False),
-        ("models", "napari_coseg.nn.hiera", True),
+        ("types", "napari_coseg.core.errors", True),
+        ("errors", "napari_coseg.core.types", False),
+        ("tiling", "napari_coseg.labels.decoding.hover", False),
+        ("datasets", "napari_coseg.labels.decoding.hover_targets", True),
+        ("datasets", "napari_coseg.labels.decoding.hover", False),
+        ("models", "napari_coseg.models.nn.hiera", True),
         ("nn", "napari_coseg.models.base", False),
         ("cli", "napari_coseg.widgets.show", False),
         ("widgets", "napari_coseg.cli.main", False),

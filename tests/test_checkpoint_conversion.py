@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from napari_coseg.checkpoints.conversion import as_vector, convert_entries, size_of
-from napari_coseg.errors import CheckpointError
+from napari_coseg.core.errors import CheckpointError
+from napari_coseg.models.checkpoints.conversion import as_vector, convert_entries, size_of
 
 NAMES = {"A": "a", "B": "b", "also A": "a", "video": None}
 

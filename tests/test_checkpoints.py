@@ -15,13 +15,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from napari_coseg.checkpoints import native
-from napari_coseg.checkpoints.frugal import FrugalBuilding
-from napari_coseg.checkpoints.safe import load_state_dict, read_header
-from napari_coseg.errors import CheckpointError
+from cases.tiny_models import tiny_card, tiny_model
+from napari_coseg.core.errors import CheckpointError
+from napari_coseg.models.checkpoints import native
+from napari_coseg.models.checkpoints.frugal import FrugalBuilding
+from napari_coseg.models.checkpoints.safe import load_state_dict, read_header
 from napari_coseg.models.coseg_plus.model import CosegPlus
 from test_models import DETAILED, small_model
-from tiny_models import tiny_card, tiny_model
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2)}
 

@@ -14,16 +14,16 @@ import PIL.Image
 import pytest
 import tifffile
 
+from cases.stub_models import StubModel, disc_picture, stub_card
+from cases.volume_twins import write_mha
 from napari_coseg import __version__
 from napari_coseg.cli import demo
 from napari_coseg.cli.main import COMMANDS, main
 from napari_coseg.cli.progress import ProgressLine
+from napari_coseg.core.errors import CheckpointError
 from napari_coseg.datasets.registry import DATASETS
-from napari_coseg.errors import CheckpointError
+from napari_coseg.images.readers.registry import read_image
 from napari_coseg.inference import loading
-from napari_coseg.readers.registry import read_image
-from stub_models import StubModel, disc_picture, stub_card
-from volume_twins import write_mha
 
 NAMES = ("_regions.ome.tif", "_objects.ome.tif", "_objects.csv", "_overlay.png")
 
@@ -259,7 +259,7 @@ def test_models_list_and_info_without_weights_say_so(monkeypatch, capsys):
 def test_models_info_shows_the_card(tmp_path, monkeypatch, capsys):
     (tmp_path / "m.safetensors").write_bytes(b"x")
     card = stub_card(licence="CC0", notes="for tests")
-    monkeypatch.setattr("napari_coseg.checkpoints.native.read_card", lambda path: card)
+    monkeypatch.setattr("napari_coseg.models.checkpoints.native.read_card", lambda path: card)
     assert main(["models", "info", str(tmp_path / "m.safetensors")]) == 0
     printed = capsys.readouterr().out
     for text in ("discs", "tissue", "blue, red", "0.5 um", "CC0", "for tests"):

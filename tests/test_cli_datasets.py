@@ -10,13 +10,13 @@ import pytest
 import tifffile
 from PIL import Image
 
+from cases.volume_twins import LABELS, NNUNET, VALUES, make_raw, make_toothfairy2, write_mha
 from napari_coseg.cli.main import main
+from napari_coseg.core.errors import DatasetError
 from napari_coseg.datasets.base import Sample
 from napari_coseg.datasets.held_out import load_split
 from napari_coseg.datasets.plain_copy import draw_split, resample, write_plain_copy
 from napari_coseg.datasets.registry import DATASETS, open_dataset
-from napari_coseg.errors import DatasetError
-from volume_twins import LABELS, NNUNET, VALUES, make_raw, make_toothfairy2, write_mha
 
 
 def write(path: Path, array: np.ndarray) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from correct_hand import (
+from cases.correct_hand import (
     add_layers,
     assert_drawn,
     assert_same,
@@ -20,10 +20,10 @@ from correct_hand import (
     press,
     state,
 )
-from editing_desks import measured_anew, plane, stack
+from cases.label_editors import measured_anew, plane, stack
 
 pytestmark = pytest.mark.gui
-pytest_plugins = ["widget_fixtures"]
+pytest_plugins = ["cases.widget_fixtures"]
 DESKS = [pytest.param(plane, id="plane"), pytest.param(stack, id="stack")]
 
 
@@ -38,13 +38,13 @@ def flat(viewer: Any, qtbot: Any) -> Iterator[Any]:
     yield from begun(plane(), viewer, qtbot)
 
 
-def begun(desk: Any, viewer: Any, qtbot: Any) -> Iterator[Any]:
+def begun(editor: Any, viewer: Any, qtbot: Any) -> Iterator[Any]:
     from napari_coseg.widgets.correct.widget import CorrectWidget
 
-    n = desk.labels.ndim
-    add_layers(viewer, desk, scale=desk.pixel_size_um, translate=(3.0, 5.0, 7.0)[:n])
+    n = editor.labels.ndim
+    add_layers(viewer, editor, scale=editor.pixel_size_um, translate=(3.0, 5.0, 7.0)[:n])
     if n == 3:
-        viewer.dims.set_point(0, 3.0 + desk.pixel_size_um[0])
+        viewer.dims.set_point(0, 3.0 + editor.pixel_size_um[0])
     widget = CorrectWidget(viewer)
     widget.start_button.click()
     qtbot.waitUntil(lambda: widget.work is not None, timeout=60_000)
@@ -59,19 +59,19 @@ def begun(desk: Any, viewer: Any, qtbot: Any) -> Iterator[Any]:
 
 def ids(work: Any) -> list[int]:
     """Objects of the slice in view, the large first."""
-    desk = work.session.desk
+    editor = work.session.editor
     here = np.unique(plane_of(work))
-    return sorted((int(i) for i in here if i), key=lambda i: -desk.index.count(i))
+    return sorted((int(i) for i in here if i), key=lambda i: -editor.index.count(i))
 
 
 def plane_of(work: Any) -> np.ndarray:
-    labels = work.session.desk.labels
+    labels = work.session.editor.labels
     return labels if labels.ndim == 2 else labels[1]
 
 
 def at(work: Any, points: Any) -> list[tuple[float, ...]]:
     """Points of the plane in view, on the axes of the layer."""
-    depth = () if work.session.desk.labels.ndim == 2 else (1.0,)
+    depth = () if work.session.editor.labels.ndim == 2 else (1.0,)
     return [(*depth, *map(float, point)) for point in points]
 
 
@@ -104,7 +104,7 @@ def merge_chosen(work: Any) -> None:
 
 
 def split_by_line(work: Any) -> None:
-    rows, columns = work.session.desk.index.box(ids(work)[0])[-2:]
+    rows, columns = work.session.editor.index.box(ids(work)[0])[-2:]
     y = (rows.start + rows.stop) // 2
     by_hand(work, "C", [(y, columns.start - 2), (y, columns.stop + 1)])
 
@@ -121,7 +121,7 @@ def add_outline(work: Any) -> None:
 
 
 def add_by_click(work: Any) -> None:
-    work.corrector.maps = OneBlob(work.session.desk.labels)
+    work.corrector.maps = OneBlob(work.session.editor.labels)
     y, x = np.argwhere(plane_of(work) == 0)[300]
     by_hand(work, "A", [(y, x)])
 
@@ -129,7 +129,7 @@ def add_by_click(work: Any) -> None:
 def add_by_sam(work: Any) -> None:
     from napari_coseg.widgets.correct.proposals import Proposals
 
-    work.ask_sam(Proposals(work.corrector, RoundMasks(work.session.desk.labels)))
+    work.ask_sam(Proposals(work.corrector, RoundMasks(work.session.editor.labels)))
     y, x = np.argwhere(plane_of(work) == 0)[300]
     by_hand(work, "A", [(y, x)])
 
@@ -138,7 +138,7 @@ def mend_by_sam(work: Any) -> None:
     add_by_sam(work)
     (new,) = work.display.chosen
     by_hand(work, "A", [middle(work, new)], shift=True)
-    assert new not in work.session.desk.index, "another in its place"
+    assert new not in work.session.editor.index, "another in its place"
 
 
 def box_by_sam(work: Any) -> None:
@@ -189,7 +189,7 @@ def lonely(work: Any) -> int:
     """An object with background around it."""
     labels = plane_of(work)
     for object_id in ids(work):
-        rows, columns = work.session.desk.index.box(object_id)[-2:]
+        rows, columns = work.session.editor.index.box(object_id)[-2:]
         around_it = labels[
             max(rows.start - 4, 0) : rows.stop + 4, max(columns.start - 4, 0) : columns.stop + 4
         ]
@@ -260,7 +260,7 @@ class OneBlob:
         self._shape = labels.shape[-2:]
 
     def ask(self, point: Any, done: Any, failed: Any) -> None:
-        from napari_coseg.decoding.hover_targets import horizontal_vertical_maps
+        from napari_coseg.labels.decoding.hover_targets import horizontal_vertical_maps
         from napari_coseg.widgets.correct.add import Maps
 
         y, x = (int(value) for value in point[-2:])
@@ -314,10 +314,10 @@ def assert_in_step(work: Any, qtbot: Any) -> None:
     """Table, features and canvas are what looking at every pixel anew gives."""
     from napari_coseg.widgets.outputs import object_features
 
-    desk = work.session.desk
-    assert desk.labels is work.session.objects.data
-    pd.testing.assert_frame_equal(desk.table, measured_anew(desk), check_exact=True)
-    pd.testing.assert_frame_equal(work.session.objects.features, object_features(desk.table))
+    editor = work.session.editor
+    assert editor.labels is work.session.objects.data
+    pd.testing.assert_frame_equal(editor.table, measured_anew(editor), check_exact=True)
+    pd.testing.assert_frame_equal(work.session.objects.features, object_features(editor.table))
     qtbot.waitUntil(lambda: work.display.refresher.is_done, timeout=10_000)
     for layer in (*work.session.layers, work.display.marks_layer):
         assert_drawn(layer)
@@ -352,7 +352,7 @@ def test_an_area_is_outlined_in_the_colour_of_what_was_checked_in_it(flat: Any) 
     by_hand(flat, "Shift-R", [(90, 20), (90, 90), (100, 90), (100, 20)])
     by_hand(flat, "Shift-R", [(60, 20), (60, 120), (70, 120), (70, 20)], shift=True)
     reviewed, marks = flat.session.reviewed, flat.display.marks_layer
-    free = flat.session.desk.labels == 0
+    free = flat.session.editor.labels == 0
     seen = {t: reviewed.area(t).mask() & free for t in ("objects", "regions")}
     expected = {
         ("objects", "regions"): seen["objects"] & seen["regions"],

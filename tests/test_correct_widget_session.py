@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from correct_hand import add_layers, assert_drawn, assert_same, draw, press, state
-from editing_desks import plane
+from cases.correct_hand import add_layers, assert_drawn, assert_same, draw, press, state
+from cases.label_editors import plane
 
 pytestmark = pytest.mark.gui
-pytest_plugins = ["widget_fixtures"]
+pytest_plugins = ["cases.widget_fixtures"]
 
 
 @pytest.fixture
@@ -241,7 +241,7 @@ def test_two_layers_have_one_order(viewer: Any, work: Any) -> None:
     """An object, then the region it lies in: Ctrl-Z on either layer takes the region back first."""
     objects, regions = work.session.layers
     first = state(work)
-    work.corrector.delete([int(work.session.desk.index.ids[0])])
+    work.corrector.delete([int(work.session.editor.index.ids[0])])
     second = state(work)
     regions.fill((65, 80), 1)
     viewer.layers.selection.active = objects
@@ -273,7 +273,7 @@ def test_steps_beyond_what_napari_keeps_stay_done(work: Any) -> None:
         work.session.undo()
         kept.append(state(work))
     assert_same(kept[-1], kept[-2])
-    pd.testing.assert_frame_equal(kept[-1]["table"], work.session.desk.table)
+    pd.testing.assert_frame_equal(kept[-1]["table"], work.session.editor.table)
     for _ in range(limit + 10):
         work.session.redo()
     assert work.session.undo_name == "Make epithelial"
@@ -287,7 +287,7 @@ def test_strokes_of_napari_are_steps(viewer: Any, work: Any) -> None:
     objects.fill((10, 70), 901)
     objects.paint_polygon([(40, 90), (40, 120), (60, 120)], 902)
     objects.data_setitem((np.array([0, 0]), np.array([0, 1])), np.array([903, 903]))
-    table = work.session.desk.table.set_index("id")
+    table = work.session.editor.table.set_index("id")
     assert {901, 902, 903} <= set(table.index)
     assert 900 not in table.index
     assert table.loc[903, "area_um2"] == pytest.approx(2 * 0.5 * 0.25)
@@ -297,7 +297,7 @@ def test_strokes_of_napari_are_steps(viewer: Any, work: Any) -> None:
 
 
 def test_other_data_is_not_corrected(work: Any, notes: list[str]) -> None:
-    from napari_coseg.errors import EditError
+    from napari_coseg.core.errors import EditError
 
     work.session.objects.data = work.session.objects.data.copy()
     with pytest.raises(EditError, match="start again"):
@@ -309,7 +309,7 @@ def test_other_data_is_not_corrected(work: Any, notes: list[str]) -> None:
 
 
 def test_the_doubtful_come_first_and_the_reviewed_not_at_all(viewer: Any, work: Any) -> None:
-    table = work.session.desk.table.sort_values("class_probability")
+    table = work.session.editor.table.sort_values("class_probability")
     order = table["id"].tolist()
     shown = []
     for _ in range(3):
@@ -333,7 +333,7 @@ def test_colours_follow_the_segment_widget(work: Any) -> None:
     from napari_coseg.widgets import outputs
 
     objects = work.session.objects
-    one, other = work.session.desk.index.ids[:2].tolist()
+    one, other = work.session.editor.index.ids[:2].tolist()
     work.display.choose([one])
     colors = {}
     for by in outputs.COLOR_BY:

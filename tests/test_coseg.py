@@ -10,16 +10,16 @@ import torch
 from sam2.modeling.backbones.hieradet import Hiera
 from torch import nn
 
-from napari_coseg.checkpoints.from_coseg import AS_PUMA
-from napari_coseg.checkpoints.frugal import FrugalBuilding
-from napari_coseg.errors import SettingsError
+from cases.tiny_coseg import tiny_coseg, tiny_coseg_card
+from napari_coseg.core.errors import SettingsError
 from napari_coseg.inference import InferenceSettings, segment
-from napari_coseg.measure import OBJECT_COLUMNS
+from napari_coseg.labels.measure import OBJECT_COLUMNS
 from napari_coseg.models.base import MaskPrompts
+from napari_coseg.models.checkpoints.from_coseg import AS_PUMA
+from napari_coseg.models.checkpoints.frugal import FrugalBuilding
 from napari_coseg.models.coseg.config import AS_RELEASED
 from napari_coseg.models.coseg.model import Coseg
-from napari_coseg.nn.lora import QueryValueLoRA, put_in_lora
-from tiny_coseg import tiny_coseg, tiny_coseg_card
+from napari_coseg.models.nn.lora import QueryValueLoRA, put_in_lora
 
 RELEASED_LEARNABLE_LARGE = 21_140_000
 

@@ -7,14 +7,14 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from napari_coseg.checkpoints.from_coseg_plus import AS_PUMA
-from napari_coseg.checkpoints.frugal import FrugalBuilding
-from napari_coseg.costs import as_markdown, encoded_once, encoded_twice, measure_costs
+from cases.tiny_models import tiny_card, tiny_model
 from napari_coseg.models.base import CosegModel
+from napari_coseg.models.checkpoints.from_coseg_plus import AS_PUMA
+from napari_coseg.models.checkpoints.frugal import FrugalBuilding
 from napari_coseg.models.coseg_plus.model import CosegPlus
+from napari_coseg.models.costs import as_markdown, encoded_once, encoded_twice, measure_costs
 from napari_coseg.models.outline import build_outline
 from napari_coseg.models.registry import build
-from tiny_models import tiny_card, tiny_model
 
 RELEASED_LEARNABLE = {
     "tiny": 14_220_000,

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_root import data_root
+from cases.data_root import data_root
+from napari_coseg.core.errors import DatasetError
 from napari_coseg.datasets.dsb2018 import merge_masks
 from napari_coseg.datasets.registry import open_dataset
-from napari_coseg.errors import DatasetError
 
 A = np.kron(np.array([[1, 1, 0], [1, 0, 0]]), np.ones((4, 4))).astype(np.uint8) * 255
 B = np.kron(np.array([[0, 1, 0], [0, 0, 0]]), np.ones((4, 4))).astype(np.uint8) * 255

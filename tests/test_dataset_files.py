@@ -14,12 +14,12 @@ import tifffile
 from PIL import Image
 from scipy.io import savemat
 
-from histology_twins import feature, square, write_geojson
+from cases.histology_twins import feature, square, write_geojson
+from napari_coseg.core.errors import DatasetError
 from napari_coseg.datasets import files, geojson, matlab
 from napari_coseg.datasets.files import as_labels, find_folder, read_labels, read_rgb
 from napari_coseg.datasets.geojson import Outline, draw, read_outlines
 from napari_coseg.datasets.matlab import read_mat
-from napari_coseg.errors import DatasetError
 
 
 def star(rng: np.random.Generator, centre: float, size: float, corners: int) -> np.ndarray:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from data_root import data_root
-from histology_twins import (
+from cases.data_root import data_root
+from cases.histology_twins import (
     GLANDS,
     HISTOLOGY_TWINS,
     NUCLEI,
@@ -27,8 +27,8 @@ from histology_twins import (
     write,
     write_geojson,
 )
+from napari_coseg.core.errors import DatasetError
 from napari_coseg.datasets.registry import open_dataset
-from napari_coseg.errors import DatasetError
 
 TWINS = HISTOLOGY_TWINS | {"glas": make_glas_bmp, "consep": make_consep_mat}
 PUMA_1 = "training_set_primary_roi_001"

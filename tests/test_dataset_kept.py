@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cases.volume_twins import NNUNET, make_raw, make_toothfairy2, write_mha
 from napari_coseg.cli.main import main
+from napari_coseg.core.errors import DatasetError
 from napari_coseg.datasets.base import Sample
 from napari_coseg.datasets.batches import CropSampler, CropSource
 from napari_coseg.datasets.kept import KeptSamples, memory_of
 from napari_coseg.datasets.nnunet_raw import NnunetRaw
 from napari_coseg.datasets.registry import open_dataset
-from napari_coseg.errors import DatasetError
-from volume_twins import NNUNET, make_raw, make_toothfairy2, write_mha
 
 NAMES = ("a", "b", "c", "d", "e")
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from histology_twins import make_glas_bmp, make_puma
+from cases.histology_twins import make_glas_bmp, make_puma
+from napari_coseg.core.errors import DatasetError, OutputError
 from napari_coseg.datasets.partition import (
     Partition,
     Partitioned,
@@ -16,7 +17,6 @@ from napari_coseg.datasets.partition import (
     save_partition,
 )
 from napari_coseg.datasets.registry import open_dataset
-from napari_coseg.errors import DatasetError, OutputError
 
 NAMES = tuple(f"image_{i}" for i in range(206))
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_root import data_root
+from cases.data_root import data_root
+from cases.volume_twins import make_toothfairy2, write_mha
+from napari_coseg.core.errors import DatasetError
 from napari_coseg.datasets.registry import open_dataset
 from napari_coseg.datasets.slices import label_planes, read_numbers
-from napari_coseg.errors import DatasetError
-from napari_coseg.volumes import read_header
-from volume_twins import make_toothfairy2, write_mha
+from napari_coseg.images.volumes import read_header
 
 
 @pytest.mark.parametrize("inner", ["", "Dataset112_ToothFairy2"])

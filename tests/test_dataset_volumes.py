@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cases.volume_twins import LABELS, NNUNET, VALUES, WRITERS, make_raw, write_mha, write_nifti
+from napari_coseg.core.errors import DatasetError
 from napari_coseg.datasets.registry import open_dataset
 from napari_coseg.datasets.slices import label_planes
-from napari_coseg.errors import DatasetError
-from napari_coseg.volumes import planes, read_header
-from volume_twins import LABELS, NNUNET, VALUES, WRITERS, make_raw, write_mha, write_nifti
+from napari_coseg.images.volumes import planes, read_header
 
 # ---------------------------------------------------------------------------------------------
 # Files

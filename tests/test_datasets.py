@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_root import data_root
-from histology_twins import HISTOLOGY_TWINS
+from cases.data_root import data_root
+from cases.histology_twins import HISTOLOGY_TWINS
+from napari_coseg.core.errors import CosegError, DatasetError
 from napari_coseg.datasets.base import Dataset, Layout
 from napari_coseg.datasets.files import natural_key, read_labels, read_rgb
 from napari_coseg.datasets.held_out import hold_out, load_split, save_split, split_names
 from napari_coseg.datasets.registry import DATASETS, open_dataset
-from napari_coseg.errors import CosegError, DatasetError
 
 INSTANCES = np.kron(np.array([[0, 1, 2], [3, 0, 70_000], [5, 0, 0]]), np.ones((4, 4))).astype(int)
 FILE_TYPES = np.kron(np.array([[0, 1, 2], [3, 0, 4], [2, 0, 0]]), np.ones((4, 4))).astype(np.uint8)

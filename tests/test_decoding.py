@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_coseg.decoding.hover import HoverSettings, classify, decode_instances
-from napari_coseg.decoding.hover_targets import horizontal_vertical_maps
-from napari_coseg.decoding.semantic import decode_semantic, remove_small_regions
-from napari_coseg.errors import ImageError, SettingsError
-from napari_coseg.metrics.instances import contingency, panoptic_quality
-from synthetic import nuclei, one_hot
+from cases.synthetic import nuclei, one_hot
+from napari_coseg.core.errors import ImageError, SettingsError
+from napari_coseg.labels.decoding.hover import HoverSettings, classify, decode_instances
+from napari_coseg.labels.decoding.hover_targets import horizontal_vertical_maps
+from napari_coseg.labels.decoding.semantic import decode_semantic, remove_small_regions
+from napari_coseg.labels.metrics.instances import contingency, panoptic_quality
 
 
 def picture(text: str) -> np.ndarray:

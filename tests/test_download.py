@@ -16,8 +16,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from napari_coseg.checkpoints import download as module
-from napari_coseg.checkpoints.download import (
+from napari_coseg.core.errors import Cancelled, CheckpointError
+from napari_coseg.models.checkpoints import download as module
+from napari_coseg.models.checkpoints.download import (
     FOLDER_VARIABLE,
     SAM2_CHECKPOINTS,
     RemoteCheckpoint,
@@ -27,8 +28,7 @@ from napari_coseg.checkpoints.download import (
     find,
     place_of,
 )
-from napari_coseg.errors import Cancelled, CheckpointError
-from napari_coseg.nn.hiera import HIERA_SIZES
+from napari_coseg.models.nn.hiera import HIERA_SIZES
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 HALF = len(BODY) // 2

@@ -5,24 +5,31 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from editing_desks import CLASSES, REGIONS, plane, stack
-from napari_coseg.decoding.hover_targets import horizontal_vertical_maps
-from napari_coseg.editing.add import grow
-from napari_coseg.editing.desk import Desk
-from napari_coseg.editing.drawing import (
+from cases.label_editors import CLASSES, REGIONS, plane, stack
+from napari_coseg.core.errors import EditError
+from napari_coseg.core.types import Instances, Prediction
+from napari_coseg.labels.decoding.hover_targets import horizontal_vertical_maps
+from napari_coseg.labels.editing.add import grow
+from napari_coseg.labels.editing.drawing import (
     cut_pixels,
     ids_inside_polygon,
     ids_under_stroke,
     polygon_pixels,
     stroke_pixels,
 )
-from napari_coseg.editing.index import ObjectIndex
-from napari_coseg.editing.objects import add_polygon, delete, fill_holes, merge, set_class, smooth
-from napari_coseg.editing.regions import clean_regions, fill_region, set_region
-from napari_coseg.editing.review import Reviewed
-from napari_coseg.editing.split import split_along, split_at
-from napari_coseg.errors import EditError
-from napari_coseg.types import Instances, Prediction
+from napari_coseg.labels.editing.index import ObjectIndex
+from napari_coseg.labels.editing.label_editor import LabelEditor
+from napari_coseg.labels.editing.objects import (
+    add_polygon,
+    delete,
+    fill_holes,
+    merge,
+    set_class,
+    smooth,
+)
+from napari_coseg.labels.editing.regions import clean_regions, fill_region, set_region
+from napari_coseg.labels.editing.review import Reviewed
+from napari_coseg.labels.editing.split import split_along, split_at
 
 SQUARE = [(20, 20), (20, 40), (40, 40), (40, 20)]
 
@@ -31,13 +38,13 @@ def picture(*rows: str) -> np.ndarray:
     return np.array([[int(value) for value in row] for row in rows], np.int32)
 
 
-def on(labels: np.ndarray, regions: np.ndarray | None = None) -> Desk:
-    return Desk(labels.copy(), (1.0,) * labels.ndim, regions, None, CLASSES, REGIONS)
+def on(labels: np.ndarray, regions: np.ndarray | None = None) -> LabelEditor:
+    return LabelEditor(labels.copy(), (1.0,) * labels.ndim, regions, None, CLASSES, REGIONS)
 
 
-def after(desk: Desk, edit) -> np.ndarray:
-    desk.apply(edit)
-    return desk.labels if edit.target == "objects" else desk.regions
+def after(editor: LabelEditor, edit) -> np.ndarray:
+    editor.apply(edit)
+    return editor.labels if edit.target == "objects" else editor.regions
 
 
 # ---------------------------------------------------------------------------------------------
@@ -80,12 +87,12 @@ def test_a_stroke_is_as_wide_as_its_brush():
 
 
 def test_a_stroke_touches_what_lies_under_it():
-    desk = on(picture("1100220", "1100220", "0000000", "3300440"))
-    assert ids_under_stroke(desk, [(0, 0), (0, 6)]) == [1, 2]
-    assert ids_under_stroke(desk, [(2, 3)], 1) == []
-    assert ids_under_stroke(desk, [(2, 3)], 3) == [2, 4]
-    assert ids_under_stroke(desk, [(2, 3)], 5) == [1, 2, 3, 4]
-    assert ids_under_stroke(desk, [(-50, -50), (-40, -40)]) == []
+    editor = on(picture("1100220", "1100220", "0000000", "3300440"))
+    assert ids_under_stroke(editor, [(0, 0), (0, 6)]) == [1, 2]
+    assert ids_under_stroke(editor, [(2, 3)], 1) == []
+    assert ids_under_stroke(editor, [(2, 3)], 3) == [2, 4]
+    assert ids_under_stroke(editor, [(2, 3)], 5) == [1, 2, 3, 4]
+    assert ids_under_stroke(editor, [(-50, -50), (-40, -40)]) == []
 
 
 @pytest.mark.parametrize(
@@ -120,49 +127,49 @@ def test_ids_may_be_large_and_far_apart():
 
 
 def test_a_merged_object_has_the_class_of_most_of_its_area():
-    desk = on(picture("1112", "1113"))
-    desk.apply(set_class(desk, [1, 3], 2))
-    desk.apply(set_class(desk, [2], 1))
-    desk.table["class_probability"] = [0.8, 0.1, 0.4]
-    desk.apply(merge(desk, [1, 2, 3]))
-    (row,) = desk.table.to_dict("records")
+    editor = on(picture("1112", "1113"))
+    editor.apply(set_class(editor, [1, 3], 2))
+    editor.apply(set_class(editor, [2], 1))
+    editor.table["class_probability"] = [0.8, 0.1, 0.4]
+    editor.apply(merge(editor, [1, 2, 3]))
+    (row,) = editor.table.to_dict("records")
     assert (row["id"], row["class_id"], row["class"]) == (1, 2, "lymphocyte")
     assert row["class_probability"] == pytest.approx((6 * 0.8 + 0.4) / 7)
 
 
 def test_the_pixels_of_a_cut_go_to_the_nearest_piece_and_specks_with_them():
-    desk = on(picture("1111111", "1111111", "1111111"))
-    edit = split_along(desk, [(-1, 3), (3, 3)], min_piece_px=1)
-    found = after(desk, edit)
+    editor = on(picture("1111111", "1111111", "1111111"))
+    edit = split_along(editor, [(-1, 3), (3, 3)], min_piece_px=1)
+    found = after(editor, edit)
     assert edit.added == (2,)
     assert sorted(np.bincount(found.ravel())[1:]) in ([9, 12], [10, 11])
-    desk = on(picture("1111111", "1111111", "1111111"))
+    editor = on(picture("1111111", "1111111", "1111111"))
     with pytest.raises(EditError, match="parts no object"):
-        split_along(desk, [(-1, 5), (1, 6), (1, 8)], min_piece_px=4)
+        split_along(editor, [(-1, 5), (1, 6), (1, 8)], min_piece_px=4)
 
 
 def test_a_line_parts_all_that_it_crosses_from_side_to_side():
-    desk = on(picture("1110222", "1110222", "1110222", "3333333"))
-    edit = split_along(desk, [(1, -1), (1, 9)], min_piece_px=1)
+    editor = on(picture("1110222", "1110222", "1110222", "3333333"))
+    edit = split_along(editor, [(1, -1), (1, 9)], min_piece_px=1)
     assert sorted(edit.old_rows["id"]) == [1, 2]
-    assert split_along(desk, [(1, -1), (1, 9)], [2], 1).old_rows["id"].tolist() == [2]
+    assert split_along(editor, [(1, -1), (1, 9)], [2], 1).old_rows["id"].tolist() == [2]
 
 
 def test_clicks_part_a_dumbbell_at_its_neck():
     y, x = np.mgrid[:40, :80]
     left, right = (y - 20) ** 2 + (x - 20) ** 2 < 225, (y - 20) ** 2 + (x - 52) ** 2 < 324
-    desk = on((left | right).astype(np.int32))
-    found = after(desk, split_at(desk, [(26, 16), (12, 57)]))
+    editor = on((left | right).astype(np.int32))
+    found = after(editor, split_at(editor, [(26, 16), (12, 57)]))
     border = np.flatnonzero(np.diff((found[20] == found[26, 16]).astype(int)) < 0)
     assert abs(border[0] - 34.5) <= 2
 
 
 def test_what_an_object_encloses_becomes_its_own_but_for_other_objects():
-    desk = on(picture("11111", "10021", "10001", "11111"))
+    editor = on(picture("11111", "10021", "10001", "11111"))
     np.testing.assert_array_equal(
-        after(desk, fill_holes(desk, [1])), picture("11111", "11121", "11111", "11111")
+        after(editor, fill_holes(editor, [1])), picture("11111", "11121", "11111", "11111")
     )
-    assert fill_holes(desk, [1]).is_empty
+    assert fill_holes(editor, [1]).is_empty
 
 
 @pytest.mark.parametrize(
@@ -174,8 +181,8 @@ def test_smoothing_takes_spikes_and_fills_notches(how, has_spike, has_notch):
     labels[10:30, 10:30] = 1
     labels[4:10, 20] = 1
     labels[25:30, 15] = 0
-    desk = on(labels)
-    found = after(desk, smooth(desk, [1], 3, how))
+    editor = on(labels)
+    found = after(editor, smooth(editor, [1], 3, how))
     assert bool(found[6, 20]) is has_spike
     assert bool(found[27, 15] == 0) is has_notch
 
@@ -183,16 +190,16 @@ def test_smoothing_takes_spikes_and_fills_notches(how, has_spike, has_notch):
 def test_smoothing_keeps_both_parts_of_what_was_merged_across_a_gap():
     labels = np.zeros((40, 40), np.int32)
     labels[4:16, 4:16], labels[22:38, 22:38] = 1, 1
-    desk = on(labels)
-    assert (after(desk, smooth(desk, [1], 2, "open"))[6:14, 6:14] == 1).all()
+    editor = on(labels)
+    assert (after(editor, smooth(editor, [1], 2, "open"))[6:14, 6:14] == 1).all()
 
 
 @pytest.mark.parametrize("how", ["median", "open", "close"])
 def test_smoothing_leaves_straight_sides_at_the_border_and_small_objects(how):
     labels = np.zeros((40, 40), np.int32)
     labels[:, :20], labels[30, 30] = 1, 2
-    desk = on(labels)
-    found = after(desk, smooth(desk, [1, 2], 4, how))
+    editor = on(labels)
+    found = after(editor, smooth(editor, [1, 2], 4, how))
     assert found[30, 30] == 2
     np.testing.assert_array_equal(found[8:32, :20], 1)
     np.testing.assert_array_equal(found[8:29, 20:], 0)
@@ -201,9 +208,9 @@ def test_smoothing_leaves_straight_sides_at_the_border_and_small_objects(how):
 def test_a_painted_outline_takes_the_largest_free_piece():
     labels = np.zeros((60, 60), np.int32)
     labels[:, 24:26] = 5
-    desk = on(labels)
-    edit = add_polygon(desk, SQUARE, class_id=2)
-    found = after(desk, edit)
+    editor = on(labels)
+    edit = add_polygon(editor, SQUARE, class_id=2)
+    found = after(editor, edit)
     assert edit.added == (6,)
     assert edit.new_rows["class_probability"].tolist() == [1.0]
     assert (found[20:40, 24:26] == 5).all()
@@ -211,23 +218,25 @@ def test_a_painted_outline_takes_the_largest_free_piece():
 
 
 REFUSED = {
-    "nothing chosen": lambda desk: delete(desk, []),
-    "no such object": lambda desk: delete(desk, [999]),
-    "one to merge": lambda desk: merge(desk, [1]),
-    "no such class": lambda desk: set_class(desk, [1], 9),
-    "no such class to add": lambda desk: add_polygon(desk, [(0, 6), (4, 6), (4, 9)], class_id=9),
-    "one click": lambda desk: split_at(desk, [(1, 1)]),
-    "clicks on background": lambda desk: split_at(desk, [(0, 8), (1, 8)]),
-    "clicks on two objects": lambda desk: split_at(desk, [(0, 0), (8, 8)]),
-    "click outside": lambda desk: split_at(desk, [(0, 0), (80, 8)]),
-    "click nowhere": lambda desk: split_at(desk, [(0, 0), (np.nan, 8)]),
-    "a line of one point": lambda desk: split_along(desk, [(1, 1)]),
-    "an outline of two points": lambda desk: add_polygon(desk, [(1, 1), (2, 2)]),
-    "no free pixel inside": lambda desk: add_polygon(desk, [(0, 0), (0, 2), (2, 2), (2, 0)]),
-    "a radius of nothing": lambda desk: smooth(desk, [1], 0),
-    "another way to smooth": lambda desk: smooth(desk, [1], 2, "harder"),
-    "no regions": lambda desk: set_region(desk, SQUARE, 0),
-    "another lasso": lambda desk: ids_inside_polygon(desk, SQUARE, by="luck"),
+    "nothing chosen": lambda editor: delete(editor, []),
+    "no such object": lambda editor: delete(editor, [999]),
+    "one to merge": lambda editor: merge(editor, [1]),
+    "no such class": lambda editor: set_class(editor, [1], 9),
+    "no such class to add": lambda editor: add_polygon(
+        editor, [(0, 6), (4, 6), (4, 9)], class_id=9
+    ),
+    "one click": lambda editor: split_at(editor, [(1, 1)]),
+    "clicks on background": lambda editor: split_at(editor, [(0, 8), (1, 8)]),
+    "clicks on two objects": lambda editor: split_at(editor, [(0, 0), (8, 8)]),
+    "click outside": lambda editor: split_at(editor, [(0, 0), (80, 8)]),
+    "click nowhere": lambda editor: split_at(editor, [(0, 0), (np.nan, 8)]),
+    "a line of one point": lambda editor: split_along(editor, [(1, 1)]),
+    "an outline of two points": lambda editor: add_polygon(editor, [(1, 1), (2, 2)]),
+    "no free pixel inside": lambda editor: add_polygon(editor, [(0, 0), (0, 2), (2, 2), (2, 0)]),
+    "a radius of nothing": lambda editor: smooth(editor, [1], 0),
+    "another way to smooth": lambda editor: smooth(editor, [1], 2, "harder"),
+    "no regions": lambda editor: set_region(editor, SQUARE, 0),
+    "another lasso": lambda editor: ids_inside_polygon(editor, SQUARE, by="luck"),
 }
 
 
@@ -240,9 +249,9 @@ def test_what_cannot_be_done_is_said(action):
 
 
 def test_labels_of_8_bits_run_out_of_ids():
-    desk = on(np.full((4, 4), 255, np.uint8))
+    editor = on(np.full((4, 4), 255, np.uint8))
     with pytest.raises(EditError, match="cannot hold the id 256"):
-        split_along(desk, [(2, -1), (2, 5)])
+        split_along(editor, [(2, -1), (2, 5)])
 
 
 @pytest.mark.parametrize(
@@ -257,31 +266,31 @@ def test_labels_of_8_bits_run_out_of_ids():
         pytest.param((np.eye(4, dtype=int), (1, 1), None, plane().table), id="table of others"),
     ],
 )
-def test_a_desk_refuses_what_does_not_belong_together(arguments):
+def test_a_editor_refuses_what_does_not_belong_together(arguments):
     with pytest.raises(EditError):
-        Desk(*arguments)
+        LabelEditor(*arguments)
 
 
 def test_an_edit_of_other_labels_is_refused_and_changes_nothing():
-    desk = on(picture("1122", "1122"))
-    edit = delete(desk, [1])
-    desk.labels[0, 0] = 2  # painted behind the desk's back
-    before, table = desk.labels.copy(), desk.table
+    editor = on(picture("1122", "1122"))
+    edit = delete(editor, [1])
+    editor.labels[0, 0] = 2  # painted behind the editor's back
+    before, table = editor.labels.copy(), editor.table
     with pytest.raises(EditError, match="changed since"):
-        desk.apply(edit)
-    np.testing.assert_array_equal(desk.labels, before)
-    assert desk.table is table
+        editor.apply(edit)
+    np.testing.assert_array_equal(editor.labels, before)
+    assert editor.table is table
 
 
-def test_a_desk_on_a_prediction_leaves_the_prediction_alone():
+def test_a_editor_on_a_prediction_leaves_the_prediction_alone():
     made = plane()
     objects = Instances(made.labels, made.table, CLASSES)
     prediction = Prediction(made.regions, REGIONS, objects, made.pixel_size_um)
     before = made.labels.copy()
-    desk = Desk.of(prediction)
-    desk.apply(delete(desk, desk.index.ids))
+    editor = LabelEditor.of(prediction)
+    editor.apply(delete(editor, editor.index.ids))
     np.testing.assert_array_equal(prediction.instances.labels, before)
-    assert len(desk.table) == 0
+    assert len(editor.table) == 0
 
 
 # ---------------------------------------------------------------------------------------------
@@ -303,8 +312,8 @@ def iou(one: np.ndarray, other: np.ndarray) -> float:
 )
 @pytest.mark.parametrize("make", [plane, stack])
 def test_what_was_deleted_grows_back_from_a_click(make, shrunk, at_least):
-    desk = make()
-    truth = desk.labels.copy()
+    editor = make()
+    truth = editor.labels.copy()
     plane_of = truth if truth.ndim == 2 else truth[1]
     hv = shrunk(horizontal_vertical_maps(plane_of))
     probability = shrunk((plane_of > 0).astype(np.float32))
@@ -314,28 +323,28 @@ def test_what_was_deleted_grows_back_from_a_click(make, shrunk, at_least):
         pixels = np.argwhere(truth == object_id)
         pixels = pixels[pixels[:, 0] == 1] if truth.ndim == 3 else pixels
         click = pixels[np.linalg.norm(pixels - pixels.mean(axis=0), axis=1).argmin()]
-        desk.apply(delete(desk, [object_id]))
-        edit = grow(desk, click, probability, hv, class_probability=types)
-        desk.apply(edit)
-        found = desk.labels if truth.ndim == 2 else desk.labels[1]
+        editor.apply(delete(editor, [object_id]))
+        edit = grow(editor, click, probability, hv, class_probability=types)
+        editor.apply(edit)
+        found = editor.labels if truth.ndim == 2 else editor.labels[1]
         assert iou(found == edit.added[0], plane_of == object_id) >= at_least
         assert edit.new_rows["class_id"].tolist() == [2]
         others = (truth > 0) & (truth != object_id)
-        assert not np.isin(desk.labels[others], edit.added).any()
+        assert not np.isin(editor.labels[others], edit.added).any()
 
 
 def test_what_the_model_doubts_grows_only_from_a_click():
-    desk = plane()
-    probability = (desk.labels > 0) * np.float32(0.2)
-    hv = horizontal_vertical_maps(desk.labels)
-    pixels = np.argwhere(desk.labels == 5)
-    desk.apply(delete(desk, [5]))
-    edit = grow(desk, pixels[len(pixels) // 2], probability, hv)
+    editor = plane()
+    probability = (editor.labels > 0) * np.float32(0.2)
+    hv = horizontal_vertical_maps(editor.labels)
+    pixels = np.argwhere(editor.labels == 5)
+    editor.apply(delete(editor, [5]))
+    edit = grow(editor, pixels[len(pixels) // 2], probability, hv)
     assert len(edit.new_values) >= 0.9 * len(pixels)
 
 
-def _region_reviewed(desk: Desk) -> Reviewed:
-    return Reviewed(desk.labels.shape).with_area(np.nonzero(np.ones(desk.labels.shape)))
+def _region_reviewed(editor: LabelEditor) -> Reviewed:
+    return Reviewed(editor.labels.shape).with_area(np.nonzero(np.ones(editor.labels.shape)))
 
 
 @pytest.mark.parametrize(
@@ -350,10 +359,10 @@ def _region_reviewed(desk: Desk) -> Reviewed:
 def test_nothing_grows(click, sure, reviewed, message):
     labels = np.zeros((20, 20), np.int32)
     labels[:9, :9] = 1
-    desk = on(labels)
+    editor = on(labels)
     maps = np.full((20, 20), sure, np.float32), np.zeros((2, 20, 20), np.float32)
     with pytest.raises(EditError, match=message):
-        grow(desk, click, *maps, reviewed=_region_reviewed(desk) if reviewed else None)
+        grow(editor, click, *maps, reviewed=_region_reviewed(editor) if reviewed else None)
 
 
 def test_maps_that_do_not_fit_are_refused():
@@ -368,18 +377,18 @@ def test_maps_that_do_not_fit_are_refused():
 def test_a_region_takes_its_objects_along():
     labels = np.zeros((60, 60), np.int32)
     labels[25:30, 25:30], labels[50:55, 50:55] = 1, 2
-    desk = on(labels, np.zeros((60, 60), np.uint8))
-    edit = set_region(desk, SQUARE, 3)
-    desk.apply(edit)
+    editor = on(labels, np.zeros((60, 60), np.uint8))
+    edit = set_region(editor, SQUARE, 3)
+    editor.apply(edit)
     assert edit.changed == (1,)
-    assert desk.table["region"].tolist() == ["fat", "background"]
+    assert editor.table["region"].tolist() == ["fat", "background"]
 
 
 def test_a_bucket_fills_a_piece_however_far_it_reaches():
     regions = np.zeros((40, 1900), np.uint8)
     regions[10:12], regions[12:30, 1890:], regions[20:30, :5] = 1, 1, 1
-    desk = on(np.zeros(regions.shape, np.int32), regions)
-    found = after(desk, fill_region(desk, (11, 3), 3))
+    editor = on(np.zeros(regions.shape, np.int32), regions)
+    found = after(editor, fill_region(editor, (11, 3), 3))
     assert (found == 3).sum() == 2 * 1900 + 18 * 10
     assert (found[20:30, :5] == 1).all()
 
@@ -387,10 +396,12 @@ def test_a_bucket_fills_a_piece_however_far_it_reaches():
 def test_specks_and_holes_are_measured_in_um2_and_previewed():
     regions = np.zeros((30, 30), np.uint8)
     regions[5:20, 5:20], regions[10:12, 10:12], regions[25, 25] = 1, 0, 3
-    desk = Desk(np.zeros((30, 30), np.int32), (0.5, 0.5), regions.copy(), region_classes=REGIONS)
-    edit = clean_regions(desk, min_area_um2=0.5, min_hole_um2=1.25)
+    editor = LabelEditor(
+        np.zeros((30, 30), np.int32), (0.5, 0.5), regions.copy(), region_classes=REGIONS
+    )
+    edit = clean_regions(editor, min_area_um2=0.5, min_hole_um2=1.25)
     expected = np.zeros(regions.shape, bool)
     expected[10:12, 10:12] = expected[25, 25] = True
     np.testing.assert_array_equal(edit.mask(regions.shape), expected)
-    assert clean_regions(desk, min_area_um2=0.25, min_hole_um2=1.0).is_empty
-    assert fill_region(desk, (25, 25), 3).is_empty
+    assert clean_regions(editor, min_area_um2=0.25, min_hole_um2=1.0).is_empty
+    assert fill_region(editor, (25, 25), 3).is_empty

@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from editing_desks import plane, stack
-from napari_coseg.editing.objects import delete, merge, set_class
-from napari_coseg.editing.rerun import merge_prediction, merge_regions
-from napari_coseg.editing.review import BOTH, Reviewed, doubtful_first
-from napari_coseg.errors import EditError
+from cases.label_editors import plane, stack
+from napari_coseg.core.errors import EditError
+from napari_coseg.labels.editing.objects import delete, merge, set_class
+from napari_coseg.labels.editing.rerun import merge_prediction, merge_regions
+from napari_coseg.labels.editing.review import BOTH, Reviewed, doubtful_first
 
 SHAPES = [pytest.param((30, 40), id="plane"), pytest.param((3, 30, 40), id="stack")]
 
@@ -108,33 +108,33 @@ def test_marks_that_cannot_be_right_are_refused(broken):
 
 
 def test_the_least_sure_come_first_and_the_reviewed_not_at_all():
-    desk = plane()
-    table = desk.table.assign(class_probability=np.linspace(0.9, 0.1, len(desk.table)))
+    editor = plane()
+    table = editor.table.assign(class_probability=np.linspace(0.9, 0.1, len(editor.table)))
     table.loc[0, "class_probability"] = np.nan
     ids = table["id"].tolist()
     queue = doubtful_first(table)
     assert queue.ids.tolist() == [*ids[:0:-1], ids[0]]
-    seen = Reviewed(desk.labels.shape).with_objects(ids[-2:])
+    seen = Reviewed(editor.labels.shape).with_objects(ids[-2:])
     queue = doubtful_first(table, seen)
     assert (queue.left, queue.total) == (len(ids) - 2, len(ids))
     assert queue.ids[0] == ids[-3]
 
 
 def test_a_reviewed_region_reviews_what_lies_in_it():
-    desk = plane()
-    half = np.zeros(desk.labels.shape, bool)
+    editor = plane()
+    half = np.zeros(editor.labels.shape, bool)
     half[:, :80] = True
-    queue = doubtful_first(desk.table, Reviewed(half.shape).with_area(np.nonzero(half)))
-    left = desk.rows(queue.ids)
+    queue = doubtful_first(editor.table, Reviewed(half.shape).with_area(np.nonzero(half)))
+    left = editor.rows(queue.ids)
     assert (left["centroid_x"] >= 79.5).all()
-    assert len(left) == (desk.table["centroid_x"] >= 79.5).sum()
+    assert len(left) == (editor.table["centroid_x"] >= 79.5).sum()
 
 
 def test_a_class_given_by_hand_leaves_no_doubt():
-    desk = plane()
-    first = int(doubtful_first(desk.table).ids[0])
-    desk.apply(set_class(desk, [first], 1))
-    assert doubtful_first(desk.table).ids[-1] == first
+    editor = plane()
+    first = int(doubtful_first(editor.table).ids[0])
+    editor.apply(set_class(editor, [first], 1))
+    assert doubtful_first(editor.table).ids[-1] == first
 
 
 # ---------------------------------------------------------------------------------------------
@@ -143,78 +143,80 @@ def test_a_class_given_by_hand_leaves_no_doubt():
 
 @pytest.mark.parametrize("make", [plane, stack])
 def test_a_new_run_overwrites_nothing_that_is_reviewed(make):
-    desk, new = make(0), make(1)
-    before, rows = desk.labels.copy(), desk.table.set_index("id")
+    editor, new = make(0), make(1)
+    before, rows = editor.labels.copy(), editor.table.set_index("id")
     region = np.zeros(before.shape, bool)
     region[..., 30:60, 40:80] = True
-    marks = [int(i) for i in desk.index.ids[:4]]
+    marks = [int(i) for i in editor.index.ids[:4]]
     reviewed = Reviewed(before.shape).with_objects(marks).with_area(np.nonzero(region))
-    desk.apply(merge_prediction(desk, new.labels, new.table, reviewed))
+    editor.apply(merge_prediction(editor, new.labels, new.table, reviewed))
     kept = sorted(set(marks) | set(np.unique(before[region])) - {0})
-    np.testing.assert_array_equal(desk.labels[region], before[region])
+    np.testing.assert_array_equal(editor.labels[region], before[region])
     for object_id in kept:
-        np.testing.assert_array_equal(desk.labels == object_id, before == object_id)
-    after = desk.table.set_index("id")
+        np.testing.assert_array_equal(editor.labels == object_id, before == object_id)
+    after = editor.table.set_index("id")
     assert after.loc[kept].equals(rows.loc[kept])
 
 
 def test_without_marks_a_new_run_is_taken_whole():
-    desk, new = plane(0), plane(1)
-    desk.apply(merge_prediction(desk, new.labels, new.table, Reviewed(new.labels.shape)))
-    np.testing.assert_array_equal(desk.labels > 0, new.labels > 0)
-    pairs = np.unique(np.stack([desk.labels.ravel(), new.labels.ravel()]), axis=1)
-    assert pairs.shape[1] == len(desk.index) + 1 == len(new.index) + 1
-    ours, theirs = desk.table.set_index("id"), new.table.set_index("id")
+    editor, new = plane(0), plane(1)
+    editor.apply(merge_prediction(editor, new.labels, new.table, Reviewed(new.labels.shape)))
+    np.testing.assert_array_equal(editor.labels > 0, new.labels > 0)
+    pairs = np.unique(np.stack([editor.labels.ravel(), new.labels.ravel()]), axis=1)
+    assert pairs.shape[1] == len(editor.index) + 1 == len(new.index) + 1
+    ours, theirs = editor.table.set_index("id"), new.table.set_index("id")
     columns = ["class_id", "class_probability", "area_um2", "bbox_x0"]
     for here, there in pairs.T[1:].tolist():
         assert ours.loc[here, columns].equals(theirs.loc[there, columns])
 
 
 def test_what_a_new_run_finds_again_keeps_its_id_and_its_pixels():
-    desk, new = plane(0), plane(0)
+    editor, new = plane(0), plane(0)
     new.apply(delete(new, [3]))
     new.apply(merge(new, [10, 11]))
     new.apply(set_class(new, [20], 3 - int(new.rows([20])["class_id"][0])))
-    edit = merge_prediction(desk, new.labels, new.table, Reviewed(new.labels.shape))
+    edit = merge_prediction(editor, new.labels, new.table, Reviewed(new.labels.shape))
     touched = {*edit.removed, *edit.added, *edit.changed}
     assert {3, 20} <= touched <= {3, 10, 11, 20, *edit.added}
-    assert set(np.unique(desk.labels[edit.indices])) <= {0, 3, 10, 11}
+    assert set(np.unique(editor.labels[edit.indices])) <= {0, 3, 10, 11}
 
 
 def test_new_regions_stop_at_reviewed_ones():
-    desk = plane()
-    before, new = desk.regions.copy(), np.full_like(desk.regions, 1)
+    editor = plane()
+    before, new = editor.regions.copy(), np.full_like(editor.regions, 1)
     seen = np.zeros(before.shape, bool)
     seen[50:90] = True
-    desk.apply(merge_regions(desk, new, Reviewed(before.shape).with_area(np.nonzero(seen))))
-    np.testing.assert_array_equal(desk.regions[seen], before[seen])
-    assert (desk.regions[~seen] == 1).all()
+    editor.apply(merge_regions(editor, new, Reviewed(before.shape).with_area(np.nonzero(seen))))
+    np.testing.assert_array_equal(editor.regions[seen], before[seen])
+    assert (editor.regions[~seen] == 1).all()
 
 
 def test_a_new_run_changes_what_was_not_checked_in_an_area():
     """Objects are taken where only the regions are reviewed, and the other way round."""
     seen = np.nonzero(np.ones(plane().labels.shape))
-    desk, new = plane(0), plane(1)
-    marks = Reviewed(desk.labels.shape).with_area(seen, ["regions"])
-    desk.apply(merge_prediction(desk, new.labels, new.table, marks))
-    np.testing.assert_array_equal(desk.labels > 0, new.labels > 0)
-    assert merge_regions(desk, np.full_like(desk.regions, 1), marks).is_empty
-    marks = Reviewed(desk.labels.shape).with_area(seen, ["objects"])
-    desk.apply(merge_regions(desk, np.full_like(desk.regions, 1), marks))
-    assert (desk.regions == 1).all()
-    assert merge_prediction(desk, plane(0).labels, plane(0).table, marks).is_empty
+    editor, new = plane(0), plane(1)
+    marks = Reviewed(editor.labels.shape).with_area(seen, ["regions"])
+    editor.apply(merge_prediction(editor, new.labels, new.table, marks))
+    np.testing.assert_array_equal(editor.labels > 0, new.labels > 0)
+    assert merge_regions(editor, np.full_like(editor.regions, 1), marks).is_empty
+    marks = Reviewed(editor.labels.shape).with_area(seen, ["objects"])
+    editor.apply(merge_regions(editor, np.full_like(editor.regions, 1), marks))
+    assert (editor.regions == 1).all()
+    assert merge_prediction(editor, plane(0).labels, plane(0).table, marks).is_empty
 
 
 OTHERS = {
-    "labels": lambda desk, marks: merge_prediction(desk, desk.labels[1:], desk.table, marks),
-    "regions": lambda desk, marks: merge_regions(desk, desk.regions[1:], marks),
-    "table": lambda desk, marks: merge_prediction(desk, desk.labels, desk.table[1:], marks),
+    "labels": lambda editor, marks: merge_prediction(
+        editor, editor.labels[1:], editor.table, marks
+    ),
+    "regions": lambda editor, marks: merge_regions(editor, editor.regions[1:], marks),
+    "table": lambda editor, marks: merge_prediction(editor, editor.labels, editor.table[1:], marks),
 }
 
 
 @pytest.mark.parametrize("take", OTHERS.values(), ids=OTHERS)
 def test_a_run_of_another_image_is_refused(take):
-    desk = plane()
-    marks = Reviewed(desk.labels.shape)
+    editor = plane()
+    marks = Reviewed(editor.labels.shape)
     with pytest.raises(EditError):
-        take(desk, marks)
+        take(editor, marks)

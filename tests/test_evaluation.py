@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from napari_coseg import evaluation
-from napari_coseg.checkpoints import from_coseg_plus
 from napari_coseg.cli.main import main
+from napari_coseg.core.errors import DatasetError
+from napari_coseg.core.types import Instances, LabelClass, Prediction
 from napari_coseg.datasets import consep, lizard, puma
 from napari_coseg.datasets.base import Dataset, Layout, Sample
-from napari_coseg.errors import DatasetError
-from napari_coseg.evaluation import (
+from napari_coseg.evaluation import run as evaluation
+from napari_coseg.evaluation.run import (
     CLASSES,
     TEST,
     compared_classes,
@@ -27,8 +27,8 @@ from napari_coseg.evaluation import (
     score_held_out,
     summary,
 )
-from napari_coseg.metrics.averaging import AS_RELEASED, IMAGES, MEAN, POOLED
-from napari_coseg.types import Instances, LabelClass, Prediction
+from napari_coseg.labels.metrics.averaging import AS_RELEASED, IMAGES, MEAN, POOLED
+from napari_coseg.models.checkpoints import from_coseg_plus
 
 TISSUES = (LabelClass(1, "gland", (0, 0, 0)), LabelClass(2, "stroma", (0, 0, 0)))
 CELLS = (LabelClass(1, "round", (0, 0, 0)), LabelClass(2, "long", (0, 0, 0)))

@@ -11,13 +11,13 @@ import PIL.Image
 import pytest
 import tifffile
 
-from napari_coseg.errors import OutputError, SettingsError
-from napari_coseg.export.files import written
-from napari_coseg.export.overlay import draw
-from napari_coseg.export.registry import FORMATS, export, output_paths
-from napari_coseg.measure import OBJECT_COLUMNS, STACK_OBJECT_COLUMNS, object_table
-from napari_coseg.readers.registry import read_image
-from napari_coseg.types import Image, Instances, LabelClass, Prediction
+from napari_coseg.core.errors import OutputError, SettingsError
+from napari_coseg.core.types import Image, Instances, LabelClass, Prediction
+from napari_coseg.formats.files import atomic_write
+from napari_coseg.formats.overlay import draw
+from napari_coseg.formats.registry import FORMATS, export, output_paths
+from napari_coseg.images.readers.registry import read_image
+from napari_coseg.labels.measure import OBJECT_COLUMNS, STACK_OBJECT_COLUMNS, object_table
 
 GLAND = LabelClass(1, "gland", (0, 200, 0))
 TYPES = (LabelClass(1, "epithelial", (255, 0, 0)), LabelClass(2, "naïve, µ", (0, 0, 255)))
@@ -153,7 +153,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path):
 
 
 def write_half(path):
-    with written(path) as passing:
+    with atomic_write(path) as passing:
         passing.write_text("half")
         raise OSError(28, "No space left on device")
 

@@ -11,10 +11,10 @@ import pytest
 import tifffile
 import zarr
 
-from export_cases import TOUCHING, TYPES, grey, prediction
+from cases.export_cases import TOUCHING, TYPES, grey, prediction
 from napari_coseg.cli.main import main
-from napari_coseg.export.read_geojson import read_geojson
-from napari_coseg.export.registry import export
+from napari_coseg.formats.read_geojson import read_geojson
+from napari_coseg.formats.registry import export
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import zarr
 
-from export_cases import (
+from cases.export_cases import (
     DIAGONAL,
     HOLES,
     ONE_PIXEL_EACH,
@@ -25,11 +25,11 @@ from export_cases import (
     noise,
     prediction,
 )
-from napari_coseg.errors import ImageError, OutputError
-from napari_coseg.export.files import written_folder
-from napari_coseg.export.ome_tiff import read_notes
-from napari_coseg.export.registry import export, stand_in
-from napari_coseg.types import Image
+from napari_coseg.core.errors import ImageError, OutputError
+from napari_coseg.core.types import Image
+from napari_coseg.formats.files import written_folder
+from napari_coseg.formats.ome_tiff import read_notes
+from napari_coseg.formats.registry import export, stand_in
 
 ALL = [*PLANES, OVER_65535, STACK]
 
@@ -275,7 +275,7 @@ def test_nifti_holds_the_same_labels_with_voxels_in_mm(tmp_path, labels):
 
 def test_nifti_is_read_the_same_way_round_as_the_volumes_of_datasets(tmp_path):
     pytest.importorskip("nibabel")
-    from napari_coseg.volumes import read_header
+    from napari_coseg.images.volumes import read_header
 
     labels = noise((3, 4, 5))
     _, path = export(prediction(labels), grey(labels), tmp_path, ["nifti"])

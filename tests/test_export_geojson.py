@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import shapely
 
-from export_cases import (
+from cases.export_cases import (
     DIAGONAL,
     HOLE_AT_A_CORNER,
     HOLES,
@@ -24,11 +24,11 @@ from export_cases import (
     noise,
     prediction,
 )
-from napari_coseg.errors import ImageError
-from napari_coseg.export.geojson import HEADER, measurements
-from napari_coseg.export.outlines import paint, trace
-from napari_coseg.export.read_geojson import read_geojson
-from napari_coseg.export.registry import export
+from napari_coseg.core.errors import ImageError
+from napari_coseg.formats.geojson import HEADER, measurements
+from napari_coseg.formats.outlines import paint, trace
+from napari_coseg.formats.read_geojson import read_geojson
+from napari_coseg.formats.registry import export
 
 
 def written(folder, found, name="a", **options):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from finetuning_cases import (
+from cases.finetuning_cases import (
     StopAfter,
     base_file,
     reviewed_image,
@@ -19,19 +19,19 @@ from finetuning_cases import (
     settings,
     tuned,
 )
-from napari_coseg.checkpoints.adapters import fingerprint, read_adapter_card
-from napari_coseg.checkpoints.safe import load_state_dict
-from napari_coseg.errors import Cancelled, CosegError, DatasetError, OutputError, SettingsError
+from cases.tiny_models import tiny_card
+from napari_coseg.core.errors import Cancelled, CosegError, DatasetError, OutputError, SettingsError
+from napari_coseg.core.types import LabelClass
 from napari_coseg.finetuning.hooks import FinetuneHooks
 from napari_coseg.finetuning.preparing import prepare
 from napari_coseg.finetuning.reviewed import ReviewedSet
 from napari_coseg.finetuning.run import finetune
 from napari_coseg.finetuning.stepping import StepCrops, Tuner
 from napari_coseg.inference.loading import load_model
+from napari_coseg.models.checkpoints.adapters import fingerprint, read_adapter_card
+from napari_coseg.models.checkpoints.safe import load_state_dict
 from napari_coseg.training.stepping import DivergedError
-from napari_coseg.types import LabelClass
 from test_models import DETAILED
-from tiny_models import tiny_card
 
 SPEEDS = ("heads", "adapters")
 

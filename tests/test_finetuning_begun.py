@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from finetuning_cases import (
+from cases.finetuning_cases import (
     StopAfter,
     base_file,
     labelled_folder,
@@ -21,7 +21,7 @@ from finetuning_cases import (
     tuned,
 )
 from napari_coseg.cli.main import USERS_MISTAKE, main
-from napari_coseg.errors import Cancelled, CheckpointError, CosegError, SettingsError
+from napari_coseg.core.errors import Cancelled, CheckpointError, CosegError, SettingsError
 from napari_coseg.finetuning.begun import BEGUN_FILE, read_begun, size_mb, write_begun
 from napari_coseg.finetuning.learning import Learning
 from napari_coseg.finetuning.plan import Origin, OtherReviewsError, RunPlan, read_plan, write_plan

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from finetuning_cases import base_file, labelled_folder, reviewed_set, settings
-from napari_coseg.checkpoints.adapters import read_adapter_card
+from cases.finetuning_cases import base_file, labelled_folder, reviewed_set, settings
 from napari_coseg.cli.main import USERS_MISTAKE, main
 from napari_coseg.finetuning.begun import size_mb
 from napari_coseg.finetuning.estimate import estimate
 from napari_coseg.finetuning.library import adapters_folder, adapters_in
+from napari_coseg.models.checkpoints.adapters import read_adapter_card
 
 QUICK = ("crops=2", "crop_px=64", "match_input=false", "variants=1", "validations=1")
 
@@ -108,7 +108,7 @@ def test_an_export_that_fails_leaves_the_file_that_was_there(
 
 def _touch(path: Path) -> None:
     """The same network with one weight changed."""
-    from napari_coseg.checkpoints.native import load, save
+    from napari_coseg.models.checkpoints.native import load, save
 
     model = load(path)
     model.get_parameter("semantic_decoder.mask_tokens").data += 1

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from finetuning_cases import base_file, reviewed_set, settings, tuned
-from napari_coseg.card import Normalisation
-from napari_coseg.checkpoints.adapters import read_adapter_card
+from cases.finetuning_cases import base_file, reviewed_set, settings, tuned
 from napari_coseg.cli.finetune import score_lines
+from napari_coseg.core.card import Normalisation
 from napari_coseg.finetuning import forgetting, planning, run
 from napari_coseg.finetuning.classes import plan_classes
 from napari_coseg.finetuning.forgetting import LEARNT_ALONG, SCORED, answers_of
@@ -19,6 +18,7 @@ from napari_coseg.finetuning.learning import Learning
 from napari_coseg.finetuning.run import FORGOTTEN, NOT_REPLAYED
 from napari_coseg.finetuning.scores import score
 from napari_coseg.inference import load_model
+from napari_coseg.models.checkpoints.adapters import read_adapter_card
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from finetuning_cases import base_file
-from napari_coseg.checkpoints.adapters import AdapterCard, save_adapter
-from napari_coseg.checkpoints.native import load
-from napari_coseg.errors import CheckpointError, OutputError
+from cases.finetuning_cases import base_file
+from napari_coseg.core.errors import CheckpointError, OutputError
 from napari_coseg.finetuning.in_use import IN_USE_FILE, LARGEST_BYTES, recall, remember
 from napari_coseg.finetuning.library import FOLDER_VARIABLE
+from napari_coseg.models.checkpoints.adapters import AdapterCard, save_adapter
+from napari_coseg.models.checkpoints.native import load
 
 ONE, OTHER = "1" * 64, "2" * 64
 

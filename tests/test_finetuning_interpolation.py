@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from finetuning_cases import base_file, tuned
+from cases.finetuning_cases import base_file, tuned
 from napari_coseg.finetuning import learning
 from napari_coseg.finetuning.interpolation import FRACTIONS, take_fraction
 from napari_coseg.inference import load_model

@@ -19,17 +19,17 @@ import psutil
 import pytest
 import torch
 
-from finetuning_cases import base_file, labelled_folder
-from napari_coseg.checkpoints.adapters import read_adapter_card
-from napari_coseg.checkpoints.native import file_sha256
-from napari_coseg.checkpoints.safe import load_state_dict
+from cases.finetuning_cases import base_file, labelled_folder
+from cases.widget_values import PICTURE, RUN_MS, UM
 from napari_coseg.cli.finetune import STOPPED
 from napari_coseg.finetuning.request import PLAN_FILE, STATE_FILE, logged, run_folder_of
 from napari_coseg.inference.loading import load_model
-from widget_values import PICTURE, RUN_MS, UM
+from napari_coseg.models.checkpoints.adapters import read_adapter_card
+from napari_coseg.models.checkpoints.native import file_sha256
+from napari_coseg.models.checkpoints.safe import load_state_dict
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="no SIGKILL, and no SIGINT for one process")
-pytest_plugins = ["widget_fixtures", "workspace_viewers", "finetune_docks"]
+pytest_plugins = ["cases.widget_fixtures", "cases.workspace_viewers", "cases.finetune_docks"]
 STEPS = 16
 LONG = 50
 """Steps that take seconds: a window that is slow for once must not find the training over."""

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetuning_cases import GLAND, made_workspace, reviewed_image, reviewed_set
+from cases.finetuning_cases import GLAND, made_workspace, reviewed_image, reviewed_set
 from napari_coseg.finetuning import from_workspace
 from napari_coseg.finetuning.from_workspace import WITHOUT_OBJECTS
 from napari_coseg.finetuning.held_back import hold_back
 from napari_coseg.finetuning.sources import read_reviewed
-from napari_coseg.readers.registry import read_image
+from napari_coseg.images.readers.registry import read_image
 from napari_coseg.workspace.folder import create_workspace
 from napari_coseg.workspace.image import reference_of
 from napari_coseg.workspace.saved import Saved

@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from finetuning_cases import (
+from cases.finetuning_cases import (
     GLAND,
     TYPES,
     reviewed_image,
     reviewed_set,
     settings,
 )
-from napari_coseg.card import Normalisation
+from cases.tiny_models import tiny_card
+from napari_coseg.core.card import Normalisation
+from napari_coseg.core.errors import CosegError, DatasetError
+from napari_coseg.core.types import LabelClass
 from napari_coseg.datasets.transforms import AugmentationSettings
-from napari_coseg.errors import CosegError, DatasetError
 from napari_coseg.finetuning.classes import plan_classes
 from napari_coseg.finetuning.crops import ReviewedCrops
 from napari_coseg.finetuning.held_back import hold_back
@@ -26,10 +28,8 @@ from napari_coseg.finetuning.input_match import candidates, changed, match_input
 from napari_coseg.finetuning.losses import Truth, reviewed_loss
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 from napari_coseg.finetuning.settings import FINETUNING_LOSSES
-from napari_coseg.intake import RgbSource, understand
+from napari_coseg.images.intake import RgbSource, understand
 from napari_coseg.models.base import FirstForward, TaskMaps, TwoForwards
-from napari_coseg.types import LabelClass
-from tiny_models import tiny_card
 
 SIZE = 64
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetuning_cases import (
+from cases.finetuning_cases import (
     GLAND,
     TYPES,
     base_file,
@@ -19,16 +19,16 @@ from finetuning_cases import (
     reviewed_set,
     settings,
 )
-from napari_coseg.checkpoints.native import file_sha256
-from napari_coseg.errors import DatasetError
+from cases.tiny_models import tiny_card
+from napari_coseg.core.errors import DatasetError
+from napari_coseg.core.types import LabelClass
 from napari_coseg.finetuning.begun import read_begun, write_begun
 from napari_coseg.finetuning.joining import together
 from napari_coseg.finetuning.preparing import prepare
 from napari_coseg.finetuning.reviewed import FoundBy
 from napari_coseg.finetuning.sources import read_reviewed
-from napari_coseg.intake import understand
-from napari_coseg.types import LabelClass
-from tiny_models import tiny_card
+from napari_coseg.images.intake import understand
+from napari_coseg.models.checkpoints.native import file_sha256
 
 
 def left_half(size: int) -> np.ndarray:
@@ -157,8 +157,8 @@ def test_grey_values_of_a_workspace_are_those_of_the_run(
     """A slice of computed tomography, in Hounsfield units."""
     import tifffile
 
+    from napari_coseg.images.readers.registry import read_image
     from napari_coseg.inference.run import read_for
-    from napari_coseg.readers.registry import read_image
     from napari_coseg.workspace.folder import create_workspace
     from napari_coseg.workspace.image import reference_of
     from napari_coseg.workspace.saved import Saved

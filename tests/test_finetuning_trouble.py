@@ -12,9 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from finetuning_cases import StopAfter, base_file, reviewed_image, reviewed_set, settings, tuned
-from napari_coseg.checkpoints.safe import load_state_dict
-from napari_coseg.errors import Cancelled, DatasetError
+from cases.finetuning_cases import (
+    StopAfter,
+    base_file,
+    reviewed_image,
+    reviewed_set,
+    settings,
+    tuned,
+)
+from napari_coseg.core.errors import Cancelled, DatasetError
+from napari_coseg.core.types import LabelClass
 from napari_coseg.finetuning import learning
 from napari_coseg.finetuning.held_back import hold_back
 from napari_coseg.finetuning.learning import Learning
@@ -23,8 +30,8 @@ from napari_coseg.finetuning.planning import UNSCORED
 from napari_coseg.finetuning.preparing import prepare
 from napari_coseg.finetuning.reviewed import ReviewedSet
 from napari_coseg.finetuning.stepping import StepCrops, Tuner
+from napari_coseg.models.checkpoints.safe import load_state_dict
 from napari_coseg.training.stepping import DivergedError
-from napari_coseg.types import LabelClass
 
 RUN = "mine-run"
 

@@ -14,17 +14,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from napari_coseg.checkpoints.from_coseg import convert, import_checkpoint, recognises
-from napari_coseg.checkpoints.native import load
-from napari_coseg.checkpoints.released import import_released
+from cases.tiny_coseg import tiny_coseg, tiny_coseg_card
+from cases.tiny_models import TINY_TRUNK, tiny_card, tiny_model
 from napari_coseg.cli.main import main
-from napari_coseg.errors import CheckpointError
+from napari_coseg.core.errors import CheckpointError
+from napari_coseg.models.checkpoints.from_coseg import convert, import_checkpoint, recognises
+from napari_coseg.models.checkpoints.native import load
+from napari_coseg.models.checkpoints.released import import_released
 from napari_coseg.models.coseg.config import AS_RELEASED
 from napari_coseg.models.coseg.model import Coseg
-from napari_coseg.nn.hiera import HIERA_SIZES
+from napari_coseg.models.nn.hiera import HIERA_SIZES
 from test_parity import BACK, as_the_authors_name_it, every_coseg_output
-from tiny_coseg import tiny_coseg, tiny_coseg_card
-from tiny_models import TINY_TRUNK, tiny_card, tiny_model
 
 # Written out again, in the other direction; what both codes share is in test_parity.py.
 BACK_FROM_LORA = (

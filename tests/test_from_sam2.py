@@ -21,12 +21,12 @@ from sam2.modeling.sam.prompt_encoder import PromptEncoder
 from sam2.modeling.sam.transformer import TwoWayTransformer
 from torch import Tensor, nn
 
-from napari_coseg.checkpoints.from_sam2 import counterpart, initialise_encoder, trunk_size
-from napari_coseg.checkpoints.frugal import FrugalBuilding
-from napari_coseg.errors import CheckpointError
+from cases.tiny_models import TINY_TRUNK, tiny_card, tiny_model
+from napari_coseg.core.errors import CheckpointError
+from napari_coseg.models.checkpoints.from_sam2 import counterpart, initialise_encoder, trunk_size
+from napari_coseg.models.checkpoints.frugal import FrugalBuilding
 from napari_coseg.models.coseg_plus.model import CosegPlus
-from napari_coseg.nn.hiera import HIERA_SIZES, HieraEncoder
-from tiny_models import TINY_TRUNK, tiny_card, tiny_model
+from napari_coseg.models.nn.hiera import HIERA_SIZES, HieraEncoder
 
 LETTERS = {"tiny": "t", "small": "s", "base-plus": "b+", "large": "l"}
 WIDTH = 32

@@ -10,12 +10,12 @@ import PIL.Image
 import pytest
 import torch
 
-from napari_coseg.checkpoints.native import save
+from cases.tiny_coseg import tiny_coseg, tiny_coseg_card
+from cases.tiny_models import tiny_card, tiny_model
 from napari_coseg.cli.main import main
-from napari_coseg.export.panels import draw, heat
+from napari_coseg.formats.panels import draw, heat
 from napari_coseg.inference.guidance import mutual_guidance
-from tiny_coseg import tiny_coseg, tiny_coseg_card
-from tiny_models import tiny_card, tiny_model
+from napari_coseg.models.checkpoints.native import save
 
 RNG = np.random.default_rng(0)
 

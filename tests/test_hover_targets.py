@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_coseg.decoding.hover_targets import horizontal_vertical_maps
-from napari_coseg.errors import ImageError
-from synthetic import nuclei
+from cases.synthetic import nuclei
+from napari_coseg.core.errors import ImageError
+from napari_coseg.labels.decoding.hover_targets import horizontal_vertical_maps
 
 
 def brute_force(labels: np.ndarray) -> np.ndarray:

@@ -11,12 +11,7 @@ import pytest
 import tifffile
 import torch
 
-from napari_coseg.errors import Cancelled, ImageError, SettingsError
-from napari_coseg.inference import InferenceSettings, segment, understand
-from napari_coseg.intake import RgbSource
-from napari_coseg.measure import OBJECT_COLUMNS, STACK_OBJECT_COLUMNS, region_table
-from napari_coseg.metrics.instances import contingency, panoptic_quality
-from stub_models import (
+from cases.stub_models import (
     BLUE,
     OracleModel,
     StubModel,
@@ -25,7 +20,12 @@ from stub_models import (
     stub_card,
     truth_picture,
 )
-from synthetic import nuclei
+from cases.synthetic import nuclei
+from napari_coseg.core.errors import Cancelled, ImageError, SettingsError
+from napari_coseg.images.intake import RgbSource
+from napari_coseg.inference import InferenceSettings, segment, understand
+from napari_coseg.labels.measure import OBJECT_COLUMNS, STACK_OBJECT_COLUMNS, region_table
+from napari_coseg.labels.metrics.instances import contingency, panoptic_quality
 from test_stitch import same_partition
 
 SHAPE = (200, 312)
@@ -273,7 +273,7 @@ def test_no_read_is_larger_than_a_tile_needs(model):
 
 
 def test_very_large_lazy_images_are_judged_from_a_sample(monkeypatch):
-    monkeypatch.setattr("napari_coseg.intensity.SCAN_LIMIT", 1000)
+    monkeypatch.setattr("napari_coseg.images.intensity.SCAN_LIMIT", 1000)
     values = np.zeros((900, 900), np.uint16)
     values[200:700, 200:700] = 4000
     image = Watched(values)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_coseg.errors import ImageError
+from cases.stub_models import disc_picture
+from napari_coseg.core.errors import ImageError
+from napari_coseg.core.types import Image
+from napari_coseg.images.intake import RgbSource
 from napari_coseg.inference import understand
-from napari_coseg.intake import RgbSource
-from napari_coseg.types import Image
-from stub_models import disc_picture
 
 RGB = disc_picture((64, 96), [(20, 20), (40, 60)])[0]
 ALPHA = np.dstack([RGB, np.full(RGB.shape[:2], 255, np.uint8)])

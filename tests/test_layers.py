@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from napari_coseg.errors import ImageError
-from napari_coseg.measure import object_table
-from napari_coseg.types import Instances, LabelClass, Prediction
+from napari_coseg.core.errors import ImageError
+from napari_coseg.core.types import Instances, LabelClass, Prediction
+from napari_coseg.labels.measure import object_table
 from napari_coseg.widgets import layers, outputs
 from napari_coseg.widgets.background import tasks
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from napari_coseg.locks import held, is_held
+from napari_coseg.core.locks import held, is_held
 
 HOLDER = """
 import sys
 from pathlib import Path
-from napari_coseg.locks import held
+from napari_coseg.core.locks import held
 with held(Path(sys.argv[1]), 0, removed=True) as is_free:
     print(is_free, flush=True)
     sys.stdin.readline()

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from napari_coseg.errors import SettingsError
+from cases.tiny_training import SIZE, make_targets, perfect
+from napari_coseg.core.errors import SettingsError
 from napari_coseg.models.base import FirstForward, TaskMaps, TwoForwards
 from napari_coseg.training import losses
 from napari_coseg.training.loss_settings import PRESETS, LossSettings
 from napari_coseg.training.losses import two_forward_loss
 from test_models import small_model
-from tiny_training import SIZE, make_targets, perfect
 
 ALL_TERMS = LossSettings(first_dice=1, object_cross_entropy=1)
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_coseg.measure import OBJECT_COLUMNS, STACK_OBJECT_COLUMNS, object_table, region_table
-from napari_coseg.types import LabelClass
-from synthetic import nuclei
+from cases.synthetic import nuclei
+from napari_coseg.core.types import LabelClass
+from napari_coseg.labels.measure import (
+    OBJECT_COLUMNS,
+    STACK_OBJECT_COLUMNS,
+    object_table,
+    region_table,
+)
 
 REGIONS = (LabelClass(1, "gland", (1, 1, 1)), LabelClass(4, "fat", (2, 2, 2)))
 

@@ -8,12 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from napari_coseg.errors import Cancelled, ImageError, SettingsError
-from napari_coseg.measure import OBJECT_COLUMNS, STACK_OBJECT_COLUMNS, object_table, windows
-from napari_coseg.measure.neighbours import border_distances, border_points, nearest_distances
-from napari_coseg.measure.run import Measurements, MeasureSettings, measure
-from napari_coseg.types import Image, Instances, LabelClass, Prediction
-from synthetic import nuclei
+from cases.synthetic import nuclei
+from napari_coseg.core.errors import Cancelled, ImageError, SettingsError
+from napari_coseg.core.types import Image, Instances, LabelClass, Prediction
+from napari_coseg.labels.measure import OBJECT_COLUMNS, STACK_OBJECT_COLUMNS, object_table, windows
+from napari_coseg.labels.measure.neighbours import (
+    border_distances,
+    border_points,
+    nearest_distances,
+)
+from napari_coseg.labels.measure.run import Measurements, MeasureSettings, measure
 
 GLAND = LabelClass(1, "gland", (0, 200, 0))
 EPITHELIAL, INFLAMMATORY = (

@@ -10,12 +10,12 @@ import PIL.Image
 import pytest
 import tifffile
 
-from export_cases import TOUCHING, grey, prediction
+from cases.export_cases import TOUCHING, grey, prediction
 from napari_coseg.cli.main import main
-from napari_coseg.export.registry import export
-from napari_coseg.measure.columns import COLUMNS, column
-from napari_coseg.measure.run import measure
-from napari_coseg.types import Image
+from napari_coseg.core.types import Image
+from napari_coseg.formats.registry import export
+from napari_coseg.labels.measure.columns import COLUMNS, column
+from napari_coseg.labels.measure.run import measure
 from napari_coseg.workspace.folder import create_workspace
 from napari_coseg.workspace.image import reference_of
 from napari_coseg.workspace.saved import Saved

@@ -7,23 +7,23 @@ from math import isnan
 import numpy as np
 import pytest
 
-from napari_coseg.errors import ImageError
-from napari_coseg.metrics.contingency import by_class, contingency
-from napari_coseg.metrics.instances import (
+from cases.synthetic import nuclei
+from napari_coseg.core.errors import ImageError
+from napari_coseg.labels.metrics.contingency import by_class, contingency
+from napari_coseg.labels.metrics.instances import (
     aggregated_jaccard,
     aggregated_jaccard_index,
     connected_regions,
     object_f1,
     panoptic_quality,
 )
-from napari_coseg.metrics.overlap import (
+from napari_coseg.labels.metrics.overlap import (
     class_overlaps,
     dice,
     intersection_over_union,
     mask_overlap,
     mean_intersection_over_union,
 )
-from synthetic import nuclei
 
 NAN = float("nan")
 

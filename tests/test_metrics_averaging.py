@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_coseg.metrics.averaging import (
+from napari_coseg.labels.metrics.averaging import (
     AS_RELEASED,
     AVERAGES,
     IMAGES,
@@ -19,9 +19,9 @@ from napari_coseg.metrics.averaging import (
     mean_over_classes,
     pooled,
 )
-from napari_coseg.metrics.instances import AggregatedJaccard, PanopticQuality
-from napari_coseg.metrics.overlap import Overlap
-from napari_coseg.metrics.surface import HausdorffDistance
+from napari_coseg.labels.metrics.instances import AggregatedJaccard, PanopticQuality
+from napari_coseg.labels.metrics.overlap import Overlap
+from napari_coseg.labels.metrics.surface import HausdorffDistance
 
 NAN, INF = float("nan"), float("inf")
 
@@ -91,9 +91,9 @@ def test_averages_say_over_how_many_images() -> None:
 
 
 def test_pooled_equals_one_large_image() -> None:
-    from napari_coseg.metrics.contingency import contingency
-    from napari_coseg.metrics.instances import aggregated_jaccard, panoptic_quality
-    from napari_coseg.metrics.overlap import mask_overlap
+    from napari_coseg.labels.metrics.contingency import contingency
+    from napari_coseg.labels.metrics.instances import aggregated_jaccard, panoptic_quality
+    from napari_coseg.labels.metrics.overlap import mask_overlap
 
     def counts(truth: np.ndarray, prediction: np.ndarray) -> Counts:
         table = contingency(truth, prediction)

@@ -7,8 +7,8 @@ from math import isnan
 import numpy as np
 import pytest
 
-from napari_coseg.errors import ImageError
-from napari_coseg.metrics.surface import (
+from napari_coseg.core.errors import ImageError
+from napari_coseg.labels.metrics.surface import (
     HausdorffDistance,
     boundary,
     hausdorff,

@@ -6,13 +6,13 @@ import pytest
 import torch
 from sam2.modeling.backbones.hieradet import Hiera
 
-from napari_coseg.card import ClassEntry, ModelCard
-from napari_coseg.errors import CheckpointError, SettingsError
+from napari_coseg.core.card import ClassEntry, ModelCard
+from napari_coseg.core.errors import CheckpointError, SettingsError
 from napari_coseg.models.base import MAPS_OF, CosegModel, MaskPrompts
 from napari_coseg.models.coseg.config import AS_RELEASED as COSEG_AS_RELEASED
 from napari_coseg.models.coseg_plus.config import AS_RELEASED
+from napari_coseg.models.nn.hiera import HieraConfig, put_in_adapters
 from napari_coseg.models.registry import build
-from napari_coseg.nn.hiera import HieraConfig, put_in_adapters
 
 TINY_HIERA = {
     "embed_dim": 16,

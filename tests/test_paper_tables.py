@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from napari_coseg.errors import SettingsError
-from napari_coseg.metrics.averaging import AS_RELEASED, MEAN, POOLED, SCORES
-from napari_coseg.metrics.paper_tables import OBJECTS, REGIONS, TABLES, paper_row, tables_of
+from napari_coseg.core.errors import SettingsError
+from napari_coseg.labels.metrics.averaging import AS_RELEASED, MEAN, POOLED, SCORES
+from napari_coseg.labels.metrics.paper_tables import OBJECTS, REGIONS, TABLES, paper_row, tables_of
 
 
 def scores(*rows: tuple[str, str, str, str, float]) -> pd.DataFrame:

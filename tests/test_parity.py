@@ -19,16 +19,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_coseg.checkpoints import from_coseg
-from napari_coseg.checkpoints.from_coseg_plus import convert, import_checkpoint, rename
-from napari_coseg.checkpoints.released import import_released
-from napari_coseg.errors import CheckpointError
+from cases.tiny_models import TINY_TRUNK, tiny_card, tiny_model
+from napari_coseg.core.errors import CheckpointError
 from napari_coseg.models.base import MaskPrompts
+from napari_coseg.models.checkpoints import from_coseg
+from napari_coseg.models.checkpoints.from_coseg_plus import convert, import_checkpoint, rename
+from napari_coseg.models.checkpoints.released import import_released
 from napari_coseg.models.coseg.model import Coseg
 from napari_coseg.models.coseg_plus.config import AS_RELEASED
 from napari_coseg.models.coseg_plus.model import CosegPlus
-from napari_coseg.nn.hiera import HieraConfig
-from tiny_models import TINY_TRUNK, tiny_card, tiny_model
+from napari_coseg.models.nn.hiera import HieraConfig
 
 PINNED_TRUNK = HieraConfig(
     embed_dim=16, num_heads=1, stages=(1, 2, 3, 1), global_attention_blocks=(4, 5)

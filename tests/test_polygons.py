@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_coseg.errors import CosegError, DatasetError, ImageError
-from napari_coseg.polygons import inside
-from napari_coseg.polygons.geojson import box_area, features_of, read_json, rings_of
+from napari_coseg.core.errors import CosegError, DatasetError, ImageError
+from napari_coseg.labels.polygons import inside
+from napari_coseg.labels.polygons.geojson import box_area, features_of, read_json, rings_of
 
 
 def ring(*corners: tuple[float, float]) -> np.ndarray:

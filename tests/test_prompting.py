@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from cases.tiny_training import make_batch, make_folder, tiny_recipe, trained, without_dropout
+from napari_coseg.core.errors import DatasetError, SettingsError
 from napari_coseg.datasets.batches import NOT_GIVEN, Batch
 from napari_coseg.datasets.derived import LEAST_OBJECTS, derived_region, with_derived_region
 from napari_coseg.datasets.transforms import AugmentationSettings, training_crop
-from napari_coseg.errors import DatasetError, SettingsError
 from napari_coseg.models.base import PAINTED_LOGIT, GivenMasks, prompts_from
 from napari_coseg.training.prompting import (
     OBJECTS,
@@ -26,7 +27,6 @@ from napari_coseg.training.run import step_source
 from napari_coseg.training.stepping import cut, given_masks
 from test_models import FAMILIES, images, small_model
 from test_transforms import discs as discs_sample
-from tiny_training import make_batch, make_folder, tiny_recipe, trained, without_dropout
 
 WHOLE = PromptSettings(truth=1, damaged=0, partial=0)
 QUIET = {"dropped": 0, "added": 0, "merged": 0, "border": 0, "shifted": 0, "erased": 0}

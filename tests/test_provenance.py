@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from export_cases import TOUCHING, grey, prediction
-from napari_coseg.errors import ImageError
-from napari_coseg.export.ome_tiff import read_notes
-from napari_coseg.export.read_geojson import read_geojson
-from napari_coseg.export.read_ome_zarr import read_ome_zarr
-from napari_coseg.export.registry import export
-from napari_coseg.provenance import checked_provenance
+from cases.export_cases import TOUCHING, grey, prediction
+from napari_coseg.core.errors import ImageError
+from napari_coseg.core.provenance import checked_provenance
+from napari_coseg.formats.ome_tiff import read_notes
+from napari_coseg.formats.read_geojson import read_geojson
+from napari_coseg.formats.read_ome_zarr import read_ome_zarr
+from napari_coseg.formats.registry import export
 
 FINE = [
     {},

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import zarr
 
-from export_cases import OVER_65535, PLANES, STACK, TOUCHING, drawn, grey, prediction
-from napari_coseg.errors import ImageError
-from napari_coseg.export import read_ome_zarr as reading
-from napari_coseg.export.ome_zarr import OURS
-from napari_coseg.export.read_ome_zarr import read_ome_zarr
-from napari_coseg.export.registry import export
+from cases.export_cases import OVER_65535, PLANES, STACK, TOUCHING, drawn, grey, prediction
+from napari_coseg.core.errors import ImageError
+from napari_coseg.formats import read_ome_zarr as reading
+from napari_coseg.formats.ome_zarr import OURS
+from napari_coseg.formats.read_ome_zarr import read_ome_zarr
+from napari_coseg.formats.registry import export
 
 
 def written(folder, labels, **options):

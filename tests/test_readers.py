@@ -12,9 +12,9 @@ import PIL.Image
 import pytest
 import tifffile
 
-from napari_coseg.errors import ImageError
-from napari_coseg.readers.registry import READERS, read_image, stem_of
-from volume_twins import VALUES, WRITERS
+from cases.volume_twins import VALUES, WRITERS
+from napari_coseg.core.errors import ImageError
+from napari_coseg.images.readers.registry import READERS, read_image, stem_of
 
 RNG = np.random.default_rng(0)
 PLANE = RNG.integers(0, 255, (24, 36), np.uint8)
@@ -93,7 +93,7 @@ TIFFS = [
 @pytest.mark.parametrize("loaded_bytes", [2**29, 0], ids=["loaded", "read by windows"])
 @pytest.mark.parametrize(("array", "how", "axes", "size"), TIFFS)
 def test_tiff(tmp_path, monkeypatch, array, how, axes, size, loaded_bytes):
-    monkeypatch.setattr("napari_coseg.readers.tiff.LOADED_BYTES", loaded_bytes)
+    monkeypatch.setattr("napari_coseg.images.readers.tiff.LOADED_BYTES", loaded_bytes)
     path = tmp_path / ("a b.ome.tif" if how.get("ome") else "a b.tif")
     tifffile.imwrite(path, array, **how)
     image = read_image(path)
@@ -295,7 +295,7 @@ def test_stems(tmp_path, name, stem):
 
 
 def test_the_sample_is_a_colour_image_with_a_pixel_size() -> None:
-    from napari_coseg.readers.samples import colon
+    from napari_coseg.images.readers.samples import colon
 
     image = colon()
     assert (image.data.shape, image.data.dtype, image.axes) == ((512, 512, 3), np.uint8, "YXC")

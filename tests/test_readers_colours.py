@@ -9,8 +9,8 @@ import PIL.Image
 import pytest
 import tifffile
 
-from napari_coseg.errors import ImageError
-from napari_coseg.readers.registry import read_image
+from napari_coseg.core.errors import ImageError
+from napari_coseg.images.readers.registry import read_image
 
 RNG = np.random.default_rng(0)
 PLANE = RNG.integers(0, 255, (24, 36), np.uint8)
@@ -58,7 +58,7 @@ INVERTED = {"photometric": "miniswhite"}
 def test_colours_of_tiff(
     tmp_path: Path, monkeypatch, stored, how: dict, axes: str, expected, loaded_bytes: int
 ) -> None:
-    monkeypatch.setattr("napari_coseg.readers.tiff.LOADED_BYTES", loaded_bytes)
+    monkeypatch.setattr("napari_coseg.images.readers.tiff.LOADED_BYTES", loaded_bytes)
     tifffile.imwrite(tmp_path / "a.tif", stored, **how)
     image = read_image(tmp_path / "a.tif")
     assert image.axes == axes

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from napari_coseg.checkpoints.frugal import FrugalBuilding
+from napari_coseg.core.errors import SettingsError
+from napari_coseg.core.types import LabelClass
 from napari_coseg.datasets import glas, lizard, partition, puma, toothfairy2
 from napari_coseg.datasets.registry import DATASETS
-from napari_coseg.errors import SettingsError
+from napari_coseg.models.checkpoints.frugal import FrugalBuilding
 from napari_coseg.models.registry import build
 from napari_coseg.training.loss_settings import LossSettings
 from napari_coseg.training.recipe import Recipe, read_recipe, recipe_names
-from napari_coseg.types import LabelClass
 
 Classes = tuple[LabelClass, ...]
 
@@ -137,7 +137,7 @@ def test_its_split_is_known(recipe: Recipe, name: str) -> None:
 
 def changed(written: str, slip: str, path: Path) -> Path:
     """The shipped recipe of PUMA with a slip in it."""
-    text = (resources.files("napari_coseg") / "recipes" / "puma.toml").read_text("utf-8")
+    text = (resources.files("napari_coseg.training") / "recipes" / "puma.toml").read_text("utf-8")
     assert written in text
     path.write_text(text.replace(written, slip, 1), "utf-8")
     return path

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_coseg.card import ClassEntry, ModelCard
+from napari_coseg.core.card import ClassEntry, ModelCard
+from napari_coseg.core.errors import DatasetError
+from napari_coseg.core.types import LabelClass
 from napari_coseg.datasets.base import Dataset, Layout, Sample
-from napari_coseg.errors import DatasetError
 from napari_coseg.training.classes import ClassMap
-from napari_coseg.types import LabelClass
 
 GREY = (9, 9, 9)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from histology_twins import (
+from cases.histology_twins import (
     GLANDS,
     make_crag,
     make_glas_bmp,
@@ -20,17 +20,17 @@ from histology_twins import (
     picture,
     write,
 )
+from cases.tiny_training import as_toml, make_folder, tiny_recipe
+from cases.volume_twins import make_toothfairy2
 from napari_coseg.cli.main import main
+from napari_coseg.core.errors import SettingsError
 from napari_coseg.datasets.partition import Partitioned, load_partition
 from napari_coseg.datasets.registry import open_dataset
-from napari_coseg.errors import SettingsError
-from napari_coseg.evaluation import score_held_out
+from napari_coseg.evaluation.run import score_held_out
 from napari_coseg.models.base import CosegModel
 from napari_coseg.training.recipe import Recipe, read_recipe
 from napari_coseg.training.run import DRAWN, open_part, step_source, train_recipe
 from test_models import DETAILED
-from tiny_training import as_toml, make_folder, tiny_recipe
-from volume_twins import make_toothfairy2
 
 IMAGES = 10
 
@@ -97,7 +97,7 @@ def test_validation_looks_at_the_drawn_images_alone(
         seen.append((split, names, dataset.parts.validation))
         raise RuntimeError("seen")
 
-    monkeypatch.setattr("napari_coseg.evaluation.evaluate", evaluate)
+    monkeypatch.setattr("napari_coseg.evaluation.run.evaluate", evaluate)
     with pytest.raises(RuntimeError, match="seen"):
         score_held_out(None, recipe(), data)
     ((split, names, drawn),) = seen
@@ -148,7 +148,7 @@ def test_crops_that_the_network_cannot_halve_are_refused_at_once(
 @pytest.fixture
 def command(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     (tmp_path / "mine.toml").write_text(as_toml(recipe_values()))
-    monkeypatch.setattr("napari_coseg.evaluation.score_held_out", quiet)
+    monkeypatch.setattr("napari_coseg.evaluation.run.score_held_out", quiet)
     monkeypatch.setenv("NAPARI_COSEG_CACHE", str(tmp_path / "cache"))
     arguments = ["train", str(tmp_path / "mine.toml"), "--data", str(data), "--workers", "0"]
     return [*arguments, "--output", str(tmp_path / "run"), "--device", "cpu"]
@@ -164,7 +164,7 @@ def test_init_starts_the_network_and_tells_from_what(
     path.write_bytes(b"")
     told = "starts encoder.trunk"
     monkeypatch.setattr(
-        "napari_coseg.checkpoints.starting.initialise", lambda model, path: f"{path} {told}"
+        "napari_coseg.models.checkpoints.starting.initialise", lambda model, path: f"{path} {told}"
     )
     assert main([*command, "--init", str(path)]) == 0
     assert f"{path} {told}" in capsys.readouterr().err

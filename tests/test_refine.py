@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_coseg.errors import Cancelled, EditError, ImageError
+from cases.stub_models import CrossedModel, disc_picture, spread_discs
+from napari_coseg.core.errors import Cancelled, EditError, ImageError
 from napari_coseg.inference import InferenceSettings, segment
 from napari_coseg.inference.refine import refine
 from napari_coseg.inference.session import Session
-from stub_models import CrossedModel, disc_picture, spread_discs
 from test_models import FAMILIES, small_model
 
 SHAPE = (200, 312)

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from editing_desks import CLASSES, plane
-from napari_coseg.editing.desk import Desk
-from napari_coseg.editing.edit import Edit
-from napari_coseg.editing.objects import delete, merge, set_class
+from cases.label_editors import CLASSES, plane
+from napari_coseg.labels.editing.edit import Edit
+from napari_coseg.labels.editing.label_editor import LabelEditor
+from napari_coseg.labels.editing.objects import delete, merge, set_class
 
 pytestmark = pytest.mark.gui
 
@@ -20,31 +20,33 @@ pytestmark = pytest.mark.gui
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param(lambda desk: merge(desk, (3, 4)), id="two become one"),
-        pytest.param(lambda desk: delete(desk, (5, 7)), id="two go"),
-        pytest.param(lambda desk: set_class(desk, (6, 8), 0), id="classes without a pixel"),
+        pytest.param(lambda editor: merge(editor, (3, 4)), id="two become one"),
+        pytest.param(lambda editor: delete(editor, (5, 7)), id="two go"),
+        pytest.param(lambda editor: set_class(editor, (6, 8), 0), id="classes without a pixel"),
     ],
 )
 def test_rows_go_back_and_come_again_with_the_pixels(
-    qapp: Any, change: Callable[[Desk], Edit]
+    qapp: Any, change: Callable[[LabelEditor], Edit]
 ) -> None:
     from napari.layers import Labels
 
     from napari_coseg.widgets import outputs
     from napari_coseg.widgets.refine.rows import make_with_rows
 
-    desk = plane()
-    before = outputs.object_features(desk.table)
+    editor = plane()
+    before = outputs.object_features(editor.table)
     layer = Labels(
-        desk.labels.copy(),
+        editor.labels.copy(),
         features=before,
-        colormap=outputs.object_colormap("class", desk.table["id"], desk.table["class"], CLASSES),
+        colormap=outputs.object_colormap(
+            "class", editor.table["id"], editor.table["class"], CLASSES
+        ),
         metadata={"napari_coseg": {"classes": [vars(entry) for entry in CLASSES]}},
     )
-    edit = change(desk)
+    edit = change(editor)
     make_with_rows(layer, edit)
-    desk.apply(edit)
-    after = outputs.object_features(desk.table)
+    editor.apply(edit)
+    after = outputs.object_features(editor.table)
     assert not after.equals(before)
     for rows, step in ((after, layer.undo), (before, layer.redo), (after, layer.undo)):
         pd.testing.assert_frame_equal(layer.features, rows, check_dtype=False)

@@ -14,21 +14,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from correct_hand import add_layers, assert_same, draw, press, state
-from editing_desks import measured_anew, plane, stack
-from napari_coseg.checkpoints.sam2_model import load_sam2
-from napari_coseg.editing.add_mask import add_mask
-from napari_coseg.editing.desk import Desk
-from napari_coseg.errors import EditError
+from cases.correct_hand import add_layers, assert_same, draw, press, state
+from cases.label_editors import measured_anew, plane, stack
+from cases.tiny_sam2 import save_tiny, tiny_in_use
+from napari_coseg.core.errors import EditError
+from napari_coseg.core.types import Image
+from napari_coseg.images.intake import RgbSource, understand
 from napari_coseg.inference.sam_prompts import SamPrompts
 from napari_coseg.inference.sam_windows import Prompt, SamMask, on_labels
-from napari_coseg.intake import RgbSource, understand
-from napari_coseg.types import Image
+from napari_coseg.labels.editing.add_mask import add_mask
+from napari_coseg.labels.editing.label_editor import LabelEditor
+from napari_coseg.models.checkpoints.sam2_model import load_sam2
 from napari_coseg.widgets.correct import sam_tasks
-from tiny_sam2 import save_tiny, tiny_in_use
 
 pytestmark = pytest.mark.gui
-pytest_plugins = ["widget_fixtures"]
+pytest_plugins = ["cases.widget_fixtures"]
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +55,10 @@ def tiny_jobs(monkeypatch: pytest.MonkeyPatch, worker: Any) -> None:
     monkeypatch.setattr(sam_use, "Sam", lambda *about: Sam(*about, worker=worker))
 
 
-def begun(viewer: Any, qtbot: Any, desk: Any, **place: Any) -> Any:
+def begun(viewer: Any, qtbot: Any, editor: Any, **place: Any) -> Any:
     from napari_coseg.widgets.correct.widget import CorrectWidget
 
-    add_layers(viewer, desk, **place)
+    add_layers(viewer, editor, **place)
     widget = CorrectWidget(viewer)
     widget.start_button.click()
     qtbot.waitUntil(lambda: widget.work is not None, timeout=60_000)
@@ -102,7 +102,9 @@ def assert_added(by_hand: SamPrompts, before: np.ndarray, prompt: Prompt, widget
         RgbSource(understand(RGB)), prompt, pixel_size_um=(0.5, 0.25), key="the image"
     )
     clicks = [p for p, on in zip(prompt.points, prompt.positive, strict=True) if on]
-    edit = add_mask(Desk(before.copy(), (0.5, 0.25)), found.mask, found.corner, clicks=clicks)
+    edit = add_mask(
+        LabelEditor(before.copy(), (0.5, 0.25)), found.mask, found.corner, clicks=clicks
+    )
     after = widget.work.session.objects.data
     (new,) = set(np.unique(after)) - set(np.unique(before))
     wanted = before.copy()
@@ -113,7 +115,7 @@ def assert_added(by_hand: SamPrompts, before: np.ndarray, prompt: Prompt, widget
 
 
 def assert_in_step(work: Any) -> None:
-    pd.testing.assert_frame_equal(work.session.desk.table, measured_anew(work.session.desk))
+    pd.testing.assert_frame_equal(work.session.editor.table, measured_anew(work.session.editor))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -130,7 +132,7 @@ def test_clicks_and_boxes_become_what_sam2_says_by_one_step_each(
     use(widget, [at], qtbot)
     click = Prompt((at,), (True,))
     new = assert_added(by_hand, before["labels"], click, widget)
-    row = session.desk.rows([new]).iloc[0]
+    row = session.editor.rows([new]).iloc[0]
     assert (row["class_id"], row["class_probability"]) == (2, 1.0)
     assert "Added object" in widget.status.text()
     assert "% sure" in widget.status.text()
@@ -251,12 +253,12 @@ def test_a_slice_of_a_stack_is_asked_about(
     viewer: Any, qtbot: Any, tiny: Path, tiny_jobs: None, by_hand: SamPrompts
 ) -> None:
     """The image has a slice more before the labels' first, and half their resolution."""
-    desk = stack()
+    editor = stack()
     volume = np.random.default_rng(1).integers(0, 256, (5, 48, 48), dtype=np.uint8)
     viewer.add_image(
         volume, name="biopsy", scale=(2, 1, 0.5), translate=(-2, 0.25, 0.125)
     )  # centres of coarse pixels lie between those of fine ones
-    widget = begun(viewer, qtbot, desk, scale=(2, 0.5, 0.25))
+    widget = begun(viewer, qtbot, editor, scale=(2, 0.5, 0.25))
     viewer.dims.set_point(0, 2.0)
     choose(widget, tiny, qtbot)
     before = widget.work.session.objects.data.copy()
@@ -268,7 +270,7 @@ def test_a_slice_of_a_stack_is_asked_about(
     found = by_hand.answer(source, prompt.mapped(matrix), z=2, pixel_size_um=(1, 0.5), key="z")
     mask, corner = on_labels(found, matrix, (96, 96))
     edit = add_mask(
-        Desk(before.copy(), desk.pixel_size_um),
+        LabelEditor(before.copy(), editor.pixel_size_um),
         mask,
         corner,
         clicks=[(y, x)],
@@ -412,19 +414,19 @@ def test_a_drag_is_drawn_as_a_box_and_with_shift_as_the_outline(widget: Any, qtb
     ids=["the largest", "the clicked", "the first that lies on one"],
 )
 def test_of_several_pieces_one_becomes_the_object(clicks: Any, expected: int) -> None:
-    desk = plane(count=3)
-    desk.labels[:] = 0
+    editor = plane(count=3)
+    editor.labels[:] = 0
     mask = np.zeros((20, 20), bool)
     mask[0, :10] = mask[10:14, 5:15] = True
-    edit = add_mask(desk, mask, (0, 0), clicks=clicks)
+    edit = add_mask(editor, mask, (0, 0), clicks=clicks)
     assert len(edit.new_values) == expected
 
 
 def test_a_mask_over_others_alone_is_told() -> None:
-    desk = plane(count=60)
-    mask = desk.labels[20:60, 20:60] > 0
+    editor = plane(count=60)
+    mask = editor.labels[20:60, 20:60] > 0
     with pytest.raises(EditError, match="another object or reviewed"):
-        add_mask(desk, mask & (desk.labels[20:60, 20:60] > 0), (20, 20))
+        add_mask(editor, mask & (editor.labels[20:60, 20:60] > 0), (20, 20))
 
 
 def test_an_answer_that_ends_at_the_sides_of_its_window_says_so() -> None:

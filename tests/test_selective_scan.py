@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from napari_coseg.errors import SettingsError
-from napari_coseg.nn import selective_scan as module
-from napari_coseg.nn.selective_scan import selective_scan
+from napari_coseg.core.errors import SettingsError
+from napari_coseg.models.nn import selective_scan as module
+from napari_coseg.models.nn.selective_scan import selective_scan
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias")
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from napari_coseg.checkpoints import starting
-from napari_coseg.checkpoints.download import FOLDER_VARIABLE, RemoteCheckpoint
-from napari_coseg.checkpoints.starting import initialise, starting_file
+from cases.tiny_models import TINY_CONFIG, tiny_card
 from napari_coseg.cli.main import main
-from napari_coseg.errors import CheckpointError
+from napari_coseg.core.errors import CheckpointError
+from napari_coseg.models.checkpoints import starting
+from napari_coseg.models.checkpoints.download import FOLDER_VARIABLE, RemoteCheckpoint
+from napari_coseg.models.checkpoints.starting import initialise, starting_file
 from napari_coseg.models.registry import FAMILIES, build
 from test_from_sam2 import tiny_sam2
-from tiny_models import TINY_CONFIG, tiny_card
 
 COMMON = ("encoder", "width", "decoder_mlp_dim", "fusion_mlp_dim")
 CONFIGS = {
@@ -106,7 +106,7 @@ def test_the_command_lists_fetches_and_refuses(
 ) -> None:
     assert main(["models", "download"]) == 0
     assert "sam2.1-large        898 MB  https://dl.fbaipublicfiles.com" in capsys.readouterr().out
-    monkeypatch.setattr("napari_coseg.checkpoints.download.download", no_download)
+    monkeypatch.setattr("napari_coseg.models.checkpoints.download.download", no_download)
     assert main(["models", "download", "sam2-tiny", "--folder", str(tmp_path)]) == 0
     told = capsys.readouterr()
     assert f"sam2_hiera_tiny.pt, 156 MB, to {tmp_path / 'sam2_hiera_tiny.pt'}" in told.err

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_coseg.tiling.blocks import cut_plane
-from napari_coseg.tiling.stitch import LabelCanvas, continue_ids, overlaps
+from napari_coseg.labels.tiling.blocks import cut_plane
+from napari_coseg.labels.tiling.stitch import LabelCanvas, continue_ids, overlaps
 
 
 def discs(shape, centres, radius):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_coseg.errors import SettingsError
-from napari_coseg.tiling.blocks import (
+from napari_coseg.core.errors import SettingsError
+from napari_coseg.labels.tiling.blocks import (
     RollingMaps,
     blend_row,
     blend_weights,
@@ -14,7 +14,7 @@ from napari_coseg.tiling.blocks import (
     cut_plane,
     pad_to,
 )
-from napari_coseg.tiling.resample import resample_maps, source_range
+from napari_coseg.labels.tiling.resample import resample_maps, source_range
 
 CUTS = [
     # length, size, halo, number of windows

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from cases.tiny_training import draw, losses_of, make_batch, tiny_recipe, trained, without_dropout
+from napari_coseg.core.errors import Cancelled, CheckpointError, CosegError, SettingsError
 from napari_coseg.datasets.batches import Batch
-from napari_coseg.errors import Cancelled, CheckpointError, CosegError, SettingsError
 from napari_coseg.models.coseg_plus.config import COMPACT
 from napari_coseg.training.loop import train
 from napari_coseg.training.memory import checkpointed_blocks, reproducible
@@ -28,7 +29,6 @@ from napari_coseg.training.stepping import (
 )
 from napari_coseg.training.trainable import train_only
 from test_models import TINY, images, small_card, small_model
-from tiny_training import draw, losses_of, make_batch, tiny_recipe, trained, without_dropout
 
 
 class _Stop:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_coseg.errors import SettingsError
+from cases.tiny_training import SIZE, make_batch, tiny_recipe, trained
+from napari_coseg.core.errors import SettingsError
 from napari_coseg.training.logs import Logs
 from napari_coseg.training.pictures import GAP_PX, save_picture
 from napari_coseg.training.processes import ALONE, Processes
 from napari_coseg.training.recipe import LogSettings
 from test_models import small_model
-from tiny_training import SIZE, make_batch, tiny_recipe, trained
 
 
 def test_pictures_come_when_asked_for(tmp_path: Path) -> None:

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from cases.tiny_training import as_toml, losses_of, make_folder, tiny_recipe
 from napari_coseg.cli.main import main
+from napari_coseg.core.errors import DatasetError, SettingsError
 from napari_coseg.datasets.batches import Batch
-from napari_coseg.errors import DatasetError, SettingsError
 from napari_coseg.training.processes import ALONE, first_of_all, joined
 from napari_coseg.training.run import step_source
 from test_models import TINY, small_card
-from tiny_training import as_toml, losses_of, make_folder, tiny_recipe
 
 CROPS = 4
 STEPS = 4

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from histology_twins import make_glas_bmp
-from napari_coseg.checkpoints.native import read_card
+from cases.histology_twins import make_glas_bmp
+from cases.tiny_training import make_folder, tiny_recipe
+from napari_coseg.core.errors import DatasetError, SettingsError
 from napari_coseg.datasets.registry import open_dataset
-from napari_coseg.errors import DatasetError, SettingsError
+from napari_coseg.models.checkpoints.native import read_card
 from napari_coseg.training.recipe import OptimiserSettings, Recipe, read_recipe, recipe_names
 from napari_coseg.training.run import (
     StepSource,
@@ -26,7 +27,6 @@ from napari_coseg.training.run import (
 )
 from napari_coseg.training.schedule import learning_rate, steps_of, with_steps
 from test_models import small_model
-from tiny_training import make_folder, tiny_recipe
 
 
 @pytest.mark.parametrize(

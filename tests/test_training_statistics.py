@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from cases.tiny_training import make_batch, tiny_recipe, trained
+from napari_coseg.core.errors import Cancelled
 from napari_coseg.datasets.batches import Batch
-from napari_coseg.errors import Cancelled
 from test_models import DETAILED, small_card
-from tiny_training import make_batch, tiny_recipe, trained
 
 PLAIN = tiny_recipe().optimiser.model_dump()
 

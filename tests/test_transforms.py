@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from napari_coseg.core.errors import DatasetError, SettingsError
 from napari_coseg.datasets.base import Sample
 from napari_coseg.datasets.batches import CropSampler, CropSource
 from napari_coseg.datasets.stain import StainSettings, augment_stain
 from napari_coseg.datasets.transforms import AugmentationSettings, training_crop
-from napari_coseg.errors import DatasetError, SettingsError
 
 PLAIN = AugmentationSettings.none()
 QUIET = PLAIN.stain

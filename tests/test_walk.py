@@ -1,4 +1,4 @@
-"""One walk through the desk where labels are finished, from napari's menus on, and a crash in it.
+"""One walk through the editor where labels are finished, from napari's menus on, and a crash in it.
 
 A program of its own (`walk_first_half`) opens the sample image, segments it with the model that
 the package ships, corrects, undoes, redoes, refines and keeps the result in a workspace, and is
@@ -22,7 +22,7 @@ import pytest
 pytest.importorskip("napari")
 pytest.importorskip("nibabel", reason="exports every format: needs nibabel")
 
-import walk_first_half
+from cases import walk_first_half
 from napari_coseg.workspace import recent
 
 pytestmark = [pytest.mark.gui, pytest.mark.slow]
@@ -52,8 +52,8 @@ def first_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subp
 def test_a_session_survives_its_crash_and_is_taken_away_in_every_format(
     first_half: subprocess.Popen, make_napari_viewer: Callable[..., Any], tmp_path: Path
 ) -> None:
-    from walk_second_half import SecondHalf
-    from walk_window import PATIENCE_S, Window
+    from cases.walk_second_half import SecondHalf
+    from cases.walk_window import PATIENCE_S, Window
 
     kill_when_ready(first_half, tmp_path, 5 * PATIENCE_S)
     earlier = json.loads((tmp_path / walk_first_half.FACTS).read_text("utf-8"))["seconds"]

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 import tifffile
 
-from napari_coseg.errors import ImageError
-from napari_coseg.export.geojson import AREA
-from napari_coseg.export.read_geojson import read_geojson
-from napari_coseg.types import LabelClass
+from napari_coseg.core.errors import ImageError
+from napari_coseg.core.types import LabelClass
+from napari_coseg.formats.geojson import AREA
+from napari_coseg.formats.read_geojson import read_geojson
 from napari_coseg.widgets.corrected import LARGEST_ID, LabelsOf, corrected_prediction
 
-pytest_plugins = ["widget_fixtures"]
+pytest_plugins = ["cases.widget_fixtures"]
 RED, BLUE = LabelClass(1, "red", (200, 0, 0)), LabelClass(2, "blue", (0, 0, 200))
 GLAND = LabelClass(1, "gland", (230, 159, 0))
 LABELS = np.zeros((12, 16), np.int32)
@@ -107,7 +107,7 @@ def widget(viewer: Any, worker: Any, tmp_path: Path) -> Any:
 def test_corrected_labels_are_what_is_written(
     viewer: Any, widget: Any, qtbot: Any, tmp_path: Path
 ) -> None:
-    from widget_values import RUN_MS
+    from cases.widget_values import RUN_MS
 
     viewer.layers["biopsy objects"].fill((7, 4), 1)  # object 2 becomes a part of object 1
     for key, box in widget.formats.items():
@@ -132,7 +132,7 @@ def test_of_an_image_segmented_in_part_that_part_is_shown(
 ) -> None:
     import zarr
 
-    from widget_values import RUN_MS
+    from cases.widget_values import RUN_MS
 
     whole = np.arange(40 * 50, dtype=np.uint16).reshape(40, 50)
     viewer.layers["biopsy"].data = whole

@@ -11,14 +11,14 @@ import psutil
 import pytest
 from PIL import Image
 
-from finetuning_cases import DOCK_STEPS, GLAND, TYPES, labelled_folder, reviewed_image
-from napari_coseg.checkpoints.adapters import read_adapter_card
-from napari_coseg.checkpoints.native import file_sha256
-from napari_coseg.types import Instances, Prediction
-from widget_values import RUN_MS, UM
+from cases.finetuning_cases import DOCK_STEPS, GLAND, TYPES, labelled_folder, reviewed_image
+from cases.widget_values import RUN_MS, UM
+from napari_coseg.core.types import Instances, Prediction
+from napari_coseg.models.checkpoints.adapters import read_adapter_card
+from napari_coseg.models.checkpoints.native import file_sha256
 
 pytestmark = pytest.mark.gui
-pytest_plugins = ["widget_fixtures", "workspace_viewers", "finetune_docks"]
+pytest_plugins = ["cases.widget_fixtures", "cases.workspace_viewers", "cases.finetune_docks"]
 LONG = 100
 """Steps that take seconds: a window that is slow for once must not find the training over."""
 
@@ -34,7 +34,7 @@ def trained(qtbot: Any, dock: Any) -> Path:
 
 def truth(number: int = 0) -> tuple[np.ndarray, Prediction]:
     """A picture and its right labels."""
-    from napari_coseg.measure import object_table
+    from napari_coseg.labels.measure import object_table
 
     image = reviewed_image(number)
     assert image.objects is not None and image.semantic is not None and image.types is not None
@@ -52,12 +52,12 @@ def truth(number: int = 0) -> tuple[np.ndarray, Prediction]:
     return image.image, Prediction(image.semantic, GLAND, objects, (0.5, 0.5), {"axes": "YXC"})
 
 
-def corrected(viewer: Any, keeper: Any, qtbot: Any, folder: Path) -> None:
+def corrected(viewer: Any, controller: Any, qtbot: Any, folder: Path) -> None:
     """Right labels of a picture, two of its regions reviewed, kept in a workspace."""
     from napari.layers._source import layer_source
 
+    from cases.workspace_viewers import kept, session_on
     from napari_coseg.widgets import outputs
-    from workspace_viewers import kept, session_on
 
     pixels, prediction = truth()
     path = folder / "tissue.png"
@@ -65,7 +65,7 @@ def corrected(viewer: Any, keeper: Any, qtbot: Any, folder: Path) -> None:
     with layer_source(path=str(path)):
         layer = viewer.add_image(pixels, name="tissue", scale=(0.5, 0.5), units=(UM, UM))
     regions, objects = outputs.add_prediction(viewer, layer, "YXC", prediction)
-    kept(keeper, qtbot, folder, (layer, objects, regions))
+    kept(controller, qtbot, folder, (layer, objects, regions))
     session = session_on(objects, regions)
     for columns in (np.s_[:, :50], np.s_[:, 50:]):
         part = np.zeros(pixels.shape[:2], bool)
@@ -80,7 +80,7 @@ def corrected(viewer: Any, keeper: Any, qtbot: Any, folder: Path) -> None:
 def test_the_whole_loop_in_a_window(
     make_napari_viewer_proxy: Callable,
     make_dock: Callable,
-    keepers: Any,
+    controllers: Any,
     base: Path,
     shelf: Path,
     tmp_path: Path,
@@ -88,7 +88,7 @@ def test_the_whole_loop_in_a_window(
 ) -> None:
     """Segment, correct, review, train, cancel, resume, use, segment again: it differs."""
     viewer = make_napari_viewer_proxy(show=True)
-    corrected(viewer.__wrapped__, keepers(viewer), qtbot, tmp_path)
+    corrected(viewer.__wrapped__, controllers(viewer), qtbot, tmp_path)
     _, segment = viewer.window.add_plugin_dock_widget("napari-coseg", "Segment")
     _, dock = viewer.window.add_plugin_dock_widget("napari-coseg", "Fine-tune")
     make_dock(viewer, dock)
@@ -153,14 +153,14 @@ def test_the_whole_loop_in_a_window(
 def test_two_trainings_in_a_row_in_a_window(
     make_napari_viewer_proxy: Callable,
     make_dock: Callable,
-    keepers: Any,
+    controllers: Any,
     shelf: Path,
     tmp_path: Path,
     qtbot: Any,
 ) -> None:
     """More was reviewed between them: the second gives an adapter of its own."""
     viewer = make_napari_viewer_proxy(show=True)
-    corrected(viewer.__wrapped__, keepers(viewer), qtbot, tmp_path)
+    corrected(viewer.__wrapped__, controllers(viewer), qtbot, tmp_path)
     _, dock = viewer.window.add_plugin_dock_widget("napari-coseg", "Fine-tune")
     make_dock(viewer, dock)
     first = trained(qtbot, dock)

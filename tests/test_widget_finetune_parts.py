@@ -12,10 +12,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from finetuning_cases import labelled_folder, tuned
-from napari_coseg.checkpoints.adapters import AdapterCard, read_adapter_card, save_adapter
-from napari_coseg.checkpoints.native import file_sha256, load, save
-from napari_coseg.errors import Cancelled, CheckpointError, OutputError, SettingsError
+from cases.finetuning_cases import labelled_folder, tuned
+from cases.widget_values import RUN_MS
+from napari_coseg.core.errors import Cancelled, CheckpointError, OutputError, SettingsError
 from napari_coseg.finetuning.request import (
     FinetuneRequest,
     forget,
@@ -24,10 +23,11 @@ from napari_coseg.finetuning.request import (
     unfinished,
     write_request,
 )
-from widget_values import RUN_MS
+from napari_coseg.models.checkpoints.adapters import AdapterCard, read_adapter_card, save_adapter
+from napari_coseg.models.checkpoints.native import file_sha256, load, save
 
 pytestmark = pytest.mark.gui
-pytest_plugins = ["widget_fixtures", "workspace_viewers", "finetune_docks"]
+pytest_plugins = ["cases.widget_fixtures", "cases.workspace_viewers", "cases.finetune_docks"]
 
 
 def trained(qtbot: Any, dock: Any) -> Path:
@@ -242,7 +242,7 @@ def test_the_adapter_in_use_after_a_restart(
     offered: bool,
     told: str,
 ) -> None:
-    from napari_coseg.widgets.finetune import shelf as shelves
+    from napari_coseg.widgets.finetune import model_library as shelves
     from napari_coseg.widgets.model_choice import ModelChoice
 
     base = dock.setup.model.source

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from finetuning_cases import base_file, labelled_folder
-from napari_coseg.checkpoints.native import file_sha256, load, save
-from widget_values import RUN_MS
+from cases.finetuning_cases import base_file, labelled_folder
+from cases.widget_values import RUN_MS
+from napari_coseg.models.checkpoints.native import file_sha256, load, save
 
 pytestmark = pytest.mark.gui
-pytest_plugins = ["widget_fixtures", "workspace_viewers", "finetune_docks"]
+pytest_plugins = ["cases.widget_fixtures", "cases.workspace_viewers", "cases.finetune_docks"]
 
 
 def test_a_speed_is_proposed_until_a_person_chooses_one(
@@ -34,7 +34,7 @@ def test_a_speed_is_proposed_until_a_person_chooses_one(
 
 def test_the_base_that_found_the_labels_is_proposed(dock: Any, tmp_path: Path) -> None:
     """It is in the list of every dock where one was given it."""
-    from napari_coseg.widgets.finetune.shelf import shelf
+    from napari_coseg.widgets.finetune.model_library import model_library
     from napari_coseg.widgets.model_choice import ModelChoice
 
     setup, other = dock.setup, tmp_path / "other.safetensors"
@@ -49,7 +49,7 @@ def test_the_base_that_found_the_labels_is_proposed(dock: Any, tmp_path: Path) -
     setup.propose_base(finders)
     assert setup.model.source == str(other)
     setup.model.choose_file(mine)
-    shelf().weights.remove(str(other))
+    model_library().weights.remove(str(other))
     setup.model.model_box.removeItem(setup.model.model_box.findData(str(other)))
     ModelChoice().choose_file(other)
     assert setup.model.source == str(other), "it was proposed as soon as a dock was given it"

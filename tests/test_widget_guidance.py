@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_coseg.checkpoints import native
-from tiny_models import tiny_model
-from widget_values import PICTURE, RUN_MS, UM
+from cases.tiny_models import tiny_model
+from cases.widget_values import PICTURE, RUN_MS, UM
+from napari_coseg.models.checkpoints import native
 
 pytestmark = pytest.mark.gui
-pytest_plugins = ["widget_fixtures"]
+pytest_plugins = ["cases.widget_fixtures"]
 TITLES = [
     "region mask, prompts objects",
     "object mask, prompts regions",
@@ -73,8 +73,8 @@ def test_the_file_and_the_devices_are_asked_for_as_in_segment(
 ) -> None:
     from napari.layers._source import layer_source
 
-    from napari_coseg.export.ome_tiff import write_image
-    from napari_coseg.types import Image
+    from napari_coseg.core.types import Image
+    from napari_coseg.formats.ome_tiff import write_image
     from napari_coseg.widgets.guidance import GuidanceWidget
 
     path = tmp_path / "biopsy.ome.tif"

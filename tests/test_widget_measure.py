@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from napari_coseg.errors import OutputError, SettingsError
+from cases.widget_values import RUN_MS, UM
+from napari_coseg.core.errors import OutputError, SettingsError
 from napari_coseg.widgets.measure.plots import FEWEST_BINS, MOST_BINS, bin_edges, inside_lasso
 from napari_coseg.widgets.measure.table import TableModel, shown
-from widget_values import RUN_MS, UM
 
-pytest_plugins = ["widget_fixtures"]
+pytest_plugins = ["cases.widget_fixtures"]
 
 SHAPE = (60, 80)
 RED, BLUE = (

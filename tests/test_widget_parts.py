@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cases.stub_models import StubModel
+from cases.widget_values import PICTURE, RUN_MS, UM
 from napari_coseg.inference.settings import InferenceSettings
-from stub_models import StubModel
-from widget_values import PICTURE, RUN_MS, UM
 
 pytestmark = pytest.mark.gui
-pytest_plugins = ["widget_fixtures"]
+pytest_plugins = ["cases.widget_fixtures"]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -195,9 +195,9 @@ def test_time_left(qapp: Any, reports: list[tuple[float, float]], expected: floa
 
 
 def test_the_demo_shows_what_was_exported(make_napari_viewer: Callable, tmp_path: Path) -> None:
-    from napari_coseg.export.registry import export
+    from napari_coseg.core.types import Image
+    from napari_coseg.formats.registry import export
     from napari_coseg.inference import segment
-    from napari_coseg.types import Image
     from napari_coseg.widgets import show
 
     image = Image(PICTURE, "YXC", (0.5, 0.5), "biopsy")

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from widget_values import PICTURE, RUN_MS, SHAPE, UM
+from cases.widget_values import PICTURE, RUN_MS, SHAPE, UM
 
 pytestmark = pytest.mark.gui
-pytest_plugins = ["widget_fixtures"]
+pytest_plugins = ["cases.widget_fixtures"]
 LEFT = np.s_[:, :80]
 
 
@@ -51,10 +51,10 @@ def wipe_regions(viewer: Any) -> None:
 
 def session_on(objects: Any, regions: Any) -> Any:
     """Correcting, as the Correct dock begins it."""
-    from napari_coseg.widgets.correct.reading import desk_of, request_of
+    from napari_coseg.widgets.correct.reading import editor_of, request_of
     from napari_coseg.widgets.correct.session import Session
 
-    return Session(objects, regions, desk_of(*request_of(objects, regions)))
+    return Session(objects, regions, editor_of(*request_of(objects, regions)))
 
 
 def names(viewer: Any) -> list[str]:
@@ -186,16 +186,16 @@ def test_a_session_of_corrections_makes_it_one_step(
     session = session_on(objects, regions)
     kept = int(objects.data[LEFT][objects.data[LEFT] > 0][0])
     session.mark("Review", session.reviewed.with_objects([kept]))
-    before, rows = objects.data.copy(), len(session.desk.table)
+    before, rows = objects.data.copy(), len(session.editor.table)
     wipe_regions(segmented)
     refined(qtbot, widget)
     widget.accept_button.click()
     assert session.undo_name == "Take a new run"
-    assert len(session.desk.table) < rows
+    assert len(session.editor.table) < rows
     assert (objects.data[before == kept] == kept).all()
     session.undo()
     np.testing.assert_array_equal(objects.data, before)
-    assert len(session.desk.table) == rows
+    assert len(session.editor.table) == rows
     session.close()
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import psutil
 import pytest
 
-from widget_values import CENTRES, PICTURE, RUN_MS, TISSUE, TRUTH, UM
+from cases.widget_values import CENTRES, PICTURE, RUN_MS, TISSUE, TRUTH, UM
 
 pytestmark = pytest.mark.gui
-pytest_plugins = ["widget_fixtures"]
+pytest_plugins = ["cases.widget_fixtures"]
 
 
 def run(qtbot: Any, widget: Any) -> None:
@@ -84,8 +84,8 @@ def test_the_file_of_an_image_is_asked_for_its_pixel_size(
     """Of one that was open before the dock was."""
     from napari.layers._source import layer_source
 
-    from napari_coseg.export.ome_tiff import write_image
-    from napari_coseg.types import Image
+    from napari_coseg.core.types import Image
+    from napari_coseg.formats.ome_tiff import write_image
 
     path = tmp_path / "biopsy.ome.tif"
     write_image(path, Image(PICTURE, "YXC", (0.5, 0.25), "biopsy"))

@@ -16,16 +16,16 @@ pytest.importorskip("napari")
 
 from napari.components import ViewerModel
 
-from napari_coseg.editing.objects import delete, merge, set_class
-from napari_coseg.editing.review import Reviewed
-from napari_coseg.errors import ImageError
+from cases.workspace_viewers import filled, kept, same, session_on
+from napari_coseg.core.errors import ImageError
+from napari_coseg.labels.editing.objects import delete, merge, set_class
+from napari_coseg.labels.editing.review import Reviewed
 from napari_coseg.widgets import outputs
 from napari_coseg.widgets.workspace.widget import WorkspaceWidget
 from napari_coseg.workspace import recent
 from napari_coseg.workspace.folder import open_workspace
-from workspace_viewers import filled, kept, same, session_on
 
-pytest_plugins = ["workspace_viewers"]
+pytest_plugins = ["cases.workspace_viewers"]
 pytestmark = pytest.mark.usefixtures("alone")
 
 
@@ -38,24 +38,26 @@ def viewer() -> ViewerModel:
 
 
 def test_corrections_of_a_session_are_kept_as_they_are_made_and_undone(
-    viewer: Any, keepers: Any, qtbot: Any, tmp_path: Path
+    viewer: Any, controllers: Any, qtbot: Any, tmp_path: Path
 ) -> None:
     image, objects, regions = filled(viewer, tmp_path)
-    keeper = keepers(viewer)
-    path = kept(keeper, qtbot, tmp_path, (image, objects, regions))
+    controller = controllers(viewer)
+    path = kept(controller, qtbot, tmp_path, (image, objects, regions))
     session = session_on(objects, regions)
-    session.do(merge(session.desk, [1, 2, 3]))
-    session.do(delete(session.desk, [4]))
-    session.do(set_class(session.desk, [5], 2))
+    session.do(merge(session.editor, [1, 2, 3]))
+    session.do(delete(session.editor, [4]))
+    session.do(set_class(session.editor, [5], 2))
     session.mark("Reviewed", Reviewed(objects.data.shape).with_objects([5]))
     objects.undo()
     objects.undo()
     objects.redo()
-    (link,) = keeper.links.values()
+    (link,) = controller.links.values()
     link.writer.flush()  # without a look at the layers
     same(path, objects, regions)
     saved = open_workspace(path).entries[0].load()
-    np.testing.assert_array_equal(saved.desk().table["class_id"], session.desk.table["class_id"])
+    np.testing.assert_array_equal(
+        saved.editor().table["class_id"], session.editor.table["class_id"]
+    )
     assert saved.reviewed.ids == session.reviewed.ids == set()
     objects.redo()
     link.writer.flush()
@@ -84,13 +86,13 @@ def _replace(objects: Any, regions: Any) -> None:
 
 @pytest.mark.parametrize("change", [_paint, _undo, _write, _replace])
 def test_what_changes_without_a_session_is_found(
-    change: Callable[[Any, Any], None], viewer: Any, keepers: Any, qtbot: Any, tmp_path: Path
+    change: Callable[[Any, Any], None], viewer: Any, controllers: Any, qtbot: Any, tmp_path: Path
 ) -> None:
     image, objects, regions = filled(viewer, tmp_path)
-    keeper = keepers(viewer)
-    path = kept(keeper, qtbot, tmp_path, (image, objects, regions))
+    controller = controllers(viewer)
+    path = kept(controller, qtbot, tmp_path, (image, objects, regions))
     change(objects, regions)
-    (link,) = keeper.links.values()
+    (link,) = controller.links.values()
     link.scan()
     qtbot.waitUntil(lambda: not link._scanning and not link._differing, timeout=20_000)
     link.writer.flush()
@@ -98,29 +100,29 @@ def test_what_changes_without_a_session_is_found(
 
 
 def test_what_changes_while_it_is_added_is_found(
-    viewer: Any, keepers: Any, qtbot: Any, tmp_path: Path
+    viewer: Any, controllers: Any, qtbot: Any, tmp_path: Path
 ) -> None:
     image, objects, regions = filled(viewer, tmp_path)
-    keeper = keepers(viewer)
-    keeper.create(tmp_path / "tissue.coseg")
-    qtbot.waitUntil(lambda: not keeper.busy, timeout=20_000)
+    controller = controllers(viewer)
+    controller.create(tmp_path / "tissue.coseg")
+    qtbot.waitUntil(lambda: not controller.busy, timeout=20_000)
     session = session_on(objects, regions)
-    keeper.add(image, objects, regions)
-    session.do(delete(session.desk, [1, 2]))
-    qtbot.waitUntil(lambda: bool(keeper.links), timeout=20_000)
-    session.do(delete(session.desk, [3]))
-    keeper.save_now()
+    controller.add(image, objects, regions)
+    session.do(delete(session.editor, [1, 2]))
+    qtbot.waitUntil(lambda: bool(controller.links), timeout=20_000)
+    session.do(delete(session.editor, [3]))
+    controller.save_now()
     same(tmp_path / "tissue.coseg", objects, regions)
 
 
 def test_a_layer_that_becomes_another_image_is_told(
-    viewer: Any, keepers: Any, qtbot: Any, tmp_path: Path
+    viewer: Any, controllers: Any, qtbot: Any, tmp_path: Path
 ) -> None:
-    keeper = keepers(viewer)
+    controller = controllers(viewer)
     corrected = filled(viewer, tmp_path)
-    kept(keeper, qtbot, tmp_path, corrected)
+    kept(controller, qtbot, tmp_path, corrected)
     corrected[1].data = np.zeros((9, 9), np.int32)
-    (link,) = keeper.links.values()
+    (link,) = controller.links.values()
     with qtbot.waitSignal(link.troubled, timeout=20_000) as told:
         link.scan()
     assert "add the layer to the workspace anew" in told.args[0]
@@ -137,7 +139,7 @@ def test_a_new_workspace_keeps_the_labels_at_once(
     path = tmp_path / "new.coseg"
     monkeypatch.setattr("napari_coseg.widgets.workspace.widget.ask_new_folder", lambda _: path)
     dock.new_button.click()
-    qtbot.waitUntil(lambda: bool(dock.keeper.links), timeout=20_000)
+    qtbot.waitUntil(lambda: bool(dock.controller.links), timeout=20_000)
     assert dock.images.count() == 1
     same(path, objects, regions)
 
@@ -153,7 +155,7 @@ def test_regions_are_kept_as_regions_whatever_the_objects_are_called(
     path = tmp_path / "new.coseg"
     monkeypatch.setattr("napari_coseg.widgets.workspace.widget.ask_new_folder", lambda _: path)
     dock.new_button.click()
-    qtbot.waitUntil(lambda: bool(dock.keeper.links), timeout=20_000)
+    qtbot.waitUntil(lambda: bool(dock.controller.links), timeout=20_000)
     same(path, objects, regions)
 
 
@@ -188,22 +190,22 @@ def test_a_workspace_that_was_left_is_offered_and_resumed(
 ) -> None:
     image, objects, regions = filled(viewer, tmp_path)
     dock = docks(viewer)
-    path = kept(dock.keeper, qtbot, tmp_path, (image, objects, regions))
+    path = kept(dock.controller, qtbot, tmp_path, (image, objects, regions))
     assert not dock.resume_button.isVisibleTo(dock)
     session = session_on(objects, regions)
-    session.do(delete(session.desk, [1]))
+    session.do(delete(session.editor, [1]))
     session.mark("Reviewed", Reviewed(objects.data.shape).with_objects([2]))
-    dock.keeper.save_now()
-    dock.keeper.give_up()  # as a crash leaves it: saved, but not closed
+    dock.controller.save_now()
+    dock.controller.give_up()  # as a crash leaves it: saved, but not closed
 
     other = ViewerModel()
     again = docks(other)
     assert again.resume_button.isVisibleTo(again)
     assert "tissue.coseg" in again.resume_button.text()
     again.resume_button.click()
-    qtbot.waitUntil(lambda: again.images.count() == 1 and not again.keeper.busy, timeout=20_000)
+    qtbot.waitUntil(lambda: again.images.count() == 1 and not again.controller.busy, timeout=20_000)
     again.show_button.click()
-    qtbot.waitUntil(lambda: bool(again.keeper.links), timeout=20_000)
+    qtbot.waitUntil(lambda: bool(again.controller.links), timeout=20_000)
     shown = {layer.name: layer for layer in other.layers}
     np.testing.assert_array_equal(shown["tissue objects"].data, objects.data)
     np.testing.assert_array_equal(shown["tissue regions"].data, regions.data)
@@ -212,8 +214,8 @@ def test_a_workspace_that_was_left_is_offered_and_resumed(
     resumed = session_on(shown["tissue objects"], shown["tissue regions"])
     assert resumed.reviewed.ids == {2}
     again.close_button.click()
-    qtbot.waitUntil(lambda: again.keeper.workspace is None, timeout=20_000)
-    qtbot.waitUntil(lambda: not again.keeper.busy, timeout=20_000)
+    qtbot.waitUntil(lambda: again.controller.workspace is None, timeout=20_000)
+    qtbot.waitUntil(lambda: not again.controller.busy, timeout=20_000)
     assert not recent.unfinished()
     same(path, objects, regions)
 
@@ -229,24 +231,24 @@ def test_an_image_that_is_gone_is_asked_for(
 ) -> None:
     _, objects, _ = corrected = filled(viewer, tmp_path)
     dock = docks(viewer)
-    path = kept(dock.keeper, qtbot, tmp_path, corrected)
-    dock.keeper.finish()
+    path = kept(dock.controller, qtbot, tmp_path, corrected)
+    dock.controller.finish()
     (tmp_path / "far").mkdir()
     shutil.move(tmp_path / "tissue.npy", tmp_path / "far" / "other.npy")
 
     def answer(self: Any, error: Any, entry: Any) -> None:
         if where == "found":
-            self.keeper.open_entry(entry, [tmp_path / "far" / "other.npy"])
+            self.controller.open_entry(entry, [tmp_path / "far" / "other.npy"])
         else:
-            self.keeper.open_entry(entry, with_image=False)
+            self.controller.open_entry(entry, with_image=False)
 
     monkeypatch.setattr(WorkspaceWidget, "_ask_image", answer)
     other = ViewerModel()
     again = docks(other)
-    again.keeper.open(path)
-    qtbot.waitUntil(lambda: again.images.count() == 1 and not again.keeper.busy, timeout=20_000)
+    again.controller.open(path)
+    qtbot.waitUntil(lambda: again.images.count() == 1 and not again.controller.busy, timeout=20_000)
     again.show_button.click()
-    qtbot.waitUntil(lambda: bool(again.keeper.links), timeout=20_000)
+    qtbot.waitUntil(lambda: bool(again.controller.links), timeout=20_000)
     names = [layer.name for layer in other.layers]
     expected = ["tissue regions", "tissue objects"]
     assert names == (["tissue", *expected] if where == "found" else expected)
@@ -260,10 +262,10 @@ def test_the_state_of_saving_is_shown(
     image, objects, regions = filled(viewer, tmp_path)
     dock = docks(viewer)
     session = session_on(objects, regions)
-    session.do(delete(session.desk, [1]))
+    session.do(delete(session.editor, [1]))
     dock._tell()
     assert "kept nowhere: tissue regions, tissue objects" in dock.state.text()
-    path = kept(dock.keeper, qtbot, tmp_path, (image, objects, regions))
+    path = kept(dock.controller, qtbot, tmp_path, (image, objects, regions))
     dock._tell()
     assert "Saved" in dock.state.text() and "s ago" in dock.state.text()
     with monkeypatch.context() as patch:
@@ -272,8 +274,8 @@ def test_the_state_of_saving_is_shown(
             raise OSError(errno.ENOSPC, "No space left on device")
 
         patch.setattr(os, "fsync", refuse)
-        session.do(delete(session.desk, [2]))
-        (link,) = dock.keeper.links.values()
+        session.do(delete(session.editor, [2]))
+        (link,) = dock.controller.links.values()
         qtbot.waitUntil(lambda: link.writer.state.error is not None, timeout=20_000)
         dock._tell()
         assert "Not saved" in dock.state.text() and "the disk is full" in dock.state.text()

@@ -16,14 +16,14 @@ pytest.importorskip("napari")
 
 from napari.components import ViewerModel
 
-from napari_coseg.editing.objects import delete
+from cases.workspace_viewers import filled, kept, same, session_on
+from napari_coseg.labels.editing.objects import delete
+from napari_coseg.widgets.workspace.controller import WorkspaceController, controller_of
 from napari_coseg.widgets.workspace.guard import Buttons, CloseGuard
-from napari_coseg.widgets.workspace.keeper import WorkspaceKeeper, keeper_of
 from napari_coseg.workspace import recent
 from napari_coseg.workspace.folder import open_workspace
-from workspace_viewers import filled, kept, same, session_on
 
-pytest_plugins = ["workspace_viewers"]
+pytest_plugins = ["cases.workspace_viewers"]
 pytestmark = pytest.mark.usefixtures("alone")
 
 
@@ -56,9 +56,9 @@ class SeenWindow:
         return True
 
 
-def guard_of(keeper: WorkspaceKeeper) -> CloseGuard:
+def guard_of(controller: WorkspaceController) -> CloseGuard:
     guard = CloseGuard.__new__(CloseGuard)
-    guard._window, guard._keeper = SeenWindow, keeper
+    guard._window, guard._controller = SeenWindow, controller
     return guard
 
 
@@ -66,14 +66,14 @@ def guard_of(keeper: WorkspaceKeeper) -> CloseGuard:
     ("answer", "closes"), [(Buttons.Cancel, False), (Buttons.Discard, True), (Buttons.Save, True)]
 )
 def test_closing_asks_about_what_is_kept_nowhere(
-    answer: Any, closes: bool, viewer: Any, keepers: Any, asked: dict[str, Any], tmp_path: Path
+    answer: Any, closes: bool, viewer: Any, controllers: Any, asked: dict[str, Any], tmp_path: Path
 ) -> None:
-    keeper = keepers(viewer)
+    controller = controllers(viewer)
     _, objects, regions = filled(viewer, tmp_path)
     session = session_on(objects, regions)
-    session.do(delete(session.desk, [1]))
+    session.do(delete(session.editor, [1]))
     asked |= {"answer": answer, "folder": tmp_path / "saved.coseg"}
-    assert guard_of(keeper)._may_close() is closes
+    assert guard_of(controller)._may_close() is closes
     assert asked["questions"] == [["tissue regions", "tissue objects"]]
     if answer == Buttons.Save:
         same(tmp_path / "saved.coseg", objects, regions)
@@ -82,40 +82,40 @@ def test_closing_asks_about_what_is_kept_nowhere(
 
 
 def test_discarding_what_is_kept_nowhere_saves_the_rest(
-    viewer: Any, keepers: Any, qtbot: Any, asked: dict[str, Any], tmp_path: Path
+    viewer: Any, controllers: Any, qtbot: Any, asked: dict[str, Any], tmp_path: Path
 ) -> None:
-    keeper = keepers(viewer)
+    controller = controllers(viewer)
     image, objects, regions = filled(viewer, tmp_path)
-    path = kept(keeper, qtbot, tmp_path, (image, objects, regions))
+    path = kept(controller, qtbot, tmp_path, (image, objects, regions))
     other = viewer.add_labels(np.zeros((50, 50), np.int32), name="other")
     for layer in (objects, other):
         layer.paint((20, 20), 7)
     asked["answer"] = Buttons.Discard
-    assert guard_of(keeper)._may_close()
+    assert guard_of(controller)._may_close()
     assert asked["questions"] == [["other"]]
     same(path, objects, regions)
 
 
 def test_closing_asks_nothing_where_all_was_taken_back(
-    viewer: Any, keepers: Any, asked: dict[str, Any], tmp_path: Path
+    viewer: Any, controllers: Any, asked: dict[str, Any], tmp_path: Path
 ) -> None:
-    keeper = keepers(viewer)
+    controller = controllers(viewer)
     _, objects, regions = filled(viewer, tmp_path)
     session = session_on(objects, regions)
-    session.do(delete(session.desk, [1]))
+    session.do(delete(session.editor, [1]))
     session.undo()
-    assert guard_of(keeper)._may_close()
+    assert guard_of(controller)._may_close()
     assert not asked["questions"]
 
 
 def test_closing_saves_what_is_kept_without_a_question(
-    viewer: Any, keepers: Any, qtbot: Any, asked: dict[str, Any], tmp_path: Path
+    viewer: Any, controllers: Any, qtbot: Any, asked: dict[str, Any], tmp_path: Path
 ) -> None:
-    keeper = keepers(viewer)
+    controller = controllers(viewer)
     image, objects, regions = filled(viewer, tmp_path)
-    path = kept(keeper, qtbot, tmp_path, (image, objects, regions))
+    path = kept(controller, qtbot, tmp_path, (image, objects, regions))
     objects.paint((300, 300), 7)
-    assert guard_of(keeper)._may_close()
+    assert guard_of(controller)._may_close()
     assert not asked["questions"]
     same(path, objects, regions)
     assert not recent.unfinished()
@@ -123,15 +123,15 @@ def test_closing_saves_what_is_kept_without_a_question(
 
 def test_closing_asks_where_the_disk_refuses(
     viewer: Any,
-    keepers: Any,
+    controllers: Any,
     qtbot: Any,
     asked: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    keeper = keepers(viewer)
+    controller = controllers(viewer)
     image, objects, regions = filled(viewer, tmp_path)
-    path = kept(keeper, qtbot, tmp_path, (image, objects, regions))
+    path = kept(controller, qtbot, tmp_path, (image, objects, regions))
     objects.paint((300, 300), 7)
 
     def refuse(*_: Any) -> None:
@@ -139,9 +139,9 @@ def test_closing_asks_where_the_disk_refuses(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", refuse)
-        assert not guard_of(keeper)._may_close()
+        assert not guard_of(controller)._may_close()
         assert "the disk is full" in asked["questions"][0]
-    keeper.save_now()
+    controller.save_now()
     same(path, objects, regions)
 
 
@@ -154,12 +154,12 @@ def test_the_guard_stands_before_a_real_window(
     viewer.window.add_plugin_dock_widget("napari-coseg", "Workspace")
     _, objects, regions = filled(viewer, tmp_path)
     session = session_on(objects, regions)
-    session.do(delete(session.desk, [1]))
+    session.do(delete(session.editor, [1]))
     window.close()
     assert window.isVisible()
     assert asked["questions"] == [["tissue regions", "tissue objects"]]
     asked["answer"] = Buttons.Discard
-    assert guard_of(keeper_of(viewer))._may_close()
+    assert guard_of(controller_of(viewer))._may_close()
 
 
 KILLED = """
@@ -170,28 +170,28 @@ import numpy as np
 from napari.components import ViewerModel
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
-from napari_coseg.editing.objects import delete, merge
+from napari_coseg.labels.editing.objects import delete, merge
 from napari_coseg.widgets.workspace import link as workspace_link
-from napari_coseg.widgets.workspace.keeper import keeper_of
-from workspace_viewers import filled, session_on
+from napari_coseg.widgets.workspace.controller import controller_of
+from cases.workspace_viewers import filled, session_on
 workspace_link.SCAN_MS = 300
 folder = Path({folder!r})
 app = QApplication([])
 viewer = ViewerModel()
 corrected = filled(viewer, folder)
-keeper = keeper_of(viewer)
-keeper.create(folder / "tissue.coseg")
+controller = controller_of(viewer)
+controller.create(folder / "tissue.coseg")
 steps = []
 
 def go():
-    if keeper.busy:
+    if controller.busy:
         return
-    if not keeper.links:
-        keeper.add(*corrected)
+    if not controller.links:
+        controller.add(*corrected)
     elif not steps:
         session = session_on(*corrected[1:])
-        session.do(merge(session.desk, [1, 2, 3]))
-        session.do(delete(session.desk, [4]))
+        session.do(merge(session.editor, [1, 2, 3]))
+        session.do(delete(session.editor, [4]))
         corrected[1].undo()
         corrected[1].selected_label = 500
         corrected[1].paint((300, 300), 7)  # a stroke, which the session takes
@@ -199,7 +199,7 @@ def go():
         np.savez(folder / "expected.npz", objects=corrected[1].data, regions=corrected[2].data)
         steps.append(session)
     else:
-        (link,) = keeper.links.values()
+        (link,) = controller.links.values()
         state = link.writer.state
         scanned = not link._known.watches["regions"].differing(corrected[2].data)
         if scanned and not state.waiting:
@@ -232,4 +232,4 @@ def test_after_kill_9_the_workspace_is_offered_with_all_corrections(
     expected = np.load(tmp_path / "expected.npz")
     np.testing.assert_array_equal(saved.labels, expected["objects"])
     np.testing.assert_array_equal(saved.regions, expected["regions"])
-    assert saved.desk().table["id"].tolist() == np.unique(saved.labels)[1:].tolist()
+    assert saved.editor().table["id"].tolist() == np.unique(saved.labels)[1:].tolist()

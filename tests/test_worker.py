@@ -19,7 +19,7 @@ import psutil
 import pytest
 import zarr
 
-from napari_coseg.errors import Cancelled, ImageError
+from napari_coseg.core.errors import Cancelled, ImageError
 from napari_coseg.widgets.background import wire
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Job, Worker, WorkerBug, WorkerDied

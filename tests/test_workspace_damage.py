@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_coseg.editing.desk import Desk
-from napari_coseg.editing.edit import Edit
-from napari_coseg.editing.objects import delete
-from napari_coseg.errors import WorkspaceError
-from napari_coseg.types import LabelClass
+from cases.workspace_cases import add_to, assert_same, filled, wide_editor
+from napari_coseg.core.errors import WorkspaceError
+from napari_coseg.core.types import LabelClass
+from napari_coseg.labels.editing.edit import Edit
+from napari_coseg.labels.editing.label_editor import LabelEditor
+from napari_coseg.labels.editing.objects import delete
 from napari_coseg.workspace import records
 from napari_coseg.workspace.entry import Entry
 from napari_coseg.workspace.facts import ImageFacts, reference
@@ -28,21 +29,20 @@ from napari_coseg.workspace.image import check_relative, relative_path
 from napari_coseg.workspace.journal import DamagedJournal, JournalFile, framed, read_journal
 from napari_coseg.workspace.records import FRAME, MARK, Record, header_checksum
 from napari_coseg.workspace.saved import Saved, remeasured
-from workspace_cases import add_to, assert_same, filled, wide_desk
 
 # -- the journal -------------------------------------------------------------------------------
 
 
-def _three_edits(folder: Path) -> tuple[Entry, Path, list[int], Desk]:
+def _three_edits(folder: Path) -> tuple[Entry, Path, list[int], LabelEditor]:
     """An entry whose journal tells of three edits; where each of its records ends."""
-    desk = wide_desk()
-    workspace, entry = filled(folder, desk)
-    before = wide_desk()
-    edits = [delete(desk, ids) for ids in ([1, 2], [3, 4], [5, 6])]
+    editor = wide_editor()
+    workspace, entry = filled(folder, editor)
+    before = wide_editor()
+    edits = [delete(editor, ids) for ids in ([1, 2], [3, 4], [5, 6])]
     journal = JournalFile(entry.folder / "journal-000001.bin")
     ends = []
     for edit in edits:
-        for record in records.of_edit(edit, desk.labels.shape):
+        for record in records.of_edit(edit, editor.labels.shape):
             journal.append_packed(framed(record))
             ends.append(journal.size)
     journal.close()
@@ -50,22 +50,22 @@ def _three_edits(folder: Path) -> tuple[Entry, Path, list[int], Desk]:
     return entry, journal.path, ends, before
 
 
-def _applied(desk: Desk, *edits: Edit) -> Desk:
+def _applied(editor: LabelEditor, *edits: Edit) -> LabelEditor:
     for edit in edits:
-        desk.apply(edit)
-    return desk
+        editor.apply(edit)
+    return editor
 
 
-def _two_applied(desk: Desk) -> Desk:
-    return _applied(desk, delete(desk, [1, 2]), delete(desk, [3, 4]))
+def _two_applied(editor: LabelEditor) -> LabelEditor:
+    return _applied(editor, delete(editor, [1, 2]), delete(editor, [3, 4]))
 
 
 @pytest.mark.parametrize("lost", [1, 10, FRAME.size + 3], ids=lambda n: f"{n} bytes lost")
 def test_a_half_written_last_record_is_left_out_with_a_word(lost: int, tmp_path: Path) -> None:
-    entry, path, ends, desk = _three_edits(tmp_path)
+    entry, path, ends, editor = _three_edits(tmp_path)
     third = ends[4]  # pixels of the third edit; its rows come last
     path.write_bytes(path.read_bytes()[: third - lost])
-    assert_same(entry.load(), _two_applied(desk))
+    assert_same(entry.load(), _two_applied(editor))
     assert "half written" in entry.notes[0]
 
 
@@ -95,12 +95,12 @@ def test_regions_that_would_take_memory_to_count_are_told(
 @pytest.mark.parametrize("salvaged", [False, True], ids=["refused", "salvaged"])
 @pytest.mark.parametrize("place", [0, 5, FRAME.size + 4], ids=["mark", "length", "content"])
 def test_damage_in_the_middle(place: int, salvaged: bool, tmp_path: Path) -> None:
-    entry, path, ends, desk = _three_edits(tmp_path)
+    entry, path, ends, editor = _three_edits(tmp_path)
     data = bytearray(path.read_bytes())
     data[ends[3] + place] ^= 0xFF
     path.write_bytes(data)
     if salvaged:
-        assert_same(entry.load(salvage=True), _two_applied(desk))
+        assert_same(entry.load(salvage=True), _two_applied(editor))
         assert "left out" in entry.notes[0]
     else:
         with pytest.raises(DamagedJournal, match=r"record 5.*The 4 before it are whole"):
@@ -108,13 +108,13 @@ def test_damage_in_the_middle(place: int, salvaged: bool, tmp_path: Path) -> Non
 
 
 def test_salvaging_goes_on_from_what_is_whole_and_keeps_the_damaged_file(tmp_path: Path) -> None:
-    entry, path, ends, desk = _three_edits(tmp_path)
+    entry, path, ends, editor = _three_edits(tmp_path)
     data = bytearray(path.read_bytes())
     data[ends[3] + 5] ^= 0xFF
     path.write_bytes(data)
     with open_workspace(entry.workspace, write=True) as workspace:
         workspace.writer(workspace.entries[0], salvage=True)
-    assert_same(entry.load(), _two_applied(desk))
+    assert_same(entry.load(), _two_applied(editor))
     assert (entry.folder / "damaged-journal-000001.bin").read_bytes() == data
 
 
@@ -229,7 +229,7 @@ def _rows(**columns: Any) -> Record:
     ],
 )
 def test_records_that_do_not_fit_their_entry(record: Record, tmp_path: Path) -> None:
-    workspace, entry = filled(tmp_path, wide_desk())
+    workspace, entry = filled(tmp_path, wide_editor())
     workspace.close()
     journal = JournalFile(entry.folder / "journal-000001.bin")
     journal.append_packed(framed(record))
@@ -314,7 +314,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
 @pytest.mark.parametrize("name", DAMAGES)
 def test_damaged_files_are_told_by_name(name: str, tmp_path: Path) -> None:
     damage, word = DAMAGES[name]
-    workspace, entry = filled(tmp_path, wide_desk())
+    workspace, entry = filled(tmp_path, wide_editor())
     workspace.close()
     damage(entry.folder)
     with pytest.raises(WorkspaceError, match=word):
@@ -322,8 +322,8 @@ def test_damaged_files_are_told_by_name(name: str, tmp_path: Path) -> None:
 
 
 def test_one_damaged_entry_keeps_nobody_from_the_others(tmp_path: Path) -> None:
-    workspace, first = filled(tmp_path, wide_desk())
-    add_to(workspace, tmp_path, wide_desk(), "second.npy")
+    workspace, first = filled(tmp_path, wide_editor())
+    add_to(workspace, tmp_path, wide_editor(), "second.npy")
     workspace.close()
     (first.folder / "entry.json").write_text("{")
     found = open_workspace(workspace.path)
@@ -336,7 +336,7 @@ def test_one_damaged_entry_keeps_nobody_from_the_others(tmp_path: Path) -> None:
     "name", ["entries/0001/labels.zarr/c", "entries/0001/entry.json", "entries/0002", "lock"]
 )
 def test_links_are_refused(name: str, tmp_path: Path) -> None:
-    workspace, _ = filled(tmp_path, wide_desk())
+    workspace, _ = filled(tmp_path, wide_editor())
     workspace.close()
     target = tmp_path / "target"
     place = workspace.path / name

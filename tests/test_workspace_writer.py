@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_coseg.editing.objects import delete
-from napari_coseg.errors import WorkspaceError
+from cases.workspace_cases import DESKS, add_to, assert_same, filled, wide_editor
+from napari_coseg.core.errors import WorkspaceError
+from napari_coseg.labels.editing.objects import delete
 from napari_coseg.workspace import journal, recent, writer
 from napari_coseg.workspace.entry import Entry
 from napari_coseg.workspace.folder import create_workspace, open_workspace
-from workspace_cases import DESKS, add_to, assert_same, filled, wide_desk
 
 REFUSALS = {
     "full": (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
@@ -50,11 +50,11 @@ def test_what_a_disk_refuses_stays_in_memory_and_is_written_later(
     name: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusal, word = REFUSALS[name]
-    desk = wide_desk()
-    workspace, entry = filled(tmp_path, desk)
+    editor = wide_editor()
+    workspace, entry = filled(tmp_path, editor)
     writing = workspace.writer(entry)
-    first, second = delete(desk, [1]), delete(desk, [2])
-    desk.apply(first)
+    first, second = delete(editor, [1]), delete(editor, [2])
+    editor.apply(first)
     writing.record_edit(first)
     writing.flush()
     before = entry.load()
@@ -67,7 +67,7 @@ def test_what_a_disk_refuses_stays_in_memory_and_is_written_later(
             patch.setattr(os, "fsync", refuse)
         else:
             patch.setattr(journal.JournalFile, "append_packed", refuse)
-        desk.apply(second)
+        editor.apply(second)
         writing.record_edit(second)
         _until(lambda: writing.state.error is not None)
         with pytest.raises(WorkspaceError, match=word):
@@ -75,23 +75,23 @@ def test_what_a_disk_refuses_stays_in_memory_and_is_written_later(
         assert writing.state.waiting == 1
         np.testing.assert_array_equal(entry.load().labels, before.labels)
     _until(lambda: writing.state.error is None)
-    assert_same(entry.load(), desk)
+    assert_same(entry.load(), editor)
     assert writing.state.waiting == 0
     workspace.close()
-    assert_same(entry.load(), desk)
+    assert_same(entry.load(), editor)
 
 
 def test_a_part_of_a_record_that_was_written_is_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk takes some bytes before it refuses the rest."""
-    desk = wide_desk()
-    workspace, entry = filled(tmp_path, desk)
+    editor = wide_editor()
+    workspace, entry = filled(tmp_path, editor)
     writing = workspace.writer(entry)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
-        edit = delete(desk, [1])
-        desk.apply(edit)
+        edit = delete(editor, [1])
+        editor.apply(edit)
         writing.record_edit(edit)
         writing.flush()
         file = writing._journal._file
@@ -106,13 +106,13 @@ def test_a_part_of_a_record_that_was_written_is_cut_off(
                 return file.write(data[: len(data) // 2])
 
         writing._journal._file = Full()
-        edit = delete(desk, [2])
-        desk.apply(edit)
+        edit = delete(editor, [2])
+        editor.apply(edit)
         writing.record_edit(edit)
         _until(lambda: writing.state.error is not None)
         writing._journal._file = file
     writing.flush()
-    assert_same(entry.load(), desk)
+    assert_same(entry.load(), editor)
     assert not entry.notes
     workspace.close()
 
@@ -121,10 +121,10 @@ def test_a_part_of_a_record_that_was_written_is_cut_off(
 def test_folding_that_a_disk_refuses_loses_nothing(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk = wide_desk()
-    workspace, entry = filled(tmp_path, desk)
-    edit = delete(desk, [1, 2])
-    desk.apply(edit)
+    editor = wide_editor()
+    workspace, entry = filled(tmp_path, editor)
+    edit = delete(editor, [1, 2])
+    editor.apply(edit)
     workspace.writer(entry).record_edit(edit)
     workspace.writer(entry).flush()
 
@@ -134,19 +134,19 @@ def test_folding_that_a_disk_refuses_loses_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(f"napari_coseg.workspace.{place}", refuse)
         workspace.close()  # all is in the journal
-    assert_same(entry.load(), desk)
+    assert_same(entry.load(), editor)
     assert list(entry.folder.glob("journal-*"))
     with open_workspace(workspace.path, write=True) as again:
-        edit = delete(desk, [3])
-        desk.apply(edit)
+        edit = delete(editor, [3])
+        editor.apply(edit)
         again.writer(again.entries[0]).record_edit(edit)
-    assert_same(entry.load(), desk)
+    assert_same(entry.load(), editor)
     assert not list(entry.folder.glob("journal-*"))
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder_is_told(tmp_path: Path) -> None:
-    workspace, _ = filled(tmp_path, wide_desk())
+    workspace, _ = filled(tmp_path, wide_editor())
     workspace.close()
     for path in (workspace.path, *workspace.path.rglob("*")):
         path.chmod(0o500 if path.is_dir() else 0o400)
@@ -165,22 +165,22 @@ def test_adding_where_the_disk_refuses_leaves_nothing(
     with create_workspace(tmp_path / "w") as workspace:
         monkeypatch.setattr(f"napari_coseg.workspace.{place}", refuse)
         with pytest.raises(WorkspaceError, match="the disk is full"):
-            add_to(workspace, tmp_path, wide_desk())
+            add_to(workspace, tmp_path, wide_editor())
         assert not list((workspace.path / "entries").iterdir())
         assert not workspace.entries
 
 
 def test_a_change_that_cannot_be_told_does_not_keep_others_from_the_disk(tmp_path: Path) -> None:
-    desk = wide_desk()
-    workspace, entry = filled(tmp_path, desk)
+    editor = wide_editor()
+    workspace, entry = filled(tmp_path, editor)
     writing = workspace.writer(entry)
-    edit = delete(desk, [1])
+    edit = delete(editor, [1])
     writing._tell("odd", lambda: [1 / 0])
-    desk.apply(edit)
+    editor.apply(edit)
     writing.record_edit(edit)
     with pytest.raises(WorkspaceError, match="could not be saved"):
         writing.flush()
-    assert_same(entry.load(), desk)
+    assert_same(entry.load(), editor)
     with pytest.raises(WorkspaceError, match="could not be saved"):
         workspace.close()
 
@@ -189,16 +189,16 @@ def test_a_long_journal_is_folded_while_others_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "FOLD_ABOVE", 2000)
-    desk = wide_desk()
-    workspace, entry = filled(tmp_path, desk)
+    editor = wide_editor()
+    workspace, entry = filled(tmp_path, editor)
     writing = workspace.writer(entry)
     reading = Entry(entry.folder, entry.workspace)
-    for one in desk.index.ids[:12].tolist():
-        edit = delete(desk, [one])
-        desk.apply(edit)
+    for one in editor.index.ids[:12].tolist():
+        edit = delete(editor, [one])
+        editor.apply(edit)
         writing.record_edit(edit)
         writing.flush()
-        assert_same(reading.load(), desk)
+        assert_same(reading.load(), editor)
     assert reading.facts.generation > 1
     workspace.close()
 
@@ -208,17 +208,17 @@ def test_a_long_journal_is_folded_while_others_read(
 KILLED = """
 import sys, time
 sys.path[:0] = {path!r}
-from napari_coseg.editing.objects import delete
+from napari_coseg.labels.editing.objects import delete
 from napari_coseg.workspace import writer
 from napari_coseg.workspace.folder import open_workspace
-from workspace_cases import DESKS
+from cases.workspace_cases import DESKS
 writer.FOLD_ABOVE = {fold_above}
-desk = DESKS[{kind!r}]()
+editor = DESKS[{kind!r}]()
 workspace = open_workspace({folder!r}, write=True)
 writing = workspace.writer(workspace.entries[0])
-for number, one in enumerate(desk.index.ids.tolist()):
-    edit = delete(desk, [one])
-    desk.apply(edit)
+for number, one in enumerate(editor.index.ids.tolist()):
+    edit = delete(editor, [one])
+    editor.apply(edit)
     writing.record_edit(edit)
     if number < {sure}:
         writing.flush()
@@ -233,8 +233,8 @@ time.sleep(600)
 def test_kill_9_loses_nothing_that_was_on_the_disk(
     kind: str, fold_above: int, tmp_path: Path
 ) -> None:
-    desk = DESKS[kind]()
-    workspace, entry = filled(tmp_path, desk)
+    editor = DESKS[kind]()
+    workspace, entry = filled(tmp_path, editor)
     workspace.close()
     code = KILLED.format(
         path=sys.path, folder=str(workspace.path), kind=kind, fold_above=fold_above, sure=6
@@ -249,16 +249,16 @@ def test_kill_9_loses_nothing_that_was_on_the_disk(
         process.wait()
         process.stdout.close()
     assert process.returncode == -signal.SIGKILL
-    done = len(desk.index) - len(entry.load().desk().index)
+    done = len(editor.index) - len(entry.load().editor().index)
     assert done >= 6
-    for one in desk.index.ids[:done].tolist():
-        desk.apply(delete(desk, [one]))
-    assert_same(entry.load(), desk)
+    for one in editor.index.ids[:done].tolist():
+        editor.apply(delete(editor, [one]))
+    assert_same(entry.load(), editor)
     with open_workspace(workspace.path, write=True) as again:  # nobody holds the lock
-        edit = delete(desk, desk.index.ids[:1].tolist())
-        desk.apply(edit)
+        edit = delete(editor, editor.index.ids[:1].tolist())
+        editor.apply(edit)
         again.writer(again.entries[0]).record_edit(edit)
-    assert_same(entry.load(), desk)
+    assert_same(entry.load(), editor)
 
 
 # -- which were open lately --------------------------------------------------------------------

@@ -13,13 +13,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_coseg.errors import CosegError
+    from napari_coseg.core.errors import CosegError
+    from napari_coseg.core.types import Image, Prediction
+    from napari_coseg.images.intake import understand
+    from napari_coseg.images.readers.registry import read_image
     from napari_coseg.inference.loading import load_model
     from napari_coseg.inference.run import segment
     from napari_coseg.inference.settings import InferenceSettings
-    from napari_coseg.intake import understand
-    from napari_coseg.readers.registry import read_image
-    from napari_coseg.types import Image, Prediction
 
 try:
     __version__ = version("napari-coseg")
@@ -27,14 +27,14 @@ except PackageNotFoundError:
     __version__ = "0+unknown"
 
 _PLACES = {
-    "CosegError": "napari_coseg.errors",
-    "Image": "napari_coseg.types",
+    "CosegError": "napari_coseg.core.errors",
+    "Image": "napari_coseg.core.types",
     "InferenceSettings": "napari_coseg.inference.settings",
-    "Prediction": "napari_coseg.types",
+    "Prediction": "napari_coseg.core.types",
     "load_model": "napari_coseg.inference.loading",
-    "read_image": "napari_coseg.readers.registry",
+    "read_image": "napari_coseg.images.readers.registry",
     "segment": "napari_coseg.inference.run",
-    "understand": "napari_coseg.intake",
+    "understand": "napari_coseg.images.intake",
 }
 
 __all__ = [

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from napari_coseg.cli.progress import ProgressLine
 from napari_coseg.cli.starting import add_init_argument, first_weights
-from napari_coseg.errors import SettingsError
+from napari_coseg.core.errors import SettingsError
 
 HELP = "train the rows of an ablation and compare them"
 TABLES = ("components", "paradigm", "scan", "loss-factor", "fractions", "forwards")
@@ -55,10 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Train what is not yet trained, then print the table and write it as CSV."""
     if arguments.table == COST:
         return _print_costs(arguments)
-    from napari_coseg.ablation.rows import ABLATIONS, changed
-    from napari_coseg.ablation.run import run_ablation
-    from napari_coseg.ablation.summary import as_markdown, summarise
-    from napari_coseg.evaluation import score_for_ablation
+    from napari_coseg.evaluation.ablation.rows import ABLATIONS, changed
+    from napari_coseg.evaluation.ablation.run import run_ablation
+    from napari_coseg.evaluation.ablation.summary import as_markdown, summarise
+    from napari_coseg.evaluation.run import score_for_ablation
     from napari_coseg.inference.loading import choose_device
     from napari_coseg.training.recipe import read_recipe
 
@@ -112,8 +112,8 @@ def _default_output(name: str, steps: int | None) -> Path:
 
 
 def _print_costs(arguments: argparse.Namespace) -> int:
-    from napari_coseg.costs import as_markdown, measure_costs
     from napari_coseg.inference.loading import choose_device
+    from napari_coseg.models.costs import as_markdown, measure_costs
     from napari_coseg.training.recipe import read_recipe
 
     recipe = read_recipe(arguments.recipe)

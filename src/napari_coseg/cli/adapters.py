@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from napari_coseg.errors import OutputError
+from napari_coseg.core.errors import OutputError
 
 HELP = "list adapters, show or export one"
 
@@ -49,8 +49,8 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    from napari_coseg.checkpoints.adapters import read_adapter_card
     from napari_coseg.cli.finetune import score_lines
+    from napari_coseg.models.checkpoints.adapters import read_adapter_card
 
     card = read_adapter_card(arguments.adapter)
     if arguments.json:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from napari_coseg.cli.progress import ProgressLine
-from napari_coseg.errors import DatasetError, SettingsError
+from napari_coseg.core.errors import DatasetError, SettingsError
 
 if TYPE_CHECKING:
     from napari_coseg.datasets.base import Dataset, DatasetReport, SplitReport
@@ -131,7 +131,7 @@ def _raise_if_broken(report: DatasetReport) -> None:
 
 def _prepare(arguments: argparse.Namespace) -> int:
     from napari_coseg.datasets.plain_copy import write_plain_copy
-    from napari_coseg.export.files import refuse_existing
+    from napari_coseg.formats.files import refuse_existing
 
     if arguments.output:
         refuse_existing([arguments.output], overwrite=False)

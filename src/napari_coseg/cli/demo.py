@@ -25,11 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the results (over those of an earlier demo), say where, and show them."""
-    from napari_coseg.export.ome_tiff import write_image
-    from napari_coseg.export.registry import export
+    from napari_coseg.formats.ome_tiff import write_image
+    from napari_coseg.formats.registry import export
+    from napari_coseg.images.readers.samples import colon
     from napari_coseg.inference.loading import load_model
     from napari_coseg.inference.run import segment
-    from napari_coseg.readers.samples import colon
 
     image = colon()
     model = load_model(arguments.model, arguments.device, adapter=arguments.adapter)

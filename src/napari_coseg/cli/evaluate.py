@@ -56,10 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print means and pooled scores, write the whole table."""
     from napari_coseg.datasets.registry import open_dataset
-    from napari_coseg.evaluation import compared_classes, evaluate, summary
-    from napari_coseg.export.files import refuse_existing, written
+    from napari_coseg.evaluation.run import compared_classes, evaluate, summary
+    from napari_coseg.formats.files import atomic_write, refuse_existing
     from napari_coseg.inference.loading import load_model
-    from napari_coseg.metrics.paper_tables import paper_row, tables_of
+    from napari_coseg.labels.metrics.paper_tables import paper_row, tables_of
 
     settings = inference_settings(arguments)
     if arguments.table:
@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
         print()
         print(paper_row(table, arguments.table, model.card.name, dataset.pixel_size_um))
     if arguments.output:
-        with written(arguments.output, arguments.overwrite) as passing:
+        with atomic_write(arguments.output, arguments.overwrite) as passing:
             table.to_csv(passing, index=False)
         print(arguments.output)
     return 0

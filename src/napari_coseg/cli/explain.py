@@ -24,11 +24,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Look into the prediction of the image's middle and write the picture."""
     import PIL.Image
 
-    from napari_coseg.export.files import refuse_existing, written
-    from napari_coseg.export.panels import draw
+    from napari_coseg.formats.files import atomic_write, refuse_existing
+    from napari_coseg.formats.panels import draw
+    from napari_coseg.images.readers.registry import stem_of
     from napari_coseg.inference.guidance import mutual_guidance
     from napari_coseg.inference.loading import load_model
-    from napari_coseg.readers.registry import stem_of
 
     path = arguments.image
     output = arguments.output or path.with_name(f"{stem_of(path)}_guidance.png")
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         axes=arguments.axes,
         channels=arguments.channels,
     )
-    with written(output, arguments.overwrite) as passing:
+    with atomic_write(output, arguments.overwrite) as passing:
         PIL.Image.fromarray(draw(found.rgb, found.maps())).save(passing, format="PNG")
     print(output)
     return 0

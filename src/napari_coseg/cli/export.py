@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_coseg.cli.segment import numbers
-from napari_coseg.errors import ImageError, SettingsError
+from napari_coseg.core.errors import ImageError, SettingsError
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from napari_coseg.types import Image, LabelClass, Prediction
+    from napari_coseg.core.types import Image, LabelClass, Prediction
 
 HELP = "write labels in other formats: GeoJSON for QuPath, OME-Zarr, COCO, NIfTI and others"
 OBJECTS, REGIONS, TABLE = "_objects.ome.tif", "_regions.ome.tif", "_objects.csv"
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read and write one result after the other."""
-    from napari_coseg.export.registry import FORMATS, export, output_paths, stand_in
+    from napari_coseg.formats.registry import FORMATS, export, output_paths, stand_in
 
     formats = tuple(dict.fromkeys(arguments.formats))
     output_paths(Path(), "", formats)  # a format that does not exist is told before any work
@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def find_results(paths: list[Path]) -> list[Result]:
     """One `Result` an image, however many of its files are named."""
-    from napari_coseg.readers.registry import stem_of
+    from napari_coseg.images.readers.registry import stem_of
 
     found: dict[Result, None] = {}
     for path in paths:
@@ -157,7 +157,7 @@ def read_result(
         Where labels are not whole numbers, are of different shapes, nobody says how large a pixel
         is, or the table cannot be read.
     """
-    from napari_coseg.export.read_geojson import read_geojson
+    from napari_coseg.formats.read_geojson import read_geojson
 
     if result.geojson is None:
         return _from_rasters(result, image, pixel_size_um)
@@ -175,8 +175,8 @@ def _from_rasters(
 ) -> Prediction:
     import numpy as np
 
-    from napari_coseg.measure import object_table
-    from napari_coseg.types import LABEL_DTYPE, Instances, Prediction
+    from napari_coseg.core.types import LABEL_DTYPE, Instances, Prediction
+    from napari_coseg.labels.measure import object_table
 
     objects = _labels(result.objects, np.iinfo(LABEL_DTYPE).max) if result.objects else None
     regions = _labels(result.regions, np.iinfo(np.uint8).max) if result.regions else None
@@ -217,8 +217,8 @@ def _labels(path: Path, largest: int) -> Image:
     """A label image, loaded; its values checked to be 0 to `largest`."""
     import numpy as np
 
-    from napari_coseg.readers.registry import read_image
-    from napari_coseg.types import Image
+    from napari_coseg.core.types import Image
+    from napari_coseg.images.readers.registry import read_image
 
     read = read_image(path)
     if "C" in read.axes or read.data.dtype.kind not in "iub":
@@ -235,7 +235,7 @@ def _labels(path: Path, largest: int) -> Image:
 
 
 def _notes(path: Path | None) -> tuple[tuple[LabelClass, ...], dict[str, Any]]:
-    from napari_coseg.export.ome_tiff import read_notes
+    from napari_coseg.formats.ome_tiff import read_notes
 
     is_tiff = path is not None and path.name.lower().endswith((".tif", ".tiff"))
     return read_notes(path) if path is not None and is_tiff else ((), {})
@@ -245,7 +245,7 @@ def _named(semantic: np.ndarray, classes: tuple[LabelClass, ...]) -> tuple[Label
     """The classes, and one for every further value, so that no region is lost."""
     import numpy as np
 
-    from napari_coseg.types import LabelClass
+    from napari_coseg.core.types import LabelClass
 
     known = {entry.id for entry in classes}
     values = np.flatnonzero(np.bincount(semantic.ravel(), minlength=1))
@@ -305,7 +305,7 @@ def _rows(path: Path) -> pd.DataFrame:
 
 def _named_by(table: pd.DataFrame, classes: tuple[LabelClass, ...]) -> tuple[LabelClass, ...]:
     """The classes, and one for each further id in the table, of the name it has there."""
-    from napari_coseg.types import LabelClass
+    from napari_coseg.core.types import LabelClass
 
     known = {entry.id for entry in classes}
     told = table["class_id"].map("class {:.0f}".format)
@@ -321,7 +321,7 @@ def _named_by(table: pd.DataFrame, classes: tuple[LabelClass, ...]) -> tuple[Lab
 
 def find_image(result: Result, given: Path | None = None) -> Image | None:
     """The image that is given, or the one that lies beside the labels under their stem."""
-    from napari_coseg.readers.registry import READERS, read_image
+    from napari_coseg.images.readers.registry import READERS, read_image
 
     if given is not None:
         return read_image(given)

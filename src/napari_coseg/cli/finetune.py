@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_coseg.cli.progress import ProgressLine
-from napari_coseg.errors import Cancelled, SettingsError
+from napari_coseg.core.errors import Cancelled, SettingsError
 
 if TYPE_CHECKING:
     from napari_coseg.finetuning.estimate import Estimate

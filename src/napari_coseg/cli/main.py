@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from napari_coseg import __version__
-from napari_coseg.errors import CosegError
+from napari_coseg.core.errors import CosegError
 
 COMMANDS: dict[str, str] = {
     "segment": "napari_coseg.cli.segment",

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from napari_coseg.cli.progress import ProgressLine
 from napari_coseg.cli.segment import numbers
-from napari_coseg.errors import ImageError, SettingsError
+from napari_coseg.core.errors import ImageError, SettingsError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from napari_coseg.cli.export import Result
-    from napari_coseg.types import Image, Prediction
+    from napari_coseg.core.types import Image, Prediction
     from napari_coseg.workspace.entry import Entry
     from napari_coseg.workspace.saved import Saved
 
@@ -121,7 +121,7 @@ def measure_workspace(path: Path, arguments: argparse.Namespace) -> None:
 def _prediction_of(saved: Saved) -> Prediction:
     import numpy as np
 
-    from napari_coseg.types import Instances, Prediction
+    from napari_coseg.core.types import Instances, Prediction
 
     regions = saved.regions
     return Prediction(
@@ -135,8 +135,8 @@ def _prediction_of(saved: Saved) -> Prediction:
 
 def _image_of(entry: Entry) -> Image | None:
     """The part of the image that an entry's labels lie on; None where it is not found."""
-    from napari_coseg.intake import crop, understand
-    from napari_coseg.readers.registry import read_image
+    from napari_coseg.images.intake import crop, understand
+    from napari_coseg.images.readers.registry import read_image
     from napari_coseg.workspace.image import ImageNotFound
 
     try:
@@ -152,8 +152,8 @@ def _measure(
     found: Prediction, image: Image | None, folder: Path, name: str, arguments: argparse.Namespace
 ) -> None:
     """Measure, print and write."""
-    from napari_coseg.export.measurements import write_measurements
-    from napari_coseg.measure.run import MeasureSettings, measure
+    from napari_coseg.formats.measurements import write_measurements
+    from napari_coseg.labels.measure.run import MeasureSettings, measure
 
     settings = MeasureSettings.from_mapping({"intensity": arguments.intensity})
     progress = ProgressLine(name)
@@ -170,8 +170,8 @@ def _measure(
 
 
 def _refuse_existing(folder: Path, name: str, arguments: argparse.Namespace) -> None:
-    from napari_coseg.export.files import refuse_existing
-    from napari_coseg.export.measurements import measurement_paths
+    from napari_coseg.formats.files import refuse_existing
+    from napari_coseg.formats.measurements import measurement_paths
 
     refuse_existing(measurement_paths(folder, name), arguments.overwrite)
 
@@ -182,7 +182,7 @@ def _tell(message: str) -> None:
 
 def summary_lines(summary: pd.DataFrame) -> list[str]:
     """The summary as lines of text, without regions and classes that do not occur."""
-    from napari_coseg.measure.columns import column
+    from napari_coseg.labels.measure.columns import column
 
     unit = "mm3" if "objects_per_mm3" in summary else "mm2"
     part = "volume_fraction" if unit == "mm3" else "area_fraction"

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from napari_coseg.cli.progress import ProgressLine
-from napari_coseg.errors import CosegError, OutputError
+from napari_coseg.core.errors import CosegError, OutputError
 
 HELP = "list models, show a model's card, import or download checkpoints"
 
@@ -40,8 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from napari_coseg.checkpoints.native import read_card
     from napari_coseg.inference.loading import DEFAULT_MODEL, weights_path
+    from napari_coseg.models.checkpoints.native import read_card
     from napari_coseg.models.registry import FAMILIES
 
     try:
@@ -56,8 +56,8 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    from napari_coseg.checkpoints.native import file_sha256, read_card
     from napari_coseg.inference.loading import weights_path
+    from napari_coseg.models.checkpoints.native import file_sha256, read_card
 
     path = weights_path(arguments.model)
     card = read_card(path)
@@ -88,9 +88,9 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from napari_coseg.card import ModelCard
-    from napari_coseg.checkpoints.native import save
-    from napari_coseg.checkpoints.released import import_released
+    from napari_coseg.core.card import ModelCard
+    from napari_coseg.models.checkpoints.native import save
+    from napari_coseg.models.checkpoints.released import import_released
 
     output = arguments.output or arguments.checkpoint.with_suffix(".safetensors")
     if output.exists() and not arguments.overwrite:
@@ -107,7 +107,7 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 def _download(arguments: argparse.Namespace) -> int:
-    from napari_coseg.checkpoints.download import SAM2_CHECKPOINTS, download, find, place_of
+    from napari_coseg.models.checkpoints.download import SAM2_CHECKPOINTS, download, find, place_of
 
     if arguments.name is None:
         for known in SAM2_CHECKPOINTS.values():
@@ -128,7 +128,7 @@ def _download(arguments: argparse.Namespace) -> int:
 def _json(path: Path) -> dict[str, object]:
     import json
 
-    from napari_coseg.errors import SettingsError
+    from napari_coseg.core.errors import SettingsError
 
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_coseg.cli.progress import ProgressLine
-from napari_coseg.errors import CosegError, SettingsError
+from napari_coseg.core.errors import CosegError, SettingsError
 
 if TYPE_CHECKING:
     from napari_coseg.inference.settings import InferenceSettings
@@ -104,7 +104,7 @@ def inference_settings(arguments: argparse.Namespace) -> InferenceSettings:
 
 def run(arguments: argparse.Namespace) -> int:
     """Segment one image after the other; a bad one does not stop those after it."""
-    from napari_coseg.export.registry import output_paths
+    from napari_coseg.formats.registry import output_paths
     from napari_coseg.inference.loading import load_model
 
     settings = inference_settings(arguments)
@@ -135,11 +135,11 @@ def segment_file(
     arguments: argparse.Namespace,
 ) -> list[Path]:
     """Read, segment, write one image; returns the files written."""
-    from napari_coseg.export.files import refuse_existing
-    from napari_coseg.export.registry import export, output_paths
+    from napari_coseg.formats.files import refuse_existing
+    from napari_coseg.formats.registry import export, output_paths
+    from napari_coseg.images.intake import understand
+    from napari_coseg.images.readers.registry import read_image
     from napari_coseg.inference.run import segment
-    from napari_coseg.intake import understand
-    from napari_coseg.readers.registry import read_image
 
     read = read_image(path)
     image = understand(read, arguments.axes, arguments.pixel_size_um)
@@ -163,7 +163,7 @@ def segment_file(
 
 def _refuse_twins(images: list[Path], output_dir: Path | None) -> None:
     """Two images of one name would write the same files."""
-    from napari_coseg.readers.registry import stem_of
+    from napari_coseg.images.readers.registry import stem_of
 
     names = Counter((output_dir or path.parent, stem_of(path)) for path in images)
     (folder, name), times = names.most_common(1)[0]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from napari_coseg.cli.progress import ProgressLine
-from napari_coseg.errors import SettingsError
+from napari_coseg.core.errors import SettingsError
 
 if TYPE_CHECKING:
     from napari_coseg.models.base import CosegModel
@@ -43,7 +43,7 @@ def first_weights(
     CheckpointError
         As `starting_file`.
     """
-    from napari_coseg.checkpoints.starting import initialise, starting_file
+    from napari_coseg.models.checkpoints.starting import initialise, starting_file
 
     if init is None:
         if "trunk" not in recipe.trained_parts:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_coseg.cli.progress import ProgressLine
 from napari_coseg.cli.starting import add_init_argument, first_weights
-from napari_coseg.errors import OutputError
+from napari_coseg.core.errors import OutputError
 
 if TYPE_CHECKING:
     from napari_coseg.training.recipe import Recipe
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, then say where the chosen weights are."""
-    from napari_coseg.evaluation import score_held_out
+    from napari_coseg.evaluation.run import score_held_out
     from napari_coseg.inference.loading import choose_device
     from napari_coseg.training.processes import first_of_all, joined
     from napari_coseg.training.recipe import read_recipe

@@ -21,6 +21,8 @@ from typing import Self
 
 import numpy as np
 
+from napari_coseg.core.errors import DatasetError
+from napari_coseg.core.types import LabelClass
 from napari_coseg.datasets.files import (
     IMAGE_SUFFIXES,
     as_labels,
@@ -29,8 +31,6 @@ from napari_coseg.datasets.files import (
     read_labels,
     read_rgb,
 )
-from napari_coseg.errors import DatasetError
-from napari_coseg.types import LabelClass
 
 VALIDATION_SPLITS = ("validation", "valid", "val")
 

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from napari_coseg.core.errors import DatasetError
+from napari_coseg.core.types import LABEL_DTYPE
 from napari_coseg.datasets.base import Sample
 from napari_coseg.datasets.transforms import AugmentationSettings, Crop, training_crop
-from napari_coseg.errors import DatasetError
-from napari_coseg.types import LABEL_DTYPE
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +204,7 @@ def stack(crops: Sequence[Crop]) -> Batch:
     augmentation would come again; and there they cost 10 ms of the 60 ms that such a crop of
     1024 x 1024 with 325 objects takes (110 ms with augmentation), against 8 MB an image and worker.
     """
-    from napari_coseg.decoding.hover_targets import horizontal_vertical_maps
+    from napari_coseg.labels.decoding.hover_targets import horizontal_vertical_maps
 
     shape = crops[0].instances.shape
     hv = np.zeros((len(crops), 2, *shape), np.float32)

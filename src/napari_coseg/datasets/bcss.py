@@ -19,10 +19,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from napari_coseg.core.errors import DatasetError
+from napari_coseg.core.types import LabelClass
 from napari_coseg.datasets.base import Dataset, Layout, Sample
 from napari_coseg.datasets.files import find_folder, images_in, natural_key, read_labels, read_rgb
-from napari_coseg.errors import DatasetError
-from napari_coseg.types import LabelClass
 
 CODES = (
     "outside_roi", "tumor", "stroma", "lymphocytic_infiltrate", "necrosis_or_debris",

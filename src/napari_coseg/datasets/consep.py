@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from napari_coseg.core.types import LabelClass
 from napari_coseg.datasets.base import Dataset, Layout, Sample
 from napari_coseg.datasets.files import as_labels, find_folder, read_rgb
 from napari_coseg.datasets.matlab import read_mat
-from napari_coseg.types import LabelClass
 
 NUCLEUS_CLASSES = (
     LabelClass(1, "inflammatory", (227, 62, 62)),

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from napari_coseg.types import LabelClass
+from napari_coseg.core.types import LabelClass
 
 SAME_OBJECTS: tuple[frozenset[str], ...] = (
     frozenset({"inflammatory", "lympho-reticular"}),

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from napari_coseg.core.errors import DatasetError
 from napari_coseg.datasets.base import Dataset, Layout, Sample
 from napari_coseg.datasets.files import find_folder, read_labels, read_rgb
 from napari_coseg.datasets.glas import GLAND_CLASSES, gland_sample
-from napari_coseg.errors import DatasetError
 
 
 @dataclass(frozen=True)

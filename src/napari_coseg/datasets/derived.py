@@ -14,9 +14,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from napari_coseg.core.errors import DatasetError, SettingsError
+from napari_coseg.core.types import LabelClass
 from napari_coseg.datasets.base import Sample
-from napari_coseg.errors import DatasetError, SettingsError
-from napari_coseg.types import LabelClass
 
 REACH_UM = 9.0
 """Two objects that are at most twice this apart belong to one region."""

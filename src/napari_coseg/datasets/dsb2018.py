@@ -22,10 +22,10 @@ from typing import Self
 
 import numpy as np
 
+from napari_coseg.core.errors import DatasetError
+from napari_coseg.core.types import LABEL_DTYPE
 from napari_coseg.datasets.base import Dataset, Layout, Sample
 from napari_coseg.datasets.files import IMAGE_SUFFIXES, natural_key, read_labels, read_rgb
-from napari_coseg.errors import DatasetError
-from napari_coseg.types import LABEL_DTYPE
 
 PIXEL_SIZE_UM = 0.4
 """Not published, and not the same for all: nuclei of both kinds have a median diameter of 18 px,

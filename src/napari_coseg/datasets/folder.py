@@ -18,11 +18,11 @@ from pathlib import Path
 
 from pydantic import Field
 
-from napari_coseg.card import ClassEntry
+from napari_coseg.core.card import ClassEntry
+from napari_coseg.core.errors import DatasetError
+from napari_coseg.core.settings import Settings
 from napari_coseg.datasets.base import Dataset, Layout, Sample
 from napari_coseg.datasets.files import IMAGE_SUFFIXES, read_labels
-from napari_coseg.errors import DatasetError
-from napari_coseg.settings import Settings
 
 
 class FolderDescription(Settings):

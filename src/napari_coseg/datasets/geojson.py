@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from napari_coseg.errors import DatasetError, ImageError
-from napari_coseg.polygons import inside
-from napari_coseg.polygons.geojson import box_area, features_of, read_json, rings_of
+from napari_coseg.core.errors import DatasetError, ImageError
+from napari_coseg.labels.polygons import inside
+from napari_coseg.labels.polygons.geojson import box_area, features_of, read_json, rings_of
 
 MAX_BYTES = 64 * 2**20
 """Largest file read. Parsed, JSON takes some twenty times its size."""

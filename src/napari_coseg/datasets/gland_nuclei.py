@@ -18,12 +18,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from napari_coseg.core.errors import DatasetError, OutputError
 from napari_coseg.datasets.base import Dataset, Layout, Sample
 from napari_coseg.datasets.crag import Crag
 from napari_coseg.datasets.files import find_folder, read_rgb
 from napari_coseg.datasets.glas import GLAND_CLASSES, Glas
 from napari_coseg.datasets.lizard import NUCLEUS_CLASSES, Lizard
-from napari_coseg.errors import DatasetError, OutputError
 
 MAX_PAIRS_BYTES = 2**20
 

@@ -19,10 +19,10 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from napari_coseg.core.errors import DatasetError
+from napari_coseg.core.types import LabelClass
 from napari_coseg.datasets.base import Dataset, Layout, Sample
 from napari_coseg.datasets.files import as_labels, natural_key, read_labels, read_rgb
-from napari_coseg.errors import DatasetError
-from napari_coseg.types import LabelClass
 
 GLAND_CLASSES = (LabelClass(1, "gland", (160, 90, 200)),)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from napari_coseg.core.errors import DatasetError
 from napari_coseg.datasets.files import natural_key
-from napari_coseg.errors import DatasetError
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from napari_coseg.core.errors import DatasetError
+from napari_coseg.core.types import LabelClass
 from napari_coseg.datasets.base import Dataset, Layout, Sample
 from napari_coseg.datasets.files import (
     as_labels,
@@ -28,8 +30,6 @@ from napari_coseg.datasets.files import (
     read_rgb,
 )
 from napari_coseg.datasets.matlab import read_mat
-from napari_coseg.errors import DatasetError
-from napari_coseg.types import LabelClass
 
 NUCLEUS_CLASSES = (
     LabelClass(1, "epithelial", (48, 176, 82)),

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from napari_coseg.core.errors import DatasetError
 from napari_coseg.datasets.files import MAX_PIXELS
-from napari_coseg.errors import DatasetError
 
 MAX_UNPACKED_BYTES = 512 * 2**20
 """Most that all arrays of one file may unpack to."""

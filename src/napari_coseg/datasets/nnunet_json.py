@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from napari_coseg.errors import DatasetError
-from napari_coseg.types import LabelClass
-from napari_coseg.volumes import VOLUME_SUFFIXES
+from napari_coseg.core.errors import DatasetError
+from napari_coseg.core.types import LabelClass
+from napari_coseg.images.volumes import VOLUME_SUFFIXES
 
 MAX_JSON_BYTES = 2**24
 IGNORE = "ignore"

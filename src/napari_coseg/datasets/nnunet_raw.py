@@ -18,7 +18,7 @@ are too slow: unpack them first (see `unpacked`), ``napari-coseg datasets prepar
 
 Values become 8 bits. A channel named CT or CBCT is cut to a window of Hounsfield units (-1000 to
 1000 unless told otherwise; what is below becomes 0, what is above 255); others follow the rule by
-which images are understood everywhere in this package (`napari_coseg.intensity`), chosen anew for
+which images are understood everywhere in this package (`napari_coseg.images.intensity`), chosen anew for
 each volume. One channel becomes grey; of several, the first three become red, green and blue.
 """
 
@@ -35,6 +35,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from napari_coseg.core.errors import DatasetError
+from napari_coseg.core.types import LABEL_DTYPE
 from napari_coseg.datasets.base import Dataset, DatasetReport, Layout, Sample
 from napari_coseg.datasets.files import natural_key
 from napari_coseg.datasets.nnunet_json import Description, VolumeLabels, read_description
@@ -45,9 +47,7 @@ from napari_coseg.datasets.slices import (
     slices_across,
 )
 from napari_coseg.datasets.unpacked import FOLDER, made_from, read_unpacked, write_unpacked
-from napari_coseg.errors import DatasetError
-from napari_coseg.types import LABEL_DTYPE
-from napari_coseg.volumes import VolumeHeader, read_header
+from napari_coseg.images.volumes import VolumeHeader, read_header
 
 CT_WINDOW_HU = (-1000.0, 1000.0)
 """From air to dense bone, 8 HU a step."""

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from napari_coseg.core.errors import DatasetError, OutputError
 from napari_coseg.datasets.base import Dataset, Sample
 from napari_coseg.datasets.files import natural_key
-from napari_coseg.errors import DatasetError, OutputError
 
 PAPER_SHARES = (7, 1, 2)
 """Co-Seg++, section 4.1, and Co-Seg, section 3.1."""

@@ -25,11 +25,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as PillowImage
 
+from napari_coseg.core.errors import DatasetError, OutputError
+from napari_coseg.core.types import LabelClass
 from napari_coseg.datasets.base import Dataset, Sample
 from napari_coseg.datasets.held_out import split_names
 from napari_coseg.datasets.partition import PAPER_SHARES, Partition, draw_partition
-from napari_coseg.errors import DatasetError, OutputError
-from napari_coseg.types import LabelClass
 
 SPLIT_FILE = "split.json"
 ALIKE = 0.01

@@ -19,11 +19,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from napari_coseg.core.errors import DatasetError
+from napari_coseg.core.types import LABEL_DTYPE, LabelClass
 from napari_coseg.datasets.base import Dataset, Layout, Sample
 from napari_coseg.datasets.files import find_folder, images_in, natural_key, read_rgb
 from napari_coseg.datasets.geojson import Outline, draw, read_outlines
-from napari_coseg.errors import DatasetError
-from napari_coseg.types import LABEL_DTYPE, LabelClass
 
 # The challenge's names, in its order.
 _NUCLEI = (

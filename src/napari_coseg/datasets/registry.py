@@ -10,7 +10,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_coseg.errors import DatasetError
+from napari_coseg.core.errors import DatasetError
 
 if TYPE_CHECKING:
     from napari_coseg.datasets.base import Dataset

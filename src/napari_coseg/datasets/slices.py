@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from napari_coseg.errors import DatasetError, ImageError
-from napari_coseg.intake import RgbSource
-from napari_coseg.intensity import window_rule
-from napari_coseg.types import Image
-from napari_coseg.volumes import VolumeHeader, planes
+from napari_coseg.core.errors import DatasetError, ImageError
+from napari_coseg.core.types import Image
+from napari_coseg.images.intake import RgbSource
+from napari_coseg.images.intensity import window_rule
+from napari_coseg.images.volumes import VolumeHeader, planes
 
 
 def label_planes(header: VolumeHeader) -> Iterator[np.ndarray]:
@@ -71,7 +71,7 @@ def read_8_bits(header: VolumeHeader, window: tuple[float, float] | None) -> np.
     Parameters
     ----------
     window
-        Values that become 0 and 255; None for the rule of `napari_coseg.intensity`.
+        Values that become 0 and 255; None for the rule of `napari_coseg.images.intensity`.
     """
     eight = np.empty(header.shape, np.uint8)
     if window is not None:

@@ -14,7 +14,7 @@ from PIL import Image as PillowImage
 from PIL import ImageFilter
 from pydantic import Field
 
-from napari_coseg.settings import Settings
+from napari_coseg.core.settings import Settings
 
 STAIN_VECTORS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 """Optical density of red, green, blue of hematoxylin, eosin and the residual, one a row."""

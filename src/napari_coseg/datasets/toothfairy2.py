@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from napari_coseg.core.errors import DatasetError
+from napari_coseg.core.types import LabelClass
 from napari_coseg.datasets.base import Layout
 from napari_coseg.datasets.nnunet_json import VolumeLabels, read_description
 from napari_coseg.datasets.nnunet_raw import NnunetRaw, described
-from napari_coseg.errors import DatasetError
-from napari_coseg.types import LabelClass
 
 REGION_CLASSES = (
     LabelClass(1, "lower jawbone", (226, 178, 104)),

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
+from napari_coseg.core.settings import Settings
+from napari_coseg.core.types import LABEL_DTYPE
 from napari_coseg.datasets.base import Sample
 from napari_coseg.datasets.stain import StainSettings, augment_stain
 from napari_coseg.datasets.window import Geometry, Window
-from napari_coseg.settings import Settings
-from napari_coseg.types import LABEL_DTYPE
 
 
 class AugmentationSettings(Settings):

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_coseg.errors import DatasetError, OutputError
+from napari_coseg.core.errors import DatasetError, OutputError
 
 FOLDER = "unpacked"
 MAX_JSON_BYTES = 2**16

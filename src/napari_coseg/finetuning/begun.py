@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from napari_coseg.card import ClassEntry
-from napari_coseg.checkpoints.safe import read_header
-from napari_coseg.errors import CheckpointError, OutputError
+from napari_coseg.core.card import ClassEntry
+from napari_coseg.core.errors import CheckpointError, OutputError
+from napari_coseg.core.settings import Settings
+from napari_coseg.core.types import LabelClass
 from napari_coseg.finetuning.reviewed import FoundBy, ReviewedImage, ReviewedSet
-from napari_coseg.settings import Settings
-from napari_coseg.types import LabelClass
+from napari_coseg.models.checkpoints.safe import read_header
 
 BEGUN_FILE = "reviewed.safetensors"
 KEY = "napari_coseg_reviewed"

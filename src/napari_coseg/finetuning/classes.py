@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from napari_coseg.card import ClassEntry, ModelCard
-from napari_coseg.errors import DatasetError, SettingsError
+from napari_coseg.core.card import ClassEntry, ModelCard
+from napari_coseg.core.errors import DatasetError, SettingsError
+from napari_coseg.core.types import LabelClass
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 from napari_coseg.finetuning.settings import FinetuneSettings
-from napari_coseg.types import LabelClass
 
 Origins = tuple[tuple[int, ...], ...]
 

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from napari_coseg.core.errors import DatasetError
+from napari_coseg.core.types import LABEL_DTYPE
 from napari_coseg.datasets.base import Sample
 from napari_coseg.datasets.transforms import AugmentationSettings, training_crop
-from napari_coseg.decoding.hover_targets import horizontal_vertical_maps
-from napari_coseg.errors import DatasetError
 from napari_coseg.finetuning.reviewed import ReviewedImage
-from napari_coseg.types import LABEL_DTYPE
+from napari_coseg.labels.decoding.hover_targets import horizontal_vertical_maps
 
 UNKNOWN = 255
 """In class ids: not reviewed."""

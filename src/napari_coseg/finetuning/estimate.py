@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from napari_coseg.errors import SettingsError
+from napari_coseg.core.errors import SettingsError
 from napari_coseg.finetuning.begun import size_mb
 from napari_coseg.finetuning.plan import Shares, scorings_on_the_way, share_out
 from napari_coseg.finetuning.planning import Fitting, fit

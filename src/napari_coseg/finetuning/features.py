@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from napari_coseg.errors import OutputError
+from napari_coseg.core.errors import OutputError
 from napari_coseg.finetuning.crops import ReviewedBatch
 from napari_coseg.finetuning.stepping import OutOfMemory, is_out_of_memory
 from napari_coseg.models.base import CosegModel, Features

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
-from napari_coseg.errors import SettingsError
+from napari_coseg.core.errors import SettingsError
 from napari_coseg.finetuning.crops import ReviewedBatch, ReviewedCrops
 from napari_coseg.finetuning.features import FeatureCache, encode
 from napari_coseg.finetuning.stepping import StepCrops

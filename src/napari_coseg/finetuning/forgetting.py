@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_coseg.errors import CheckpointError
+from napari_coseg.core.errors import CheckpointError
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet, types_of
+from napari_coseg.images.readers.samples import colon
 from napari_coseg.inference import segment
 from napari_coseg.inference.loading import DEFAULT_MODEL, weights_path
 from napari_coseg.models.base import CosegModel
-from napari_coseg.readers.samples import colon
 
 LEARNT_ALONG, SCORED = slice(0, 336), slice(336, 512)
 """Columns of the sample. Each is shown by itself: near a border a base answers otherwise."""

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from napari_coseg.errors import DatasetError
+from napari_coseg.core.errors import DatasetError
+from napari_coseg.core.types import LABEL_DTYPE
 from napari_coseg.finetuning.joining import together
 from napari_coseg.finetuning.reviewed import FoundBy, ReviewedImage, ReviewedSet, types_of
-from napari_coseg.intake import RgbSource, understand
-from napari_coseg.intensity import measure_intensity
-from napari_coseg.readers.registry import read_image
-from napari_coseg.types import LABEL_DTYPE
+from napari_coseg.images.intake import RgbSource, understand
+from napari_coseg.images.intensity import measure_intensity
+from napari_coseg.images.readers.registry import read_image
 from napari_coseg.workspace.entry import Entry
 from napari_coseg.workspace.folder import WORKSPACE, open_workspace
 from napari_coseg.workspace.saved import Saved
@@ -42,7 +42,7 @@ def read_workspace(path: Path) -> ReviewedSet:
     without objects, as long as none were drawn.
     Grey values are those of the run that found the labels: its channels and its window, as the
     entry's provenance tells. Labels made by hand tell of no window; their images are read by the
-    rules of `napari_coseg.intensity`, and the window of a base's card is not known here: to learn
+    rules of `napari_coseg.images.intensity`, and the window of a base's card is not known here: to learn
     such a base from images of more than 8 bits, begin with labels that the base itself found.
 
     Raises

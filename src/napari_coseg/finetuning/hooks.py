@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from napari_coseg.errors import Cancelled
+from napari_coseg.core.errors import Cancelled
 
 PAUSE_POLL_S = 0.1
 

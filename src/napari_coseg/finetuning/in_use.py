@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from napari_coseg.checkpoints.adapters import read_adapter_card
-from napari_coseg.errors import CheckpointError, CosegError, OutputError
+from napari_coseg.core.errors import CheckpointError, CosegError, OutputError
 from napari_coseg.finetuning.library import SUFFIX, adapters_folder
+from napari_coseg.models.checkpoints.adapters import read_adapter_card
 from napari_coseg.workspace.files import read_json, refusals, write_json
 
 IN_USE_FILE = "in-use.json"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from napari_coseg.card import Normalisation
+from napari_coseg.core.card import Normalisation
 from napari_coseg.finetuning.reviewed import ReviewedImage
 
 PALE, DARK = (232.0, 214.0, 230.0), (118.0, 88.0, 152.0)

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from napari_coseg.errors import DatasetError
+from napari_coseg.core.errors import DatasetError
+from napari_coseg.core.types import LabelClass
 from napari_coseg.finetuning.reviewed import ReviewedSet
-from napari_coseg.types import LabelClass
 
 MOST_CLASSES = 255
 

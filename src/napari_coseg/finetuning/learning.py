@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from napari_coseg.errors import Cancelled
+from napari_coseg.core.errors import Cancelled
+from napari_coseg.core.types import Prediction
 from napari_coseg.finetuning.features import FeatureCache
 from napari_coseg.finetuning.feeding import Drawing, Take, drawn_ahead, fill, from_cache
 from napari_coseg.finetuning.hooks import Gate
@@ -31,7 +32,6 @@ from napari_coseg.training.logs import LOG_FILE, CsvLog
 from napari_coseg.training.recipe import OptimiserSettings
 from napari_coseg.training.schedule import learning_rate
 from napari_coseg.training.stepping import DivergedError
-from napari_coseg.types import Prediction
 
 WHAT_TO_DO = "Lower learning_rate, set precision to fp32, or look for broken images"
 SKIP_AT_MOST = 20

@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from napari_coseg.checkpoints.adapters import AdapterCard, read_adapter_card
-from napari_coseg.errors import CheckpointError, OutputError
+from napari_coseg.core.errors import CheckpointError, OutputError
+from napari_coseg.models.checkpoints.adapters import AdapterCard, read_adapter_card
 
 FOLDER_VARIABLE = "NAPARI_COSEG_ADAPTERS"
 SUFFIX = ".safetensors"

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from napari_coseg.checkpoints.adapters import fingerprint
-from napari_coseg.errors import SettingsError
+from napari_coseg.core.errors import SettingsError
 from napari_coseg.finetuning.settings import HEADS, THROUGH_ENCODER, FinetuneSettings
 from napari_coseg.models.adapted import parts_of
 from napari_coseg.models.base import CosegModel
+from napari_coseg.models.checkpoints.adapters import fingerprint
 
 
 def parts_to_train(network: CosegModel, settings: FinetuneSettings) -> tuple[str, ...]:

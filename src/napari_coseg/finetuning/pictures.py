@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from napari_coseg.core.types import Prediction
 from napari_coseg.finetuning.reviewed import ReviewedImage
-from napari_coseg.types import Prediction
 
 OBJECT_COLOR = (255, 220, 0)
 LARGEST_PX = 512

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from napari_coseg.card import Normalisation
-from napari_coseg.errors import SettingsError
+from napari_coseg.core.card import Normalisation
+from napari_coseg.core.errors import SettingsError
 from napari_coseg.finetuning.costs import Cost, measure
 from napari_coseg.finetuning.crops import ReviewedBatch
 from napari_coseg.finetuning.hooks import Gate

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from napari_coseg.checkpoints.adapters import AdapterCard, start_of
-from napari_coseg.errors import DatasetError
+from napari_coseg.core.errors import DatasetError
 from napari_coseg.finetuning.classes import ClassPlan, plan_classes
 from napari_coseg.finetuning.crops import ReviewedCrops
 from napari_coseg.finetuning.held_back import Divided, hold_back
@@ -17,6 +16,7 @@ from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 from napari_coseg.finetuning.settings import FinetuneSettings
 from napari_coseg.inference.loading import load_model, model_origin, weights_path
 from napari_coseg.models.base import CosegModel
+from napari_coseg.models.checkpoints.adapters import AdapterCard, start_of
 from napari_coseg.training.loop import in_channels_last
 
 UNKNOWN_PIXEL_SIZE = (

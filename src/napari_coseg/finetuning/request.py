@@ -13,11 +13,11 @@ from pathlib import Path
 
 from pydantic import Field
 
-from napari_coseg.errors import OutputError, SettingsError
+from napari_coseg.core.errors import OutputError, SettingsError
+from napari_coseg.core.locks import held, is_held
+from napari_coseg.core.settings import Settings
 from napari_coseg.finetuning.settings import FinetuneSettings
 from napari_coseg.inference.loading import DEFAULT_MODEL
-from napari_coseg.locks import held, is_held
-from napari_coseg.settings import Settings
 
 REQUEST_FILE = "request.json"
 PLAN_FILE, STATE_FILE = "plan.json", "state.pt"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_coseg.errors import DatasetError
-from napari_coseg.intake import RgbSource, understand
-from napari_coseg.intensity import measure_intensity
-from napari_coseg.types import LABEL_DTYPE, LabelClass
+from napari_coseg.core.errors import DatasetError
+from napari_coseg.core.types import LABEL_DTYPE, LabelClass
+from napari_coseg.images.intake import RgbSource, understand
+from napari_coseg.images.intensity import measure_intensity
 
 NOTHING_REVIEWED = (
     "nothing is reviewed, so there is nothing to learn from: mark regions or objects as reviewed "
@@ -48,7 +48,7 @@ class ReviewedImage:
         bool, (Y, X): where each task's labels are known to be right. Only there they are learnt.
     range
         Values of `image` that a stretch of the *whole* image makes 0 and 255
-        (`napari_coseg.intensity`); None measures `image`, as if it were the whole.
+        (`napari_coseg.images.intensity`); None measures `image`, as if it were the whole.
     """
 
     name: str

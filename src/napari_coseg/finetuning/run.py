@@ -11,14 +11,7 @@ from typing import Any
 
 import torch
 
-from napari_coseg.checkpoints.adapters import (
-    AdapterCard,
-    read_adapter_card,
-    save_adapter,
-    start_of,
-    with_adapter,
-)
-from napari_coseg.errors import CheckpointError, OutputError
+from napari_coseg.core.errors import CheckpointError, OutputError
 from napari_coseg.finetuning.begun import BEGUN_FILE, write_begun
 from napari_coseg.finetuning.features import FeatureCache
 from napari_coseg.finetuning.forgetting import LEARNT_ALONG, SCORED, answers_of, is_shipped
@@ -39,6 +32,13 @@ from napari_coseg.finetuning.scores import Scores, score, worth
 from napari_coseg.finetuning.settings import FinetuneSettings
 from napari_coseg.finetuning.words import counted
 from napari_coseg.inference.loading import DEFAULT_MODEL
+from napari_coseg.models.checkpoints.adapters import (
+    AdapterCard,
+    read_adapter_card,
+    save_adapter,
+    start_of,
+    with_adapter,
+)
 
 NO_BETTER = (
     "the held-back regions do not score better than before: review more, train longer, or keep the "

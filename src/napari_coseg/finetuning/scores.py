@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from napari_coseg.core.types import Prediction
 from napari_coseg.finetuning.reviewed import ReviewedImage
 from napari_coseg.inference import segment
-from napari_coseg.metrics.contingency import by_class, contingency
-from napari_coseg.metrics.instances import PanopticQuality, panoptic_quality
-from napari_coseg.metrics.overlap import Overlap, mask_overlap
+from napari_coseg.labels.metrics.contingency import by_class, contingency
+from napari_coseg.labels.metrics.instances import PanopticQuality, panoptic_quality
+from napari_coseg.labels.metrics.overlap import Overlap, mask_overlap
 from napari_coseg.models.base import CosegModel
-from napari_coseg.types import Prediction
 
 CONTEXT_PX = 64
 """Of the image around what was reviewed, that the model is shown."""

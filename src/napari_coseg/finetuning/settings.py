@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
+from napari_coseg.core.errors import SettingsError
+from napari_coseg.core.settings import Settings
 from napari_coseg.datasets.stain import StainSettings
 from napari_coseg.datasets.transforms import AugmentationSettings
-from napari_coseg.errors import SettingsError
-from napari_coseg.settings import Settings
 from napari_coseg.training.loss_settings import LossSettings
 
 HEADS = ("prompt_encoders", "decoders")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from napari_coseg.errors import DatasetError
+from napari_coseg.core.errors import DatasetError
 from napari_coseg.finetuning.from_folder import is_labelled_folder, read_folder
 from napari_coseg.finetuning.from_workspace import is_workspace, read_workspace
 from napari_coseg.finetuning.joining import together

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from napari_coseg.errors import CheckpointError, OutputError
+from napari_coseg.core.errors import CheckpointError, OutputError
 from napari_coseg.finetuning.stepping import Tuner
 
 

@@ -3,9 +3,9 @@
 `segment` and `load_model` are the way in; importing them loads no torch yet.
 """
 
+from napari_coseg.images.intake import understand
 from napari_coseg.inference.loading import load_model
 from napari_coseg.inference.run import segment
 from napari_coseg.inference.settings import InferenceSettings
-from napari_coseg.intake import understand
 
 __all__ = ["InferenceSettings", "load_model", "segment", "understand"]

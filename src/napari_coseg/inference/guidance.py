@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_coseg.images.intake import RgbSource, crop
 from napari_coseg.inference.loading import DEFAULT_MODEL, load_model
 from napari_coseg.inference.run import keeps_its_grid, plan_plane, read_for, understand_input
 from napari_coseg.inference.settings import InferenceSettings
-from napari_coseg.intake import RgbSource, crop
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from napari_coseg.card import ModelCard
+    from napari_coseg.core.card import ModelCard
     from napari_coseg.inference.plane import Plan
     from napari_coseg.models.base import CosegModel
 
@@ -183,7 +183,7 @@ def _on_image(values: Tensor, plan: Plan) -> np.ndarray:
     """A map of the padded tile, of any resolution -> float32 (Y, X) on the image's pixels."""
     import torch.nn.functional as F
 
-    from napari_coseg.tiling.resample import resample_maps
+    from napari_coseg.labels.tiling.resample import resample_maps
 
     enlarged = F.interpolate(
         values[None, None].float(), plan.network_shape, mode="bilinear", align_corners=False

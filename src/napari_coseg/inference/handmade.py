@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_coseg.types import Prediction
+from napari_coseg.core.types import Prediction
 
 RESULTS_COMPARED = 5
 """Planes of so many results are kept: of the run, and of the latest refinements."""

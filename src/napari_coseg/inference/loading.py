@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from napari_coseg.errors import CheckpointError, SettingsError
+from napari_coseg.core.errors import CheckpointError, SettingsError
 
 if TYPE_CHECKING:
     from napari_coseg.models.base import CosegModel
@@ -41,7 +41,7 @@ def load_model(
     SettingsError
         Where this machine has no such device.
     """
-    from napari_coseg.checkpoints import native
+    from napari_coseg.models.checkpoints import native
 
     path = weights_path(source)
     model: CosegModel = native.load(path, choose_device(device))
@@ -58,8 +58,8 @@ def switch_adapter(base: CosegModel, adapter: str | Path) -> CosegModel:
     CheckpointError
         Where the model did not come from a file, or the adapter is of another model.
     """
-    from napari_coseg.checkpoints import native
-    from napari_coseg.checkpoints.adapters import with_adapter
+    from napari_coseg.models.checkpoints import native
+    from napari_coseg.models.checkpoints.adapters import with_adapter
 
     origin = model_origin(base)
     if "sha256" not in origin or "adapter" in origin:
@@ -76,7 +76,7 @@ def switch_adapter(base: CosegModel, adapter: str | Path) -> CosegModel:
 def weights_path(source: str | Path = DEFAULT_MODEL) -> Path:
     """Where the weights that `source` names lie on disk."""
     if str(source) == DEFAULT_MODEL:
-        path = Path(str(resources.files("napari_coseg"))) / "weights" / "default.safetensors"
+        path = Path(str(resources.files("napari_coseg.models"))) / "weights" / "default.safetensors"
         if not path.is_file():
             raise CheckpointError(
                 f"the default weights are missing from this installation ({path}); install the "

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_coseg.card import ModelCard
+from napari_coseg.core.card import ModelCard
 from napari_coseg.models.base import CosegModel, TaskMaps
 
 FLIPS = ((), (-1,), (-2,), (-2, -1))

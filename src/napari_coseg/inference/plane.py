@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from napari_coseg.decoding import hover, semantic
-from napari_coseg.errors import Cancelled, SettingsError
-from napari_coseg.intake import RgbSource
-from napari_coseg.tiling.blocks import (
+from napari_coseg.core.errors import Cancelled, SettingsError
+from napari_coseg.images.intake import RgbSource
+from napari_coseg.labels.decoding import hover, semantic
+from napari_coseg.labels.tiling.blocks import (
     Block,
     Grid,
     RollingMaps,
@@ -30,14 +30,14 @@ from napari_coseg.tiling.blocks import (
     cut_plane,
     pad_to,
 )
-from napari_coseg.tiling.resample import (
+from napari_coseg.labels.tiling.resample import (
     axis_weights,
     carry_labels,
     resample_maps,
     resample_rows,
     source_range,
 )
-from napari_coseg.tiling.stitch import LabelCanvas
+from napari_coseg.labels.tiling.stitch import LabelCanvas
 
 if TYPE_CHECKING:
     from napari_coseg.inference.network import MapChannels, TileNetwork

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_coseg.tiling.blocks import Block, Span
+from napari_coseg.labels.tiling.blocks import Block, Span
 
 if TYPE_CHECKING:
     from napari_coseg.inference.plane import Plan

@@ -24,17 +24,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_coseg.decoding.semantic import remove_small_regions
-from napari_coseg.errors import Cancelled, EditError, ImageError
+from napari_coseg.core.errors import Cancelled, EditError, ImageError
+from napari_coseg.core.types import LABEL_DTYPE, Instances, Prediction
 from napari_coseg.inference.handmade import by_id
 from napari_coseg.inference.redo import Redo, ramp, windows_to_redo
 from napari_coseg.inference.session import Place, Session, Window
 from napari_coseg.inference.splice import Objects, grown, joined, numbered, splice_objects
-from napari_coseg.measure import object_table
-from napari_coseg.tiling.blocks import Block, cut_plane, pad_to
-from napari_coseg.tiling.resample import resample_maps, source_range
-from napari_coseg.tiling.stitch import LabelCanvas
-from napari_coseg.types import LABEL_DTYPE, Instances, Prediction
+from napari_coseg.labels.decoding.semantic import remove_small_regions
+from napari_coseg.labels.measure import object_table
+from napari_coseg.labels.tiling.blocks import Block, cut_plane, pad_to
+from napari_coseg.labels.tiling.resample import resample_maps, source_range
+from napari_coseg.labels.tiling.stitch import LabelCanvas
 
 if TYPE_CHECKING:
     from napari_coseg.inference.plane import Progress

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_coseg.errors import Cancelled, ImageError, SettingsError
+from napari_coseg.core.errors import Cancelled, ImageError, SettingsError
+from napari_coseg.core.types import LABEL_DTYPE, Image, Instances, Prediction
+from napari_coseg.images.intake import RgbSource, crop, understand
 from napari_coseg.inference.loading import DEFAULT_MODEL, load_model, model_origin
 from napari_coseg.inference.settings import InferenceSettings
-from napari_coseg.intake import RgbSource, crop, understand
-from napari_coseg.measure import object_table
-from napari_coseg.tiling.stitch import Votes, continue_ids, relabel
-from napari_coseg.types import LABEL_DTYPE, Image, Instances, Prediction
+from napari_coseg.labels.measure import object_table
+from napari_coseg.labels.tiling.stitch import Votes, continue_ids, relabel
 
 if TYPE_CHECKING:
-    from napari_coseg.card import ModelCard
+    from napari_coseg.core.card import ModelCard
     from napari_coseg.inference.network import TileNetwork
     from napari_coseg.inference.plane import Plan, PlaneResult, Progress, TileMaps
     from napari_coseg.inference.session import Session
@@ -50,7 +50,7 @@ def segment(
     ----------
     image
         numpy, dask or zarr array, an `Image`, or the path of an image file. Axes and intensities
-        are understood by the rules of `napari_coseg.intake`. Of a stack every slice is segmented
+        are understood by the rules of `napari_coseg.images.intake`. Of a stack every slice is segmented
         by itself, and objects are linked from slice to slice.
     model
         "default", the path of a weights file, or what `load_model` returned.
@@ -327,7 +327,7 @@ def understand_input(
 ) -> Image:
     """An array, an `Image` or the path of an image file as an `Image`."""
     if isinstance(image, (str, Path)):
-        from napari_coseg.readers.registry import read_image
+        from napari_coseg.images.readers.registry import read_image
 
         image = read_image(Path(image))
     return understand(image, axes, pixel_size_um)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from napari_coseg.errors import Cancelled, EditError
+from napari_coseg.core.errors import Cancelled, EditError
 from napari_coseg.inference.sam_windows import (
     Prompt,
     SamMask,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
     from torch import Tensor
 
-    from napari_coseg.intake import RgbSource
+    from napari_coseg.images.intake import RgbSource
 
 KEPT_WINDOWS = 4
 """Embeddings that are kept; 16 MB each."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from napari_coseg.errors import EditError
+from napari_coseg.core.errors import EditError
 
 FIELD_UM = 128.0
 UNKNOWN_FIELD_PX = 512

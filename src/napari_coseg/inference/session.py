@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from napari_coseg.errors import EditError
+from napari_coseg.core.errors import EditError
 from napari_coseg.inference.handmade import Made
-from napari_coseg.tiling.blocks import Block, blend_weights
-from napari_coseg.tiling.resample import resample_maps, source_range
+from napari_coseg.labels.tiling.blocks import Block, blend_weights
+from napari_coseg.labels.tiling.resample import resample_maps, source_range
 
 if TYPE_CHECKING:
+    from napari_coseg.core.types import Prediction
     from napari_coseg.inference.network import MapChannels
     from napari_coseg.inference.plane import FreshTiles, Plan
     from napari_coseg.inference.session_network import KeepingNetwork, Kept
     from napari_coseg.inference.settings import InferenceSettings
-    from napari_coseg.types import Prediction
 
 KEEP_BYTES = 2**30
 """Of a network with features at full resolution about 50 tiles of 512 x 512 pixels."""

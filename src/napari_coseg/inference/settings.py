@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from napari_coseg.card import ValueWindow
-from napari_coseg.decoding.hover import HoverSettings
-from napari_coseg.settings import Settings
+from napari_coseg.core.card import ValueWindow
+from napari_coseg.core.settings import Settings
+from napari_coseg.labels.decoding.hover import HoverSettings
 
 LARGEST_AREA_UM2 = 1e12
 """A square metre. Infinity, which says "all there is", is kept as this: no JSON knows infinity."""
@@ -35,7 +35,7 @@ class InferenceSettings(Settings):
     window: ValueWindow | None = Field(
         None,
         description="values of the image that become black and white, such as -1000 and 3000 "
-        "Hounsfield units; None: the model card's, or the rule of `napari_coseg.intensity`",
+        "Hounsfield units; None: the model card's, or the rule of `napari_coseg.images.intensity`",
     )
     test_time_augmentation: bool = Field(
         False, description="average over the four flips; four times the work"

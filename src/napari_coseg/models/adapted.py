@@ -9,12 +9,12 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from napari_coseg.card import ModelCard
-from napari_coseg.errors import SettingsError
+from napari_coseg.core.card import ModelCard
+from napari_coseg.core.errors import SettingsError
 from napari_coseg.models.base import CosegModel
 from napari_coseg.models.growing import Origins, grow
+from napari_coseg.models.nn.lora import put_in_lora
 from napari_coseg.models.registry import build
-from napari_coseg.nn.lora import put_in_lora
 
 LORA = "lora"
 

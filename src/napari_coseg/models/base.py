@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_coseg.card import ModelCard
+from napari_coseg.core.card import ModelCard
 
 Task = Literal["semantic", "instance"]
 BOTH_TASKS: tuple[Task, ...] = ("semantic", "instance")

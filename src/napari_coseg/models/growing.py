@@ -19,8 +19,8 @@ import torch
 from sam2.modeling.sam.transformer import TwoWayTransformer
 from torch import Tensor
 
-from napari_coseg.card import ClassEntry, ModelCard
-from napari_coseg.errors import CheckpointError
+from napari_coseg.core.card import ClassEntry, ModelCard
+from napari_coseg.core.errors import CheckpointError
 from napari_coseg.models.base import CosegModel
 from napari_coseg.models.registry import build
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from napari_coseg.card import ModelCard
+from napari_coseg.core.card import ModelCard
 from napari_coseg.models.base import CosegModel
 from napari_coseg.models.registry import build
 

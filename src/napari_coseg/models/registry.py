@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from napari_coseg.errors import CheckpointError
+from napari_coseg.core.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from napari_coseg.card import ModelCard
+    from napari_coseg.core.card import ModelCard
     from napari_coseg.models.base import CosegModel
 
 FAMILIES: dict[str, str] = {

@@ -8,10 +8,10 @@ from typing import Self
 
 import numpy as np
 
-from napari_coseg.card import ModelCard
+from napari_coseg.core.card import ModelCard
+from napari_coseg.core.errors import DatasetError
+from napari_coseg.core.types import LabelClass
 from napari_coseg.datasets.base import Dataset, Sample
-from napari_coseg.errors import DatasetError
-from napari_coseg.types import LabelClass
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from napari_coseg.core.errors import SettingsError
 from napari_coseg.datasets.batches import Batch
-from napari_coseg.errors import SettingsError
 from napari_coseg.models.base import CosegModel
 from napari_coseg.training.pictures import save_picture
 from napari_coseg.training.processes import Processes

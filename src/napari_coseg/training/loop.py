@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 
+from napari_coseg.core.errors import Cancelled
 from napari_coseg.datasets.batches import Batch
-from napari_coseg.errors import Cancelled
 from napari_coseg.models.base import CosegModel
 from napari_coseg.training.logs import Logs
 from napari_coseg.training.memory import checkpointed_blocks, reproducible

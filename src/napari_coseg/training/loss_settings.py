@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from napari_coseg.settings import Settings
+from napari_coseg.core.settings import Settings
 
 PresetName = Literal["coseg-plus-paper", "coseg-plus-released", "coseg-paper", "coseg-released"]
 

@@ -13,7 +13,7 @@ from sam2.modeling.backbones.hieradet import MultiScaleBlock
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from napari_coseg.errors import SettingsError
+from napari_coseg.core.errors import SettingsError
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from napari_coseg.card import ModelCard
+from napari_coseg.core.card import ModelCard
 from napari_coseg.datasets.batches import Batch
 from napari_coseg.models.base import CosegModel, TaskMaps
 from napari_coseg.training.stepping import cut, to_tensors

@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from napari_coseg.errors import SettingsError
+from napari_coseg.core.errors import SettingsError
 
 PATIENCE = timedelta(hours=4)
 """How long the others wait while the first process validates."""

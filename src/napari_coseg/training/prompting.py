@@ -17,8 +17,8 @@ from dataclasses import replace
 import numpy as np
 from pydantic import Field
 
+from napari_coseg.core.settings import Settings
 from napari_coseg.datasets.batches import NOT_GIVEN, Batch
-from napari_coseg.settings import Settings
 
 REGIONS, OBJECTS = 0, 1
 """Channels of `Batch.prompts`."""

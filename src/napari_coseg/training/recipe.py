@@ -9,11 +9,11 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from napari_coseg.card import ModelCard
+from napari_coseg.core.card import ModelCard
+from napari_coseg.core.errors import SettingsError
+from napari_coseg.core.settings import Settings
 from napari_coseg.datasets.kept import KEEP_GIB
 from napari_coseg.datasets.transforms import AugmentationSettings
-from napari_coseg.errors import SettingsError
-from napari_coseg.settings import Settings
 from napari_coseg.training.loss_settings import LossSettings
 from napari_coseg.training.prompting import PromptSettings
 
@@ -99,7 +99,7 @@ class OptimiserSettings(Settings):
 ChosenScore = Literal[
     "object_panoptic_quality", "object_aji", "object_dice", "type_panoptic_quality", "region_dice"
 ]
-"""What `napari_coseg.evaluation.score_held_out` gives."""
+"""What `napari_coseg.evaluation.run.score_held_out` gives."""
 
 
 class ValidationSettings(Settings):
@@ -193,7 +193,7 @@ class Recipe(Settings):
 
 def recipe_names() -> list[str]:
     """The recipes that ship with the package."""
-    folder = resources.files("napari_coseg") / "recipes"
+    folder = resources.files("napari_coseg.training") / "recipes"
     return sorted(Path(entry.name).stem for entry in folder.iterdir() if ".toml" in entry.name)
 
 
@@ -214,7 +214,7 @@ def _values(name_or_path: str, folder: Path, heirs: tuple[str, ...]) -> dict[str
             raise SettingsError(f"there is no recipe file {path}")
         key, text = str(path.resolve()), path.read_text(encoding="utf-8")
     elif name_or_path in recipe_names():
-        entry = resources.files("napari_coseg") / "recipes" / f"{name_or_path}.toml"
+        entry = resources.files("napari_coseg.training") / "recipes" / f"{name_or_path}.toml"
         key, text = name_or_path, entry.read_text(encoding="utf-8")
     else:
         raise SettingsError(

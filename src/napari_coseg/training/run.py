@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from napari_coseg.checkpoints.native import read_card, save
+from napari_coseg.core.errors import DatasetError, SettingsError
 from napari_coseg.datasets.base import Dataset, Sample
 from napari_coseg.datasets.batches import Batch, CropSampler, CropSource
 from napari_coseg.datasets.derived import class_id_of, with_derived_region
@@ -28,8 +28,8 @@ from napari_coseg.datasets.partition import (
     save_partition,
 )
 from napari_coseg.datasets.registry import SUBFOLDERS, open_dataset
-from napari_coseg.errors import DatasetError, SettingsError
 from napari_coseg.models.base import CosegModel
+from napari_coseg.models.checkpoints.native import read_card, save
 from napari_coseg.models.registry import build
 from napari_coseg.training.classes import ClassMap
 from napari_coseg.training.loop import TrainingHooks, train
@@ -112,7 +112,7 @@ def train_recipe(
     """Train, or go on where `output_dir` left off; returns the path of the chosen weights.
 
     The weights are those of the moving average that `validate` scored best; the test images are
-    never looked at. Usually `validate` is `napari_coseg.evaluation.score_held_out`.
+    never looked at. Usually `validate` is `napari_coseg.evaluation.run.score_held_out`.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def train_recipe(
         Those that share every batch (`processes.joined`); each calls this function, and the first
         one validates, writes and reports.
     start
-        Gives a fresh network its first weights, as `napari_coseg.checkpoints.starting.initialise`
+        Gives a fresh network its first weights, as `napari_coseg.models.checkpoints.starting.initialise`
         does. Not asked where a training goes on.
     """
     processes = processes or ALONE

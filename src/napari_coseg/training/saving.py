@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from napari_coseg.errors import CheckpointError
+from napari_coseg.core.errors import CheckpointError
 from napari_coseg.training.processes import Processes
 
 STATE_FILE = "training-state.pt"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from napari_coseg.errors import SettingsError
+from napari_coseg.core.errors import SettingsError
 from napari_coseg.training.recipe import OptimiserSettings, Recipe
 
 

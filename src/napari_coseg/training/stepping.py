@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from napari_coseg.core.errors import CosegError, SettingsError
 from napari_coseg.datasets.batches import NOT_GIVEN, Batch
-from napari_coseg.errors import CosegError, SettingsError
 from napari_coseg.models.base import CosegModel, GivenMasks, Task
 from napari_coseg.training.losses import Shares, Targets, two_forward_loss
 from napari_coseg.training.processes import Processes

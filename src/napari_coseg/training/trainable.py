@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from napari_coseg.errors import SettingsError
+from napari_coseg.core.errors import SettingsError
 from napari_coseg.models.base import CosegModel
 
 

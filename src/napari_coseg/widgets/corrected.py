@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_coseg.errors import ImageError
-from napari_coseg.types import LABEL_DTYPE, Instances, LabelClass, Prediction
+from napari_coseg.core.errors import ImageError
+from napari_coseg.core.types import LABEL_DTYPE, Instances, LabelClass, Prediction
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,7 +103,7 @@ def corrected_prediction(
     ImageError
         Where there is neither, the shapes differ, or ids do not fit 31 bits (regions: 8 bits).
     """
-    from napari_coseg.measure import object_table
+    from napari_coseg.labels.measure import object_table
 
     either = labels if labels is not None else regions
     if either is None:

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_coseg.errors import CosegError
+from napari_coseg.core.errors import CosegError
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -118,7 +118,7 @@ class UprightScroll(QScrollArea):
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
+def notify_errors() -> Iterator[None]:
     """Turn what a person can mend into a notification; a bug goes on to napari's own handler."""
     try:
         yield

@@ -20,13 +20,13 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_coseg.errors import ImageError, SettingsError
-from napari_coseg.export.registry import FORMATS, output_paths
+from napari_coseg.core.errors import ImageError, SettingsError
+from napari_coseg.formats.registry import FORMATS, output_paths
 from napari_coseg.widgets import layer_box, layers, outputs
 from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Worker
-from napari_coseg.widgets.dock_widget import group, row, told
+from napari_coseg.widgets.dock_widget import group, notify_errors, row
 from napari_coseg.widgets.image_choice import narrow_box
 from napari_coseg.widgets.job_bar import in_words
 from napari_coseg.widgets.job_widget import JobWidget
@@ -102,7 +102,7 @@ class ExportWidget(JobWidget):
         """Write what is chosen; a `CosegError` becomes a notification."""
         if self.bar.is_busy:
             return
-        with told():
+        with notify_errors():
             arguments, arrays = self._request()
             self.start(tasks.EXPORT, arguments, arrays)
 

@@ -11,7 +11,7 @@ from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Worker
 from napari_coseg.widgets.corrected import METADATA_KEY
-from napari_coseg.widgets.dock_widget import group, told
+from napari_coseg.widgets.dock_widget import group, notify_errors
 from napari_coseg.widgets.image_choice import ChosenImage
 from napari_coseg.widgets.image_job import ImageJobWidget
 from napari_coseg.widgets.job_bar import in_words
@@ -41,7 +41,7 @@ class GuidanceWidget(ImageJobWidget):
         """Look into the prediction of the view; a `CosegError` becomes a notification."""
         if self.bar.is_busy:
             return
-        with told():
+        with notify_errors():
             chosen = self.image.chosen()
             *depth, rows, columns = layers.view_region(self._viewer, chosen.layer, chosen.axes)
             arguments = {

@@ -19,8 +19,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_coseg.errors import ImageError
-from napari_coseg.intake import understand
+from napari_coseg.core.errors import ImageError
+from napari_coseg.images.intake import understand
 from napari_coseg.widgets import layers
 from napari_coseg.widgets.layers import PixelSize
 

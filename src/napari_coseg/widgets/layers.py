@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_coseg.errors import ImageError
-from napari_coseg.intake import guess_axes
-from napari_coseg.types import SPATIAL_AXES, Image
+from napari_coseg.core.errors import ImageError
+from napari_coseg.core.types import SPATIAL_AXES, Image
+from napari_coseg.images.intake import guess_axes
 
 if TYPE_CHECKING:
     from napari.layers import Image as ImageLayer

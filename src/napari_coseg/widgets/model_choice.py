@@ -10,14 +10,14 @@ from typing import Any
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QLabel, QWidget
 
-from napari_coseg.card import ModelCard
-from napari_coseg.checkpoints.adapters import AdapterCard, check_base, read_adapter_card
-from napari_coseg.checkpoints.native import read_card
-from napari_coseg.errors import CosegError
+from napari_coseg.core.card import ModelCard
+from napari_coseg.core.errors import CosegError
+from napari_coseg.core.types import LabelClass
 from napari_coseg.finetuning.words import counted
 from napari_coseg.inference.loading import DEFAULT_MODEL, weights_path
-from napari_coseg.types import LabelClass
-from napari_coseg.widgets.finetune.shelf import base_sha256, shelf
+from napari_coseg.models.checkpoints.adapters import AdapterCard, check_base, read_adapter_card
+from napari_coseg.models.checkpoints.native import read_card
+from napari_coseg.widgets.finetune.model_library import base_sha256, model_library
 from napari_coseg.widgets.image_choice import narrow_box
 
 CHOOSE = "Choose a file…"
@@ -62,16 +62,16 @@ class ModelChoice(QWidget):
         form.addRow("Device", self.device_box)
         self.model_box.addItem("default", DEFAULT_MODEL)
         self.model_box.addItem(CHOOSE, None)
-        for path in shelf().weights:
+        for path in model_library().weights:
             self._list_weights(path)
         self._former = 0
         self.model_box.currentIndexChanged.connect(self._on_chosen)
         self._list_adapters()
         self._read_card()
         self.adapter_box.activated.connect(self._on_adapter)
-        shelf().changed.connect(self._on_shelf)
-        shelf().used.connect(self._on_used)
-        shelf().listed.connect(self._list_weights)
+        model_library().changed.connect(self._on_library_changed)
+        model_library().used.connect(self._on_used)
+        model_library().listed.connect(self._list_weights)
 
     def arguments(self) -> dict[str, Any]:
         """What a job of the worker process is told of it."""
@@ -102,7 +102,7 @@ class ModelChoice(QWidget):
 
     def choose_file(self, path: str | Path) -> None:
         """Add a weights file to the lists of all docks, and choose it here."""
-        shelf().list_weights(path)
+        model_library().list_weights(path)
         self._list_weights(str(path))
         self.model_box.setCurrentIndex(self.model_box.findData(str(path)))
 
@@ -138,10 +138,10 @@ class ModelChoice(QWidget):
         """List those of the model; `chosen`, or the one in use, is chosen where it is there."""
         if not self._offers_adapters:
             return
-        chosen = shelf().in_use(self.source) if chosen is None else chosen
+        chosen = model_library().in_use(self.source) if chosen is None else chosen
         self.adapter_box.clear()
         self.adapter_box.addItem(NO_ADAPTER, "")
-        for path, card in shelf().of_base(self.source):
+        for path, card in model_library().of_base(self.source):
             self.adapter_box.addItem(f"{card.name}, {card.date[:10]}", str(path))
             last = self.adapter_box.count() - 1
             self.adapter_box.setItemData(last, str(path), Qt.ItemDataRole.ToolTipRole)
@@ -150,20 +150,20 @@ class ModelChoice(QWidget):
         self.adapter_box.setCurrentIndex(max(0, self.adapter_box.findData(chosen)))
 
     def _on_adapter(self, _: int) -> None:
-        sha256 = shelf().sha256(self.source)
+        sha256 = model_library().sha256(self.source)
         if sha256:  # other docks follow, this one as well
-            shelf().use(sha256, self.adapter)
+            model_library().use(sha256, self.adapter)
         else:
             self._read_card()
 
-    def _on_shelf(self) -> None:
+    def _on_library_changed(self) -> None:
         before = self.adapter
         self._list_adapters(before or None)
         if self.adapter != before:
             self._read_card()
 
     def _on_used(self, sha256: str, path: str) -> None:
-        if self._offers_adapters and sha256 == shelf().sha256(self.source):
+        if self._offers_adapters and sha256 == model_library().sha256(self.source):
             self.choose_adapter(path)
 
     def _read_card(self) -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_coseg.errors import ImageError
-from napari_coseg.types import LabelClass, Prediction
+from napari_coseg.core.errors import ImageError
+from napari_coseg.core.types import LabelClass, Prediction
 from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf
 from napari_coseg.widgets.layers import geometry, said_pixel_size
 

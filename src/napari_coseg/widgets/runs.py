@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from napari_coseg.errors import EditError
+from napari_coseg.core.errors import EditError
 from napari_coseg.widgets import layers, outputs
 from napari_coseg.widgets.corrected import METADATA_KEY
 

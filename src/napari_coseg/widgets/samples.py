@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari_coseg.readers.samples import colon, fluorescence
+from napari_coseg.images.readers.samples import colon, fluorescence
 from napari_coseg.widgets.layers import image_to_layer
 
 SampleLayer = tuple[Any, dict[str, Any], str]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_coseg.errors import ImageError
+from napari_coseg.core.errors import ImageError
 from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf, corrected_prediction
 from napari_coseg.widgets.outputs import attributes_pixel_size
 
@@ -26,8 +26,8 @@ def write_geojson(path: str, layer_data: Sequence[FullLayerData]) -> list[str]:
     ImageError
         For two layers of one kind, and where nobody says how large a pixel is.
     """
-    from napari_coseg.export.geojson import write
-    from napari_coseg.export.registry import stand_in
+    from napari_coseg.formats.geojson import write
+    from napari_coseg.formats.registry import stand_in
 
     chosen: dict[str, FullLayerData] = {}
     for layer in layer_data:

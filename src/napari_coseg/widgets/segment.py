@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QCheckBox, QComboBox, QLabel, QRadioButton
 from superqt import QCollapsible
 
+from napari_coseg.core.types import LabelClass, Prediction
 from napari_coseg.inference.settings import InferenceSettings
-from napari_coseg.types import LabelClass, Prediction
 from napari_coseg.widgets import layers, outputs, runs
 from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Worker
-from napari_coseg.widgets.dock_widget import column_of, group, row, told
+from napari_coseg.widgets.dock_widget import column_of, group, notify_errors, row
 from napari_coseg.widgets.image_choice import ChosenImage
 from napari_coseg.widgets.image_job import ImageJobWidget
 from napari_coseg.widgets.job_bar import in_words
@@ -80,7 +80,7 @@ class SegmentWidget(ImageJobWidget):
         """Segment what is chosen; a `CosegError` becomes a notification."""
         if self.bar.is_busy:
             return
-        with told():
+        with notify_errors():
             chosen = self.image.chosen()
             region = None
             if self.view_button.isChecked():

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QFormLayout, QSpinBox, QWidget
 
-from napari_coseg.settings import Settings
+from napari_coseg.core.settings import Settings
 
 UNITS = {"px": "px", "um2": "µm²", "um": "µm"}
 LARGEST = 10**6

@@ -16,9 +16,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from napari_coseg.errors import CosegError, ImageError
-from napari_coseg.readers.registry import read_image
-from napari_coseg.types import Image, Instances, LabelClass, Prediction
+from napari_coseg.core.errors import CosegError, ImageError
+from napari_coseg.core.types import Image, Instances, LabelClass, Prediction
+from napari_coseg.images.readers.registry import read_image
 from napari_coseg.widgets.layers import image_to_layer
 from napari_coseg.widgets.outputs import add_prediction
 

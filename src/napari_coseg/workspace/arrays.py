@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from napari_coseg.editing.edit import Box
-from napari_coseg.errors import WorkspaceError
+from napari_coseg.core.errors import WorkspaceError
+from napari_coseg.labels.editing.edit import Box
 from napari_coseg.workspace.files import checked_size, read_json, refusals, sync
 
 CHUNK_PX = 512

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_coseg.editing.review import Reviewed
-from napari_coseg.errors import EditError, WorkspaceError
-from napari_coseg.types import LabelClass
+from napari_coseg.core.errors import EditError, WorkspaceError
+from napari_coseg.core.types import LabelClass
+from napari_coseg.labels.editing.review import Reviewed
 from napari_coseg.workspace import arrays
 from napari_coseg.workspace.facts import (
     EntryFacts,

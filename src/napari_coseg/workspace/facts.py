@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from napari_coseg.errors import SettingsError, WorkspaceError
-from napari_coseg.provenance import checked_provenance
-from napari_coseg.settings import Settings
-from napari_coseg.types import LabelClass
+from napari_coseg.core.errors import SettingsError, WorkspaceError
+from napari_coseg.core.provenance import checked_provenance
+from napari_coseg.core.settings import Settings
+from napari_coseg.core.types import LabelClass
 from napari_coseg.workspace.files import read_json
 from napari_coseg.workspace.image import ContentHash, ImageReference
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from napari_coseg.errors import WorkspaceError
+from napari_coseg.core.errors import WorkspaceError
 
 LARGEST_JSON = 256 * 2**20
 """Bytes. Marks of a large image are the longest there are."""

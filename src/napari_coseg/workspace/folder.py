@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 import napari_coseg
-from napari_coseg.errors import CosegError, WorkspaceError
+from napari_coseg.core.errors import CosegError, WorkspaceError
 from napari_coseg.workspace import arrays
 from napari_coseg.workspace.entry import (
     IMAGE,

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from napari_coseg.errors import WorkspaceError
-from napari_coseg.types import Image
+from napari_coseg.core.errors import WorkspaceError
+from napari_coseg.core.types import Image
 from napari_coseg.workspace.files import refusals
 
 WHOLE_UP_TO = 64 * 2**20

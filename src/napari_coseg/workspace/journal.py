@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from napari_coseg.errors import WorkspaceError
+from napari_coseg.core.errors import WorkspaceError
 from napari_coseg.workspace.files import checked_size, refusals, sync
 from napari_coseg.workspace.records import (
     FRAME,

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from napari_coseg.errors import CosegError
+from napari_coseg.core.errors import CosegError
 from napari_coseg.workspace.files import read_json, write_whole
 from napari_coseg.workspace.folder import WORKSPACE, is_in_use
 

@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_coseg.editing.edit import Box, Edit, Target
-from napari_coseg.editing.review import Reviewed
-from napari_coseg.errors import WorkspaceError
-from napari_coseg.types import LabelClass
+from napari_coseg.core.errors import WorkspaceError
+from napari_coseg.core.types import LabelClass
+from napari_coseg.labels.editing.edit import Box, Edit, Target
+from napari_coseg.labels.editing.review import Reviewed
 from napari_coseg.workspace.facts import class_facts
 
 if TYPE_CHECKING:

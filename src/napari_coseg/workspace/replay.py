@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from napari_coseg.editing.edit import Box
-from napari_coseg.editing.review import Reviewed
-from napari_coseg.errors import CosegError, WorkspaceError
-from napari_coseg.types import LabelClass
+from napari_coseg.core.errors import CosegError, WorkspaceError
+from napari_coseg.core.types import LabelClass
+from napari_coseg.labels.editing.edit import Box
+from napari_coseg.labels.editing.review import Reviewed
 from napari_coseg.workspace.arrays import replaced
 from napari_coseg.workspace.facts import ClassFacts, EntryFacts, label_classes
 from napari_coseg.workspace.records import Record, volume

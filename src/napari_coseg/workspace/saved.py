@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from napari_coseg.editing.desk import Desk
-from napari_coseg.editing.edit import Target
-from napari_coseg.editing.index import ObjectIndex
-from napari_coseg.editing.review import Reviewed
-from napari_coseg.errors import WorkspaceError
-from napari_coseg.measure import (
+from napari_coseg.core.errors import WorkspaceError
+from napari_coseg.core.types import LabelClass, Prediction
+from napari_coseg.labels.editing.edit import Target
+from napari_coseg.labels.editing.index import ObjectIndex
+from napari_coseg.labels.editing.label_editor import LabelEditor
+from napari_coseg.labels.editing.review import Reviewed
+from napari_coseg.labels.measure import (
     BACKGROUND,
     OBJECT_COLUMNS,
     STACK_OBJECT_COLUMNS,
     UNTYPED,
     object_table,
 )
-from napari_coseg.types import LabelClass, Prediction
 from napari_coseg.workspace.files import checked_size, refusals
 from napari_coseg.workspace.records import TEXT_COLUMNS
 
@@ -52,7 +52,7 @@ class Saved:
     regions
         Region class ids on the same grid, 0 is background; None where there are none.
     table
-        One row an object, as `napari_coseg.measure.object_table` measures it; None measures it
+        One row an object, as `napari_coseg.labels.measure.object_table` measures it; None measures it
         here, and then no object has a class.
     reviewed
         What a person has checked; None means nothing.
@@ -110,9 +110,9 @@ class Saved:
         ids = np.fromiter(self.reviewed.ids, dtype=np.int64, count=len(self.reviewed.ids))
         return np.isin(self.labels, ids)
 
-    def desk(self) -> Desk:
-        """A desk that edits these very arrays."""
-        return Desk(
+    def editor(self) -> LabelEditor:
+        """A editor that edits these very arrays."""
+        return LabelEditor(
             self.labels,
             self.pixel_size_um,
             self.regions,

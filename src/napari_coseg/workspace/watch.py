@@ -1,4 +1,4 @@
-"""What a writer has been told of an image, as a digest a chunk: finds what came round the desk.
+"""What a writer has been told of an image, as a digest a chunk: finds what came round the editor.
 
 Napari's brush, other plugins and a user's script change the array of a layer without a word. A
 digest of each chunk costs 16 bytes, and comparing a second for a gigabyte; a second copy of the
@@ -11,8 +11,8 @@ import hashlib
 
 import numpy as np
 
-from napari_coseg.editing.edit import Box
-from napari_coseg.errors import WorkspaceError
+from napari_coseg.core.errors import WorkspaceError
+from napari_coseg.labels.editing.edit import Box
 from napari_coseg.workspace.arrays import boxes
 
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_coseg.editing.edit import Box, Edit, Target
-from napari_coseg.editing.review import Reviewed
-from napari_coseg.errors import CosegError, WorkspaceError
-from napari_coseg.types import LabelClass
+from napari_coseg.core.errors import CosegError, WorkspaceError
+from napari_coseg.core.types import LabelClass
+from napari_coseg.labels.editing.edit import Box, Edit, Target
+from napari_coseg.labels.editing.review import Reviewed
 from napari_coseg.workspace import records
 from napari_coseg.workspace.entry import ENTRY, fold, journal_path, journals, next_journal
 from napari_coseg.workspace.facts import EntryFacts, read_entry_facts

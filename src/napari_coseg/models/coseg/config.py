@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from napari_coseg.nn.hiera import HieraConfig, named_shape
-from napari_coseg.settings import Settings
+from napari_coseg.core.settings import Settings
+from napari_coseg.models.nn.hiera import HieraConfig, named_shape
 
 
 class CosegConfig(Settings):

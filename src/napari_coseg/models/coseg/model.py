@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_coseg.card import ModelCard
+from napari_coseg.core.card import ModelCard
 from napari_coseg.models.base import (
     BOTH_TASKS,
     CosegModel,
@@ -34,8 +34,8 @@ from napari_coseg.models.base import (
 from napari_coseg.models.coseg.config import CosegConfig
 from napari_coseg.models.coseg.mp_decoder import MPDecoder
 from napari_coseg.models.coseg.rp_encoder import RPEncoder
-from napari_coseg.nn.hiera import HieraEncoder
-from napari_coseg.nn.lora import put_in_lora
+from napari_coseg.models.nn.hiera import HieraEncoder
+from napari_coseg.models.nn.lora import put_in_lora
 
 HV = slice(0, 2)
 OBJECT = slice(2, 3)

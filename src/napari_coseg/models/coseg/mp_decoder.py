@@ -16,7 +16,7 @@ from sam2.modeling.sam2_utils import MLP
 from torch import Tensor, nn
 
 from napari_coseg.models.coseg.config import CosegConfig
-from napari_coseg.nn.doubling import Doubling
+from napari_coseg.models.nn.doubling import Doubling
 
 
 class MPDecoder(nn.Module):

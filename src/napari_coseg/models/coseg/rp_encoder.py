@@ -14,8 +14,8 @@ from sam2.modeling.position_encoding import PositionEmbeddingRandom
 from torch import Tensor, nn
 
 from napari_coseg.models.coseg.config import CosegConfig
-from napari_coseg.nn.norm import ChannelNorm
-from napari_coseg.nn.rotary_fusion import RotaryFusion
+from napari_coseg.models.nn.norm import ChannelNorm
+from napari_coseg.models.nn.rotary_fusion import RotaryFusion
 
 STRIDE = 16
 MASK_CHANNELS = (4, 16)

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from napari_coseg.card import ModelCard
-from napari_coseg.errors import CheckpointError
+from napari_coseg.core.card import ModelCard
+from napari_coseg.core.errors import CheckpointError
 from napari_coseg.models.base import (
     BOTH_TASKS,
     CosegModel,
@@ -29,7 +29,7 @@ from napari_coseg.models.base import (
 from napari_coseg.models.coseg_plus.config import CosegPlusConfig
 from napari_coseg.models.coseg_plus.mtc_decoder import MTCDecoder
 from napari_coseg.models.coseg_plus.ssp_encoder import SSPEncoder
-from napari_coseg.nn.hiera import HieraEncoder
+from napari_coseg.models.nn.hiera import HieraEncoder
 
 OBJECT_CHANNELS = 1
 HV_CHANNELS = 2

@@ -19,7 +19,7 @@ from sam2.modeling.sam2_utils import MLP
 from torch import Tensor, nn
 
 from napari_coseg.models.coseg_plus.config import CosegPlusConfig
-from napari_coseg.nn.doubling import Doubling
+from napari_coseg.models.nn.doubling import Doubling
 
 FIRST_FORWARD_DOUBLINGS = 2
 """The first forward's mask is at stride 4, as the SSP-Encoder expects."""

@@ -15,9 +15,9 @@ from sam2.modeling.position_encoding import PositionEmbeddingRandom
 from torch import Tensor, nn
 
 from napari_coseg.models.coseg_plus.config import CosegPlusConfig
-from napari_coseg.nn.norm import ChannelNorm
-from napari_coseg.nn.rotary_fusion import RotaryFusion
-from napari_coseg.nn.selective_scan import selective_scan
+from napari_coseg.models.nn.norm import ChannelNorm
+from napari_coseg.models.nn.rotary_fusion import RotaryFusion
+from napari_coseg.models.nn.selective_scan import selective_scan
 
 MASK_CHANNELS = (4, 16)
 

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from napari_coseg.errors import Cancelled, CosegError, ImageError
+from napari_coseg.core.errors import Cancelled, CosegError, ImageError
 from napari_coseg.widgets.background import wire
 
 REPORT_EVERY_S = 0.05

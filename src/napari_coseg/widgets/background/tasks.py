@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from napari_coseg.errors import Cancelled
-from napari_coseg.types import Image, Instances, LabelClass, Prediction
+from napari_coseg.core.errors import Cancelled
+from napari_coseg.core.types import Image, Instances, LabelClass, Prediction
 from napari_coseg.widgets.background.process import JobContext, Reply
 from napari_coseg.widgets.background.tables import pack_table, unpack_table
 
@@ -44,7 +44,7 @@ def devices(job: JobContext) -> Reply:
 
 def file_pixel_size(job: JobContext, path: str) -> Reply:
     """Pixel size in micrometres that a file's metadata tell; None where they do not."""
-    from napari_coseg.readers.registry import read_image
+    from napari_coseg.images.readers.registry import read_image
 
     return Reply({"pixel_size_um": read_image(path).pixel_size_um})
 
@@ -161,8 +161,8 @@ def export(
     Arrays of the job: ``labels`` and ``regions``, of which one may be missing; ``ids``,
     ``class_ids`` and ``probabilities`` of the objects; ``image`` where `axes` are given.
     """
-    from napari_coseg.export.registry import export as write
-    from napari_coseg.export.registry import stand_in
+    from napari_coseg.formats.registry import export as write
+    from napari_coseg.formats.registry import stand_in
     from napari_coseg.widgets.corrected import LabelsOf, corrected_prediction
 
     job.progress(0.0, "measuring")

@@ -37,8 +37,8 @@ from typing import IO, Any
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_coseg import errors
-from napari_coseg.errors import Cancelled, CosegError
+from napari_coseg.core import errors
+from napari_coseg.core.errors import Cancelled, CosegError
 from napari_coseg.widgets.background import wire
 from napari_coseg.widgets.background.process import Reply
 

@@ -1,7 +1,7 @@
 """What the tools and keys of the Correct widget do, each one undo step with a word on what it did.
 
 Nothing here knows of buttons: a `Corrector` takes gestures and chosen objects, makes the edit by
-the functions of `napari_coseg.editing`, and says in `said` what came of it.
+the functions of `napari_coseg.labels.editing`, and says in `said` what came of it.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 from psygnal import Signal
 
-from napari_coseg.editing import objects, regions
-from napari_coseg.editing.drawing import (
+from napari_coseg.core.errors import EditError
+from napari_coseg.labels.editing import objects, regions
+from napari_coseg.labels.editing.drawing import (
     ids_inside_polygon,
     ids_under_stroke,
     in_image,
     pixel_at,
     polygon_pixels,
 )
-from napari_coseg.editing.edit import Edit
-from napari_coseg.editing.review import BOTH, Doubtful, doubtful_first
-from napari_coseg.editing.split import split_along, split_at
-from napari_coseg.errors import EditError
-from napari_coseg.measure import UNTYPED
+from napari_coseg.labels.editing.edit import Edit
+from napari_coseg.labels.editing.review import BOTH, Doubtful, doubtful_first
+from napari_coseg.labels.editing.split import split_along, split_at
+from napari_coseg.labels.measure import UNTYPED
 from napari_coseg.widgets.correct.add import Maps, MapsProvider, grown
 from napari_coseg.widgets.correct.display import Display
 from napari_coseg.widgets.correct.session import Change, Session
-from napari_coseg.widgets.dock_widget import told
+from napari_coseg.widgets.dock_widget import notify_errors
 
 if TYPE_CHECKING:
-    from napari_coseg.types import LabelClass
+    from napari_coseg.core.types import LabelClass
     from napari_coseg.widgets.correct.proposals import Proposals
 
 
@@ -92,7 +92,7 @@ class Corrector:
     ) -> None:
         self.session, self.display, self.maps = session, display, maps
         self.proposals: Proposals | None = None
-        self.region_class = min((e.id for e in session.desk.region_classes), default=0)
+        self.region_class = min((e.id for e in session.editor.region_classes), default=0)
         self.area_targets = BOTH if session.regions is not None else ("objects",)
         self.stroke_px, self.smooth_px = 5.0, 2.0
         self._first_click: tuple[float, ...] | None = None
@@ -114,7 +114,7 @@ class Corrector:
         self.session.new_class = class_id
 
     def class_name(self, class_id: int) -> str:
-        return _name(self.session.desk.classes, class_id, UNTYPED)
+        return _name(self.session.editor.classes, class_id, UNTYPED)
 
     # -- by mouse: objects ---------------------------------------------------------------------
 
@@ -128,7 +128,7 @@ class Corrector:
             under = self.object_at(gesture.point)
             chosen ^= {under} - {0}
         else:
-            chosen |= set(ids_inside_polygon(self.session.desk, gesture.points, z=gesture.z))
+            chosen |= set(ids_inside_polygon(self.session.editor, gesture.points, z=gesture.z))
         self.display.choose(chosen)
         self.said.emit(f"{_counted(len(chosen))} chosen" if chosen else "Nothing chosen")
 
@@ -136,17 +136,17 @@ class Corrector:
         """Merge the objects that a stroke touches."""
         if gesture.is_click:
             raise EditError("draw a stroke over the objects that are one; a click merges nothing")
-        ids = ids_under_stroke(self.session.desk, gesture.points, self.stroke_px, gesture.z)
+        ids = ids_under_stroke(self.session.editor, gesture.points, self.stroke_px, gesture.z)
         if not ids:
             raise EditError("the stroke touches no object; draw it over two or more")
         self.merge_ids(ids)
 
     def split(self, gesture: Gesture) -> None:
         """Split along a drawn line, or by two clicks, one in each part."""
-        desk = self.session.desk
+        editor = self.session.editor
         if not gesture.is_click:
             self._first_click = None
-            edit = split_along(desk, gesture.points)
+            edit = split_along(editor, gesture.points)
         elif self._first_click is None:
             if not self.object_at(gesture.point):
                 raise EditError("there is no object; click in each part of one, or draw a line")
@@ -155,7 +155,7 @@ class Corrector:
             return
         else:
             first, self._first_click = self._first_click, None
-            edit = split_at(desk, [first, gesture.point])
+            edit = split_at(editor, [first, gesture.point])
         count = len(edit.changed)
         words = f"object {edit.changed[0]}" if count == 1 else f"{count} objects"
         self._do(edit, f"Split {words} in {count + len(edit.added)}")
@@ -183,7 +183,7 @@ class Corrector:
             self.maps.ask(gesture.point, lambda maps: self._grow(gesture, maps), self._not_grown)
             return
         edit = objects.add_polygon(
-            self.session.desk, gesture.points, class_id=self.object_class, z=gesture.z
+            self.session.editor, gesture.points, class_id=self.object_class, z=gesture.z
         )
         self.added(edit)
 
@@ -198,30 +198,30 @@ class Corrector:
         if gesture.is_click:
             ids = [self.object_at(gesture.point)]
         else:
-            ids = ids_inside_polygon(self.session.desk, gesture.points, z=gesture.z)
+            ids = ids_inside_polygon(self.session.editor, gesture.points, z=gesture.z)
         self.set_class(ids, self.object_class)
 
     # -- by key: chosen objects ----------------------------------------------------------------
 
     def merge_ids(self, ids: Collection[int]) -> None:
-        edit = objects.merge(self.session.desk, ids)
+        edit = objects.merge(self.session.editor, ids)
         (target,) = edit.changed
         self._do(edit, f"Merged {len(edit.removed) + 1} objects into {target}")
         self.display.choose([target])
 
     def delete(self, ids: Collection[int]) -> None:
-        self._do(objects.delete(self.session.desk, ids), f"Deleted {_told(ids)}")
+        self._do(objects.delete(self.session.editor, ids), f"Deleted {_told(ids)}")
 
     def fill(self, ids: Collection[int]) -> None:
         """Fill holes of objects."""
-        self._do(objects.fill_holes(self.session.desk, ids), f"Filled holes of {_told(ids)}")
+        self._do(objects.fill_holes(self.session.editor, ids), f"Filled holes of {_told(ids)}")
 
     def smooth(self, ids: Collection[int]) -> None:
-        edit = objects.smooth(self.session.desk, ids, self.smooth_px)
+        edit = objects.smooth(self.session.editor, ids, self.smooth_px)
         self._do(edit, f"Smoothed {_told(ids)}")
 
     def set_class(self, ids: Collection[int], class_id: int) -> None:
-        edit = objects.set_class(self.session.desk, ids, class_id)
+        edit = objects.set_class(self.session.editor, ids, class_id)
         self._do(edit, f"{_told(ids).capitalize()} → {self.class_name(class_id)}")
 
     # -- regions -------------------------------------------------------------------------------
@@ -231,12 +231,12 @@ class Corrector:
         if gesture.is_click:
             raise EditError("draw an outline around the region")
         class_id = 0 if gesture.shift else self.region_class
-        self._do(regions.set_region(self.session.desk, gesture.points, class_id, gesture.z))
+        self._do(regions.set_region(self.session.editor, gesture.points, class_id, gesture.z))
 
     def fill_region(self, gesture: Gesture) -> None:
         """Give the piece of a region under a click the region class; with Shift background."""
         class_id = 0 if gesture.shift else self.region_class
-        self._do(regions.fill_region(self.session.desk, gesture.point, class_id))
+        self._do(regions.fill_region(self.session.editor, gesture.point, class_id))
 
     # -- review --------------------------------------------------------------------------------
 
@@ -255,7 +255,7 @@ class Corrector:
         """Mark an outlined area as reviewed for `area_targets`; with Shift take its marks away."""
         if gesture.is_click:
             raise EditError("draw an outline around what is reviewed")
-        shape = self.session.desk.labels.shape
+        shape = self.session.editor.labels.shape
         pixels = in_image(polygon_pixels(gesture.points, shape), shape, gesture.z)
         if not len(pixels[0]):
             raise EditError("the outline holds no pixel; draw it inside the image")
@@ -272,7 +272,7 @@ class Corrector:
 
     def doubt(self) -> Doubtful:
         """Objects that are not reviewed, the least sure first."""
-        return doubtful_first(self.session.desk.table, self.session.reviewed)
+        return doubtful_first(self.session.editor.table, self.session.reviewed)
 
     def next_doubtful(self, step: int = 1) -> int:
         """Choose the next object in the order of doubt, or the one before; gives its id.
@@ -285,7 +285,7 @@ class Corrector:
         doubt = self.doubt()
         if not doubt.left:
             raise EditError("every object is reviewed")
-        table = self.session.desk.table
+        table = self.session.editor.table
         sure = table["class_probability"].to_numpy()[np.searchsorted(table["id"], doubt.ids)]
         keys = list(zip(np.nan_to_num(sure, nan=np.inf).tolist(), doubt.ids.tolist(), strict=True))
         if self._was_at is None:
@@ -304,7 +304,7 @@ class Corrector:
 
     def object_at(self, point: Iterable[float]) -> int:
         """Id under a point (y, x) or (z, y, x); 0 on background and outside."""
-        labels = self.session.desk.labels
+        labels = self.session.editor.labels
         try:
             return int(labels[pixel_at(tuple(point), labels.shape)])
         except EditError:
@@ -312,7 +312,7 @@ class Corrector:
 
     def describe(self, object_id: int) -> str:
         """An object in words: id, class, how sure."""
-        row = self.session.desk.rows([object_id]).iloc[0]
+        row = self.session.editor.rows([object_id]).iloc[0]
         sure = row["class_probability"]
         words = f"Object {object_id}: {row['class']}"
         return words if np.isnan(sure) else f"{words} ({sure:.0%} sure)"
@@ -331,20 +331,20 @@ class Corrector:
         """May come a while after the click: errors are told here."""
         if self._is_closed:
             return
-        with told():
+        with notify_errors():
             session, class_id = self.session, self.object_class
-            edit = grown(session.desk, gesture.point, maps, session.reviewed, class_id)
+            edit = grown(session.editor, gesture.point, maps, session.reviewed, class_id)
             self.added(edit)
 
     def _not_grown(self, error: Exception) -> None:
         if self._is_closed:
             return
         self.said.emit("")
-        with told():
+        with notify_errors():
             raise error
 
     def _known(self, ids: Collection[int]) -> list[int]:
-        known = sorted(int(i) for i in ids if i in self.session.desk.index)
+        known = sorted(int(i) for i in ids if i in self.session.editor.index)
         if not known:
             raise EditError("no object is chosen; choose one first")
         return known

@@ -8,10 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
-from napari_coseg.editing.add import grow
-from napari_coseg.editing.desk import Desk
-from napari_coseg.editing.edit import Box, Edit
-from napari_coseg.editing.review import Reviewed
+from napari_coseg.labels.editing.add import grow
+from napari_coseg.labels.editing.edit import Box, Edit
+from napari_coseg.labels.editing.label_editor import LabelEditor
+from napari_coseg.labels.editing.review import Reviewed
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +49,11 @@ class MapsProvider(Protocol):
 
 
 def grown(
-    desk: Desk, point: Sequence[float], maps: Maps, reviewed: Reviewed, class_id: int
+    editor: LabelEditor, point: Sequence[float], maps: Maps, reviewed: Reviewed, class_id: int
 ) -> Edit:
     """The object under a click as the model sees it; of `class_id` where the model has no types."""
     return grow(
-        desk,
+        editor,
         point,
         maps.object_probability,
         maps.hv,

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_coseg.errors import EditError
+from napari_coseg.core.errors import EditError
 from napari_coseg.widgets.correct.actions import Gesture
 from napari_coseg.widgets.corrected import METADATA_KEY
-from napari_coseg.widgets.dock_widget import told
+from napari_coseg.widgets.dock_widget import notify_errors
 from napari_coseg.widgets.layers import placed_like
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class Hand:
             yield
         if moved:
             self.drawing.show(np.zeros((0, self._labels.ndim)), closed=False)
-        with told():
+        with notify_errors():
             receive(self._gesture(np.array(points), not moved, shift, control))
 
     def _position(self, event: Any) -> np.ndarray:

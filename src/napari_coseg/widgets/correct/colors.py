@@ -9,7 +9,7 @@ import numpy as np
 from napari.utils.colormaps import DirectLabelColormap, label_colormap
 from pydantic import PrivateAttr
 
-from napari_coseg.types import LabelClass
+from napari_coseg.core.types import LabelClass
 
 if TYPE_CHECKING:
     import pandas as pd

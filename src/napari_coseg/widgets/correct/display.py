@@ -9,9 +9,9 @@ import numpy as np
 from napari.utils.colormaps import CyclicLabelColormap
 from psygnal import Signal
 
-from napari_coseg.editing.area import Area
-from napari_coseg.editing.edit import Box, Edit, Target
-from napari_coseg.editing.review import BOTH, Reviewed
+from napari_coseg.labels.editing.area import Area
+from napari_coseg.labels.editing.edit import Box, Edit, Target
+from napari_coseg.labels.editing.review import BOTH, Reviewed
 from napari_coseg.widgets.correct.colors import ObjectColormap
 from napari_coseg.widgets.correct.refresh import Refresher
 from napari_coseg.widgets.correct.session import Change, Session
@@ -37,7 +37,7 @@ _ABOVE = len(AREA_COLORS)
 
 
 class Display:
-    """Keeps the layers of a session as its desk and marks are, drawing only what changes.
+    """Keeps the layers of a session as its editor and marks are, drawing only what changes.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class Display:
 
     def choose(self, ids: Iterable[int]) -> None:
         """Show these objects as chosen, and no others; ids of none are left out."""
-        index = self.session.desk.index
+        index = self.session.editor.index
         chosen = tuple(sorted({int(i) for i in ids if i in index}))
         if chosen == self.chosen:
             return
@@ -83,7 +83,7 @@ class Display:
         self.chosen_changed.emit()
 
     def _recolored(self, ids: Iterable[int]) -> None:
-        layer, index = self.session.objects, self.session.desk.index
+        layer, index = self.session.objects, self.session.editor.index
         if layer.data.dtype.itemsize <= 2:  # the canvas looks colours up by id itself
             self._colormap._clear_cache()
             with layer.events.colormap.blocker(self._on_colormap):
@@ -112,11 +112,11 @@ class Display:
 
     def _by(self) -> str:
         is_cyclic = isinstance(self.session.objects.colormap, CyclicLabelColormap)
-        has_classes = bool(self.session.desk.classes)
+        has_classes = bool(self.session.editor.classes)
         return "id" if is_cyclic and has_classes else "class"
 
     def _install(self, by: str) -> ObjectColormap:
-        found = ObjectColormap.of(self.session.desk.classes, self.session.desk.table, by)
+        found = ObjectColormap.of(self.session.editor.classes, self.session.editor.table, by)
         found.choose(self.chosen, True)
         self.session.objects.colormap = found
         return found
@@ -164,7 +164,7 @@ class Display:
         marks, boxes = change.step.marks, list(drawn)
         if marks is not None:
             self._marked = _table_of(marks[1])
-            index = self.session.desk.index
+            index = self.session.editor.index
             boxes += [index.box(i) for i in marks[0].ids ^ marks[1].ids if i in index]
             boxes += changed_areas(*marks)
         reviewed = self.session.reviewed
@@ -179,7 +179,7 @@ class Display:
         self.refresher.draw(self.marks_layer, boxes)
 
     def _marks_in(self, box: Box) -> np.ndarray:
-        labels = self.session.desk.labels[box]
+        labels = self.session.editor.labels[box]
         is_marked = np.take(self._marked, labels, mode="clip")
         marks = np.where(is_marked, labels.astype(np.int32) + _ABOVE, 0)
         reviewed = self.session.reviewed

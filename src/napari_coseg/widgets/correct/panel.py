@@ -18,8 +18,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_coseg.editing.edit import Target
-from napari_coseg.types import LabelClass
+from napari_coseg.core.types import LabelClass
+from napari_coseg.labels.editing.edit import Target
 from napari_coseg.widgets.correct.display import AREA_COLORS
 from napari_coseg.widgets.correct.tools import Action, Tool
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from napari_coseg.editing.add_mask import add_mask, check_free
-from napari_coseg.errors import Cancelled, EditError
+from napari_coseg.core.errors import Cancelled, EditError
 from napari_coseg.inference.sam_windows import Prompt, SamMask
-from napari_coseg.widgets.dock_widget import told
+from napari_coseg.labels.editing.add_mask import add_mask, check_free
+from napari_coseg.widgets.dock_widget import notify_errors
 
 if TYPE_CHECKING:
     from napari_coseg.widgets.correct.actions import Corrector, Gesture
@@ -80,7 +80,7 @@ class Proposals:
             return
         if gesture.is_click:
             check_free(
-                self._corrector.session.desk, gesture.point, self._corrector.session.reviewed
+                self._corrector.session.editor, gesture.point, self._corrector.session.reviewed
             )
             y, x = gesture.point[-2:]
             prompt = Prompt(((y, x),), (True,))
@@ -126,7 +126,7 @@ class Proposals:
             return
         corrector, session = self._corrector, self._corrector.session
         corrector.said.emit("")
-        with told():
+        with notify_errors():
             if instead is not None:
                 if session.last_step is not instead.step:
                     raise EditError("something else was done meanwhile; click again")
@@ -134,9 +134,9 @@ class Proposals:
             try:
                 if prompt.box is None:  # what was added meanwhile may lie there
                     click = prompt.points[0] if z is None else (z, *prompt.points[0])
-                    check_free(session.desk, click, session.reviewed)
+                    check_free(session.editor, click, session.reviewed)
                 edit = add_mask(
-                    session.desk,
+                    session.editor,
                     found.mask,
                     found.corner,
                     clicks=[p for p, on in zip(prompt.points, prompt.positive, strict=True) if on],
@@ -157,7 +157,7 @@ class Proposals:
             return
         self._corrector.said.emit("SAM2 was stopped" if isinstance(error, Cancelled) else "")
         if not isinstance(error, Cancelled):
-            with told():
+            with notify_errors():
                 raise error
 
 

@@ -1,4 +1,4 @@
-"""From labels layers, as they are now, to a desk to correct them on."""
+"""From labels layers, as they are now, to an editor to correct them on."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_coseg.editing.desk import Desk, check_images
-from napari_coseg.errors import EditError
-from napari_coseg.measure import object_table
+from napari_coseg.core.errors import EditError
+from napari_coseg.labels.editing.label_editor import LabelEditor, check_images
+from napari_coseg.labels.measure import object_table
 from napari_coseg.widgets import layers
 from napari_coseg.widgets.corrected import LARGEST_ID, METADATA_KEY, LabelsOf
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
 
-def desk_of(
+def editor_of(
     labels: np.ndarray,
     regions: np.ndarray | None,
     pixel_size_um: Sequence[float],
     of_labels: LabelsOf,
     of_regions: LabelsOf,
-) -> Desk:
-    """A desk on the layers' own arrays, measured as they are now. Plain values: fit for a thread.
+) -> LabelEditor:
+    """A editor on the layers' own arrays, measured as they are now. Plain values: fit for a thread.
 
     Parameters
     ----------
@@ -62,11 +62,11 @@ def desk_of(
         classes=of_labels.classes,
         semantic_classes=of_regions.classes,
     )
-    return Desk(labels, size, regions, table, of_labels.classes, of_regions.classes)
+    return LabelEditor(labels, size, regions, table, of_labels.classes, of_regions.classes)
 
 
 def request_of(objects: Labels, regions: Labels | None) -> tuple[Any, ...]:
-    """Arguments of `desk_of` for two layers. An unknown pixel size is 1, and areas are in pixels.
+    """Arguments of `editor_of` for two layers. An unknown pixel size is 1, and areas are in pixels.
 
     Raises
     ------

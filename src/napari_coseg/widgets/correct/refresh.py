@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from qtpy.QtCore import QTimer
 
-from napari_coseg.editing.edit import Box
-from napari_coseg.editing.index import around, volume
+from napari_coseg.labels.editing.edit import Box
+from napari_coseg.labels.editing.index import around, volume
 
 if TYPE_CHECKING:
     from napari.layers import Labels

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_coseg.errors import CosegError
+from napari_coseg.core.errors import CosegError
 from napari_coseg.inference.sam_windows import Prompt, SamMask
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Job, Worker

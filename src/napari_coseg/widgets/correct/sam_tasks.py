@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from napari_coseg.types import Image
+from napari_coseg.core.types import Image
 from napari_coseg.widgets.background.process import JobContext, Reply
 
 if TYPE_CHECKING:
+    from napari_coseg.images.intake import RgbSource
+    from napari_coseg.images.intensity import Intensity
     from napari_coseg.inference.sam_prompts import SamPrompts
-    from napari_coseg.intake import RgbSource
-    from napari_coseg.intensity import Intensity
 
 LOAD = "napari_coseg.widgets.correct.sam_tasks:load"
 ANSWER = "napari_coseg.widgets.correct.sam_tasks:answer"
@@ -92,9 +92,9 @@ def answer(
 
 def _loaded(job: JobContext, weights: str) -> _Kept:
     """The network of a file, loaded again where the file has changed."""
-    from napari_coseg.checkpoints.sam2_model import load_sam2
     from napari_coseg.inference.loading import choose_device
     from napari_coseg.inference.sam_prompts import SamPrompts
+    from napari_coseg.models.checkpoints.sam2_model import load_sam2
 
     path = Path(weights).expanduser()
     file = (str(path), path.stat().st_mtime_ns if path.is_file() else 0)
@@ -111,7 +111,7 @@ def _source(
     job: JobContext, kept: _Kept, key: str, image: Image, channels: list[int] | None
 ) -> RgbSource:
     """The image in 8-bit colours; how its values are mapped is measured once."""
-    from napari_coseg.intake import RgbSource, understand
+    from napari_coseg.images.intake import RgbSource, understand
 
     if key not in kept.intensities:
         job.progress(0.1, "measuring the image's brightness")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from napari_coseg.errors import Cancelled
+from napari_coseg.core.errors import Cancelled
 from napari_coseg.widgets.correct.add_choice import AddChoice
 from napari_coseg.widgets.correct.proposals import Proposals
 from napari_coseg.widgets.correct.sam import Sam
-from napari_coseg.widgets.dock_widget import told
+from napari_coseg.widgets.dock_widget import notify_errors
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -70,5 +70,5 @@ class SamUse:
     def _not_loaded(self, error: Exception) -> None:
         self._choice.go_back()
         if not isinstance(error, Cancelled):
-            with told():
+            with notify_errors():
                 raise error

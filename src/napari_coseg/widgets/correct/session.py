@@ -1,4 +1,4 @@
-"""A session of corrections: one desk on the arrays of two labels layers, one order of undo.
+"""A session of corrections: one editor on the arrays of two labels layers, one order of undo.
 
 Every action, strokes of napari's own brush included, is one item of the undo history of the layer
 whose pixels it changes, so napari's Ctrl-Z takes it back. An action that changes no pixel (a class,
@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psygnal import Signal
 
-from napari_coseg.editing.changes import change_kinds
-from napari_coseg.editing.desk import Desk, Kind
-from napari_coseg.editing.edit import Edit
-from napari_coseg.editing.objects import painted
-from napari_coseg.editing.regions import painted_regions
-from napari_coseg.editing.review import Reviewed
-from napari_coseg.errors import EditError
+from napari_coseg.core.errors import EditError
+from napari_coseg.labels.editing.changes import change_kinds
+from napari_coseg.labels.editing.edit import Edit
+from napari_coseg.labels.editing.label_editor import Kind, LabelEditor
+from napari_coseg.labels.editing.objects import painted
+from napari_coseg.labels.editing.regions import painted_regions
+from napari_coseg.labels.editing.review import Reviewed
 from napari_coseg.widgets import outputs
 from napari_coseg.widgets.corrected import METADATA_KEY
-from napari_coseg.widgets.dock_widget import told
+from napari_coseg.widgets.dock_widget import notify_errors
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -109,14 +109,14 @@ def session_of(layer: Any) -> Session | None:
 class Session:
     """Corrections of a layer of objects and, where there is one, a layer of regions.
 
-    Use `correct_reading.desk_of`, which takes time and may run in a thread, then this. Both layers'
+    Use `correct_reading.editor_of`, which takes time and may run in a thread, then this. Both layers'
     undo histories begin anew.
 
     Parameters
     ----------
     objects, regions
         Labels layers with numpy arrays on one grid.
-    desk
+    editor
         On these arrays.
 
     Raises
@@ -128,7 +128,7 @@ class Session:
     changed = Signal(Change)
     closed = Signal()
 
-    def __init__(self, objects: Labels, regions: Labels | None, desk: Desk) -> None:
+    def __init__(self, objects: Labels, regions: Labels | None, editor: LabelEditor) -> None:
         if regions is not None and regions is objects:
             raise EditError(
                 f"{objects.name!r} is chosen as objects and as regions; choose the layer of "
@@ -136,7 +136,7 @@ class Session:
             )
         if session_of(objects) or (regions is not None and session_of(regions)):
             raise EditError("these layers are being corrected already; finish that first")
-        self.objects, self.regions, self.desk = objects, regions, desk
+        self.objects, self.regions, self.editor = objects, regions, editor
         self.reviewed = marks_kept(objects)
         self.new_class = 0
         """Class of objects that a brush makes."""
@@ -160,7 +160,7 @@ class Session:
         if self not in SESSIONS.open:
             return
         SESSIONS.open.remove(self)
-        _keep_marks(self.objects, self.reviewed.among(self.desk.index.ids.tolist()))
+        _keep_marks(self.objects, self.reviewed.among(self.editor.index.ids.tolist()))
         for layer in self.layers:
             layer.events.paint.disconnect(self._on_paint)
             del layer.undo, layer.redo
@@ -185,7 +185,7 @@ class Session:
         if layer._block_history:
             raise EditError("a stroke is not finished; let go of the mouse button first")
         step = Step(edit, None if reviewed is None else (self.reviewed, reviewed))
-        self.desk.apply(edit)
+        self.editor.apply(edit)
         atom = _Atom.of(step)
         self._remember(layer, atom)
         layer._save_history(atom)
@@ -193,7 +193,7 @@ class Session:
 
     def mark(self, name: str, reviewed: Reviewed) -> None:
         """Other marks, as one undo step; `name` as shown to people."""
-        nothing = change_kinds(self.desk, name, (), Kind())
+        nothing = change_kinds(self.editor, name, (), Kind())
         self.do(nothing, reviewed)
 
     def undo(self) -> None:
@@ -237,13 +237,13 @@ class Session:
 
     def write_features(self) -> None:
         """Bring the table of the objects layer in step; napari shows it under the pointer."""
-        self.objects.features = outputs.object_features(self.desk.table)
+        self.objects.features = outputs.object_features(self.editor.table)
 
     # ------------------------------------------------------------------------------------------
 
     def _again(self, step: Step, how: str) -> None:
         """Napari has written the pixels; index, table and marks follow."""
-        self.desk.apply(step.edit)
+        self.editor.apply(step.edit)
         self._follow(Change(step, how))
 
     def _follow(self, change: Change) -> None:
@@ -267,14 +267,14 @@ class Session:
             return
         layer = event.source
         atoms = [_plain(atom) for atom in item]
-        with told():
+        with notify_errors():
             try:
                 self._check_arrays()
                 if layer is self.objects:
-                    edit = painted(self.desk, atoms, self.new_class)
+                    edit = painted(self.editor, atoms, self.new_class)
                 else:
-                    edit = painted_regions(self.desk, atoms)
-                self.desk.apply(edit)
+                    edit = painted_regions(self.editor, atoms)
+                self.editor.apply(edit)
             except EditError:
                 type(layer).undo(layer)
                 layer._redo_history.clear()
@@ -294,8 +294,8 @@ class Session:
         return bool(history) and history[-1][0] is atom
 
     def _check_arrays(self) -> None:
-        desk_regions = None if self.regions is None else self.regions.data
-        if self.objects.data is not self.desk.labels or desk_regions is not self.desk.regions:
+        editor_regions = None if self.regions is None else self.regions.data
+        if self.objects.data is not self.editor.labels or editor_regions is not self.editor.regions:
             raise EditError(
                 "a layer has got other data since correcting began; finish and start again"
             )

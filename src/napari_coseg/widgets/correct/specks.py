@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from psygnal import Signal
 
-from napari_coseg.editing.edit import Edit
-from napari_coseg.editing.regions import clean_regions
-from napari_coseg.widgets.aside import aside
+from napari_coseg.labels.editing.edit import Edit
+from napari_coseg.labels.editing.regions import clean_regions
 from napari_coseg.widgets.correct.session import Session
 from napari_coseg.widgets.corrected import METADATA_KEY
-from napari_coseg.widgets.dock_widget import told
+from napari_coseg.widgets.dock_widget import notify_errors
 from napari_coseg.widgets.layers import placed_like
+from napari_coseg.widgets.run_in_thread import run_in_thread
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -49,9 +49,9 @@ class Specks:
         self.drop()
         self.busy = True
         self.changed.emit("Looking for specks and holes …")
-        aside(
+        run_in_thread(
             clean_regions,
-            self._session.desk,
+            self._session.editor,
             speck_um2,
             hole_um2,
             done=self._on_found,
@@ -95,7 +95,7 @@ class Specks:
             return
         self.busy = False
         self.changed.emit("")
-        with told():
+        with notify_errors():
             raise error
 
     def _show(self, edit: Edit) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_coseg.errors import EditError, ImageError
+from napari_coseg.core.errors import EditError, ImageError
 from napari_coseg.widgets import layers, outputs
 from napari_coseg.widgets.runs import arguments_of
 

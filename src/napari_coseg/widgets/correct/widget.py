@@ -10,11 +10,10 @@ from qtpy.QtWidgets import (
     QPushButton,
 )
 
-from napari_coseg.editing.desk import Desk
-from napari_coseg.editing.edit import Target
-from napari_coseg.errors import EditError
-from napari_coseg.measure import BACKGROUND, UNTYPED
-from napari_coseg.widgets.aside import aside
+from napari_coseg.core.errors import EditError
+from napari_coseg.labels.editing.edit import Target
+from napari_coseg.labels.editing.label_editor import LabelEditor
+from napari_coseg.labels.measure import BACKGROUND, UNTYPED
 from napari_coseg.widgets.correct.add import MapsProvider
 from napari_coseg.widgets.correct.add_choice import AddChoice
 from napari_coseg.widgets.correct.pair import PairChoice
@@ -27,7 +26,7 @@ from napari_coseg.widgets.correct.panel import (
     grid,
     tool_button,
 )
-from napari_coseg.widgets.correct.reading import desk_of, request_of
+from napari_coseg.widgets.correct.reading import editor_of, request_of
 from napari_coseg.widgets.correct.sam_use import SamUse
 from napari_coseg.widgets.correct.session import Session, session_of
 from napari_coseg.widgets.correct.specks import Specks
@@ -43,7 +42,8 @@ from napari_coseg.widgets.correct.tools import (
     Tool,
 )
 from napari_coseg.widgets.correct.work import Work
-from napari_coseg.widgets.dock_widget import DockWidget, column_of, group, row, told
+from napari_coseg.widgets.dock_widget import DockWidget, column_of, group, notify_errors, row
+from napari_coseg.widgets.run_in_thread import run_in_thread
 from napari_coseg.widgets.run_maps import RunMaps
 from napari_coseg.widgets.runs import arguments_of
 from napari_coseg.widgets.workspace.guard import guard_closing
@@ -187,7 +187,7 @@ class CorrectWidget(DockWidget):
         """Begin to correct the chosen layers; objects are measured in a thread first."""
         if self._reading or self.work is not None:
             return
-        with told():
+        with notify_errors():
             objects, regions = self.pair.objects, self.pair.regions
             if objects is None:
                 raise EditError("no layer of objects is chosen; run Segment, or add a labels layer")
@@ -200,10 +200,10 @@ class CorrectWidget(DockWidget):
             self._enable()
             self.status.setText("Measuring the objects …")
             marks = [len(layer._undo_history) for layer in (objects, regions) if layer is not None]
-            aside(
-                desk_of,
+            run_in_thread(
+                editor_of,
                 *request,
-                done=lambda desk: self._on_desk(objects, regions, marks, desk),
+                done=lambda editor: self._on_editor(objects, regions, marks, editor),
                 failed=self._not_read,
             )
 
@@ -226,8 +226,8 @@ class CorrectWidget(DockWidget):
         self.pair.list_layers()
         self._enable()
 
-    def _on_desk(
-        self, objects: Labels, regions: Labels | None, marks: list[int], desk: Desk
+    def _on_editor(
+        self, objects: Labels, regions: Labels | None, marks: list[int], editor: LabelEditor
     ) -> None:
         if self._is_closed:
             return
@@ -239,8 +239,8 @@ class CorrectWidget(DockWidget):
         elif marks != [len(layer._undo_history) for layer in layers]:
             self.start()  # somebody has painted meanwhile
         else:
-            with told():
-                self._begin(Session(objects, regions, desk))
+            with notify_errors():
+                self._begin(Session(objects, regions, editor))
             self._enable()
 
     def _not_read(self, error: Exception) -> None:
@@ -249,7 +249,7 @@ class CorrectWidget(DockWidget):
         self._reading = False
         self.status.setText("")
         self._enable()
-        with told():
+        with notify_errors():
             raise error
 
     def _begin(self, session: Session) -> None:
@@ -259,10 +259,10 @@ class CorrectWidget(DockWidget):
         self.area_choice.choose(work.corrector.area_targets)
         self.specks = Specks(self._viewer, session)
         self.specks_form.set_previewing(False)
-        desk = session.desk
-        self.classes.set_classes(desk.classes, UNTYPED)
-        self.region_classes.set_classes(desk.region_classes, BACKGROUND)
-        session.new_class = desk.classes[0].id if desk.classes else 0
+        editor = session.editor
+        self.classes.set_classes(editor.classes, UNTYPED)
+        self.region_classes.set_classes(editor.region_classes, BACKGROUND)
+        session.new_class = editor.classes[0].id if editor.classes else 0
         self._tick()
         work.said.connect(self._say)
         work.class_changed.connect(self._tick)
@@ -275,7 +275,7 @@ class CorrectWidget(DockWidget):
         self._tell_doubt()
         work.take(TOOLS[0])
         self.sam_use.begin(work)
-        self._say(f"{len(desk.index):,} objects. {TOOLS[0].hint}")
+        self._say(f"{len(editor.index):,} objects. {TOOLS[0].hint}")
 
     def _on_start(self) -> None:
         if self.work is None:
@@ -319,7 +319,7 @@ class CorrectWidget(DockWidget):
 
     def _on_specks(self, what: str) -> None:
         if self.specks is not None:
-            with told():
+            with notify_errors():
                 getattr(self.specks, what)()
 
     def _on_specks_changed(self, words: str) -> None:
@@ -332,7 +332,7 @@ class CorrectWidget(DockWidget):
 
     def _told(self, call: Any) -> None:
         if self.work is not None:
-            with told():
+            with notify_errors():
                 call(self.work)
 
     def _enable(self) -> None:

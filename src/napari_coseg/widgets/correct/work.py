@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psygnal import Signal
 
-from napari_coseg.errors import EditError
+from napari_coseg.core.errors import EditError
 from napari_coseg.widgets import layers
 from napari_coseg.widgets.correct.actions import Corrector
 from napari_coseg.widgets.correct.add import MapsProvider
@@ -31,7 +31,7 @@ from napari_coseg.widgets.correct.tools import (
     TOOLS,
     Tool,
 )
-from napari_coseg.widgets.dock_widget import told
+from napari_coseg.widgets.dock_widget import notify_errors
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -137,10 +137,10 @@ class Work:
 
         It paints over background alone, as long as napari's "preserve labels" is ticked.
         """
-        chosen, desk = self.display.chosen, self.session.desk
+        chosen, editor = self.display.chosen, self.session.editor
         if len(chosen) > 1:
             raise EditError(f"{len(chosen)} objects are chosen; choose one to go on with, or none")
-        object_id = chosen[0] if chosen else desk.free_ids(1)[0]
+        object_id = chosen[0] if chosen else editor.free_ids(1)[0]
         self.take(None)
         layer = self.session.objects
         layer.preserve_labels = True
@@ -192,7 +192,7 @@ class Work:
 
     def act(self, use: Callable[[Corrector, Collection[int]], None], *, pointer: bool) -> None:
         """Do something to the chosen objects or, where none is and `pointer`, to that under it."""
-        with told():
+        with notify_errors():
             use(self.corrector, self.targets(pointer))
 
     def targets(self, pointer: bool) -> list[int]:
@@ -219,9 +219,9 @@ class Work:
 
     def give_class(self, class_id: int, *, pointer: bool) -> None:
         """Tick a class of objects and give it to the chosen ones or, by key, under the pointer."""
-        with told():
+        with notify_errors():
             self.corrector.class_name(class_id)
-            known = {0, *(entry.id for entry in self.session.desk.classes)}
+            known = {0, *(entry.id for entry in self.session.editor.classes)}
             if class_id not in known:
                 raise EditError(f"there is no class {class_id}; use one of {sorted(known)}")
             self.corrector.object_class = class_id
@@ -232,8 +232,8 @@ class Work:
 
     def tick_region_class(self, class_id: int) -> None:
         """What drawn regions become."""
-        known = {0, *(entry.id for entry in self.session.desk.region_classes)}
-        with told():
+        known = {0, *(entry.id for entry in self.session.editor.region_classes)}
+        with notify_errors():
             if class_id not in known:
                 raise EditError(f"there is no region class {class_id}; use one of {sorted(known)}")
             self.corrector.region_class = class_id
@@ -244,13 +244,13 @@ class Work:
 
     def go(self, step: int = 1) -> None:
         """Show the next object in the order of doubt, or the one before."""
-        with told():
+        with notify_errors():
             self.show_object(self.corrector.next_doubtful(step))
 
     def show_object(self, object_id: int) -> None:
         """Move the camera to an object, closer where it is too small to be seen."""
         viewer, layer = self._viewer, self.session.objects
-        row = self.session.desk.rows([object_id]).iloc[0]
+        row = self.session.editor.rows([object_id]).iloc[0]
         axes = "zyx"[-layer.ndim :]
         factors = layers.units_in_view(viewer, layer)
         centre = [row[f"centroid_{axis}"] for axis in axes]
@@ -286,7 +286,7 @@ class Work:
         return calls
 
     def _on_tool_key(self, tool: Tool) -> None:
-        with told():
+        with notify_errors():
             if tool.key == MERGE_CHOSEN and len(self.display.chosen) > 1:
                 self.corrector.merge_ids(self.display.chosen)
             else:
@@ -316,7 +316,7 @@ class Work:
         yield from self.hand.hold_to_pan(layer)
 
     def _told(self, call: Callable[[], None]) -> None:
-        with told():
+        with notify_errors():
             call()
 
     def _say(self, words: str) -> None:

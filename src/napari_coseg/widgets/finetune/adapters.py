@@ -19,15 +19,15 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_coseg.card import ModelCard
-from napari_coseg.checkpoints.adapters import AdapterCard, check_base, read_adapter_card
-from napari_coseg.errors import OutputError
+from napari_coseg.core.card import ModelCard
+from napari_coseg.core.errors import OutputError
 from napari_coseg.finetuning.library import SUFFIX, adapters_folder, adapters_in, copy_adapter
 from napari_coseg.finetuning.request import free_output
 from napari_coseg.finetuning.words import counted
-from napari_coseg.widgets.aside import aside
-from napari_coseg.widgets.dock_widget import row, told
-from napari_coseg.widgets.finetune.shelf import base_sha256, shelf
+from napari_coseg.models.checkpoints.adapters import AdapterCard, check_base, read_adapter_card
+from napari_coseg.widgets.dock_widget import notify_errors, row
+from napari_coseg.widgets.finetune.model_library import base_sha256, model_library
+from napari_coseg.widgets.run_in_thread import run_in_thread
 
 FILES = f"Adapters (*{SUFFIX})"
 SHOWN_SCORES = {"object_f1": "F1", "object_pq": "PQ", "mean_region_dice": "Dice"}
@@ -69,7 +69,7 @@ class AdaptersPanel(QWidget):
         self.export_button.clicked.connect(self._on_export)
         self.import_button.clicked.connect(self._on_import)
         self.delete_button.clicked.connect(self._on_delete)
-        shelf().changed.connect(self.refresh)
+        model_library().changed.connect(self.refresh)
         self.refresh()
 
     def _build(self) -> None:
@@ -92,7 +92,7 @@ class AdaptersPanel(QWidget):
         """Look at the folder again; the choice stays where it can."""
         source, card = self._base()
         chosen = self.chosen()
-        used, sha256 = shelf().in_use(source), shelf().sha256(source)
+        used, sha256 = model_library().in_use(source), model_library().sha256(source)
         self.adapters.clear()
         name = card.name if card else source
         self._add(f"{'● ' if not used else '○ '}no adapter: {name} as it is", "", True)
@@ -126,7 +126,7 @@ class AdaptersPanel(QWidget):
         sha256 = base_sha256(source)
         if path:
             check_base(read_adapter_card(path), sha256, card.name if card else source, path)
-        shelf().use(sha256, path)
+        model_library().use(sha256, path)
         used = Path(path).stem if path else "no adapter"
         self.happened.emit(f"Segment uses {used} from now on.")
 
@@ -149,7 +149,7 @@ class AdaptersPanel(QWidget):
         def copied(_: Any) -> None:
             self.happened.emit(f"{output.name} holds the adapter; it goes on the same base.")
 
-        aside(_export, Path(adapter), output, overwrite, done=copied, failed=_tell)
+        run_in_thread(_export, Path(adapter), output, overwrite, done=copied, failed=_tell)
 
     def import_from(self, path: str) -> None:
         """Refuse it on another base; else have it tried and copied.
@@ -183,11 +183,11 @@ class AdaptersPanel(QWidget):
         self.delete_button.setEnabled(bool(path))
         self.about.clear()
         if path and Path(path).is_file():
-            with told():
+            with notify_errors():
                 self.about.setText(in_full(read_adapter_card(path)))
 
     def _on_use(self) -> None:
-        with told():
+        with notify_errors():
             self.use(self.chosen())
 
     def _on_export(self) -> None:
@@ -199,14 +199,14 @@ class AdaptersPanel(QWidget):
     def _on_import(self) -> None:
         chosen, _ = QFileDialog.getOpenFileName(self, "Import an adapter", "", FILES)
         if chosen:
-            with told():
+            with notify_errors():
                 self.import_from(chosen)
 
     def _on_delete(self) -> None:
         path = self.chosen()
         text = f"Delete the adapter {Path(path).stem}? This cannot be undone."
         if self._says_yes(text):
-            with told():
+            with notify_errors():
                 self.delete(path)
 
     def _says_yes(self, text: str) -> bool:
@@ -227,8 +227,11 @@ class AdaptersPanel(QWidget):
         except OSError as error:
             raise OutputError(f"{path} cannot be deleted: {error}") from error
         source, _ = self._base()
-        if shelf().in_use(source) in ("", path) and shelf().sha256(source) == entry.base_sha256:
-            shelf().use(entry.base_sha256, None)
+        if (
+            model_library().in_use(source) in ("", path)
+            and model_library().sha256(source) == entry.base_sha256
+        ):
+            model_library().use(entry.base_sha256, None)
         self.refresh()
 
 
@@ -266,5 +269,5 @@ def _export(adapter: Path, output: Path, overwrite: bool) -> None:
 
 
 def _tell(error: Exception) -> None:
-    with told():
+    with notify_errors():
         raise error

@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_coseg.types import LabelClass
+from napari_coseg.core.types import LabelClass
 from napari_coseg.widgets.dock_widget import group, row
 from napari_coseg.widgets.model_choice import swatch
 

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
-from napari_coseg.errors import SettingsError
+from napari_coseg.core.errors import SettingsError
 from napari_coseg.finetuning.request import FinetuneRequest
 from napari_coseg.finetuning.settings import (
     FEWEST_USEFUL_STEPS,
@@ -31,7 +31,7 @@ from napari_coseg.finetuning.settings import (
     FinetuneSettings,
 )
 from napari_coseg.widgets.dock_widget import column_of, group, row
-from napari_coseg.widgets.finetune.shelf import shelf
+from napari_coseg.widgets.finetune.model_library import model_library
 from napari_coseg.widgets.finetune.telling import PART_WORDS, estimate_lines, review_lines
 from napari_coseg.widgets.image_choice import narrow_box
 from napari_coseg.widgets.model_choice import ModelChoice
@@ -163,7 +163,10 @@ class SetupPanel(QWidget):
         self.speed_box.currentIndexChanged.connect(self._on_speed)
         self.speed_box.activated.connect(self._on_speed_chosen)
         self.model.model_box.activated.connect(self._on_base_chosen)
-        for signal in (shelf().changed, shelf().listed):  # a hash is known by now, or a file
+        for signal in (
+            model_library().changed,
+            model_library().listed,
+        ):  # a hash is known by now, or a file
             signal.connect(self._propose_base)
         self.model.changed.connect(self.changed)
         self.model.device_box.activated.connect(self.changed)
@@ -276,11 +279,11 @@ class SetupPanel(QWidget):
         if self._base_is_chosen or not self._finders:
             return
         found_by = {finder["sha256"] for finder in self._finders}
-        if shelf().sha256(self.model.source) in found_by:
+        if model_library().sha256(self.model.source) in found_by:
             return
         for at in range(self.model.model_box.count()):
             source = self.model.model_box.itemData(at)
-            if source and shelf().sha256(str(source)) in found_by:
+            if source and model_library().sha256(str(source)) in found_by:
                 self.model.model_box.setCurrentIndex(at)
                 return
 

@@ -12,8 +12,8 @@ from qtpy.QtWidgets import QGroupBox, QLabel, QMessageBox, QPushButton, QVBoxLay
 
 from napari_coseg.finetuning.library import adapters_folder
 from napari_coseg.finetuning.request import FinetuneRequest, forget, unfinished
-from napari_coseg.widgets.dock_widget import row, told
-from napari_coseg.widgets.workspace.keeper import ago
+from napari_coseg.widgets.dock_widget import notify_errors, row
+from napari_coseg.widgets.workspace.controller import ago
 
 
 class UnfinishedPart(QGroupBox):
@@ -104,7 +104,7 @@ class UnfinishedPart(QGroupBox):
         request = self._shown
         if request is None or not self._says_yes(request):
             return
-        with told():
+        with notify_errors():
             forget(request)
         self.refresh()
 

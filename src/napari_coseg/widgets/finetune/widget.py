@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QLabel, QPushButton, QTabWidget, QVBoxLayout, QWidget
 
-from napari_coseg.errors import Cancelled, CosegError
+from napari_coseg.core.errors import Cancelled, CosegError
 from napari_coseg.finetuning.library import adapters_folder
 from napari_coseg.finetuning.request import FinetuneRequest, free_output
 from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Job, Worker
-from napari_coseg.widgets.dock_widget import UprightScroll, told
+from napari_coseg.widgets.dock_widget import UprightScroll, notify_errors
 from napari_coseg.widgets.finetune import tasks as finetune_tasks
 from napari_coseg.widgets.finetune.adapters import AdaptersPanel
+from napari_coseg.widgets.finetune.model_library import model_library
 from napari_coseg.widgets.finetune.progress import ProgressPanel
 from napari_coseg.widgets.finetune.setup import NOTHING_YET, SetupPanel
-from napari_coseg.widgets.finetune.shelf import shelf
 from napari_coseg.widgets.finetune.unfinished import UnfinishedPart
 from napari_coseg.widgets.job_bar import in_words
 from napari_coseg.widgets.job_widget import JobWidget
-from napari_coseg.widgets.workspace.keeper import keeper_of
+from napari_coseg.widgets.workspace.controller import controller_of
 from napari_coseg.widgets.workspace.link import in_thread
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class FinetuneWidget(JobWidget):
         if worker is None:  # the one above is this widget's own
             self._owns_worker = True
             self.destroyed.connect(own.close)
-        self.keeper = keeper_of(napari_viewer)
+        self.controller = controller_of(napari_viewer)
         self._request: FinetuneRequest | None = None
         self._how: dict[str, Any] = {}
         self._asks = False
@@ -73,7 +73,7 @@ class FinetuneWidget(JobWidget):
         self._build()
         self._connect()
         self._follow_theme()
-        self._on_keeper()
+        self._on_controller()
 
     def _build(self) -> None:
         self.bar.run_button.setText("Start")
@@ -106,13 +106,13 @@ class FinetuneWidget(JobWidget):
         self.adapters.happened.connect(self._on_happened)
         self.pause_button.toggled.connect(self._on_pause)
         self.left.asked.connect(self.resume)
-        self.keeper.changed.connect(self._on_keeper)
+        self.controller.changed.connect(self._on_controller)
         self._viewer.events.theme.connect(self._follow_theme)
 
     def let_go(self) -> None:
         self._timer.stop()
         self._idle.stop()
-        self.keeper.changed.disconnect(self._on_keeper)
+        self.controller.changed.disconnect(self._on_controller)
         self._viewer.events.theme.disconnect(self._follow_theme)
 
     # -- what there is -------------------------------------------------------------------------
@@ -149,7 +149,7 @@ class FinetuneWidget(JobWidget):
 
     def _saved(self, then: Callable[[], None], failed: Callable[[Exception], None]) -> None:
         """What the open workspace was told is on the disk, then go on."""
-        workspace = self.keeper.workspace
+        workspace = self.controller.workspace
         if workspace is None or str(workspace.path) not in self.setup.paths():
             then()
             return
@@ -217,8 +217,8 @@ class FinetuneWidget(JobWidget):
         self._idle.start()
         self.setup.model.set_devices(reply.values["devices"])
 
-    def _on_keeper(self) -> None:
-        workspace = self.keeper.workspace
+    def _on_controller(self) -> None:
+        workspace = self.controller.workspace
         if self.setup.set_workspace(None if workspace is None else workspace.path):
             self.setup.sources_changed.emit()
 
@@ -228,7 +228,7 @@ class FinetuneWidget(JobWidget):
         """Start what is chosen; a `CosegError` becomes a notification."""
         if self.bar.is_busy:
             return
-        with told():
+        with notify_errors():
             name = self.setup.name_edit.text().strip() or "adapter"
             output = free_output(adapters_folder(), name)
             self._begin(self.setup.request(output))
@@ -260,7 +260,7 @@ class FinetuneWidget(JobWidget):
         self._ended()
         self.bar.finish(f"Done in {in_words(seconds)}.", done=True)
         self.progress.show_result(reply.values)
-        shelf().changed.emit()
+        model_library().changed.emit()
         self.adapters.choose(reply.values["adapter"])
 
     def _on_reported(self, kind: str, values: dict[str, Any]) -> None:
@@ -285,7 +285,7 @@ class FinetuneWidget(JobWidget):
         if isinstance(error, CosegError) and not kept:
             self.setup.show_trouble(self.setup.estimate, error)
             self.tabs.setCurrentIndex(0)
-        with told():
+        with notify_errors():
             raise error
 
     def _ended(self) -> None:
@@ -307,12 +307,12 @@ class FinetuneWidget(JobWidget):
 
     def _on_decided(self, use: bool) -> None:
         path = self._result.get("adapter", "")
-        with told():
+        with notify_errors():
             if use:
-                shelf().use(self._result["base_sha256"], path)
+                model_library().use(self._result["base_sha256"], path)
                 self.progress.close_result("In use: Segment again to see what differs.")
             else:
-                shelf().use(self._result["base_sha256"], None)
+                model_library().use(self._result["base_sha256"], None)
                 self.progress.close_result(
                     "Not in use: Segment takes the base as it is. It stays in the list of adapters."
                 )
@@ -330,7 +330,7 @@ class FinetuneWidget(JobWidget):
         job.failed.connect(self._on_import_failed)
 
     def _on_imported(self, path: str) -> None:
-        shelf().changed.emit()
+        model_library().changed.emit()
         self.adapters.choose(path)
         self._on_happened("Imported.")
 
@@ -359,5 +359,5 @@ def _page(*widgets: QWidget) -> QWidget:
 
 
 def _tell(error: Exception) -> None:
-    with told():
+    with notify_errors():
         raise error

@@ -11,9 +11,9 @@ from napari.layers import Labels
 from qtpy.QtCore import QObject, QTimer, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QWidget
 
-from napari_coseg.errors import CosegError, ImageError
-from napari_coseg.measure.tables import UNTYPED
-from napari_coseg.types import LabelClass
+from napari_coseg.core.errors import CosegError, ImageError
+from napari_coseg.core.types import LabelClass
+from napari_coseg.labels.measure.tables import UNTYPED
 from napari_coseg.widgets import layer_box, layers, outputs
 from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.corrected import METADATA_KEY

@@ -11,8 +11,8 @@ from qtpy import API_NAME
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QVBoxLayout, QWidget
 
-from napari_coseg.measure.columns import column
-from napari_coseg.types import LabelClass
+from napari_coseg.core.types import LabelClass
+from napari_coseg.labels.measure.columns import column
 from napari_coseg.widgets.image_choice import narrow_box
 from napari_coseg.widgets.model_choice import swatch
 

@@ -17,8 +17,8 @@ from qtpy.QtCore import (
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
-from napari_coseg.measure.columns import column
-from napari_coseg.types import LabelClass
+from napari_coseg.core.types import LabelClass
+from napari_coseg.labels.measure.columns import column
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_coseg.types import Image
+from napari_coseg.core.types import Image
 from napari_coseg.widgets.background.process import JobContext, Reply
 from napari_coseg.widgets.background.tables import pack_table, unpack_table
 from napari_coseg.widgets.background.tasks import unpack_classes
@@ -18,7 +18,7 @@ from napari_coseg.widgets.corrected import LabelsOf, corrected_prediction
 if TYPE_CHECKING:
     import pandas as pd
 
-    from napari_coseg.measure.run import Measurements
+    from napari_coseg.labels.measure.run import Measurements
 
 MEASURE = "napari_coseg.widgets.measure.task:measure"
 TABLES = ("objects", "summary")
@@ -45,9 +45,9 @@ def measure(
     ``probabilities`` of the objects; ``image`` where `axes` are given, of which the labels begin
     at `offset`.
     """
-    from napari_coseg.intake import crop
-    from napari_coseg.measure.run import MeasureSettings
-    from napari_coseg.measure.run import measure as run
+    from napari_coseg.images.intake import crop
+    from napari_coseg.labels.measure.run import MeasureSettings
+    from napari_coseg.labels.measure.run import measure as run
 
     job.progress(0.0, "reading the labels")
     arrays = {key: np.asarray(array) for key, array in job.arrays.items() if key != "image"}

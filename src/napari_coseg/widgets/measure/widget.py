@@ -18,12 +18,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_coseg.errors import SettingsError
-from napari_coseg.export.measurements import SUFFIXES, write_measurements
-from napari_coseg.measure.summary import ALL
+from napari_coseg.core.errors import SettingsError
+from napari_coseg.formats.measurements import SUFFIXES, write_measurements
+from napari_coseg.labels.measure.summary import ALL
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Worker
-from napari_coseg.widgets.dock_widget import group, told
+from napari_coseg.widgets.dock_widget import group, notify_errors
 from napari_coseg.widgets.job_bar import in_words
 from napari_coseg.widgets.job_widget import JobWidget
 from napari_coseg.widgets.measure.layers import ChosenLayers, LayersChoice, LayerWatch
@@ -108,7 +108,7 @@ class MeasureWidget(JobWidget):
         """Measure what is chosen; a `CosegError` becomes a notification."""
         if self.bar.is_busy:
             return
-        with told():
+        with notify_errors():
             asked = self.layers.chosen()
             # What is compared with are the labels as they are read, from now on.
             self.watch.remember(*asked.labels)
@@ -229,7 +229,7 @@ class MeasureWidget(JobWidget):
         proposed = f"{self._measured.name}{SUFFIXES[0]}"
         chosen, _ = QFileDialog.getSaveFileName(self, "Save tables", proposed, "CSV (*.csv)")
         if chosen:
-            with told():
+            with notify_errors():
                 # The dialog has asked about the file that it knows of.
                 files = self.save(Path(chosen), overwrite=Path(chosen).exists())
                 self.bar.text.setText("Saved " + " and ".join(file.name for file in files))

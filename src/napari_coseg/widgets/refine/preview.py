@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_coseg.editing.edit import Edit
-from napari_coseg.editing.rerun import merge_prediction, merge_regions
-from napari_coseg.editing.review import Reviewed
-from napari_coseg.errors import EditError
-from napari_coseg.types import LabelClass
+from napari_coseg.core.errors import EditError
+from napari_coseg.core.types import LabelClass
+from napari_coseg.labels.editing.edit import Edit
+from napari_coseg.labels.editing.rerun import merge_prediction, merge_regions
+from napari_coseg.labels.editing.review import Reviewed
 from napari_coseg.widgets import outputs
-from napari_coseg.widgets.correct.reading import desk_of, request_of
+from napari_coseg.widgets.correct.reading import editor_of, request_of
 from napari_coseg.widgets.correct.session import Session, marks_kept, session_of
 from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.layers import placed_like
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from napari.layers import Labels
     from napari.viewer import Viewer
 
-    from napari_coseg.editing.desk import Desk
-    from napari_coseg.types import Prediction
+    from napari_coseg.core.types import Prediction
+    from napari_coseg.labels.editing.label_editor import LabelEditor
 
 COMES, GOES, CHANGES = 1, 2, 3
 KINDS = (
@@ -40,7 +40,7 @@ OPACITY = 0.6
 class Proposal:
     """What a refinement would change: at most one edit of objects and one of regions."""
 
-    desk: Desk
+    editor: LabelEditor
     session: Session | None
     edits: tuple[Edit, ...]
 
@@ -88,14 +88,14 @@ def propose(
     request = None if session is not None else request_of(objects, regions)
 
     def find() -> Proposal:
-        desk = session.desk if session is not None else desk_of(*request)  # type: ignore[misc]
+        editor = session.editor if session is not None else editor_of(*request)  # type: ignore[misc]
         edits = []
         if "regions" in prompted_by:
             found = prediction.instances
-            edits.append(merge_prediction(desk, found.labels, found.table, reviewed))
+            edits.append(merge_prediction(editor, found.labels, found.table, reviewed))
         if "objects" in prompted_by:
-            edits.append(merge_regions(desk, prediction.semantic, reviewed))
-        return Proposal(desk, session, tuple(edits))
+            edits.append(merge_regions(editor, prediction.semantic, reviewed))
+        return Proposal(editor, session, tuple(edits))
 
     return find
 
@@ -104,7 +104,7 @@ def show(viewer: Viewer, proposal: Proposal, layers: dict[str, Labels]) -> list[
     """One layer an edit, over the layer it would change."""
     return [
         viewer.add_labels(
-            _kinds_of_change(edit, proposal.desk),
+            _kinds_of_change(edit, proposal.editor),
             name=f"preview of {layers[edit.target].name}",
             opacity=OPACITY,
             colormap=outputs.region_colormap(KINDS),
@@ -149,13 +149,13 @@ def _reclassified(edit: Edit) -> list[int]:
     return [int(i) for i in both["id"][changed]]
 
 
-def _kinds_of_change(edit: Edit, desk: Desk) -> np.ndarray:
+def _kinds_of_change(edit: Edit, editor: LabelEditor) -> np.ndarray:
     """Each pixel that changes, and all pixels of objects that get another class."""
-    kinds = np.zeros(desk.labels.shape, np.uint8)
+    kinds = np.zeros(editor.labels.shape, np.uint8)
     if edit.target == "objects":
         for i in _reclassified(edit):
-            box = desk.index.box(i)
-            kinds[box][desk.labels[box] == i] = CHANGES
+            box = editor.index.box(i)
+            kinds[box][editor.labels[box] == i] = CHANGES
     changed = np.where(edit.old_values == 0, COMES, np.where(edit.new_values == 0, GOES, CHANGES))
     kinds[edit.indices] = changed
     return kinds

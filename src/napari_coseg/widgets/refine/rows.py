@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.utils.colormaps import DirectLabelColormap
 
-from napari_coseg.editing.edit import Edit
+from napari_coseg.labels.editing.edit import Edit
 from napari_coseg.widgets import outputs
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from napari_coseg.editing.area import Area
-from napari_coseg.types import Instances
+from napari_coseg.core.types import Instances
+from napari_coseg.labels.editing.area import Area
 from napari_coseg.widgets.background.process import JobContext, Reply
 from napari_coseg.widgets.background.tasks import kept_session, pack
 

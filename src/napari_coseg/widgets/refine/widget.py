@@ -8,14 +8,14 @@ import numpy as np
 from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton
 from superqt.utils import create_worker
 
-from napari_coseg.errors import CosegError, EditError
-from napari_coseg.types import Prediction
+from napari_coseg.core.errors import CosegError, EditError
+from napari_coseg.core.types import Prediction
 from napari_coseg.widgets import layer_box, outputs, runs
 from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Worker
 from napari_coseg.widgets.correct.reading import request_of
-from napari_coseg.widgets.dock_widget import column_of, group, row, told
+from napari_coseg.widgets.dock_widget import column_of, group, notify_errors, row
 from napari_coseg.widgets.image_choice import narrow_box
 from napari_coseg.widgets.job_bar import in_words
 from napari_coseg.widgets.job_widget import JobWidget
@@ -90,7 +90,7 @@ class RefineWidget(JobWidget):
         if self.bar.is_busy:
             return
         self.discard()
-        with told():
+        with notify_errors():
             self._run = run = runs.run_of(self._viewer, self._chosen())
             self._prompting = [task for task, box in self.corrected.items() if box.isChecked()]
             if not self._prompting:
@@ -131,7 +131,7 @@ class RefineWidget(JobWidget):
         proposal, layers = self._proposal, self._layers()
         self.discard()
         if proposal is not None and layers:
-            with told():
+            with notify_errors():
                 refine_preview.accept(proposal, layers)
                 self.bar.finish("Accepted.", done=True)
 
@@ -188,7 +188,7 @@ class RefineWidget(JobWidget):
 
     def _tell(self, error: CosegError) -> None:
         self.bar.finish("Failed.")
-        with told():
+        with notify_errors():
             raise error
 
     def _go_back(self) -> None:

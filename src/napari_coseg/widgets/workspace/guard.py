@@ -9,9 +9,9 @@ from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
-from napari_coseg.errors import CosegError
-from napari_coseg.widgets.dock_widget import told
-from napari_coseg.widgets.workspace.keeper import WorkspaceKeeper, keeper_of
+from napari_coseg.core.errors import CosegError
+from napari_coseg.widgets.dock_widget import notify_errors
+from napari_coseg.widgets.workspace.controller import WorkspaceController, controller_of
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -29,15 +29,15 @@ def guard_closing(viewer: Viewer) -> None:
     viewer = getattr(viewer, "__wrapped__", viewer)  # napari hands proxies to plugins
     window = getattr(getattr(viewer, "window", None), "_qt_window", None)
     if window is not None and window.findChild(CloseGuard) is None:
-        window.installEventFilter(CloseGuard(window, keeper_of(viewer)))
+        window.installEventFilter(CloseGuard(window, controller_of(viewer)))
 
 
 class CloseGuard(QObject):
     """Filters the events of the main window."""
 
-    def __init__(self, window: QWidget, keeper: WorkspaceKeeper) -> None:
+    def __init__(self, window: QWidget, controller: WorkspaceController) -> None:
         super().__init__(window)
-        self._window, self._keeper = window, keeper
+        self._window, self._controller = window, controller
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
         if event.type() == QEvent.Type.Close and not self._may_close():
@@ -49,7 +49,7 @@ class CloseGuard(QObject):
         # A window that nobody sees is closed by a program, which nobody can answer.
         asks = self._window.isVisible()
         while True:
-            layers = self._keeper.unsaved()
+            layers = self._controller.unsaved()
             reason = "" if layers else self._finished()
             if not layers and not reason:
                 return True
@@ -57,10 +57,10 @@ class CloseGuard(QObject):
             if answer == Buttons.Cancel:
                 return False
             if answer == Buttons.Discard and not layers:
-                self._keeper.give_up()
+                self._controller.give_up()
                 return True
             if answer == Buttons.Discard:  # of these; what a workspace keeps is saved all the same
-                self._keeper.forget_unsaved()
+                self._controller.forget_unsaved()
             elif layers and not self._saved():
                 return False
 
@@ -68,7 +68,7 @@ class CloseGuard(QObject):
         """Save and close the workspace; why it could not be, or nothing."""
         QGuiApplication.setOverrideCursor(Qt.CursorShape.WaitCursor)
         try:
-            self._keeper.finish()
+            self._controller.finish()
         except CosegError as error:
             return str(error)
         finally:
@@ -77,16 +77,16 @@ class CloseGuard(QObject):
 
     def _saved(self) -> bool:
         """Put what is unsaved into the workspace, or a new one."""
-        keeper, path = self._keeper, None
-        if keeper.workspace is None:
+        controller, path = self._controller, None
+        if controller.workspace is None:
             path = ask_new_folder(self._window)
             if path is None:
                 return False
-        with told():
-            if keeper.workspace is None and path is not None:
-                keeper.create_and_wait(path)
-            keeper.add_unsaved()
-        return not keeper.unsaved()
+        with notify_errors():
+            if controller.workspace is None and path is not None:
+                controller.create_and_wait(path)
+            controller.add_unsaved()
+        return not controller.unsaved()
 
 
 def ask(parent: QWidget, layers: list[Labels], reason: str) -> int:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_coseg.errors import CosegError, ImageError
+from napari_coseg.core.errors import CosegError, ImageError
+from napari_coseg.core.types import LABEL_DTYPE, Image, Instances, Prediction
 from napari_coseg.finetuning.from_workspace import WITHOUT_OBJECTS
-from napari_coseg.readers.registry import read_image
-from napari_coseg.types import LABEL_DTYPE, Image, Instances, Prediction
+from napari_coseg.images.readers.registry import read_image
 from napari_coseg.widgets import layers, outputs
-from napari_coseg.widgets.correct.reading import desk_of, request_of
+from napari_coseg.widgets.correct.reading import editor_of, request_of
 from napari_coseg.widgets.correct.session import REVIEWED_KEY, marks_kept, session_of
 from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf
 from napari_coseg.widgets.workspace.link import Known
@@ -89,7 +89,7 @@ def adding(
         (None, marks_kept(either))
         if session is None
         else (
-            session.desk.table,
+            session.editor.table,
             session.reviewed,
         )
     )
@@ -98,15 +98,15 @@ def adding(
         labels = _copied(request[0]) if objects is not None else _nothing(request[1])
         copied = None if request[1] is None else _copied(request[1])
         known = request[3] if objects is not None else LabelsOf()
-        desk = desk_of(labels, copied, request[2], known, request[4])
+        editor = editor_of(labels, copied, request[2], known, request[4])
         saved = Saved(
             labels,
-            desk.pixel_size_um,
+            editor.pixel_size_um,
             copied,
-            desk.table if table is None else table,
+            editor.table if table is None else table,
             marks,
-            desk.classes,
-            desk.region_classes,
+            editor.classes,
+            editor.region_classes,
             provenance,
             offset,
         )

@@ -18,10 +18,10 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 from superqt.utils import create_worker
 
-from napari_coseg.editing.edit import Box, Target
-from napari_coseg.editing.review import Reviewed
-from napari_coseg.errors import CosegError
-from napari_coseg.types import LabelClass
+from napari_coseg.core.errors import CosegError
+from napari_coseg.core.types import LabelClass
+from napari_coseg.labels.editing.edit import Box, Target
+from napari_coseg.labels.editing.review import Reviewed
 from napari_coseg.widgets.correct.session import SESSIONS, Change, Session
 from napari_coseg.workspace.entry import Entry
 from napari_coseg.workspace.saved import Saved, rows_between
@@ -109,7 +109,7 @@ class WorkspaceLink(QObject):
         self._leave_session()
         self.layers = {}
         self._differing.clear()
-        self.setParent(None)  # its keeper would hold it for good
+        self.setParent(None)  # its controller would hold it for good
 
     def tell_all(self) -> None:
         """Look at everything now and tell what differs: before closing.
@@ -149,7 +149,7 @@ class WorkspaceLink(QObject):
         step = change.step
         if not step.edit.is_empty:
             self.writer.record_edit(step.edit)
-            self._known.table = session.desk.table
+            self._known.table = session.editor.table
         if step.marks is not None:
             self._known.reviewed = step.marks[1]
             self.writer.record_reviewed(step.marks[1])
@@ -159,18 +159,18 @@ class WorkspaceLink(QObject):
         session, known = self._session, self._known
         if session is None:
             return
-        desk = session.desk
-        if desk.table is not known.table:
-            gone, rows = rows_between(known.table, desk.table)
+        editor = session.editor
+        if editor.table is not known.table:
+            gone, rows = rows_between(known.table, editor.table)
             if len(gone) or len(rows):
                 self.writer.record_rows(gone.tolist(), rows)
-            known.table = desk.table
+            known.table = editor.table
         if session.reviewed is not known.reviewed:
             self.writer.record_reviewed(session.reviewed)
             known.reviewed = session.reviewed
-        if (desk.classes, desk.region_classes) != known.classes:
-            self.writer.record_classes(desk.classes, desk.region_classes)
-            known.classes = (desk.classes, desk.region_classes)
+        if (editor.classes, editor.region_classes) != known.classes:
+            self.writer.record_classes(editor.classes, editor.region_classes)
+            known.classes = (editor.classes, editor.region_classes)
 
     # -- what came round -----------------------------------------------------------------------
 

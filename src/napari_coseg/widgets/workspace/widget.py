@@ -22,13 +22,13 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_coseg.errors import CosegError, WorkspaceError
+from napari_coseg.core.errors import CosegError, WorkspaceError
 from napari_coseg.widgets import layer_box, outputs
-from napari_coseg.widgets.dock_widget import DockWidget, column_of, group, row, told
+from napari_coseg.widgets.dock_widget import DockWidget, column_of, group, notify_errors, row
 from napari_coseg.widgets.image_choice import narrow_box
 from napari_coseg.widgets.runs import regions_of
+from napari_coseg.widgets.workspace.controller import ago, controller_of, in_words
 from napari_coseg.widgets.workspace.guard import Buttons, ask_new_folder, guard_closing
-from napari_coseg.widgets.workspace.keeper import ago, in_words, keeper_of
 from napari_coseg.widgets.workspace.layers import image_of
 from napari_coseg.workspace import recent
 from napari_coseg.workspace.entry import Entry
@@ -47,12 +47,12 @@ SHOWN_RECENT = 4
 
 
 class WorkspaceWidget(DockWidget):
-    """Dock widget on a viewer's keeper; closing the widget leaves the workspace open."""
+    """Dock widget on a viewer's controller; closing the widget leaves the workspace open."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__(napari_viewer)
         guard_closing(napari_viewer)
-        self.keeper = keeper_of(napari_viewer)
+        self.controller = controller_of(napari_viewer)
         self._keeps_at_once = False
         self._unfinished: Path | None = None
         self.new_button = QPushButton("New …")
@@ -111,7 +111,7 @@ class WorkspaceWidget(DockWidget):
     def _connect(self) -> None:
         self.new_button.clicked.connect(self._on_new)
         self.open_button.clicked.connect(self._on_open)
-        self.close_button.clicked.connect(self.keeper.close)
+        self.close_button.clicked.connect(self.controller.close)
         self.resume_button.clicked.connect(self._on_resume)
         self.recent_box.activated.connect(self._on_recent)
         self.images.itemDoubleClicked.connect(lambda _: self._on_show())
@@ -120,15 +120,15 @@ class WorkspaceWidget(DockWidget):
         self.add_button.clicked.connect(self._on_add)
         self.objects_box.currentIndexChanged.connect(self._propose_image)
         self._timer.timeout.connect(self._tell)
-        self.keeper.changed.connect(self.follow)
-        self.keeper.failed.connect(self._on_failed)
+        self.controller.changed.connect(self.follow)
+        self.controller.failed.connect(self._on_failed)
         for event in self._layer_events():
             event.connect(self._list_layers)
 
     def let_go(self) -> None:
         self._timer.stop()
-        self.keeper.changed.disconnect(self.follow)
-        self.keeper.failed.disconnect(self._on_failed)
+        self.controller.changed.disconnect(self.follow)
+        self.controller.failed.disconnect(self._on_failed)
         for event in self._layer_events():
             event.disconnect(self._list_layers)
 
@@ -139,8 +139,8 @@ class WorkspaceWidget(DockWidget):
     # -- what is shown -------------------------------------------------------------------------
 
     def follow(self) -> None:
-        """Show what the keeper has."""
-        workspace = self.keeper.workspace
+        """Show what the controller has."""
+        workspace = self.controller.workspace
         if workspace is None:
             self.name.setText("No workspace is open.")
         else:
@@ -150,7 +150,7 @@ class WorkspaceWidget(DockWidget):
             )
             name = html.escape(workspace.path.name)
             self.name.setText(f"<b>{name}</b><br><small>in {path}</small>{damaged}")
-        if self._keeps_at_once and workspace is not None and not self.keeper.busy:
+        if self._keeps_at_once and workspace is not None and not self.controller.busy:
             self._keeps_at_once = False
             if self._layer(self.image_box) and self._layer(self.objects_box):
                 self._on_add()  # these are what a new workspace is made for
@@ -163,7 +163,7 @@ class WorkspaceWidget(DockWidget):
         chosen = self.images.currentRow()
         self.images.clear()
         for entry in self._entries():
-            is_open = entry.id in self.keeper.links
+            is_open = entry.id in self.controller.links
             size = " × ".join(map(str, entry.shape))
             item = QListWidgetItem(f"{'● ' if is_open else '○ '}{entry.name}   {size}")
             item.setToolTip("open, corrections are saved" if is_open else "double-click to open")
@@ -172,7 +172,7 @@ class WorkspaceWidget(DockWidget):
 
     def _list_recent(self) -> None:
         """The last ones, and first the one that was never closed."""
-        workspace = self.keeper.workspace
+        workspace = self.controller.workspace
         listed = [
             one for one in recent.recent() if not workspace or one.path != str(workspace.path)
         ]
@@ -190,20 +190,20 @@ class WorkspaceWidget(DockWidget):
             self._unfinished = Path(left[0].path)
 
     def _tell(self) -> None:
-        keeper = self.keeper
-        if keeper.busy:
-            self.state.setText(f"{keeper.busy} …")
-        elif keeper.workspace is None:
-            unsaved = keeper.unsaved()
+        controller = self.controller
+        if controller.busy:
+            self.state.setText(f"{controller.busy} …")
+        elif controller.workspace is None:
+            unsaved = controller.unsaved()
             names = html.escape(", ".join(layer.name for layer in unsaved))
             self.state.setText(f"⚠ Corrected, and kept nowhere: {names}" if unsaved else "")
         else:
-            words, is_well = in_words(keeper.state)
+            words, is_well = in_words(controller.state)
             mark = "<span style='color:#3fae5a'>●</span>" if is_well else "⚠"
             self.state.setText(f"{mark} {html.escape(words)}")
 
     def _enable(self) -> None:
-        busy, is_open = bool(self.keeper.busy), self.keeper.workspace is not None
+        busy, is_open = bool(self.controller.busy), self.controller.workspace is not None
         self.new_button.setEnabled(not busy)
         self.open_button.setEnabled(not busy)
         self.close_button.setEnabled(is_open and not busy)
@@ -212,14 +212,14 @@ class WorkspaceWidget(DockWidget):
         self.add_part.setVisible(is_open)
         entry = self._chosen_entry()
         self.show_button.setEnabled(
-            not busy and entry is not None and entry.id not in self.keeper.links
+            not busy and entry is not None and entry.id not in self.controller.links
         )
         self.add_button.setEnabled(not busy)
 
     # -- what is asked -------------------------------------------------------------------------
 
     def _entries(self) -> tuple[Entry, ...]:
-        return self.keeper.workspace.entries if self.keeper.workspace else ()
+        return self.controller.workspace.entries if self.controller.workspace else ()
 
     def _chosen_entry(self) -> Entry | None:
         at = self.images.currentRow()
@@ -230,33 +230,33 @@ class WorkspaceWidget(DockWidget):
         path = ask_new_folder(self)
         if path is not None:
             self._keeps_at_once = True
-            self.keeper.create(path)
+            self.controller.create(path)
 
     def _on_open(self) -> None:
         chosen = QFileDialog.getExistingDirectory(self, "Open a workspace", str(Path.home()))
         if chosen:
-            self.keeper.open(Path(chosen))
+            self.controller.open(Path(chosen))
 
     def _on_resume(self) -> None:
         if self._unfinished is not None:
-            self.keeper.open(self._unfinished)
+            self.controller.open(self._unfinished)
 
     def _on_recent(self, _: int) -> None:
         path = self.recent_box.currentData()
         if path:
-            self.keeper.open(Path(path))
+            self.controller.open(Path(path))
 
     def _on_show(self) -> None:
         entry = self._chosen_entry()
-        if entry is not None and entry.id not in self.keeper.links:
-            self.keeper.open_entry(entry)
+        if entry is not None and entry.id not in self.controller.links:
+            self.controller.open_entry(entry)
 
     def _on_add(self) -> None:
-        with told():
+        with notify_errors():
             image = self._layer(self.image_box)
             if image is None:
                 raise WorkspaceError("no image is chosen; open the one that the labels are of")
-            self.keeper.add(image, self._layer(self.objects_box), self._layer(self.regions_box))
+            self.controller.add(image, self._layer(self.objects_box), self._layer(self.regions_box))
 
     def _on_failed(self, error: CosegError, entry: Entry | None) -> None:
         self._keeps_at_once = False
@@ -265,7 +265,7 @@ class WorkspaceWidget(DockWidget):
         elif entry is not None and isinstance(error, DamagedJournal):
             self._ask_salvage(error, entry)
         else:
-            with told():
+            with notify_errors():
                 raise error
 
     def _ask_image(self, error: ImageNotFound, entry: Entry) -> None:
@@ -279,15 +279,15 @@ class WorkspaceWidget(DockWidget):
         if box.clickedButton() is look:
             chosen, _ = QFileDialog.getOpenFileName(self, f"Where is {error.expected.file_name}?")
             if chosen:
-                self.keeper.open_entry(entry, [Path(chosen)])
+                self.controller.open_entry(entry, [Path(chosen)])
         elif box.clickedButton() is without:
-            self.keeper.open_entry(entry, with_image=False)
+            self.controller.open_entry(entry, with_image=False)
 
     def _ask_salvage(self, error: DamagedJournal, entry: Entry) -> None:
         text = f"{error}. Open what is whole? The damaged file is kept beside it."
         answer = QMessageBox.question(self, "Co-Seg", text[:1].upper() + text[1:])
         if answer == Buttons.Yes:
-            self.keeper.open_entry(entry, salvage=True)
+            self.controller.open_entry(entry, salvage=True)
 
     # -- layers --------------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""Errors, values, settings and the model card: what every other package imports."""

@@ -1,0 +1,288 @@
+"""OME-Zarr (NGFF 0.4) back to labels: ours, or label images that others laid beside an image.
+
+A folder from a stranger is read as data alone: sizes, types, codecs and paths are checked before a
+chunk is opened.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_coseg.core.errors import ImageError
+from napari_coseg.core.provenance import checked_provenance
+from napari_coseg.core.types import LABEL_DTYPE, Instances, LabelClass, Prediction
+from napari_coseg.formats.chunk_sizes import check_chunks
+from napari_coseg.formats.ome_zarr import OURS
+from napari_coseg.labels.measure import object_table
+
+MAX_JSON_BYTES = 2**29
+"""Largest file of metadata read: some 400 bytes an object."""
+MAX_PIXELS = 2**31
+MAX_CHUNK_BYTES = 2**28
+MAX_ID = 20_000_000
+"""Largest id of an object: tables grow with it."""
+MAX_CLASS = 255
+COMPRESSORS = ("blosc", "zlib", "gzip", "zstd", "lz4")
+"""Codecs that give bytes. There are others that run what is written in the file."""
+UNITS_UM = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3}
+_NAME = re.compile(r"[\w-][\w. -]*")
+_BROKEN = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError)
+_GREY = (128, 128, 128)
+
+
+@dataclass(frozen=True, eq=False)
+class _Labels:
+    """One label image: values, pixel size, and what is said of its values.
+
+    classes and provenance are what we wrote beside; empty in label images of others.
+    """
+
+    values: np.ndarray
+    pixel_size_um: tuple[float, ...]
+    properties: dict[int, dict[str, Any]]
+    colors: dict[int, tuple[int, int, int]]
+    classes: dict[int, LabelClass]
+    provenance: dict[str, Any]
+
+
+def read_ome_zarr(
+    path: str | Path, *, objects: str = "objects", regions: str | None = "regions"
+) -> Prediction:
+    """Read label images at their finest level.
+
+    Parameters
+    ----------
+    path
+        The folder of the image, which has ``labels`` within.
+    objects, regions
+        Names of the label images whose values are ids of objects, and classes of regions. None
+        reads no regions; all is background then.
+
+    Returns
+    -------
+    Prediction
+        Objects are measured anew; classes and class probabilities are taken from the properties.
+        Where we wrote the folder, classes that nothing is of and the provenance come back as well.
+
+    Raises
+    ------
+    ImageError
+        Where the folder is no OME-Zarr of version 0.4, has no labels of these names, or says
+        something that cannot be right.
+    """
+    path = Path(path)
+    listed = _listed(path)
+    for name in (objects, regions):
+        if name is not None and name not in listed:
+            raise ImageError(
+                f"{path} has no labels {name!r} (it has {', '.join(listed) or 'none'}); say which "
+                "to read"
+            )
+    of_objects = _read(path, objects, MAX_ID, LABEL_DTYPE)
+    labels, size = of_objects.values, of_objects.pixel_size_um
+    semantic = np.zeros(labels.shape, np.uint8)
+    region_classes: tuple[LabelClass, ...] = ()
+    if regions is not None:
+        of_regions = _read(path, regions, MAX_CLASS, np.uint8)
+        semantic, region_classes = of_regions.values, _region_classes(of_regions)
+        if semantic.shape != labels.shape:
+            raise ImageError(
+                f"the labels of {path} have shapes {labels.shape} and {semantic.shape}; objects "
+                "and regions of one image are expected"
+            )
+    class_ids, sure, classes = _object_classes(path, of_objects)
+    table = object_table(
+        labels,
+        semantic,
+        pixel_size_um=size,
+        class_ids=class_ids,
+        class_probabilities=sure,
+        classes=classes,
+        semantic_classes=region_classes,
+    )
+    instances = Instances(labels, table, classes)
+    return Prediction(semantic, region_classes, instances, size, of_objects.provenance)
+
+
+# ---------------------------------------------------------------------------------------------
+# Files
+
+
+def _listed(path: Path) -> list[str]:
+    """Names of the label images."""
+    found = _json(path / "labels" / ".zattrs").get("labels")
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise ImageError(f"{path} does not list its labels; expected OME-Zarr of version 0.4")
+    return [name for name in found if _NAME.fullmatch(name)]
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        size = file.stat().st_size
+        if size > MAX_JSON_BYTES:
+            raise ImageError(
+                f"{file} has {size / 2**20:.0f} MiB; at most {MAX_JSON_BYTES // 2**20} are read"
+            )
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ImageError(
+            f"cannot read {file} ({reason}); expected OME-Zarr of version 0.4, with labels"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ImageError(f"{file} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ImageError(f"{file} holds no JSON object")
+    return content
+
+
+def _read(path: Path, name: str, largest: int, dtype: Any) -> _Labels:
+    folder = path / "labels" / name
+    attributes = _json(folder / ".zattrs")
+    try:
+        entry = attributes["multiscales"][0]
+        finest = entry["datasets"][0]
+        level, size = str(finest["path"]), _pixel_size(entry, finest)
+        notes = attributes.get("image-label", {})
+        properties = {int(one["label-value"]): dict(one) for one in notes.get("properties", ())}
+        colors = {int(one["label-value"]): _color(one["rgba"]) for one in notes.get("colors", ())}
+        ours = attributes.get(OURS, {})
+        classes = _classes(ours.get("classes", ()))
+        provenance = checked_provenance(ours.get("provenance", {}))
+    except _BROKEN as error:
+        raise ImageError(f"what {folder} says of itself cannot be understood: {error!r}") from error
+    if not _NAME.fullmatch(level):
+        raise ImageError(f"{folder} has its pixels in {level!r}; expected a folder within it")
+    values = _array(folder / level, len(size))
+    low, high = int(values.min(initial=0)), int(values.max(initial=0))
+    if low < 0 or high > largest:
+        raise ImageError(f"{folder} has values from {low} to {high}; expected 0 to {largest}")
+    values = values.astype(dtype, copy=False)
+    return _Labels(values, size, properties, colors, classes, provenance)
+
+
+def _array(folder: Path, ndim: int) -> np.ndarray:
+    """The pixels, after a look at what would be allocated and run."""
+    import zarr
+
+    codec, chunk_bytes = _check(folder, _json(folder / ".zarray"), ndim)
+    try:
+        check_chunks(folder, codec, chunk_bytes)
+        store = zarr.storage.LocalStore(folder, read_only=True)
+        array = zarr.open_array(store, mode="r", zarr_format=2)  # which is what was looked at
+        return np.asarray(array[...])
+    except (OSError, RuntimeError, *_BROKEN) as error:
+        raise ImageError(f"the pixels in {folder} cannot be read: {error}") from error
+
+
+def _check(folder: Path, header: dict[str, Any], ndim: int) -> tuple[str | None, int]:
+    """What chunks are packed with, and how many bytes they have unpacked."""
+    try:
+        shape, chunks = ([int(n) for n in header[key]] for key in ("shape", "chunks"))
+        kind = np.dtype(str(header["dtype"]))
+        compressor, filters = header.get("compressor"), header.get("filters")
+        codec = None if compressor is None else compressor["id"]
+    except _BROKEN as error:
+        raise ImageError(f"{folder} cannot be understood as an array: {error!r}") from error
+    if len(shape) != ndim or len(chunks) != ndim or min(shape) < 0 or min(chunks) < 1:
+        raise ImageError(f"{folder} has shape {shape} in chunks of {chunks}, but {ndim} axes")
+    if math.prod(shape) > MAX_PIXELS or math.prod(chunks) * kind.itemsize > MAX_CHUNK_BYTES:
+        raise ImageError(
+            f"{folder} has shape {shape} in chunks of {chunks}; at most {MAX_PIXELS} pixels, and "
+            f"{MAX_CHUNK_BYTES // 2**20} MiB a chunk, are read"
+        )
+    if kind.kind not in "iu":
+        raise ImageError(f"{folder} holds {kind}; labels are whole numbers")
+    if filters or (codec is not None and codec not in COMPRESSORS):
+        raise ImageError(
+            f"{folder} is written with {filters or codec}; read are {', '.join(COMPRESSORS)}, "
+            "without filters"
+        )
+    return codec, math.prod(chunks) * kind.itemsize
+
+
+# ---------------------------------------------------------------------------------------------
+# What is said of values
+
+
+def _pixel_size(entry: dict[str, Any], dataset: dict[str, Any]) -> tuple[float, ...]:
+    """Micrometres along z, y, x or y, x. Raises one of `_BROKEN` for other axes and units."""
+    axes = [str(axis["name"]) for axis in entry["axes"]]
+    if "".join(axes) not in ("yx", "zyx"):
+        raise ValueError(f"its axes are {axes}, expected y, x or z, y, x")
+    size = [UNITS_UM[axis.get("unit", "micrometer")] for axis in entry["axes"]]
+    for level in (entry, dataset):
+        for step in level.get("coordinateTransformations", ()):
+            if step["type"] == "scale":
+                factors = [float(factor) for factor in step["scale"]]
+                size = [one * factor for one, factor in zip(size, factors, strict=True)]
+    if not all(math.isfinite(one) and one > 0 for one in size):
+        raise ValueError(f"its pixels have the size {size}")
+    return tuple(size)
+
+
+def _color(rgba: Sequence[Any]) -> tuple[int, int, int]:
+    red, green, blue = (int(part) for part in rgba[:3])
+    if not all(0 <= part <= 255 for part in (red, green, blue)):
+        raise ValueError(f"a colour has parts beyond 0 to 255: {list(rgba)[:4]}")
+    return red, green, blue
+
+
+def _classes(entries: Sequence[Any]) -> dict[int, LabelClass]:
+    """Classes that we wrote, by id."""
+    found: dict[int, LabelClass] = {}
+    for entry in entries:
+        number, name = entry["id"], entry["name"]
+        if not (isinstance(number, int) and isinstance(name, str) and 1 <= number <= MAX_CLASS):
+            raise ValueError(f"a class {number!r} called {name!r}; ids are 1 to {MAX_CLASS}")
+        if number in found:
+            raise ValueError(f"class {number} is named twice")
+        found[number] = LabelClass(number, name, _color(entry["color"]))
+    return found
+
+
+def _region_classes(found: _Labels) -> tuple[LabelClass, ...]:
+    """Those that have a name, and a number for the others that are there."""
+    there = {int(value) for value in np.unique(found.values) if value}
+    named = {value for value in found.properties if 1 <= value <= MAX_CLASS}
+    classes = found.classes | {
+        value: LabelClass(
+            value,
+            str(found.properties.get(value, {}).get("class", value)),
+            found.colors.get(value, _GREY),
+        )
+        for value in (there | named) - found.classes.keys()
+    }
+    return tuple(classes[value] for value in sorted(classes))
+
+
+def _object_classes(
+    path: Path, found: _Labels
+) -> tuple[np.ndarray, np.ndarray, tuple[LabelClass, ...]]:
+    """Class and class probability of each id, from 1 on; all classes."""
+    largest = int(found.values.max(initial=0))
+    class_ids, sure = np.zeros(largest, np.int64), np.full(largest, np.nan)
+    classes = dict(found.classes)
+    try:
+        for label, said in found.properties.items():
+            if not 1 <= label <= largest:
+                continue
+            sure[label - 1] = float(said.get("class_probability", math.nan))
+            number = int(said.get("class_id", 0))
+            if not 0 <= number <= MAX_CLASS:
+                raise ValueError(f"object {label} is of class {number}, beyond 0 to {MAX_CLASS}")
+            class_ids[label - 1] = number
+            if number:
+                name = str(said.get("class", number))
+                classes.setdefault(number, LabelClass(number, name, found.colors.get(label, _GREY)))
+    except _BROKEN as error:
+        raise ImageError(f"the objects of {path} are described wrongly: {error!r}") from error
+    return class_ids, sure, tuple(classes[number] for number in sorted(classes))

@@ -1,0 +1,101 @@
+"""Formats of results by name. To add one: write ``export/<name>.py`` and add a line.
+
+A format is a function ``write(prediction, image, paths, overwrite)`` that fills the files of its
+suffixes, in their order.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari_coseg.core.errors import SettingsError
+from napari_coseg.core.types import Image, Prediction
+from napari_coseg.formats.files import refuse_existing
+
+
+@dataclass(frozen=True)
+class Format:
+    """Where the writer of a format is, and what is appended to the name of the image.
+
+    `shows_image` tells those that need the pixels of the image, and not its name alone.
+    """
+
+    writer: str
+    suffixes: tuple[str, ...]
+    shows_image: bool = False
+
+
+FORMATS: dict[str, Format] = {
+    "ome-tiff": Format(
+        "napari_coseg.formats.ome_tiff:write", ("_regions.ome.tif", "_objects.ome.tif")
+    ),
+    "csv": Format("napari_coseg.formats.table:write", ("_objects.csv",)),
+    "overlay": Format("napari_coseg.formats.overlay:write", ("_overlay.png",), shows_image=True),
+    "csv-regions": Format("napari_coseg.formats.table:write_regions", ("_regions.csv",)),
+    "geojson": Format("napari_coseg.formats.geojson:write", (".geojson",)),
+    "ome-zarr": Format("napari_coseg.formats.ome_zarr:write", (".ome.zarr",), shows_image=True),
+    "coco": Format("napari_coseg.formats.coco:write", ("_coco.json",)),
+    "nifti": Format("napari_coseg.formats.nifti:write", ("_regions.nii.gz", "_objects.nii.gz")),
+}
+
+
+def output_paths(folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
+    """The files that `export` writes for an image of this name."""
+    return [folder / f"{name}{suffix}" for key in formats for suffix in _format(key).suffixes]
+
+
+def export(
+    prediction: Prediction,
+    image: Image,
+    folder: str | Path,
+    formats: Sequence[str] = ("ome-tiff", "csv", "overlay"),
+    *,
+    name: str | None = None,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write a prediction in some formats.
+
+    Parameters
+    ----------
+    image
+        What was segmented; the overlay shows it.
+    name
+        Beginning of the file names; the image's own where None.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+
+    Raises
+    ------
+    OutputError
+        Before anything is written where one of the files exists and `overwrite` is False; later
+        where the disk refuses. Files that were begun do not stay.
+    SettingsError
+        For a format that does not exist.
+    """
+    folder, name = Path(folder), name or image.name
+    refuse_existing(output_paths(folder, name, formats), overwrite)
+    done: list[Path] = []
+    for key in formats:
+        module, function = _format(key).writer.split(":")
+        paths = output_paths(folder, name, [key])
+        getattr(importlib.import_module(module), function)(prediction, image, paths, overwrite)
+        done += paths
+    return done
+
+
+def stand_in(prediction: Prediction, name: str) -> Image:
+    """For the formats that need no more of the image than its name and place."""
+    shape = prediction.semantic.shape
+    return Image(prediction.semantic, "ZYX"[-len(shape) :], prediction.pixel_size_um, name)
+
+
+def _format(name: str) -> Format:
+    if name not in FORMATS:
+        raise SettingsError(f"format {name!r} is not known; choose from {', '.join(FORMATS)}")
+    return FORMATS[name]

@@ -1,0 +1,1 @@
+"""Images and volumes from files: what their axes, values and pixel sizes mean."""

@@ -1,0 +1,221 @@
+"""What an image is understood to be, and its pixels as red, green, blue of 0 to 255.
+
+Axes, when nobody names them: two axes are ``YX``; three are ``YXC`` where the last has 3 or 4
+entries, else ``ZYX``; four are ``ZYXC`` where the last has 3 or 4 entries. Channel-first images
+(``CYX``, ``ZCYX``) are never guessed: say so.
+
+Intensities are mapped by the rule of `napari_coseg.images.intensity`. Grey becomes three equal channels;
+alpha is composited on white.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from napari_coseg.core.errors import ImageError
+from napari_coseg.core.types import Image
+from napari_coseg.images.intensity import Intensity, measure_intensity
+
+
+def understand(
+    image: Any,
+    axes: str | None = None,
+    pixel_size_um: float | Sequence[float] | None = None,
+    name: str | None = None,
+) -> Image:
+    """Name the axes of `image` (see the rule above) and check that it can be segmented.
+
+    Parameters
+    ----------
+    image
+        numpy, dask or zarr array, nested list, or `Image`.
+    axes
+        One of the axes of `Image`; overrides the guess.
+    pixel_size_um
+        One number for all spatial axes, or one each in the order (z,) y, x.
+
+    Raises
+    ------
+    ImageError
+        For empty arrays, values that are not real numbers, and shapes that no rule covers.
+    """
+    known = image if isinstance(image, Image) else None
+    data = known.data if known else image
+    if not hasattr(data, "shape") or not hasattr(data, "dtype"):
+        data = _as_array(data)
+    _check_values(data)
+    axes = axes.upper() if axes else (known.axes if known else guess_axes(data.shape))
+    same_axes = known is not None and known.spatial_axes == axes.replace("C", "")
+    size = known.pixel_size_um if known and same_axes else None
+    if pixel_size_um is not None:
+        size = _per_axis(pixel_size_um, len(axes.replace("C", "")))
+    return Image(data, axes, size, name or (known.name if known else "image"))
+
+
+def guess_axes(shape: Sequence[int]) -> str:
+    """The axes of an array of this shape by the rule above."""
+    coloured = len(shape) > 2 and shape[-1] in (3, 4)
+    guesses = {2: "YX", 3: "YXC" if coloured else "ZYX"} | ({4: "ZYXC"} if coloured else {})
+    if len(shape) not in guesses:
+        raise ImageError(
+            f"an image of shape {tuple(shape)} can be understood in several ways or none; expected "
+            "(Y, X), (Y, X, 3 or 4), (Z, Y, X) or (Z, Y, X, 3 or 4); choose one plane, or name the "
+            "axes, for example axes='ZCYX'"
+        )
+    return guesses[len(shape)]
+
+
+def crop(image: Image, region: Sequence[tuple[int, int] | slice]) -> tuple[Image, tuple[int, ...]]:
+    """The part of `image` inside half-open bounds, and where it starts along the spatial axes.
+
+    `region` bounds y and x, or all spatial axes. Nothing is read or copied.
+    """
+    shape = image.spatial_shape
+    bounds = [(part.start, part.stop) if isinstance(part, slice) else part for part in region]
+    if len(bounds) not in (2, len(shape)):
+        raise ImageError(
+            f"a region has bounds for y and x or for all of {image.spatial_axes}; got {len(bounds)}"
+        )
+    bounds = [(0, n) for n in shape[: len(shape) - len(bounds)]] + bounds
+    cuts: dict[str, slice] = {}
+    for axis, length, (start, stop) in zip(image.spatial_axes, shape, bounds, strict=True):
+        first, last = int(start or 0), int(length if stop is None else stop)
+        if not 0 <= first < last <= length:
+            raise ImageError(
+                f"region {first}..{last} along {axis} is empty or leaves the image, which has "
+                f"{length} pixels there"
+            )
+        cuts[axis] = slice(first, last)
+    offset = tuple(cuts[axis].start for axis in image.spatial_axes)
+    index = tuple(cuts.get(axis, slice(None)) for axis in image.axes)
+    return replace(image, data=_Cut(image.data, index)), offset
+
+
+class RgbSource:
+    """Reads any window of an image as float32 (Y, X, 3) of 0..255; keeps nothing but the handle.
+
+    Parameters
+    ----------
+    image
+        As `understand` returns it.
+    channels
+        Which channels to show as red, green and blue, or the one to show as grey. None takes the
+        one, three or four (RGBA) that there are.
+    intensity
+        None measures the image by the rule above.
+    stretch, window
+        As for `measure_intensity`; without meaning where `intensity` is given.
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        channels: int | Sequence[int] | None = None,
+        intensity: Intensity | None = None,
+        stretch: bool = False,
+        window: Sequence[float] | None = None,
+    ) -> None:
+        self.image, self.window = image, window
+        self.channels, self.has_alpha = _choose_channels(image, channels)
+        self.intensity = intensity or measure_intensity(self, stretch, window)
+
+    @property
+    def n_slices(self) -> int:
+        return self.image.spatial_shape[0] if self.image.is_stack else 1
+
+    @property
+    def plane_shape(self) -> tuple[int, int]:
+        y, x = self.image.spatial_shape[-2:]
+        return y, x
+
+    def raw(self, z: int, rows: slice, columns: slice) -> np.ndarray:
+        """Values as stored, (Y, X, C) with the chosen channels, alpha last where there is one."""
+        where: dict[str, Any] = {"Z": z, "Y": rows, "X": columns, "C": slice(None)}
+        block = np.asarray(self.image.data[tuple(where[axis] for axis in self.image.axes)])
+        if "C" not in self.image.axes:
+            return block[..., None]
+        if self.image.axes in ("CYX", "ZCYX"):
+            block = np.moveaxis(block, 0, -1)
+        wanted = [*self.channels, 3] if self.has_alpha else self.channels
+        return block if wanted == list(range(block.shape[-1])) else block[..., wanted]
+
+    def read(self, z: int, rows: slice, columns: slice) -> np.ndarray:
+        block = self.raw(z, rows, columns)
+        if not self.has_alpha:
+            rgb = self.intensity.apply(block)
+            return np.repeat(rgb, 3, axis=-1) if rgb.shape[-1] == 1 else rgb
+        alpha = np.clip(block[..., 3:].astype(np.float32) / self.intensity.alpha, 0, 1)
+        alpha = np.nan_to_num(alpha, copy=False)
+        return self.intensity.apply(block[..., :3]) * alpha + 255 * (1 - alpha)
+
+
+def _choose_channels(image: Image, channels: int | Sequence[int] | None) -> tuple[list[int], bool]:
+    if "C" not in image.axes:
+        if channels not in (None, 0, [0], (0,)):
+            raise ImageError(f"channels {channels!r} were asked for, but {image.axes} has none")
+        return [0], False
+    count = int(image.data.shape[image.axes.index("C")])
+    if channels is None:
+        if count not in (1, 3, 4):
+            raise ImageError(
+                f"the image has {count} channels; say which to show as red, green and blue, or "
+                "which one as grey, for example channels=(0, 1, 2) or channels=0"
+            )
+        return list(range(min(count, 3))), count == 4
+    chosen = [int(channels)] if isinstance(channels, int) else [int(c) for c in channels]
+    if len(chosen) not in (1, 3) or not all(0 <= c < count for c in chosen):
+        raise ImageError(
+            f"channels {chosen} do not fit: expected one or three numbers of 0 to {count - 1}"
+        )
+    return chosen, False
+
+
+def _as_array(data: Any) -> np.ndarray:
+    try:
+        return np.asarray(data)
+    except (ValueError, TypeError) as error:
+        raise ImageError(f"this is not an image: {error}") from error
+
+
+def _check_values(data: Any) -> None:
+    dtype = np.dtype(data.dtype)
+    if dtype.kind not in "buif":
+        raise ImageError(
+            f"values of type {dtype} are not understood; expected whole or real numbers"
+        )
+    if 0 in data.shape or not data.shape:
+        raise ImageError(f"the image is empty: its shape is {tuple(data.shape)}")
+
+
+def _per_axis(size: float | Sequence[float], count: int) -> tuple[float, ...]:
+    numbers = np.atleast_1d(np.asarray(size, dtype=float))
+    if numbers.size == 1:
+        numbers = np.repeat(numbers, count)
+    return tuple(float(n) for n in numbers)
+
+
+class _Cut:
+    """A window of an array, indexed as if it were the whole; nothing is read before it is asked."""
+
+    def __init__(self, data: Any, window: tuple[slice, ...]) -> None:
+        self._data, self._window = data, window
+        self.dtype = data.dtype
+        self.shape = tuple(
+            part.indices(int(n))[1] - part.indices(int(n))[0]
+            for part, n in zip(window, data.shape, strict=True)
+        )
+
+    def __getitem__(self, index: tuple[Any, ...]) -> np.ndarray:
+        moved = []
+        for part, window, length in zip(index, self._window, self.shape, strict=True):
+            first = window.start or 0
+            if isinstance(part, slice):
+                start, stop, _ = part.indices(length)
+                moved.append(slice(first + start, first + stop))
+            else:
+                moved.append(first + part)
+        return np.asarray(self._data[tuple(moved)])

@@ -1,0 +1,49 @@
+"""PNG, JPEG and BMP."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from napari_coseg.core.errors import ImageError
+from napari_coseg.core.types import Image
+from napari_coseg.images.readers.registry import stem_of
+from napari_coseg.images.readers.resolution import from_dots
+
+MICROMETRES_AN_INCH = 25_400.0
+_GREY = {"1", "L", "I", "F", "I;16", "I;16B", "I;16L"}
+
+
+def read(path: Path) -> Image:
+    """The picture as (Y, X) or (Y, X, C); palettes and CMYK become red, green, blue.
+
+    The pixel size comes from the file's resolution where that is finer than any screen or printer.
+    """
+    import PIL.Image
+
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns from 89 million pixels on and refuses twice as many; only that counts.
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            with PIL.Image.open(path) as picture:
+                dots = picture.info.get("dpi")
+                data = np.asarray(picture.convert(_mode(picture)))
+    except PIL.Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{path} claims too many pixels for this format ({error}); convert it to a tiled TIFF, "
+            "which is read window by window"
+        ) from error
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise ImageError(f"{path} cannot be read as a picture: {error}") from error
+    size = from_dots(dots[1], dots[0], MICROMETRES_AN_INCH) if dots else None
+    return Image(data, "YX" if data.ndim == 2 else "YXC", size, stem_of(path))
+
+
+def _mode(picture: object) -> str:
+    mode: str = getattr(picture, "mode", "RGB")
+    if mode in _GREY:
+        return mode
+    has_alpha = mode in ("RGBA", "LA", "PA", "La", "RGBa")
+    return "RGBA" if has_alpha or "transparency" in getattr(picture, "info", {}) else "RGB"

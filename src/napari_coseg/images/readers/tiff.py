@@ -1,0 +1,174 @@
+"""TIFF, OME-TIFF, ImageJ TIFF and slide scanners' TIFF, with axes and pixel size."""
+
+from __future__ import annotations
+
+import re
+import struct
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from napari_coseg.core.errors import ImageError
+from napari_coseg.core.types import Image
+from napari_coseg.images.readers.photometric import conversion_of
+from napari_coseg.images.readers.registry import stem_of
+from napari_coseg.images.readers.resolution import UNITS_UM, from_dots
+
+if TYPE_CHECKING:
+    import tifffile
+
+LOADED_BYTES = 2**29
+"""Images up to this size are loaded; larger ones are read window by window."""
+
+BROKEN = (
+    *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError),
+    *(RuntimeError, ArithmeticError, MemoryError, struct.error, ElementTree.ParseError),
+)
+"""A broken file makes tifffile and its codecs raise nearly anything; it all means that."""
+
+_OUR_AXIS = {"Y": "Y", "X": "X", "Z": "Z", "I": "Z", "Q": "Z", "C": "C", "S": "C"}
+"""Pages of a file that says nothing of them (I, Q) are slices; samples of a pixel are channels."""
+
+
+def read(path: Path) -> Image:
+    """The first series at its finest level, in the colours that the file says."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            if not file.series:
+                raise ImageError(f"{path} holds no image")
+            series = file.series[0]
+            kept, axes = _our_axes(series.axes, series.shape, path)
+            size = _pixel_size(file, axes)
+            shown = conversion_of(file, series.keyframe, axes)
+            loaded = series.nbytes <= LOADED_BYTES
+            data = series.asarray() if loaded else None
+        if data is None:
+            data = _opened(path)
+    except BROKEN as error:
+        raise ImageError(f"{path} cannot be read as TIFF: {error}") from error
+    image = _in_our_order(data, kept, axes, size, stem_of(path))
+    if shown is None:
+        return image
+    data = image.data if loaded else _as_dask(image.data)
+    return replace(image, data=shown(data), axes=image.axes + "C" * shown.adds_axis)
+
+
+def _our_axes(axes: str, shape: tuple[int, ...], path: Path) -> tuple[tuple[Any, ...], str]:
+    """How to index away axes of length one, and our letters of those that stay."""
+    index: list[Any] = []
+    letters = ""
+    for axis, length in zip(axes, shape, strict=True):
+        if length == 1 and axis not in "YX":
+            index.append(0)
+            continue
+        index.append(slice(None))
+        letters += _OUR_AXIS.get(axis, "?")
+    if "?" in letters or len(set(letters)) < len(letters):
+        raise ImageError(
+            f"{path} has axes {axes} of lengths {shape}; expected one plane or stack, with one "
+            "axis of channels at most: save the part to be segmented by itself"
+        )
+    return tuple(index), letters
+
+
+def _in_our_order(
+    data: Any, kept: tuple[Any, ...], axes: str, size: tuple[float, ...] | None, name: str
+) -> Image:
+    if any(part == 0 for part in kept if not isinstance(part, slice)):
+        data = data[kept] if isinstance(data, np.ndarray) else _as_dask(data)[kept]
+    if axes == "CZYX":
+        data = np.moveaxis(data if isinstance(data, np.ndarray) else _as_dask(data), 0, 1)
+        axes = "ZCYX"
+    return Image(data, axes, size, name)
+
+
+def _opened(path: Path) -> Any:
+    """The finest level as a zarr array on the file; nothing is read yet."""
+    import tifffile
+    import zarr
+
+    store: Any = tifffile.imread(path, aszarr=True, series=0, level=0)
+    return zarr.open(store, mode="r")
+
+
+def _as_dask(data: Any) -> Any:
+    import dask.array
+
+    return data if isinstance(data, dask.array.Array) else dask.array.from_array(data)
+
+
+def _pixel_size(file: tifffile.TiffFile, axes: str) -> tuple[float, ...] | None:
+    z, plane = None, None
+    if file.ome_metadata:
+        z, plane = _from_ome(file.ome_metadata)
+    elif file.imagej_metadata:
+        z, plane = _from_imagej(file)
+    plane = plane or _from_scanner(file) or _from_tags(file)
+    if plane is None or "Z" not in axes:
+        return plane
+    if z is None:
+        warnings.warn(
+            f"{file.filename} does not say how far apart its slices are; {plane[0]:g} um is taken, "
+            "as between rows",
+            stacklevel=3,
+        )
+    return (z or plane[0], *plane)
+
+
+def _from_ome(xml: str) -> tuple[float | None, tuple[float, float] | None]:
+    for element in ElementTree.fromstring(xml).iter():
+        if element.tag.rsplit("}", 1)[-1] == "Pixels":
+            z, y, x = (_ome_length(element, axis) for axis in "ZYX")
+            return z, (y, x) if y and x else None
+    return None, None
+
+
+def _ome_length(pixels: ElementTree.Element, axis: str) -> float | None:
+    size = pixels.get(f"PhysicalSize{axis}")
+    unit = UNITS_UM.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+    if size is None or unit is None or not 0 < float(size) < float("inf"):
+        return None
+    return float(size) * unit
+
+
+def _from_imagej(file: tifffile.TiffFile) -> tuple[float | None, tuple[float, float] | None]:
+    metadata = file.imagej_metadata or {}
+    unit = UNITS_UM.get(str(metadata.get("unit", "")).strip().lower())
+    dots = _dots(file)
+    if unit is None or dots is None:
+        return None, None
+    spacing = metadata.get("spacing")
+    z = abs(float(spacing)) * unit if spacing else None
+    return z, (unit / dots[0], unit / dots[1])
+
+
+def _from_scanner(file: tifffile.TiffFile) -> tuple[float, float] | None:
+    """Aperio's description: "...|MPP = 0.2465|..."."""
+    found = re.search(r"\|\s*MPP\s*=\s*([0-9.]+)", file.pages.first.description or "")
+    size = float(found[1]) if found else 0.0
+    return (size, size) if size > 0 else None
+
+
+def _from_tags(file: tifffile.TiffFile) -> tuple[float, float] | None:
+    dots, unit = _dots(file), file.pages.first.tags.valueof("ResolutionUnit", default=2)
+    if dots is None or int(unit) not in (2, 3):
+        return None
+    return from_dots(*dots, UNITS_UM["inch" if int(unit) == 2 else "cm"])
+
+
+def _dots(file: tifffile.TiffFile) -> tuple[float, float] | None:
+    """Pixels a unit of length along y and x."""
+    tags = file.pages.first.tags
+    values = []
+    for name in ("YResolution", "XResolution"):
+        numerator, denominator = tags.valueof(name, default=(0, 1))
+        if not numerator or not denominator:
+            return None
+        values.append(numerator / denominator)
+    return values[0], values[1]

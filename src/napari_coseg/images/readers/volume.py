@@ -1,0 +1,30 @@
+"""Volumes of radiology, .mha and NIfTI: turned upright, with the values that were measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from napari_coseg.core.errors import DatasetError, ImageError
+from napari_coseg.core.types import Image
+from napari_coseg.images.readers.registry import stem_of
+from napari_coseg.images.volumes import planes, read_header
+
+
+def read(path: Path) -> Image:
+    """A stack (Z, Y, X) towards head, back and left, in memory; its pixel size in micrometres.
+
+    Values are those of the file, float32 where it gives them a slope and an intercept: Hounsfield
+    units of CT, which `napari-coseg segment --window` cuts to a range.
+    """
+    try:
+        header = read_header(path)
+        kind = np.dtype(np.float32) if header.is_scaled else header.dtype.newbyteorder("=")
+        volume = np.empty(header.shape, kind)
+        for index, plane in enumerate(planes(header)):
+            volume[index] = plane
+    except DatasetError as error:  # the same reader serves datasets
+        raise ImageError(str(error)) from error
+    size_um = tuple(size * 1000 for size in header.upright_spacing_mm)
+    return Image(header.upright(volume), "ZYX", size_um, stem_of(path))

@@ -1,0 +1,337 @@
+"""Volumes on disk (.mha, .nii, .nii.gz): what their headers say, judged before anything else.
+
+Axes. A file stores a volume plane by plane; `VolumeHeader.shape` has its slowest axis first. In an
+*upright* volume the axes are head, back, left: Z grows towards the head, Y towards the back, X
+towards the patient's left, however the file ordered them. It is nearest to the file's own axes;
+nothing is resampled.
+
+Planes are unpacked in the order they are stored, never more than one at a time, and are counted: a
+file that was cut short is told, not filled up with zeros.
+"""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, TypeVar
+
+import numpy as np
+
+from napari_coseg.core.errors import DatasetError
+
+VOLUME_SUFFIXES = (".mha", ".nii.gz", ".nii")
+MAX_VOLUME_BYTES = 2**31
+"""Volumes larger than 2 GiB when unpacked are refused; 1,000 planes of CT are a quarter of that."""
+DEFLATE_LIMIT = 1032
+"""zlib never packs more bytes than this into one, so that a header which claims more lies."""
+MAX_HEADER_BYTES = 2**24
+CHUNK_BYTES = 2**16
+ALIKE = 0.01
+"""Sides of a voxel that differ by less than 1 % count as alike: files round them."""
+
+MHA_TYPES = {
+    "MET_CHAR": "i1",
+    "MET_UCHAR": "u1",
+    "MET_SHORT": "i2",
+    "MET_USHORT": "u2",
+    "MET_INT": "i4",
+    "MET_UINT": "u4",
+    "MET_LONG_LONG": "i8",
+    "MET_ULONG_LONG": "u8",
+    "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
+}
+"""MET_LONG is left out: files disagree whether it has 4 or 8 bytes."""
+
+
+@dataclass(frozen=True)
+class VolumeHeader:
+    """How a volume lies in its file and in the patient.
+
+    Parameters
+    ----------
+    shape, spacing_mm
+        Of the file's axes, slowest first; millimetres a voxel.
+    dtype
+        Of a stored value, with its byte order.
+    offset
+        Bytes before the first voxel, counted after unpacking where `packing` is "gzip".
+    packing
+        "none", "zlib" (the voxels alone) or "gzip" (the whole file).
+    axes, flipped
+        For Z, Y, X of the upright volume: the file's axis, and whether it runs the other way.
+    slope, intercept
+        A voxel's value is ``slope * stored + intercept``.
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    dtype: np.dtype
+    offset: int
+    packing: str
+    axes: tuple[int, int, int]
+    flipped: tuple[bool, bool, bool]
+    slope: float = 1.0
+    intercept: float = 0.0
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether values are not the stored ones; they are then float32."""
+        return (self.slope, self.intercept) != (1.0, 0.0)
+
+    @property
+    def upright_shape(self) -> tuple[int, int, int]:
+        z, y, x = (self.shape[axis] for axis in self.axes)
+        return z, y, x
+
+    @property
+    def upright_spacing_mm(self) -> tuple[float, float, float]:
+        z, y, x = (self.spacing_mm[axis] for axis in self.axes)
+        return z, y, x
+
+    def upright(self, volume: np.ndarray) -> np.ndarray:
+        """A view of an array in the file's order, (Z, Y, X) towards head, back and left."""
+        steps = tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)
+        return volume.transpose(self.axes)[steps]
+
+    def slicing_axis(self) -> int:
+        """The upright axis to cut across, 0, 1 or 2, so that pixels are square.
+
+        The axis with the largest spacing, across which the scanner cut too; Z where all are alike.
+        """
+        spacing = self.upright_spacing_mm
+        square = []
+        for axis in range(3):
+            one, other = (size for i, size in enumerate(spacing) if i != axis)
+            if abs(one - other) <= ALIKE * max(one, other):
+                square.append(axis)
+        if square:
+            largest = max(spacing[axis] for axis in square)
+            return next(axis for axis in square if spacing[axis] >= largest * (1 - ALIKE))
+        raise DatasetError(
+            f"voxels of {self.path} measure {', '.join(f'{s:g}' for s in spacing)} mm (z, y, x); "
+            "no two sides are alike, so that no slice has square pixels: resample the volume"
+        )
+
+
+_Number = TypeVar("_Number", int, float)
+
+
+def read_header(path: Path) -> VolumeHeader:
+    """What the header says; `DatasetError` where it cannot be true or is not understood."""
+    try:
+        if path.name.lower().endswith(".mha"):
+            header = _read_mha_header(path)
+        else:
+            header = _read_nifti_header(path)
+        _refuse_impossible(header)
+    except (OSError, EOFError, ValueError, KeyError, OverflowError, zlib.error) as error:
+        raise DatasetError(f"cannot read the volume {path}: {error}") from error
+    return header
+
+
+def _refuse_impossible(header: VolumeHeader) -> None:
+    """Sizes and spacings that cannot be; before anything is allocated."""
+    if min(header.shape) < 1:
+        raise ValueError(f"its axes have {header.shape} voxels")
+    if not all(np.isfinite(s) and s > 0 for s in header.spacing_mm):
+        raise ValueError(f"its voxels measure {header.spacing_mm} mm")
+    if not (np.isfinite(header.slope) and np.isfinite(header.intercept)):
+        raise ValueError(f"its values are scaled by {header.slope} and {header.intercept}")
+    if not 0 <= header.offset <= MAX_HEADER_BYTES:
+        raise ValueError(f"its voxels begin at byte {header.offset}")
+    n_bytes = header.dtype.itemsize * math.prod(header.shape)
+    in_memory = math.prod(header.shape) * max(header.dtype.itemsize, 4 if header.is_scaled else 1)
+    if in_memory > MAX_VOLUME_BYTES:
+        raise ValueError(
+            f"it has {header.shape} voxels, {in_memory / 2**30:.1f} GiB; at most "
+            f"{MAX_VOLUME_BYTES / 2**30:.0f} GiB are read: crop or resample it"
+        )
+    there = header.path.stat().st_size
+    most = there - header.offset if header.packing == "none" else there * DEFLATE_LIMIT
+    if n_bytes > most:
+        raise ValueError(
+            f"its header tells of {n_bytes} bytes of voxels; a file of {there} bytes cannot "
+            "hold them: it was cut short or tampered with"
+        )
+
+
+def _read_mha_header(path: Path) -> VolumeHeader:
+    """MetaImage: lines ``key = value`` up to ElementDataFile, then the voxels in the same file."""
+    entries: dict[str, str] = {}
+    with path.open("rb") as file:
+        while "ElementDataFile" not in entries:
+            key, equals, value = file.readline(4096).decode("ascii").partition("=")
+            if not equals or file.tell() > MAX_HEADER_BYTES:
+                raise ValueError("it has no MetaImage header of lines 'key = value'")
+            entries[key.strip()] = value.strip()
+        offset = file.tell()
+    if entries["ElementDataFile"] != "LOCAL":
+        raise ValueError("its voxels lie in another file; save it as one .mha file")
+    one_channel = entries.get("ElementNumberOfChannels", "1") == "1"
+    if not (one_channel and _is_true(entries, "BinaryData", otherwise="True")):
+        raise ValueError("expected one channel of binary values")
+    size = [int(n) for n in entries["DimSize"].split()]
+    spacing = [float(s) for s in entries.get("ElementSpacing", "1 " * len(size)).split()]
+    if len(size) not in (2, 3) or len(spacing) != len(size):
+        raise ValueError(f"its DimSize is {size} and its ElementSpacing {spacing}")
+    if entries["ElementType"] not in MHA_TYPES:
+        raise ValueError(f"its values are {entries['ElementType']}; known: {', '.join(MHA_TYPES)}")
+    big = _is_true(entries, "BinaryDataByteOrderMSB") or _is_true(entries, "ElementByteOrderMSB")
+    directions = np.array([float(c) for c in entries.get("TransformMatrix", "").split()])
+    # One row an axis of the file, fastest first, towards left, back and head.
+    axes, flipped = _upright(directions.reshape(3, 3) if directions.size == 9 else np.eye(3))
+    return VolumeHeader(
+        path=path,
+        shape=_three(size, 1),
+        spacing_mm=_three(spacing, 1.0),
+        dtype=np.dtype((">" if big else "<") + MHA_TYPES[entries["ElementType"]]),
+        offset=offset,
+        packing="zlib" if _is_true(entries, "CompressedData") else "none",
+        axes=axes,
+        flipped=flipped,
+    )
+
+
+def _is_true(entries: dict[str, str], key: str, otherwise: str = "False") -> bool:
+    return entries.get(key, otherwise).lower() in ("true", "1")
+
+
+def _three(values: Sequence[_Number], filler: _Number) -> tuple[_Number, _Number, _Number]:
+    """Two or three numbers, fastest axis first -> three, slowest first."""
+    return values[2] if len(values) > 2 else filler, values[1], values[0]
+
+
+def _read_nifti_header(path: Path) -> VolumeHeader:
+    nibabel = import_nibabel()
+    packed = path.name.lower().endswith(".gz")
+    with gzip.open(path) if packed else path.open("rb") as file:
+        # No more than this: nibabel's own loading also takes extensions of any claimed size.
+        block = file.read(540)
+    size = int.from_bytes(block[:4], "little")
+    second = 540 in (size, int.from_bytes(block[:4], "big"))
+    kind = nibabel.Nifti2Header if second else nibabel.Nifti1Header
+    try:
+        block = block[: 540 if second else 348]
+        if not kind(block, check=False)["pixdim"][1:4].all():  # nibabel would make it 1 mm
+            raise ValueError("its header does not tell the size of a voxel")
+        header = kind(block)
+        affine = header.get_best_affine()
+        slope, intercept = header.get_slope_inter()
+    except (nibabel.spatialimages.HeaderDataError, nibabel.wrapstruct.WrapStructError) as error:
+        raise ValueError(f"its NIfTI header is not right: {error}") from error
+    if not bytes(header["magic"]).startswith(b"n+"):
+        raise ValueError("its voxels lie in another file; save it as one .nii or .nii.gz file")
+    shape, dtype = header.get_data_shape(), header.get_data_dtype()
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) not in (2, 3) or dtype.kind not in "iuf":
+        raise ValueError(f"it has {len(shape)} axes {shape} of {dtype}; expected 3 axes of numbers")
+    unit = {"meter": 1000.0, "micron": 0.001}.get(header.get_xyzt_units()[0], 1.0)
+    # NIfTI's axes run towards right, front and head; one row an axis of the file here.
+    axes, flipped = _upright(affine[:3, :3].T * (-1, -1, 1))
+    return VolumeHeader(
+        path=path,
+        shape=_three([int(n) for n in shape], 1),
+        spacing_mm=_three([float(z) * unit for z in header.get_zooms()[: len(shape)]], 1.0),
+        dtype=dtype,
+        offset=int(header.get_data_offset()),
+        packing="gzip" if packed else "none",
+        axes=axes,
+        flipped=flipped,
+        slope=1.0 if slope is None else float(slope),
+        intercept=0.0 if intercept is None else float(intercept),
+    )
+
+
+def import_nibabel() -> Any:
+    """The module, or an error that says how to get it."""
+    try:
+        import nibabel
+    except ImportError as error:
+        raise DatasetError(
+            "NIfTI volumes need the package nibabel; install it with "
+            "`pip install 'napari-coseg[volumes]'`"
+        ) from error
+    return nibabel
+
+
+def _upright(directions: np.ndarray) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+    """Which axis of the file is nearest to each of Z, Y, X of the upright volume, and its sense.
+
+    Parameters
+    ----------
+    directions
+        (3, 3): one row an axis of the file, fastest first; its steps to the left, back and head.
+    """
+    length = np.linalg.norm(directions, axis=1, keepdims=True)
+    if not (np.isfinite(directions).all() and (length > 0).all()):
+        directions, length = np.eye(3), np.ones((3, 1))
+    cosines = (directions / length)[::-1, ::-1]  # slowest axis first; to the head, back and left
+    axes = max(
+        itertools.permutations(range(3)),
+        key=lambda order: sum(abs(cosines[axis, i]) for i, axis in enumerate(order)),
+    )
+    z, y, x = (bool(cosines[axis, i] < 0) for i, axis in enumerate(axes))
+    return (axes[0], axes[1], axes[2]), (z, y, x)
+
+
+def planes(header: VolumeHeader) -> Iterator[np.ndarray]:
+    """The file's planes in their order, (Y, X) of the file; `DatasetError` where it ends early."""
+    size = header.dtype.itemsize * header.shape[1] * header.shape[2]
+    slope, intercept = np.float32(header.slope), np.float32(header.intercept)
+    try:
+        with _voxels(header) as stream:
+            for index in range(header.shape[0]):
+                data = stream.read(size)
+                if len(data) < size:
+                    raise DatasetError(
+                        f"{header.path} ends in plane {index} of {header.shape[0]}; it was cut "
+                        "short: copy or download it again"
+                    )
+                plane = np.frombuffer(data, header.dtype).reshape(header.shape[1:])
+                yield plane.astype(np.float32) * slope + intercept if header.is_scaled else plane
+    except (OSError, EOFError, zlib.error) as error:
+        raise DatasetError(f"cannot read the volume {header.path}: {error}") from error
+
+
+class _Stream(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+@contextmanager
+def _voxels(header: VolumeHeader) -> Iterator[_Stream]:
+    """The file, unpacked, at its first voxel."""
+    with header.path.open("rb") as file:
+        if header.packing == "gzip":
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                unpacked.seek(header.offset)
+                yield unpacked
+        else:
+            file.seek(header.offset)
+            yield _Inflate(file) if header.packing == "zlib" else file
+
+
+class _Inflate:
+    """Unpacks a zlib stream, never more than is asked for."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._inflate = file, zlib.decompressobj()
+
+    def read(self, size: int, /) -> bytes:
+        parts: list[bytes] = []
+        while size > 0 and not self._inflate.eof:
+            packed = self._inflate.unconsumed_tail or self._file.read(CHUNK_BYTES)
+            part = self._inflate.decompress(packed, size)
+            if not packed and not part:
+                break
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)

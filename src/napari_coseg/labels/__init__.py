@@ -1,0 +1,1 @@
+"""Algorithms on label arrays: tiling, decoding, editing, measuring, scoring. No torch."""

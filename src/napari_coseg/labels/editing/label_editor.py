@@ -1,0 +1,251 @@
+"""The editor: labels, regions and table that are edited together, and stay in step.
+
+Functions of this room take a `LabelEditor` and give an `Edit`; they change nothing. `LabelEditor.apply` makes the
+edit, `LabelEditor.revert` takes it back. After either, the table is what measuring from scratch gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from napari_coseg.core.errors import EditError
+from napari_coseg.core.types import LabelClass, Prediction
+from napari_coseg.labels.editing.edit import Edit, with_rows
+from napari_coseg.labels.editing.index import ObjectIndex, pixels_of
+from napari_coseg.labels.measure import (
+    OBJECT_COLUMNS,
+    STACK_OBJECT_COLUMNS,
+    object_table,
+    table_of_pixels,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Kind(NamedTuple):
+    """Class of an object and how sure it is; 1 where a person said so, nan where nobody did."""
+
+    class_id: int = 0
+    probability: float = float("nan")
+
+
+BY_HAND = 1.0
+"""Class probability of an object whose class a person gave."""
+
+
+@dataclass(eq=False)
+class LabelEditor:
+    """What a person corrects.
+
+    Parameters
+    ----------
+    labels
+        Whole numbers (Y, X) or (Z, Y, X), 0 is background. Edited in place.
+    pixel_size_um
+        Along the axes of `labels`.
+    regions
+        Class ids of regions on the same grid, edited in place; None where there are none.
+    table
+        As `napari_coseg.labels.measure.object_table` gives it for these labels; only its columns are kept.
+        None measures it, and then no object has a class.
+    classes, region_classes
+        Names of class ids.
+    index
+        Made here.
+
+    Raises
+    ------
+    EditError
+        Where shapes do not fit, values are not whole numbers from 0 on, or the table is of other
+        labels.
+    """
+
+    labels: np.ndarray
+    pixel_size_um: tuple[float, ...]
+    regions: np.ndarray | None = None
+    table: pd.DataFrame = None  # made in __post_init__
+    classes: tuple[LabelClass, ...] = ()
+    region_classes: tuple[LabelClass, ...] = ()
+    index: ObjectIndex = field(init=False)
+
+    def __post_init__(self) -> None:
+        check_images(self.labels, self.regions, self.pixel_size_um)
+        self.index = ObjectIndex.of(self.labels)
+        self.table = self._checked(self.table)
+
+    @classmethod
+    def of(cls, prediction: Prediction) -> LabelEditor:
+        """A editor on copies of a run's arrays."""
+        return cls(
+            prediction.instances.labels.copy(),
+            prediction.pixel_size_um,
+            prediction.semantic.copy(),
+            prediction.instances.table,
+            prediction.instances.classes,
+            prediction.semantic_classes,
+        )
+
+    def apply(self, edit: Edit) -> None:
+        """Make an edit that was made for the editor as it is now.
+
+        Writing the pixels again changes nothing, so it may also follow a change that napari has
+        already made to the layer's array.
+
+        Raises
+        ------
+        EditError
+            Where the pixels are neither as before nor as after the edit; then nothing is changed.
+        """
+        image = self.labels if edit.target == "objects" else self.regions
+        if image is None:
+            raise EditError("there are no regions here; run a model that finds some")
+        present = image[edit.indices]
+        if not ((present == edit.old_values) | (present == edit.new_values)).all():
+            raise EditError(
+                f"{edit.name!r} was made for other {edit.target}: they have changed since; "
+                "take back what came after it first"
+            )
+        image[edit.indices] = edit.new_values
+        self.table = with_rows(self.table, edit.old_rows, edit.new_rows)
+        if edit.target == "objects" and len(edit.new_values):
+            self.index.update(edit)
+
+    def revert(self, edit: Edit) -> None:
+        """Take back the edit that was made last."""
+        self.apply(edit.inverse())
+
+    def rows(self, ids: Iterable[int]) -> pd.DataFrame:
+        """Rows of those of the objects that are there, ordered by id."""
+        known = self.table["id"].to_numpy()
+        wanted = np.unique(np.fromiter(ids, dtype=np.int64))
+        at = np.searchsorted(known, wanted[np.isin(wanted, known)])
+        return self.table.take(at).reset_index(drop=True)
+
+    def pixels(self, ids: Sequence[int]) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+        """Coordinates of all pixels of objects that are there, and whose each is."""
+        return pixels_of(self.labels, [self.index.box(i) for i in ids], ids)
+
+    def free_ids(self, count: int) -> list[int]:
+        """Ids for new objects."""
+        return self.index.free_ids(count, self.labels.dtype)
+
+    def measured(
+        self,
+        coordinates: tuple[np.ndarray, ...],
+        owners: np.ndarray,
+        kinds: Mapping[int, Kind],
+        regions: np.ndarray | None,
+    ) -> pd.DataFrame:
+        """Rows of objects given by their pixels.
+
+        Parameters
+        ----------
+        kinds
+            Of objects whose kind is not that of their present row.
+        regions
+            (n,): region class id at each pixel.
+        """
+        ids = np.unique(owners)
+        present = self.rows(ids)
+        known = dict(
+            zip(
+                present["id"].tolist(),
+                zip(present["class_id"], present["class_probability"], strict=True),
+                strict=True,
+            )
+        )
+        found = [kinds.get(int(i), known.get(int(i), Kind())) for i in ids]
+        rows = table_of_pixels(
+            coordinates,
+            owners,
+            regions,
+            pixel_size_um=self.pixel_size_um,
+            class_ids=np.array([kind[0] for kind in found], dtype=np.int64),
+            class_probabilities=np.array([kind[1] for kind in found], dtype=np.float64),
+            classes=self.classes,
+            semantic_classes=self.region_classes,
+        )
+        return rows.astype(self.table.dtypes.to_dict())
+
+    def _checked(self, table: pd.DataFrame | None) -> pd.DataFrame:
+        import pandas as pd
+
+        if table is None:
+            table = object_table(
+                self.labels,
+                self.regions,
+                pixel_size_um=self.pixel_size_um,
+                classes=self.classes,
+                semantic_classes=self.region_classes,
+            )
+        columns = STACK_OBJECT_COLUMNS if self.labels.ndim == 3 else OBJECT_COLUMNS
+        missing = [column for column in columns if column not in table]
+        if missing:
+            raise EditError(f"the table has no column {missing[0]!r}; measure the labels anew")
+        table = table[list(columns)].sort_values("id", ignore_index=True)
+        if not np.array_equal(table["id"], self.index.ids):
+            raise EditError(
+                f"the table has {len(table)} objects and the labels {len(self.index)}, or others; "
+                "measure the labels anew"
+            )
+        # A table of no rows has other types of text than one of some, and rows come and go.
+        text = pd.Series(["text"]).dtype
+        return table.astype({"class": text, "region": text})
+
+
+def check_images(
+    labels: np.ndarray, regions: np.ndarray | None, pixel_size_um: Sequence[float]
+) -> None:
+    """See that an editor can be made of these; raises `EditError` where it cannot."""
+    if labels.ndim not in (2, 3):
+        raise EditError(f"labels have shape {labels.shape}; expected (Y, X) or (Z, Y, X)")
+    _check_numbers(labels, "labels")
+    if len(pixel_size_um) != labels.ndim:
+        raise EditError(
+            f"pixel size {pixel_size_um} has {len(pixel_size_um)} numbers; labels of "
+            f"shape {labels.shape} need {labels.ndim}"
+        )
+    if regions is None:
+        return
+    if regions.shape != labels.shape:
+        raise EditError(
+            f"regions have shape {regions.shape}, labels {labels.shape}; correct them on one grid"
+        )
+    _check_numbers(regions, "regions")
+
+
+def _check_numbers(image: np.ndarray, name: str) -> None:
+    if not (image.dtype.kind in "iu" and np.can_cast(image.dtype, np.int64)):
+        raise EditError(
+            f"{name} are of type {image.dtype}; convert them to whole numbers of 32 bits"
+        )
+    if image.dtype.kind == "i" and int(image.min(initial=0)) < 0:
+        raise EditError(f"{name} have values below 0; number them from 1 on, 0 is background")
+
+
+def regions_of(editor: LabelEditor) -> np.ndarray:
+    """The regions of the editor, or an error that says there are none."""
+    if editor.regions is None:
+        raise EditError("there are no regions here; run a model that finds some")
+    return editor.regions
+
+
+def known_ids(editor: LabelEditor, ids: Collection[int]) -> list[int]:
+    """The ids in ascending order, each once.
+
+    Raises
+    ------
+    EditError
+        Where there are none, or one is of no object.
+    """
+    wanted = sorted({int(i) for i in ids} - {0})
+    if not wanted:
+        raise EditError("no object is chosen; choose one first")
+    for object_id in wanted:
+        editor.index.box(object_id)
+    return wanted

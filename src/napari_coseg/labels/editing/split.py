@@ -1,0 +1,151 @@
+"""Part an object in two or more: along a drawn line, or by clicks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from napari_coseg.core.errors import EditError
+from napari_coseg.labels.editing.changes import change_pixels, joined
+from napari_coseg.labels.editing.drawing import Points, cut_pixels, pixel_at
+from napari_coseg.labels.editing.edit import Edit
+from napari_coseg.labels.editing.index import moved
+from napari_coseg.labels.editing.label_editor import Kind, LabelEditor, known_ids
+
+_HALF_PIXEL = 0.5
+
+
+def split_along(
+    editor: LabelEditor, line: Points, ids: Collection[int] | None = None, min_piece_px: int = 4
+) -> Edit:
+    """Cut objects along a line from side to side.
+
+    The pieces are what is connected, by edges or corners, once the line is cut out; its pixels, and
+    pieces below `min_piece_px`, then go to the piece they are nearest to within the object. The
+    largest piece keeps the id; all keep the class. In a stack the line cuts through all slices.
+
+    Parameters
+    ----------
+    line
+        (n, 2): y, x.
+    ids
+        Which objects; None: all that the line parts.
+
+    Raises
+    ------
+    EditError
+        Where the line parts none of them.
+    """
+    y, x = cut_pixels(line, editor.labels.shape)
+    if ids is None:
+        crossed = [int(i) for i in np.unique(editor.labels[..., y, x]) if i]
+    else:
+        crossed = known_ids(editor, ids)
+    found = {}
+    for object_id in crossed:
+        pieces = _cut(editor, object_id, y, x, min_piece_px)
+        if pieces.max() > 1:
+            found[object_id] = pieces
+    if not found:
+        raise EditError("the line parts no object; draw it from one side of an object to the other")
+    return _parted(editor, "Split along a line", found)
+
+
+def split_at(editor: LabelEditor, points: Sequence[Sequence[float]]) -> Edit:
+    """Part one object by two or more clicks, one in each part: (y, x) or (z, y, x).
+
+    A pixel goes with the click to which the cheapest way within the object leads; a step costs the
+    more the nearer it is to the outline. So parts meet at a neck, or halfway where there is none. A
+    watershed on the distance to the outline would give nearly all of an object without a neck to
+    one click (`benchmarks/editing.py` has both).
+
+    Raises
+    ------
+    EditError
+        Where clicks lie on background, on more than one object, or on one pixel.
+    """
+    pixels = sorted({pixel_at(point, editor.labels.shape) for point in points})
+    if len(pixels) < 2:
+        raise EditError("one click does not say where to split; click once in each part")
+    owners = {int(editor.labels[pixel]) for pixel in pixels}
+    if len(owners) > 1 or 0 in owners:
+        raise EditError(
+            f"the clicks lie on {sorted(owners)}, where 0 is background; click twice or more "
+            "in one object"
+        )
+    (object_id,) = owners
+    box = editor.index.box(object_id)
+    mask = editor.labels[box] == object_id
+    pieces = _nearest_click(editor, mask, moved(np.array(pixels).T, box, -1))
+    return _parted(editor, f"Split object {object_id}", {object_id: _nearest(pieces, mask)})
+
+
+def _nearest_click(
+    editor: LabelEditor, mask: np.ndarray, clicks: tuple[np.ndarray, ...]
+) -> np.ndarray:
+    """Number 1..k of the click that the cheapest way leads to; 0 where none does."""
+    from scipy.ndimage import distance_transform_edt
+    from skimage.graph import MCP_Geometric
+
+    sampling = np.asarray(editor.pixel_size_um) / editor.pixel_size_um[-1]
+    core = (slice(1, -1),) * mask.ndim
+    depth = distance_transform_edt(np.pad(mask, 1), sampling=sampling)[core]
+    cost = np.where(mask, 1 / (depth + _HALF_PIXEL), -1.0)  # below 0: no way leads there
+    ways = [
+        MCP_Geometric(cost, sampling=tuple(sampling)).find_costs([click])[0]
+        for click in zip(*(axis.tolist() for axis in clicks), strict=True)
+    ]
+    return np.where(np.isfinite(np.min(ways, axis=0)), np.argmin(ways, axis=0) + 1, 0) * mask
+
+
+def _cut(
+    editor: LabelEditor, object_id: int, y: np.ndarray, x: np.ndarray, min_piece_px: int
+) -> np.ndarray:
+    """Pieces 1..k of the object in its box, 0 elsewhere."""
+    from scipy import ndimage
+    from skimage.segmentation import watershed
+
+    box = editor.index.box(object_id)
+    mask = editor.labels[box] == object_id
+    here = (y >= box[-2].start) & (y < box[-2].stop) & (x >= box[-1].start) & (x < box[-1].stop)
+    left = mask.copy()
+    left[..., y[here] - box[-2].start, x[here] - box[-1].start] = False
+    pieces, _ = ndimage.label(left, np.ones((3,) * mask.ndim))
+    sizes = np.bincount(pieces.ravel())
+    large = sizes >= min_piece_px
+    large[0] = False
+    markers = (np.cumsum(large) * large).astype(np.int32)[pieces]
+    # With nothing to climb, the flood goes the same way from all pieces: to the nearest.
+    flooded = watershed(np.zeros_like(markers), markers, connectivity=mask.ndim, mask=mask)
+    return _nearest(flooded, mask)
+
+
+def _nearest(pieces: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Give what no flood has reached, parts that did not touch the rest, to the nearest piece."""
+    from scipy.ndimage import distance_transform_edt
+
+    left = mask & (pieces == 0)
+    if not left.any() or not pieces.any():
+        return pieces
+    nearest = distance_transform_edt(pieces == 0, return_distances=False, return_indices=True)
+    pieces[left] = pieces[tuple(nearest)][left]
+    return pieces
+
+
+def _parted(editor: LabelEditor, name: str, found: dict[int, np.ndarray]) -> Edit:
+    """The edit that makes pieces 1..k of each object's box objects of their own."""
+    parts, kinds = [], {}
+    new_ids = iter(editor.free_ids(sum(int(pieces.max()) - 1 for pieces in found.values())))
+    rows = editor.rows(found)
+    columns = (rows[column].tolist() for column in ("class_id", "class_probability"))
+    for (object_id, pieces), *kind in zip(sorted(found.items()), *columns, strict=True):
+        sizes = np.bincount(pieces.ravel())
+        ids = np.zeros(len(sizes), dtype=editor.labels.dtype)
+        largest = 1 + int(sizes[1:].argmax())
+        for piece in range(1, len(sizes)):
+            ids[piece] = object_id if piece == largest else next(new_ids)
+            kinds[int(ids[piece])] = Kind(*kind)
+        changes = np.nonzero((pieces > 0) & (pieces != largest))
+        parts.append((moved(changes, editor.index.box(object_id)), ids[pieces[changes]]))
+    return change_pixels(editor, name, *joined(parts, editor.labels.shape), kinds=kinds)

@@ -1,0 +1,31 @@
+"""Checkpoints of the authors' released code, whichever of their networks wrote them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_coseg.models.checkpoints import from_coseg, from_coseg_plus
+from napari_coseg.models.checkpoints.safe import load_state_dict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from napari_coseg.core.card import ModelCard
+    from napari_coseg.models.nn.hiera import HieraConfig
+
+
+def import_released(
+    source: str | Path | Mapping[str, Tensor],
+    card: ModelCard | None = None,
+    encoder: str | HieraConfig | None = None,
+) -> from_coseg.Imported | from_coseg_plus.Imported:
+    """Import a checkpoint of Co-Seg or of Co-Seg++, told apart by the names of its entries.
+
+    Parameters, result and errors are those of `from_coseg_plus.import_checkpoint`.
+    """
+    state = source if isinstance(source, Mapping) else load_state_dict(source)
+    if from_coseg.recognises(state):
+        return from_coseg.import_checkpoint(state, card, encoder)
+    return from_coseg_plus.import_checkpoint(state, card, encoder)

@@ -1,0 +1,1 @@
+"""Made-up inputs and helpers that several tests share."""

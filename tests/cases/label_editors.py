@@ -1,0 +1,69 @@
+"""Editors to correct on: made-up nuclei in a plane and in a stack, with regions and classes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from cases.synthetic import nuclei
+from napari_coseg.core.types import LabelClass
+from napari_coseg.labels.editing.label_editor import LabelEditor
+from napari_coseg.labels.measure import object_table
+
+CLASSES = (LabelClass(1, "epithelial", (255, 0, 0)), LabelClass(2, "lymphocyte", (0, 0, 255)))
+REGIONS = (LabelClass(1, "gland", (0, 255, 0)), LabelClass(3, "fat", (255, 255, 0)))
+
+
+def plane(seed: int = 0, size_px: int = 160, count: int = 60) -> LabelEditor:
+    return editor(nuclei(size_px, count, seed), (0.5, 0.25), seed)
+
+
+def stack(seed: int = 0) -> LabelEditor:
+    """Four slices; objects of the middle two reach through both, or are in one of them."""
+    labels = nuclei(96, 24, seed)
+    middle = np.where(labels % 3 > 0, labels, 0)
+    return editor(np.stack([0 * labels, labels, middle, 0 * labels]), (2.0, 0.5, 0.25), seed)
+
+
+def editor(labels: np.ndarray, pixel_size_um: tuple[float, ...], seed: int = 0) -> LabelEditor:
+    rng = np.random.default_rng(seed)
+    regions = np.zeros(labels.shape, np.uint8)
+    regions[..., 20:70, 10:60] = 1
+    regions[..., 60:90, 40:] = 3
+    largest = int(labels.max())
+    sure = rng.uniform(0.3, 1, largest)
+    table = object_table(
+        labels,
+        regions,
+        pixel_size_um=pixel_size_um,
+        class_ids=rng.integers(1, 3, largest),
+        class_probabilities=sure,
+        classes=CLASSES,
+        semantic_classes=REGIONS,
+    )
+    return LabelEditor(labels.copy(), pixel_size_um, regions, table, CLASSES, REGIONS)
+
+
+def measured_anew(editor: LabelEditor) -> pd.DataFrame:
+    """The table of the editor's labels and regions as if nothing had been known but the classes."""
+    largest = int(editor.labels.max(initial=0))
+    class_ids, sure = np.zeros(largest, np.int64), np.full(largest, np.nan)
+    at = editor.table["id"].to_numpy() - 1
+    class_ids[at], sure[at] = editor.table["class_id"], editor.table["class_probability"]
+    table = object_table(
+        editor.labels,
+        editor.regions,
+        pixel_size_um=editor.pixel_size_um,
+        class_ids=class_ids,
+        class_probabilities=sure,
+        classes=editor.classes,
+        semantic_classes=editor.region_classes,
+    )
+    return table.astype(editor.table.dtypes.to_dict())
+
+
+def is_connected(mask: np.ndarray) -> bool:
+    """By edges or corners."""
+    from scipy.ndimage import label
+
+    return label(mask, np.ones((3,) * mask.ndim))[1] == 1
