@@ -2,7 +2,7 @@
 
     python benchmarks/flops.py
 
-Counted on one image of 1024 x 1024 by `napari_coseg.models.costs`. The released code encodes the image
+Counted on one image of 1024 x 1024 by `models.costs`. The released code encodes the image
 once for each forward; its numbers were counted with attention too. Latency, as a ratio in one run:
 ``napari-coseg ablate puma --table cost``.
 """

@@ -1,4 +1,4 @@
-"""The rooms of the house and which way imports run. `docs/architecture.md` says why."""
+"""The packages and the direction of imports between them; `docs/architecture.md` says why."""
 
 from __future__ import annotations
 
@@ -17,55 +17,35 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "napari_coseg"
 
-# room: what it may import, beside itself. A name with a dot means that one module only.
-FOUNDATION = "errors types settings card provenance locks"
-ROOMS = {
-    "errors": "",
-    "types": "errors",
-    "settings": "errors",
-    "card": "errors types settings",
-    "provenance": "",
-    "locks": "",
-    # Arrays in, arrays out; no torch down to here and in these.
-    "intensity": FOUNDATION,
-    "intake": f"{FOUNDATION} intensity",
-    "polygons": FOUNDATION,
-    "volumes": FOUNDATION,
-    "tiling": FOUNDATION,
-    "decoding": FOUNDATION,
-    "metrics": FOUNDATION,
-    "measure": f"{FOUNDATION} intake",
-    "editing": f"{FOUNDATION} polygons decoding measure",
-    "workspace": f"{FOUNDATION} editing measure",
-    "readers": f"{FOUNDATION} volumes intake",
-    "export": f"{FOUNDATION} polygons intake measure",
-    # Networks and their files.
-    "nn": FOUNDATION,
-    "models": f"{FOUNDATION} nn",
-    "checkpoints": f"{FOUNDATION} nn models",
-    "datasets": f"{FOUNDATION} polygons volumes intensity intake decoding.hover_targets",
-    # What one does with them.
-    "inference": (
-        f"{FOUNDATION} intensity intake tiling decoding measure readers nn models checkpoints"
-    ),
-    "training": f"{FOUNDATION} tiling decoding metrics nn models checkpoints datasets",
-    "evaluation": (
-        f"{FOUNDATION} intensity intake tiling decoding metrics measure readers"
-        " nn models checkpoints datasets inference training"
-    ),
-    "finetuning": (
-        f"{FOUNDATION} intensity intake decoding metrics readers models checkpoints datasets"
-        " workspace"
-        " inference training"
-    ),
-    "costs": f"{FOUNDATION} models",
-    "ablation": f"{FOUNDATION} models checkpoints training",
-    # The faces: everything but each other.
+# package: the packages that it may import, beside itself.
+PACKAGES = {
+    "core": "",
+    # Arrays and files, without torch.
+    "images": "core",
+    "labels": "core images",
+    "workspace": "core labels",
+    "formats": "core images labels",
+    # Networks and what is done with them.
+    "models": "core",
+    "datasets": "core images labels",
+    "inference": "core images labels models",
+    "training": "core labels models datasets",
+    "evaluation": "core images labels models datasets inference training",
+    "finetuning": "core images labels models datasets workspace inference training",
+    # The front ends: everything but each other.
     "cli": "everything but widgets",
     "widgets": "everything but cli",
 }
-TORCH_FREE = list(ROOMS)[: list(ROOMS).index("nn")]  # all rows above that one
-FACES = {"cli", "widgets"}
+# package: its modules and subpackages from the bottom up; each may import those before it.
+# A package that is not listed has one layer.
+LAYERS = {
+    "core": "errors types settings card provenance locks",
+    "images": "intensity intake volumes readers",
+    "labels": "polygons tiling decoding metrics measure editing",
+    "models": "nn base coseg coseg_plus registry growing adapted outline costs checkpoints",
+}
+TORCH_FREE = list(PACKAGES)[: list(PACKAGES).index("models")]
+FRONT_ENDS = {"cli", "widgets"}
 GUI = {"magicgui", "napari", "pyqtgraph", "qtpy", "superqt", "vispy"}
 GUI |= {"PyQt5", "PyQt6", "PySide2", "PySide6"}
 QT_BINDINGS = {"PyQt5", "PyQt6", "PySide2", "PySide6"}
@@ -77,14 +57,19 @@ LONGEST_FILE = {"src": 400, "benchmarks": 400, "scripts": 400, "tests": 500}  # 
 # What the files say
 
 
-def room_of(module: str) -> str:
+def package_of(module: str) -> str:
     """`napari_coseg.models.base` -> `models`; the package itself -> ``""``."""
     return [*module.split("."), ""][1]
 
 
+def layer_of(module: str) -> str:
+    """`napari_coseg.models.base` -> `base`; a package itself -> ``""``."""
+    return [*module.split("."), "", ""][2]
+
+
 @cache
-def files_of_rooms() -> dict[Path, str]:
-    """Every Python file but the package's own ``__init__``, and the room it stands in."""
+def files_of_packages() -> dict[Path, str]:
+    """Every Python file but the top ``__init__``, and the package that it belongs to."""
     files = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
     return {path: path.relative_to(PACKAGE).with_suffix("").parts[0] for path in sorted(files)}
 
@@ -108,80 +93,93 @@ def _module_named(parent: str, name: str) -> str:
     return f"{parent}.{name}" if is_module else parent
 
 
-def may_import(room: str, module: str) -> bool:
-    """Whether a file of `room` may import `module` of this package."""
-    target = room_of(module)
-    if target in (room, ""):
+def may_import(importer: str, module: str) -> bool:
+    """Whether the module `importer` may import `module`, both of this package."""
+    package, target = package_of(importer), package_of(module)
+    if target == "":
         return True
-    if room in FACES:
-        return target not in FACES
-    inside = module.removeprefix("napari_coseg.")
-    return any(
-        inside == allowed or inside.startswith(f"{allowed}.") for allowed in ROOMS[room].split()
-    )
+    if target == package:
+        layers = LAYERS.get(package, "").split()
+        ours, theirs = layer_of(importer), layer_of(module)
+        return (
+            not layers
+            or ours == theirs
+            or (ours in layers and theirs in layers[: layers.index(ours)])
+        )
+    if package in FRONT_ENDS:
+        return target not in FRONT_ENDS
+    return target in PACKAGES[package].split()
 
 
-def forbidden_packages(room: str) -> set[str]:
-    if room == "widgets":
+def forbidden_packages(package: str) -> set[str]:
+    if package == "widgets":
         return QT_BINDINGS  # qtpy stands between us and them
-    return GUI | ({"torch", "sam2"} if room in TORCH_FREE else set())
+    return GUI | ({"torch", "sam2"} if package in TORCH_FREE else set())
 
 
 def files_by_name() -> list:
-    rooms = files_of_rooms().items()
-    return [pytest.param(path, room, id=str(path.relative_to(PACKAGE))) for path, room in rooms]
+    files = files_of_packages().items()
+    return [pytest.param(path, name, id=str(path.relative_to(PACKAGE))) for path, name in files]
 
 
-def test_every_file_stands_in_a_known_room() -> None:
-    strangers = sorted(set(files_of_rooms().values()) - set(ROOMS))
-    assert not strangers, f"{strangers}: give them a row in ROOMS and in docs/architecture.md"
+def test_every_file_belongs_to_a_known_package() -> None:
+    unknown = sorted(set(files_of_packages().values()) - set(PACKAGES))
+    assert not unknown, f"{unknown}: give them a row in PACKAGES and in docs/architecture.md"
 
 
-@pytest.mark.parametrize(("path", "room"), files_by_name())
-def test_imports_run_one_way(path: Path, room: str) -> None:
+@pytest.mark.parametrize("package", LAYERS)
+def test_every_layer_is_listed(package: str) -> None:
+    inside = {path.name.removesuffix(".py") for path in (PACKAGE / package).iterdir()}
+    data = {"__init__", "__pycache__", "weights", "data"}
+    assert inside - data == set(LAYERS[package].split())
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+
+
+@pytest.mark.parametrize(("path", "package"), files_by_name())
+def test_imports_run_one_way(path: Path, package: str) -> None:
     ours = {name for name in imports_of(path) if name.split(".")[0] == "napari_coseg"}
-    assert not {name for name in ours if room in ROOMS and not may_import(room, name)}
+    assert not {name for name in ours if not may_import(dotted(path), name)}
 
 
-@pytest.mark.parametrize(("path", "room"), files_by_name())
-def test_no_room_imports_what_it_must_not_know(path: Path, room: str) -> None:
+@pytest.mark.parametrize(("path", "package"), files_by_name())
+def test_no_package_imports_what_it_must_not_know(path: Path, package: str) -> None:
     packages = {name.split(".")[0] for name in imports_of(path)}
-    assert not packages & forbidden_packages(room)
+    assert not packages & forbidden_packages(package)
 
 
 @pytest.mark.parametrize(
-    ("room", "module", "allowed"),
+    ("importer", "module", "allowed"),
     [
-        ("types", "napari_coseg.core.errors", True),
-        ("errors", "napari_coseg.core.types", False),
-        ("tiling", "napari_coseg.labels.decoding.hover", False),
-        ("datasets", "napari_coseg.labels.decoding.hover_targets", True),
-        ("datasets", "napari_coseg.labels.decoding.hover", False),
-        ("models", "napari_coseg.models.nn.hiera", True),
-        ("nn", "napari_coseg.models.base", False),
-        ("cli", "napari_coseg.widgets.show", False),
-        ("widgets", "napari_coseg.cli.main", False),
-        ("cli", "napari_coseg.training.loop", True),
+        ("core.types", "core.errors", True),
+        ("core.errors", "core.types", False),
+        ("labels.tiling.blocks", "labels.decoding.hover", False),
+        ("labels.editing.split", "labels.measure.run", True),
+        ("datasets.base", "labels.decoding.hover_targets", True),
+        ("models.coseg.model", "models.nn.hiera", True),
+        ("models.nn.hiera", "models.base", False),
+        ("models.base", "training.loop", False),
+        ("cli.main", "widgets.show", False),
+        ("widgets.show", "cli.main", False),
+        ("cli.main", "training.loop", True),
     ],
 )
-def test_the_rule_itself(room: str, module: str, allowed: bool) -> None:
-    assert may_import(room, module) is allowed
+def test_the_rule_itself(importer: str, module: str, allowed: bool) -> None:
+    assert may_import(f"napari_coseg.{importer}", f"napari_coseg.{module}") is allowed
 
 
 def test_the_documentation_has_the_same_table() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \|[^|]*\| ([^|]*) \|$", page, flags=re.MULTILINE)
-    documented = {room: set(re.sub("[`,]", "", allowed).split()) for room, allowed in rows}
-    expected = {
-        room: set(allowed.replace(FOUNDATION, "foundation").split())
-        for room, allowed in ROOMS.items()
-        if room not in FOUNDATION.split()
-    }
-    assert documented == expected
+    documented = {package: set(re.sub("[`,]", "", allowed).split()) for package, allowed in rows}
+    expected = {package: set(allowed.split()) for package, allowed in PACKAGES.items()}
+    assert documented == {**expected, "core": {"nothing"}}
 
 
 def test_every_import_is_of_a_declared_dependency() -> None:
-    imported = {name.split(".")[0] for path in files_of_rooms() for name in imports_of(path)}
+    imported = {name.split(".")[0] for path in files_of_packages() for name in imports_of(path)}
     foreign = imported - set(sys.stdlib_module_names) - {"napari_coseg", *OPTIONAL}
     named_by = packages_distributions()
     distributions = {_normalised(named_by.get(name, [name])[0]) for name in foreign}
@@ -215,19 +213,15 @@ def modules_after(code: str) -> set[str]:
     return {name.split(".")[0] for name in json.loads(run.stdout.splitlines()[-1])}
 
 
-def modules_in(room: str) -> list[str]:
-    inside = [path for path, its_room in files_of_rooms().items() if its_room == room]
-    dotted = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in inside]
-    return [name.removesuffix(".__init__") for name in dotted if not name.endswith(".__main__")]
+def modules_in(package: str) -> list[str]:
+    names = [dotted(path) for path, owner in files_of_packages().items() if owner == package]
+    return [name.removesuffix(".__init__") for name in names if not name.endswith(".__main__")]
 
 
-@pytest.mark.parametrize("room", [room for room in ROOMS if room != "widgets"])
-def test_a_room_alone_brings_in_no_window_and_no_needless_torch(room: str) -> None:
-    modules = modules_in(room)
-    if not modules:
-        pytest.skip(f"the room {room!r} is empty so far")
-    loaded = modules_after("\n".join(f"import {name}" for name in modules))
-    assert not loaded & forbidden_packages(room)
+@pytest.mark.parametrize("package", [name for name in PACKAGES if name != "widgets"])
+def test_a_package_alone_loads_no_gui_and_no_needless_torch(package: str) -> None:
+    loaded = modules_after("\n".join(f"import {name}" for name in modules_in(package)))
+    assert not loaded & forbidden_packages(package)
 
 
 HELP = """

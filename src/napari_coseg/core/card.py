@@ -42,7 +42,7 @@ class Normalisation(Settings):
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     stretch: bool = Field(
         False,
-        description="each image's own range becomes 0 to 255 first, as `napari_coseg.images.intensity` "
+        description="each image's own range becomes 0 to 255 first, as `images.intensity` "
         "stretches values that have no range of their own: for images exposed in many ways",
     )
     window: ValueWindow | None = Field(

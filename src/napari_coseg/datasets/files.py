@@ -66,7 +66,7 @@ def _subfolders(folder: Path) -> list[Path]:
 def read_rgb(path: Path) -> np.ndarray:
     """An image file as uint8 (Y, X, 3); grey becomes three equal channels, alpha is dropped.
 
-    Grey of more than 8 bits is brought to 0..255 as in segmenting (`napari_coseg.images.intake`), so
+    Grey of more than 8 bits is brought to 0..255 as in segmenting (`images.intake`), so
     that a network learns what it is going to see.
     """
     from PIL import Image

@@ -18,7 +18,7 @@ are too slow: unpack them first (see `unpacked`), ``napari-coseg datasets prepar
 
 Values become 8 bits. A channel named CT or CBCT is cut to a window of Hounsfield units (-1000 to
 1000 unless told otherwise; what is below becomes 0, what is above 255); others follow the rule by
-which images are understood everywhere in this package (`napari_coseg.images.intensity`), chosen anew for
+which images are understood everywhere in this package (`images.intensity`), chosen anew for
 each volume. One channel becomes grey; of several, the first three become red, green and blue.
 """
 

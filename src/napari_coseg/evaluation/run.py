@@ -1,7 +1,7 @@
 """How good a model is on a labelled dataset: one tidy table, a row a number.
 
 Rows are per image, the means over images, and pooled over all pixels or objects of the dataset;
-`napari_coseg.labels.metrics.averaging` says what each way counts. The means are what papers report; false
+`labels.metrics.averaging` says what each way counts. The means are what papers report; false
 finds in images without the class cost nothing there, so read the pooled ones too. Matching is at an
 IoU above 0.5. Hausdorff distances are in micrometres; on request also as in the papers, in pixels
 of the image stretched to 1024 x 1024 (``HD_1024px``).
@@ -88,7 +88,7 @@ def evaluate(
     Returns
     -------
     pandas.DataFrame
-        Columns `COLUMNS`; metrics are `napari_coseg.labels.metrics.averaging.SCORES`. ``image`` is an
+        Columns `COLUMNS`; metrics are `labels.metrics.averaging.SCORES`. ``image`` is an
         image's name or one of ``AVERAGES``, ``class`` a class's name or one of
 
         ``all``

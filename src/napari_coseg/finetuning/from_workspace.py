@@ -42,7 +42,7 @@ def read_workspace(path: Path) -> ReviewedSet:
     without objects, as long as none were drawn.
     Grey values are those of the run that found the labels: its channels and its window, as the
     entry's provenance tells. Labels made by hand tell of no window; their images are read by the
-    rules of `napari_coseg.images.intensity`, and the window of a base's card is not known here: to learn
+    rules of `images.intensity`, and the window of a base's card is not known here: to learn
     such a base from images of more than 8 bits, begin with labels that the base itself found.
 
     Raises

@@ -4,7 +4,7 @@ Axes, when nobody names them: two axes are ``YX``; three are ``YXC`` where the l
 entries, else ``ZYX``; four are ``ZYXC`` where the last has 3 or 4 entries. Channel-first images
 (``CYX``, ``ZCYX``) are never guessed: say so.
 
-Intensities are mapped by the rule of `napari_coseg.images.intensity`. Grey becomes three equal channels;
+Intensities are mapped by the rule of `images.intensity`. Grey becomes three equal channels;
 alpha is composited on white.
 """
 

@@ -50,7 +50,7 @@ def segment(
     ----------
     image
         numpy, dask or zarr array, an `Image`, or the path of an image file. Axes and intensities
-        are understood by the rules of `napari_coseg.images.intake`. Of a stack every slice is segmented
+        are understood by the rules of `images.intake`. Of a stack every slice is segmented
         by itself, and objects are linked from slice to slice.
     model
         "default", the path of a weights file, or what `load_model` returned.

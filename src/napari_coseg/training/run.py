@@ -120,7 +120,7 @@ def train_recipe(
         Those that share every batch (`processes.joined`); each calls this function, and the first
         one validates, writes and reports.
     start
-        Gives a fresh network its first weights, as `napari_coseg.models.checkpoints.starting.initialise`
+        Gives a fresh network its first weights, as `models.checkpoints.starting.initialise`
         does. Not asked where a training goes on.
     """
     processes = processes or ALONE

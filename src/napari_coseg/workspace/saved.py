@@ -52,7 +52,7 @@ class Saved:
     regions
         Region class ids on the same grid, 0 is background; None where there are none.
     table
-        One row an object, as `napari_coseg.labels.measure.object_table` measures it; None measures it
+        One row an object, as `labels.measure.object_table` measures it; None measures it
         here, and then no object has a class.
     reviewed
         What a person has checked; None means nothing.

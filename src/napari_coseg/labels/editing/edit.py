@@ -19,7 +19,8 @@ Box = tuple[slice, ...]
 class Edit:
     """A change that can be made, taken back and made again, exactly.
 
-    Made by the functions of this room from a `LabelEditor`, which it does not change; `LabelEditor.apply` does.
+    The functions of this package make it from a `LabelEditor` and do not change the editor;
+    `LabelEditor.apply` does.
 
     Parameters
     ----------

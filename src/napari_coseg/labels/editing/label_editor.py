@@ -1,7 +1,8 @@
 """The editor: labels, regions and table that are edited together, and stay in step.
 
-Functions of this room take a `LabelEditor` and give an `Edit`; they change nothing. `LabelEditor.apply` makes the
-edit, `LabelEditor.revert` takes it back. After either, the table is what measuring from scratch gives.
+The functions of this package take a `LabelEditor` and return an `Edit`; they change nothing.
+`LabelEditor.apply` makes the edit, `LabelEditor.revert` takes it back. After either, the table is
+what measuring from scratch gives.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class LabelEditor:
     regions
         Class ids of regions on the same grid, edited in place; None where there are none.
     table
-        As `napari_coseg.labels.measure.object_table` gives it for these labels; only its columns are kept.
+        As `labels.measure.object_table` gives it for these labels; only its columns are kept.
         None measures it, and then no object has a class.
     classes, region_classes
         Names of class ids.

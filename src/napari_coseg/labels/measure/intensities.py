@@ -1,7 +1,7 @@
 """How much stain, or how bright, objects are: mean and standard deviation by object.
 
 Stains are told apart by colour deconvolution (Ruifrok and Johnston 2001) with scikit-image, of the
-image's red, green and blue by the rule of `napari_coseg.images.intensity`. Amounts are optical densities,
+image's red, green and blue by the rule of `images.intensity`. Amounts are optical densities,
 to base 10. Only two stains are fitted; what neither explains is left over, not a third stain.
 Channels are measured as they are stored.
 """

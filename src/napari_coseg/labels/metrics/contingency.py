@@ -3,7 +3,7 @@
 table = contingency(truth, prediction)          # the only step that reads pixels
 for class_id, of_class in by_class(table, truth_classes, prediction_classes).items(): ...
 
-Every score in `napari_coseg.labels.metrics.instances` comes from such a table: time grows with the pixels
+Every score in `labels.metrics.instances` comes from such a table: time grows with the pixels
 and with the pairs that touch, never with all pairs.
 """
 

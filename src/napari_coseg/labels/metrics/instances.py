@@ -94,7 +94,7 @@ class PanopticQuality:
     def sq(self) -> float:
         """Segmentation quality, mean IoU of the matched pairs; nan where nothing matched.
 
-        The authors' released code says 0 there; `napari_coseg.labels.metrics.averaging` does so too where
+        The authors' released code says 0 there; `labels.metrics.averaging` does so too where
         it averages their way.
         """
         return _ratio(self.iou_sum, self.true_positives)

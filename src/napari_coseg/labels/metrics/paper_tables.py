@@ -3,7 +3,7 @@
 Tables 1 to 6 and 10 of Co-Seg++, and 1 to 3 of Co-Seg, ordered by dataset: ``TABLES["puma"]`` are
 the columns that PUMA has in tables 1, 3 and 5. To add a table, add an entry there.
 
-A paper's number is a mean over images, taken as `napari_coseg.labels.metrics.averaging.mean_as_released`
+A paper's number is a mean over images, taken as `labels.metrics.averaging.mean_as_released`
 takes it. The pooled scores stand beneath it, because false finds on images without a class cost
 nothing in most columns of such a mean.
 """

@@ -14,7 +14,7 @@ interpolated.
 
 An outline that is not there is infinitely far: inf where one mask is empty. Where both are, there
 is nothing to measure: nan. The authors leave out images with either, and so does
-`napari_coseg.labels.metrics.averaging`. An empty answer therefore costs nothing in such a mean, so say
+`labels.metrics.averaging`. An empty answer therefore costs nothing in such a mean, so say
 beside it how many images were left out.
 """
 

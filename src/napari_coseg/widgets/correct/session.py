@@ -109,8 +109,8 @@ def session_of(layer: Any) -> Session | None:
 class Session:
     """Corrections of a layer of objects and, where there is one, a layer of regions.
 
-    Use `correct_reading.editor_of`, which takes time and may run in a thread, then this. Both layers'
-    undo histories begin anew.
+    Call `reading.editor_of` first: it takes time and may run in a thread. Both layers' undo
+    histories are cleared.
 
     Parameters
     ----------
