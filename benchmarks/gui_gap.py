@@ -77,7 +77,7 @@ def in_a_thread(gaps: Gaps, image: np.ndarray, weights: str) -> None:
 def in_the_process(gaps: Gaps, viewer: napari.Viewer, weights: str) -> None:
     widget = SegmentWidget(viewer)
     if weights != "default":
-        tasks.SEGMENT = "worker_jobs:segment_discs"
+        tasks.SEGMENT = "cases.worker_jobs:segment_discs"
         widget.model.choose_file(weights)
     times: dict[str, float] = {}
     add = outputs.add_prediction

@@ -50,8 +50,8 @@ def tiny_jobs(monkeypatch: pytest.MonkeyPatch, worker: Any) -> None:
     from napari_coseg.widgets.correct.sam import Sam
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(sam_tasks, "LOAD", "tiny_sam2:load")
-    monkeypatch.setattr(sam_tasks, "ANSWER", "tiny_sam2:answer")
+    monkeypatch.setattr(sam_tasks, "LOAD", "cases.tiny_sam2:load")
+    monkeypatch.setattr(sam_tasks, "ANSWER", "cases.tiny_sam2:answer")
     monkeypatch.setattr(sam_use, "Sam", lambda *about: Sam(*about, worker=worker))
 
 
@@ -306,7 +306,7 @@ def test_a_file_that_is_no_sam2_is_told_and_the_choice_goes_back(
 def test_the_process_ends_with_the_choice_the_session_and_the_dock(
     viewer: Any, qtbot: Any, tiny: Path, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
-    monkeypatch.setattr(sam_tasks, "LOAD", "tiny_sam2:load")
+    monkeypatch.setattr(sam_tasks, "LOAD", "cases.tiny_sam2:load")
     widget = begun(viewer, qtbot, plane(count=3))
     widget.add_choice.choose_file(tiny)
     worker = widget.sam_use.sam._worker
@@ -356,7 +356,7 @@ def test_a_second_click_on_what_the_first_has_added_meanwhile_adds_nothing(
 def test_cancel_stops_all_that_is_asked_and_nothing_is_added(
     widget: Any, qtbot: Any, notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sam_tasks, "ANSWER", "worker_jobs:slow_segment")
+    monkeypatch.setattr(sam_tasks, "ANSWER", "cases.worker_jobs:slow_segment")
     before = state(widget.work)
     y, x = background(widget)
     press(widget.work._viewer, "A")

@@ -215,7 +215,7 @@ def test_what_the_process_has_lost_is_had_by_the_same_run(
     segmented: Any, widget: Any, worker: Any, qtbot: Any
 ) -> None:
     forgotten: list[Any] = []
-    worker.submit("worker_jobs:forget").done.connect(forgotten.append)
+    worker.submit("cases.worker_jobs:forget").done.connect(forgotten.append)
     qtbot.waitUntil(lambda: bool(forgotten), timeout=RUN_MS)
     wipe_regions(segmented)
     refined(qtbot, widget)
@@ -232,7 +232,7 @@ def test_a_closed_segment_dock_leaves_nobody_waiting_for_its_process(
 
     segment = SegmentWidget(segmented)  # with a process of its own
     objects, failed = segmented.layers["biopsy objects"], []
-    segment.worker.submit("worker_jobs:slow", {"polite": False})
+    segment.worker.submit("cases.worker_jobs:slow", {"polite": False})
     runs.hold(runs.arguments_of(objects)["key"], segment.worker)
     wipe_regions(segmented)
     widget.bar.run_button.click()

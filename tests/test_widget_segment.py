@@ -36,7 +36,7 @@ def test_from_the_menu_to_the_layers(
     """Sample and widget as the menus open them, in a window, with a process of its own."""
     from napari_coseg.widgets.background import tasks
 
-    monkeypatch.setattr(tasks, "SEGMENT", "worker_jobs:segment_discs")
+    monkeypatch.setattr(tasks, "SEGMENT", "cases.worker_jobs:segment_discs")
     viewer = make_napari_viewer_proxy(show=True)
     (sample,) = viewer.open_sample("napari-coseg", "colon")
     dock, widget = viewer.window.add_plugin_dock_widget("napari-coseg", "Segment")
@@ -277,7 +277,7 @@ def test_a_viewer_closed_while_it_works_leaves_nothing_behind(
 
     from napari_coseg.widgets.background import tasks
 
-    monkeypatch.setattr(tasks, "SEGMENT", "worker_jobs:slow_segment")
+    monkeypatch.setattr(tasks, "SEGMENT", "cases.worker_jobs:slow_segment")
     viewer = make_napari_viewer()
     viewer.add_image(PICTURE)
 

@@ -103,7 +103,7 @@ def test_a_message_cut_short_is_an_end(cut: int) -> None:
 def test_one_process_serves_many_jobs_in_order(worker: Worker, qtbot: Any) -> None:
     replies: list[Reply] = []
     for n in (2, 3):
-        worker.submit("worker_jobs:add", {"a": 1, "b": n}).done.connect(replies.append)
+        worker.submit("cases.worker_jobs:add", {"a": 1, "b": n}).done.connect(replies.append)
     qtbot.waitUntil(lambda: len(replies) == 2, timeout=TIMEOUT_MS)
     assert [reply.values["sum"] for reply in replies] == [3, 4]
     assert {reply.values["pid"] for reply in replies} == {worker.pid}
@@ -112,13 +112,14 @@ def test_one_process_serves_many_jobs_in_order(worker: Worker, qtbot: Any) -> No
 
 def test_what_a_job_keeps_the_next_one_finds(fresh_worker: Worker, outcome: Callable) -> None:
     calls = [
-        outcome(fresh_worker.submit("worker_jobs:count_calls")).values["calls"] for _ in range(2)
+        outcome(fresh_worker.submit("cases.worker_jobs:count_calls")).values["calls"]
+        for _ in range(2)
     ]
     assert calls == [1, 2]
 
 
 def test_the_process_knows_neither_napari_nor_qt(worker: Worker, outcome: Callable) -> None:
-    modules = outcome(worker.submit("worker_jobs:modules")).values["modules"]
+    modules = outcome(worker.submit("cases.worker_jobs:modules")).values["modules"]
     assert not {"napari", "qtpy", "torch"} & set(modules)
 
 
@@ -149,14 +150,14 @@ class Unpicklable:
 @pytest.mark.parametrize("whole_bytes", [0, 2**20], ids=["in windows", "at once"])
 def test_an_image_is_read(worker: Worker, outcome: Callable, image: Any, whole_bytes: int) -> None:
     arguments = {"whole_bytes": whole_bytes}
-    reply = outcome(worker.submit("worker_jobs:halves", arguments, {"image": image}))
+    reply = outcome(worker.submit("cases.worker_jobs:halves", arguments, {"image": image}))
     assert reply.values["shape"] == [7, 5, 3]
     np.testing.assert_array_equal(reply.arrays["doubled"], PIXELS * 2)
     np.testing.assert_array_equal(reply.arrays["last"], PIXELS[-1])
 
 
 def test_progress_arrives_in_the_gui_thread(worker: Worker, qtbot: Any) -> None:
-    job = worker.submit("worker_jobs:halves", arrays={"image": PIXELS})
+    job = worker.submit("cases.worker_jobs:halves", arrays={"image": PIXELS})
     heard = []
     job.progressed.connect(lambda *what: heard.append((*what, threading.current_thread())))
     with qtbot.waitSignal(job.done, timeout=TIMEOUT_MS):
@@ -192,11 +193,11 @@ def test_what_goes_wrong_over_there_is_told_here(
     kind: type[Exception],
     message: str,
 ) -> None:
-    error = outcome(worker.submit(f"worker_jobs:{function}", arguments, {"image": image}))
+    error = outcome(worker.submit(f"cases.worker_jobs:{function}", arguments, {"image": image}))
     assert type(error) is kind
     with pytest.raises(kind, match=message):
         raise error
-    again = outcome(worker.submit("worker_jobs:add", {"a": 1, "b": 1}))
+    again = outcome(worker.submit("cases.worker_jobs:add", {"a": 1, "b": 1}))
     assert again.values["sum"] == 2
 
 
@@ -206,20 +207,20 @@ def test_what_goes_wrong_over_there_is_told_here(
 
 @pytest.mark.parametrize("polite", [True, False], ids=["listens", "must be ended"])
 def test_cancel(worker: Worker, qtbot: Any, outcome: Callable, polite: bool) -> None:
-    job = worker.submit("worker_jobs:slow", {"polite": polite})
+    job = worker.submit("cases.worker_jobs:slow", {"polite": polite})
     with qtbot.waitSignal(job.progressed, timeout=TIMEOUT_MS):
         pass
     pid = worker.pid
     with qtbot.waitSignal(job.failed, timeout=2000) as failed:
         job.cancel()
     assert isinstance(failed.args[0], Cancelled)
-    after = outcome(worker.submit("worker_jobs:add", {"a": 1, "b": 1}))
+    after = outcome(worker.submit("cases.worker_jobs:add", {"a": 1, "b": 1}))
     assert (after.values["pid"] == pid) is polite
 
 
 def test_cancel_of_a_job_that_waits(worker: Worker, qtbot: Any) -> None:
-    running = worker.submit("worker_jobs:slow")
-    waiting = worker.submit("worker_jobs:add", {"a": 1, "b": 1})
+    running = worker.submit("cases.worker_jobs:slow")
+    waiting = worker.submit("cases.worker_jobs:add", {"a": 1, "b": 1})
     with qtbot.waitSignal(waiting.failed, timeout=100) as failed:
         waiting.cancel()
     assert isinstance(failed.args[0], Cancelled)
@@ -233,12 +234,12 @@ def test_close_leaves_nothing_behind(fresh_worker: Worker, qtbot: Any, busy: boo
     """But a word to those who wait for what was running or waiting."""
     before = threading.active_count()
     job = fresh_worker.submit(
-        "worker_jobs:slow" if busy else "worker_jobs:halves", arrays={"image": PIXELS}
+        "cases.worker_jobs:slow" if busy else "cases.worker_jobs:halves", arrays={"image": PIXELS}
     )
     with qtbot.waitSignal(job.progressed, timeout=TIMEOUT_MS):
         pass
     pid, outcomes = fresh_worker.pid, []
-    jobs = [job, *([fresh_worker.submit("worker_jobs:slow")] if busy else [])]
+    jobs = [job, *([fresh_worker.submit("cases.worker_jobs:slow")] if busy else [])]
     for one in jobs:
         one.failed.connect(outcomes.append)
     if not busy:
@@ -261,7 +262,7 @@ def test_arrays_are_let_go_with_the_process_that_ended(
     pixels = np.zeros((4, 4)).view(Pixels)
     watched = weakref.ref(pixels)
     arguments, arrays = {"polite": False}, {"image": pixels}
-    job = fresh_worker.submit("worker_jobs:slow", arguments, arrays)
+    job = fresh_worker.submit("cases.worker_jobs:slow", arguments, arrays)
     del pixels, arrays
     with qtbot.waitSignal(job.progressed, timeout=TIMEOUT_MS):
         pass
@@ -273,7 +274,7 @@ def test_arrays_are_let_go_with_the_process_that_ended(
 
 def test_a_worker_that_nobody_closes_ends_with_its_last_reference(qtbot: Any) -> None:
     worker = Worker()
-    with qtbot.waitSignal(worker.submit("worker_jobs:halves", arrays={"image": PIXELS}).done):
+    with qtbot.waitSignal(worker.submit("cases.worker_jobs:halves", arrays={"image": PIXELS}).done):
         pass
     pid = worker.pid
     del worker
@@ -285,7 +286,7 @@ ORPHAN = """
 import sys, time
 from napari_coseg.widgets.background.worker import _Process
 process = _Process(lambda *_: None, lambda *_: None)
-job = {"type": "job", "job": 0, "function": "worker_jobs:slow", "arguments": {}, "sources": []}
+job = {"type": "job", "job": 0, "function": "cases.worker_jobs:slow", "arguments": {}, "sources": []}
 process.send(job)
 print(process.popen.pid, flush=True)
 time.sleep(60)
@@ -308,7 +309,7 @@ def test_the_process_ends_when_napari_is_killed() -> None:
 
 
 def test_events_all_arrive_and_a_job_is_paused(worker: Worker, outcome: Any) -> None:
-    job = worker.submit("worker_jobs:heed_pause")
+    job = worker.submit("cases.worker_jobs:heed_pause")
     heard: list[int] = []
 
     def hear(kind: str, values: dict[str, int]) -> None:

@@ -68,7 +68,7 @@ def make_widget(
     kept = []  # nothing else holds a widget without a window
 
     def make(viewer: Any, job: str = "segment_discs") -> Any:
-        monkeypatch.setattr(tasks, "SEGMENT", f"worker_jobs:{job}")
+        monkeypatch.setattr(tasks, "SEGMENT", f"cases.worker_jobs:{job}")
         widget = SegmentWidget(viewer, worker)
         kept.append(widget)
         widget.model.choose_file(weights)
