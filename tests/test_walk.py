@@ -36,7 +36,7 @@ def first_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subp
     monkeypatch.setenv(recent.PLACE_VARIABLE, str(tmp_path / "state"))
     source = str(TESTS.parent / "src")
     paths = [source, str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
-    command = [sys.executable, str(TESTS / "walk_first_half.py"), str(tmp_path)]
+    command = [sys.executable, str(TESTS / "cases" / "walk_first_half.py"), str(tmp_path)]
     surroundings = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),

@@ -286,7 +286,8 @@ ORPHAN = """
 import sys, time
 from napari_coseg.widgets.background.worker import _Process
 process = _Process(lambda *_: None, lambda *_: None)
-job = {"type": "job", "job": 0, "function": "cases.worker_jobs:slow", "arguments": {}, "sources": []}
+job = {"type": "job", "job": 0, "arguments": {}, "sources": []}
+job["function"] = "cases.worker_jobs:slow"
 process.send(job)
 print(process.popen.pid, flush=True)
 time.sleep(60)
