@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy.io import savemat
 
 from cases.data_root import data_root
 from cases.histology_twins import (
+    APERIO_SQUARES,
     GLANDS,
     HISTOLOGY_TWINS,
     NUCLEI,
@@ -21,6 +23,7 @@ from cases.histology_twins import (
     make_glas_bmp,
     make_glas_lizard,
     make_lizard,
+    make_monuseg_xml,
     make_puma,
     picture,
     square,
@@ -49,6 +52,9 @@ PUMA_1 = "training_set_primary_roi_001"
         ("consep", {"train": 1, "test": 1}, 7),
         ("bcss", {"all": 2}, 0),
         ("bcss-5", {"all": 2}, 0),
+        ("monuseg", {"train": 2, "test": 1}, 4),
+        ("tnbc", {"all": 3}, 4),
+        ("ebhi", {"all": 4}, 0),
     ],
 )
 def test_a_released_layout_is_read_and_counted(
@@ -87,6 +93,7 @@ def counts_of(name: str, root: Path) -> dict[str, int]:
         ("glas", {"gland": 112}),
         ("glas-glands", {"gland": 2}),
         ("crag", {"gland": 112}),
+        ("ebhi", {"gland": 112}),
         ("bcss", {"tumor": 24, "stroma": 8}),
         (
             "bcss-5",
@@ -161,6 +168,33 @@ def test_images_of_lizard_find_their_partners_by_what_they_show(tmp_path: Path) 
     assert (sample.instances == NUCLEI).all() and (sample.semantic == (GLANDS > 0)).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "sources"),
+    [
+        ("tnbc", {"patient 01": 2, "patient 02": 1}),
+        ("ebhi", {"case GT2012149": 2, "case GT2012150": 2}),
+        ("glas", {"patient 0": 1, "patient 1": 1, "patient 2": 1, "patient 3": 1, "patient 4": 1}),
+    ],
+)
+def test_a_split_keeps_images_of_one_patient_together(
+    tmp_path: Path, name: str, sources: dict[str, int]
+) -> None:
+    TWINS[name](tmp_path)
+    dataset = open_dataset(name, tmp_path)
+    names = [name for split in dataset.splits for name in dataset.names(split)]
+    assert Counter(map(dataset.source, names)) == sources
+
+
+def test_outlines_of_monuseg_are_filled(tmp_path: Path) -> None:
+    make_monuseg_xml(tmp_path)
+    dataset = open_dataset("monuseg", tmp_path)
+    sample = dataset.load("train", dataset.names("train")[0])
+    for number, (x, y, side) in enumerate(APERIO_SQUARES, start=1):
+        assert (sample.instances[y : y + side, x : x + side] == number).all()
+        assert (sample.instances == number).sum() == side * side
+    assert sample.instance_types is None and sample.semantic is None
+
+
 def test_one_image_under_two_names_in_lizard_is_refused(tmp_path: Path) -> None:
     make_crag_lizard(tmp_path)
     make_lizard(tmp_path / "lizard", {"crag_7": 10, "crag_8": 10})
@@ -187,6 +221,16 @@ def mat(pattern: str, **arrays: object):
     return lambda root: savemat(next(root.rglob(pattern)), arrays)
 
 
+ONE_VERTEX = (
+    '<Annotations><Region><Vertex X="1" Y="1"/><Vertex X="2" Y="1"/><Vertex {x} Y="2"/>'
+    "</Region></Annotations>"
+)
+
+
+def xml(text: str):
+    return lambda root: next(root.rglob("*.xml")).write_text(text)
+
+
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
@@ -206,6 +250,15 @@ def mat(pattern: str, **arrays: object):
         ("crag", lambda root: shutil.rmtree(root / "CRAG/valid/Annotation"), "valid/Annotation"),
         ("bcss", lambda root: write(next(root.rglob("masks/*.png")), GLANDS * 30), "holds 60"),
         ("bcss", drop("masks/*SP-DX1.png"), "A0SP"),
+        ("monuseg", xml("<!DOCTYPE x [<!ENTITY a 'b'>]><Annotations/>"), "document type"),
+        ("monuseg", xml("<Annotations><Region>"), "cannot read the Aperio"),
+        ("monuseg", xml("<html/>"), "expected Annotations"),
+        ("monuseg", xml(ONE_VERTEX.format(x="")), "Aperio"),
+        ("monuseg", xml(ONE_VERTEX.format(x='X="nan"')), "finite"),
+        ("monuseg", xml(ONE_VERTEX.format(x='X="9000"')), "far from its image"),
+        ("monuseg", drop("*5592*.xml"), "5592"),
+        ("tnbc", drop("GT_01/01_2.png"), "01_2.png"),
+        ("ebhi", drop("Low-grade IN/label/*149*.png"), "GT2012149"),
     ],
 )
 def test_check_collects_what_is_wrong(tmp_path: Path, name: str, damage, message: str) -> None:

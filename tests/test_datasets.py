@@ -18,6 +18,7 @@ from napari_coseg.datasets.held_out import hold_out, load_split, save_split, spl
 from napari_coseg.datasets.registry import DATASETS, open_dataset
 
 INSTANCES = np.kron(np.array([[0, 1, 2], [3, 0, 70_000], [5, 0, 0]]), np.ones((4, 4))).astype(int)
+FILE_IDS = (INSTANCES % 65536).astype(np.uint16)
 FILE_TYPES = np.kron(np.array([[0, 1, 2], [3, 0, 4], [2, 0, 0]]), np.ones((4, 4))).astype(np.uint8)
 
 
@@ -35,7 +36,7 @@ def make_consep(root: Path) -> None:
         for number in (1, 2, 10):
             stem = f"{split}_{number}"
             write_picture(root / split / "images" / f"{stem}.png")
-            write(root / split / "inst" / f"{stem}.png", (INSTANCES % 65536).astype(np.uint16))
+            write(root / split / "inst" / f"{stem}.png", FILE_IDS)
             write(root / split / "type4" / f"{stem}.png", FILE_TYPES)
 
 
@@ -43,6 +44,17 @@ def make_glas(root: Path) -> None:
     for split in ("train", "testA"):
         write_picture(root / split / "images" / f"{split}_1.png")
         write(root / split / "gland" / f"{split}_1.png", (FILE_TYPES > 1).astype(np.uint8))
+
+
+def make_unpacked(images: str, labels: str, values: np.ndarray):
+    """What writes a folder of images and one of labels."""
+
+    def make(root: Path) -> None:
+        for name in ("01_1", "01_2", "02_1"):
+            write_picture(root / images / f"{name}.png")
+            write(root / labels / f"{name}.png", values)
+
+    return make
 
 
 def make_folder(root: Path) -> None:
@@ -59,7 +71,15 @@ def make_folder(root: Path) -> None:
     write(root / "object_classes" / "one.png", FILE_TYPES)
 
 
-MAKERS = {"consep": make_consep, "glas": make_glas, "folder": make_folder} | HISTOLOGY_TWINS
+UNPACKED = {
+    "consep": make_consep,
+    "glas": make_glas,
+    "folder": make_folder,
+    "monuseg": make_unpacked("train/images", "train/inst", FILE_IDS),
+    "tnbc": make_unpacked("images", "inst", FILE_IDS),
+    "ebhi": make_unpacked("images", "gland", FILE_TYPES // 3),
+}
+MAKERS = HISTOLOGY_TWINS | UNPACKED
 ELSEWHERE = {"dsb2018", "nnunet-raw", "toothfairy2"}  # test_dataset_dsb2018, test_dataset_volumes
 
 
@@ -69,7 +89,14 @@ def test_every_dataset_has_a_generated_twin() -> None:
 
 @pytest.mark.parametrize(
     ("name", "split", "images", "objects", "pixel_size_um"),
-    [("consep", "train", 3, 15, 0.25), ("glas", "testA", 1, 0, 0.5), ("folder", "all", 1, 5, 0.3)],
+    [
+        ("consep", "train", 3, 15, 0.25),
+        ("glas", "testA", 1, 0, 0.5),
+        ("folder", "all", 1, 5, 0.3),
+        ("monuseg", "train", 3, 15, 0.25),
+        ("tnbc", "all", 3, 15, 0.25),
+        ("ebhi", "all", 3, 0, 1.0),
+    ],
 )
 def test_a_generated_folder_is_read_and_counted(
     tmp_path: Path, name: str, split: str, images: int, objects: int, pixel_size_um: float
@@ -263,7 +290,14 @@ def test_the_shipped_split_fits_the_official_names(name: str, train: int, held: 
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "split", "images", "objects"),
-    [("consep", "train", 27, 15_555), ("consep", "test", 14, 8_777), ("glas", "train", 85, 0)],
+    [
+        ("consep", "train", 27, 15_555),
+        ("consep", "test", 14, 8_777),
+        ("glas", "train", 85, 0),
+        ("monuseg", "train", 30, 16_958),
+        ("tnbc", "all", 50, 4_028),
+        ("ebhi", "all", 1_685, 0),
+    ],
 )
 def test_the_real_images_are_as_published(name: str, split: str, images: int, objects: int) -> None:
     root = data_root()

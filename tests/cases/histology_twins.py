@@ -136,6 +136,50 @@ def make_bcss(root: Path) -> None:
         write(folder / "masks" / f"{name}.png", codes)
 
 
+APERIO_SQUARES = ((1, 1, 2), (4, 5, 2), (10, 5, 2), (1, 9, 3))  # x, y, side
+
+
+def make_monuseg_xml(root: Path) -> None:
+    """Four squares an image, and a region of two corners, which is no outline."""
+
+    def region(corners: list[list[float]]) -> str:
+        points = "".join(f'<Vertex X="{x}" Y="{y}" Z="0"/>' for x, y in corners)
+        return f'<Region Id="1"><Attributes/><Vertices>{points}</Vertices></Region>'
+
+    squares = "".join(region(square(*place)[:-1]) for place in APERIO_SQUARES)
+    line = region([[0, 0], [9, 9]])
+    text = (
+        '<?xml version="1.0"?><Annotations MicronsPerPixel="0.252"><Annotation Id="1"><Regions>'
+        f"{line}{squares}</Regions></Annotation></Annotations>"
+    )
+    train, test = root / "MoNuSeg 2018 Training Data", root / "MoNuSegTestData"
+    for images, labels, name in (
+        (train / "Tissue Images", train / "Annotations", "TCGA-18-5592-01Z-00-DX1"),
+        (train / "Tissue Images", train / "Annotations", "TCGA-38-6178-01Z-00-DX1"),
+        (test, test, "TCGA-2Z-A9J9-01A-01-TS1"),
+    ):
+        write(images / f"{name}.tif", picture(len(name)))
+        labels.mkdir(parents=True, exist_ok=True)
+        (labels / f"{name}.xml").write_text(text)
+
+
+def make_tnbc_slides(root: Path) -> None:
+    """Two patients: one with ids of nuclei, one with a mask."""
+    for name, nuclei in (("01_1", NUCLEI), ("01_2", NUCLEI), ("02_1", (NUCLEI > 0) * 255)):
+        folder = root / "TNBC_NucleiSegmentation"
+        write(folder / f"Slide_{name[:2]}" / f"{name}.png", picture(int(name[-1])))
+        write(folder / f"GT_{name[:2]}" / f"{name}.png", nuclei.astype(np.uint8))
+
+
+def make_ebhi_classes(root: Path) -> None:
+    for diagnosis in ("Adenocarcinoma", "Low-grade IN"):
+        for seed, name in enumerate(("GT2012149-1-400-001", "GT2012150-1-400-001")):
+            folder = root / "EBHI-SEG" / diagnosis
+            write(folder / "image" / f"{name}.png", picture(seed))
+            mask = np.repeat((GLANDS > 0)[..., None] * np.uint8(255), 3, axis=-1)
+            write(folder / "label" / f"{name}.png", mask)
+
+
 HISTOLOGY_TWINS = {
     "glas-glands": make_glas_bmp,
     "glas-lizard": make_glas_lizard,
@@ -147,5 +191,8 @@ HISTOLOGY_TWINS = {
     "puma-10": make_puma,
     "bcss": make_bcss,
     "bcss-5": make_bcss,
+    "monuseg": make_monuseg_xml,
+    "tnbc": make_tnbc_slides,
+    "ebhi": make_ebhi_classes,
 }
 """Name of a dataset -> what writes one. GlaS and CoNSeP by these names lie in other layouts too."""

@@ -55,6 +55,15 @@ def find_folder(root: Path, *names: str, depth: int = 2) -> Path | None:
     return None
 
 
+def folders_below(root: Path, depth: int) -> list[Path]:
+    """`root` and every folder at most `depth` below it, level by level, in order of their names."""
+    level = found = [root]
+    for _ in range(depth):
+        level = [path for folder in level for path in _subfolders(folder)]
+        found = found + level
+    return found
+
+
 def _subfolders(folder: Path) -> list[Path]:
     """In order of their names; none where the folder may not be read."""
     try:

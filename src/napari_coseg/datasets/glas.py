@@ -5,6 +5,7 @@ Medical Image Analysis 2017. Two layouts are read:
 
     root/{train,testA,testB}_<number>{,_anno}.bmp and root/Grade.csv    as released
     root/{train,testA}/{images,gland}/<name>.{jpg,png}                  unpacked; ids of glands lost
+    root/index.csv                                                      its patients and grades
 
 `Glas` gives the glands as a region and no objects, since the objects of a co-segmentation are
 nuclei; `GlasGlands` gives each gland as an object too.
@@ -33,7 +34,7 @@ MAX_TABLE_BYTES = 2**20
 
 
 class Grade(NamedTuple):
-    """A row of ``Grade.csv``: the patient, and "benign" or "malignant"."""
+    """A row of the table: the patient, and the grade as the table has it."""
 
     patient: str
     grade: str
@@ -56,6 +57,24 @@ class Glas(Dataset):
             semantic_classes=GLAND_CLASSES,
             official_images={"train": 85, "testA": 60},
         )
+
+    def source(self, name: str) -> str:
+        """The patient, as far as the table tells; 8 patients stand in train and in testA."""
+        grade = self.grades().get(name)
+        return f"patient {grade.patient}" if grade else name
+
+    def grades(self) -> dict[str, Grade]:
+        """Patient and grade of each image; empty where there is no table ``index.csv``."""
+        header, *rows = _read_table(self.root / "index.csv") or [[]]
+        if not rows:
+            return {}
+        try:
+            name, patient, grade = (header.index(key) for key in ("name", "patient", "grade"))
+            return {row[name]: Grade(row[patient], row[grade]) for row in rows}
+        except (ValueError, IndexError) as error:
+            raise DatasetError(
+                f"{self.root / 'index.csv'} lacks one of the columns name, patient, grade: {error}"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -97,24 +116,10 @@ class GlasBmp(Glas):
         glands = read_labels(self.root / f"{name}_anno.bmp")
         return gland_sample(name, image, glands, self.pixel_size_um, self.AS_OBJECTS)
 
-    def source(self, name: str) -> str:
-        """The patient, as far as ``Grade.csv`` tells."""
-        grade = self.grades().get(name)
-        return f"patient {grade.patient}" if grade else name
-
     def grades(self) -> dict[str, Grade]:
         """Patient and grade of each image, from ``Grade.csv``; empty where it is not there."""
-        path = self.root / "Grade.csv"
-        if not path.is_file():
-            return {}
-        if path.stat().st_size > MAX_TABLE_BYTES:
-            raise DatasetError(f"{path} is larger than 1 MiB; that is not the table of GlaS")
-        try:
-            rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
-        except (ValueError, csv.Error) as error:
-            raise DatasetError(f"{path} is not a table of text: {error}") from error
-        cells = [[cell.strip() for cell in row] for row in rows[1:] if len(row) >= 3]
-        return {name: Grade(patient, grade) for name, patient, grade, *_ in cells}
+        rows = _read_table(self.root / "Grade.csv")[1:]
+        return {name: Grade(patient, grade) for name, patient, grade, *_ in rows}
 
     def notes(self, images: dict[str, int]) -> tuple[str, ...]:
         graded = self.grades()
@@ -152,6 +157,19 @@ def gland_sample(
         instances=glands if as_objects else None,
         instance_types=region if as_objects else None,
     )
+
+
+def _read_table(path: Path) -> list[list[str]]:
+    """Rows with at least three cells, without spaces around those; none where there is no file."""
+    if not path.is_file():
+        return []
+    if path.stat().st_size > MAX_TABLE_BYTES:
+        raise DatasetError(f"{path} is larger than 1 MiB; that is not the table of GlaS")
+    try:
+        rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
+    except (ValueError, csv.Error) as error:
+        raise DatasetError(f"{path} is not a table of text: {error}") from error
+    return [[cell.strip() for cell in row] for row in rows if len(row) >= 3]
 
 
 def _find_released(root: Path) -> Path | None:

@@ -1,0 +1,72 @@
+"""Datasets whose released files are spread over many folders: pairs of image and label files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from napari_coseg.core.errors import DatasetError
+from napari_coseg.datasets.base import Dataset
+from napari_coseg.datasets.files import IMAGE_SUFFIXES, natural_key
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedFiles(Dataset):
+    """Images and labels by name; subclasses read them.
+
+    Parameters
+    ----------
+    pairs
+        Split -> name -> image file and label file.
+    """
+
+    pairs: dict[str, dict[str, tuple[Path, Path]]] = field(default_factory=dict)
+
+    def names(self, split: str) -> tuple[str, ...]:
+        self.folder(split)
+        return tuple(sorted(self.pairs[split], key=natural_key))
+
+    def pair(self, split: str, name: str) -> tuple[Path, Path]:
+        """Image file and label file; `DatasetError` where the image or its labels are missing."""
+        self.folder(split)
+        if name not in self.pairs[split]:
+            raise DatasetError(f"dataset {self.name!r} has no image {name!r} in {split!r}")
+        image, labels = self.pairs[split][name]
+        if not labels.is_file():
+            raise DatasetError(f"dataset {self.name!r}: no label file {labels} of image {image}")
+        return image, labels
+
+
+def pair_folders(
+    folders: Iterable[tuple[Path, Path]], suffix: str = "", prefix: str = ""
+) -> dict[str, tuple[Path, Path]]:
+    """Every image of some folders with the file of the same stem in the folder of its labels.
+
+    Parameters
+    ----------
+    folders
+        Folder of images, folder of labels.
+    suffix
+        Of the label files; "" for that of any image.
+    prefix
+        Put before each stem to make the name.
+
+    Raises
+    ------
+    DatasetError
+        Where two images have one name.
+    """
+    pairs: dict[str, tuple[Path, Path]] = {}
+    for images, labels in folders:
+        for image in sorted(images.iterdir()):
+            if image.suffix.lower() not in IMAGE_SUFFIXES or image.name.startswith("."):
+                continue
+            name = prefix + image.stem
+            if name in pairs:
+                raise DatasetError(f"{pairs[name][0]} and {image} have the same name")
+            endings = (suffix,) if suffix else (image.suffix, *IMAGE_SUFFIXES)
+            there = (labels / f"{image.stem}{ending}" for ending in endings)
+            found = next((path for path in there if path.is_file()), None)
+            pairs[name] = image, found or labels / f"{image.stem}{endings[0]}"
+    return pairs
