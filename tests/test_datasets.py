@@ -266,6 +266,36 @@ def test_a_saved_split_comes_back(tmp_path: Path) -> None:
     assert load_split(tmp_path / "split.json") == held
 
 
+def test_a_split_may_rest_on_another(tmp_path: Path) -> None:
+    make_consep(tmp_path)
+    held = {"consep": ("train_1",), "tnbc": ("01_1",)}
+    save_split(tmp_path / "base.json", held)
+    parts = {"train": ["train_2"], "validation": ["train_10"], "test": ["test_1"], "left_out": []}
+    parts["left_out"] = ["train_1", "test_2", "test_10"]
+    own = {"base": str(tmp_path / "base.json"), "datasets": {"consep": parts}}
+    (tmp_path / "own.json").write_text(json.dumps(own))
+    (tmp_path / "third.json").write_text(json.dumps({"base": str(tmp_path / "own.json")}))
+    assert load_split(tmp_path / "own.json") == held
+    dataset = open_dataset("consep", tmp_path, partition=tmp_path / "own.json")
+    assert dataset.names("validation") == ("train_10",)
+    with pytest.raises(DatasetError, match="has a base itself"):
+        load_split(tmp_path / "third.json")
+
+
+def test_a_dataset_is_read_by_the_names_held_out(tmp_path: Path) -> None:
+    make_consep(tmp_path)
+    save_split(tmp_path / "split.json", {"consep": ("train_1",)})
+    dataset = open_dataset("consep", tmp_path, partition=tmp_path / "split.json")
+    assert {part: len(dataset.names(part)) for part in dataset.splits} == {
+        "train": 2,
+        "validation": 1,
+        "test": 3,
+    }
+    save_split(tmp_path / "split.json", {"tnbc": ("01_1",)})
+    with pytest.raises(DatasetError, match="only tnbc"):
+        open_dataset("consep", tmp_path, partition=tmp_path / "split.json")
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"validation": 3}'])
 def test_a_broken_split_file_is_told(tmp_path: Path, content: str) -> None:
     (tmp_path / "split.json").write_text(content)
@@ -285,6 +315,39 @@ def test_the_shipped_split_fits_the_official_names(name: str, train: int, held: 
     official = [f"train_{i + 1}" for i in range(train + held)]
     split = hold_out(official, load_split("colon_default")[name])
     assert (len(split.train), len(split.validation)) == (train, held)
+
+
+HELD_OUT = [
+    *(("colon_default", name, "train", held, None) for name, held in (("consep", 4), ("glas", 10))),
+    ("multi_organ", "consep", "train", 4, 14),
+    ("multi_organ", "glas", "train", 13, 60),
+    ("multi_organ", "monuseg", "train", 7, 0),
+    ("multi_organ", "tnbc", "all", 9, 0),
+    ("multi_organ", "ebhi", "all", 33, 0),
+    ("multi_organ_without_bladder", "monuseg", "train", 6, 2),
+    ("multi_organ_without_kidney", "monuseg", "train", 6, 6),
+    ("multi_organ_without_stomach", "monuseg", "train", 6, 2),
+    ("multi_organ_without_stomach", "tnbc", "all", 9, 0),
+]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("split", "name", "home", "held", "test"), HELD_OUT)
+def test_the_shipped_splits_fit_the_real_images_and_tear_no_patient_apart(
+    split: str, name: str, home: str, held: int, test: int | None
+) -> None:
+    root = data_root()
+    if root is None or not (root / name).is_dir():
+        pytest.skip("no shared research images here (set NAPARI_COSEG_DATA); the twins ran")
+    parts = open_dataset(name, root, partition=split)
+    assert len(parts.names("validation")) == held
+    if test is None:  # drawn before its patients were known
+        return
+    assert len(parts.names("test")) == test
+    everything = open_dataset(name, root).names(home)
+    assert set(parts.names("train") + parts.names("validation")) <= set(everything)
+    sources = [{parts.source(n) for n in parts.names(part)} for part in ("train", "validation")]
+    assert not sources[0] & sources[1]
 
 
 @pytest.mark.data

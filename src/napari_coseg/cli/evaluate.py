@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="which images (default: test images, else validation)")
     parser.add_argument(
         "--partition",
-        help="file or name of a split in three: then the splits are train, validation and test; "
+        help="file or name of a split in three, or of names held out (colon_default, multi_organ): "
+        "then the splits are train, validation and test; "
         "a training that drew its own writes split.json beside its weights",
     )
     parser.add_argument("--output", type=Path, help="CSV file: every image, class and metric")

@@ -10,11 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from napari_coseg.core.errors import DatasetError
 from napari_coseg.datasets.files import natural_key
+
+MAX_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -72,20 +75,57 @@ def load_split(name: str | Path) -> dict[str, tuple[str, ...]]:
     Parameters
     ----------
     name
-        Path of a JSON file, or the bare name of a file in ``datasets/splits``: "colon_default".
+        As `split_content` takes it: "colon_default".
     """
-    file = Path(name)
-    shipped = resources.files("napari_coseg.datasets").joinpath("splits", f"{name}.json")
-    if file.is_file():
-        text = file.read_text(encoding="utf-8")
-    elif shipped.is_file():
-        text = shipped.read_text(encoding="utf-8")
-    else:
-        raise DatasetError(f"no split {str(name)!r}: neither a file nor one the package carries")
     try:
-        held = json.loads(text)["validation"]
+        content = split_content(name)
+        # A file of parts may name none besides.
+        held = content.get("validation", {}) if "datasets" in content else content["validation"]
         return {dataset: tuple(names) for dataset, names in held.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DatasetError(
             f'split {str(name)!r} is not JSON of the form {{"validation": {{dataset: [names]}}}}'
         ) from error
+
+
+def split_content(name: str | Path) -> dict[str, Any]:
+    """What a split file says, and where it names a `base`, what that says of other datasets.
+
+    Parameters
+    ----------
+    name
+        Path of a JSON file, or the bare name of a file in ``datasets/splits``.
+
+    Raises
+    ------
+    DatasetError
+        Where there is no such split, it is too large, or it rests on one that has a base itself.
+    ValueError, TypeError, RecursionError
+        Where it is not JSON of an object; callers know what was expected of it.
+    """
+    content = _read(name)
+    base = content.pop("base", None)
+    if base is None:
+        return content
+    below = _read(base)
+    if "base" in below:
+        raise DatasetError(f"split {str(name)!r}: its base {base!r} has a base itself")
+    kinds = {"validation", "datasets"} & (content.keys() | below.keys())
+    return content | {kind: {**below.get(kind, {}), **content.get(kind, {})} for kind in kinds}
+
+
+def _read(name: str | Path) -> dict[str, Any]:
+    file = Path(name)
+    shipped = resources.files("napari_coseg.datasets").joinpath("splits", f"{file.name}.json")
+    if file.is_file():
+        if file.stat().st_size > MAX_BYTES:
+            raise DatasetError(f"split {file} is larger than {MAX_BYTES // 2**20} MiB")
+        text = file.read_text(encoding="utf-8")
+    elif str(name) == file.name and shipped.is_file():
+        text = shipped.read_text(encoding="utf-8")
+    else:
+        raise DatasetError(f"no split {str(name)!r}: neither a file nor one the package carries")
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise TypeError("a split is a JSON object")
+    return content

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +16,10 @@ import numpy as np
 from napari_coseg.core.errors import DatasetError, OutputError
 from napari_coseg.datasets.base import Dataset, Sample
 from napari_coseg.datasets.files import natural_key
+from napari_coseg.datasets.held_out import hold_out, split_content
 
 PAPER_SHARES = (7, 1, 2)
 """Co-Seg++, section 4.1, and Co-Seg, section 3.1."""
-
-MAX_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -121,6 +119,26 @@ def draw_partition_of(
     )
 
 
+def parts_of(dataset: Dataset, held: Iterable[str]) -> Partition:
+    """Three parts from the names held out of one split: the rest of it, those, the test images.
+
+    Test images are those of the split to score, where that is another one.
+
+    Raises
+    ------
+    DatasetError
+        Where no split has all the names.
+    """
+    held = set(held)
+    home = next((s for s in dataset.splits if held <= set(dataset.names(s))), dataset.splits[0])
+    split = hold_out(dataset.names(home), held)
+    score = dataset.split_to_score
+    test = dataset.names(score) if score != home and "test" in score else ()
+    there = {name for other in dataset.splits for name in dataset.names(other)}
+    left_out = there - set(split.train + split.validation + test)
+    return Partition(split.train, split.validation, test, tuple(sorted(left_out)))
+
+
 def save_partition(path: Path, partitions: Mapping[str, Partition], note: str = "") -> None:
     """Write the parts, dataset by dataset, as JSON; `note` tells where they are from."""
     datasets = {
@@ -140,11 +158,10 @@ def load_partition(name: str | Path) -> dict[str, Partition]:
     Parameters
     ----------
     name
-        Path of a JSON file, or the bare name of a file in ``datasets/splits``: "puma_coseg".
+        As `split_content` takes it: "puma_coseg".
     """
-    text = _read(name)
     try:
-        datasets = json.loads(text)["datasets"]
+        datasets = split_content(name)["datasets"]
         return {
             dataset: Partition(
                 **{part: _names(parts[part]) for part in PARTS},
@@ -162,21 +179,9 @@ def load_partition(name: str | Path) -> dict[str, Partition]:
 def names_parts(name: str | Path) -> bool:
     """Whether a split file names three parts, rightly or wrongly, and not only what is held out."""
     try:
-        return "datasets" in json.loads(_read(name))
+        return "datasets" in split_content(name)
     except (ValueError, TypeError, RecursionError):
         return False
-
-
-def _read(name: str | Path) -> str:
-    file = Path(name)
-    shipped = resources.files("napari_coseg.datasets").joinpath("splits", f"{file.name}.json")
-    if file.is_file():
-        if file.stat().st_size > MAX_BYTES:
-            raise DatasetError(f"split {file} is larger than 16 MiB")
-        return file.read_text(encoding="utf-8")
-    if str(name) == file.name and shipped.is_file():
-        return shipped.read_text(encoding="utf-8")
-    raise DatasetError(f"no split {str(name)!r}: neither a file nor one the package carries")
 
 
 def _names(values: object) -> tuple[str, ...]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from napari_coseg.core.errors import DatasetError
 
 if TYPE_CHECKING:
     from napari_coseg.datasets.base import Dataset
+
+Told = TypeVar("Told")
 
 DATASETS: dict[str, str] = {
     "consep": "napari_coseg.datasets.consep:Consep",
@@ -48,8 +50,9 @@ def open_dataset(name: str, root: str | Path, partition: str | Path | None = Non
     Parameters
     ----------
     partition
-        Of a split in three, as `load_partition` takes it; the splits of the dataset are then
-        "train", "validation" and "test" of that file, whatever folders the images lie in.
+        Of a split in three, as `load_partition` takes it, or of names held out, as `load_split`
+        does; the splits of the dataset are then "train", "validation" and "test" of that file,
+        whatever folders the images lie in.
     """
     from napari_coseg.datasets.files import find_folder
 
@@ -66,12 +69,21 @@ def open_dataset(name: str, root: str | Path, partition: str | Path | None = Non
 
 
 def _in_parts(dataset: Dataset, partition: str | Path) -> Dataset:
-    from napari_coseg.datasets.partition import Partitioned, load_partition
+    from napari_coseg.datasets.held_out import load_split
+    from napari_coseg.datasets.partition import Partitioned, load_partition, names_parts, parts_of
 
-    known = load_partition(partition)
-    parts = known.get(dataset.name) or known.get(SUBFOLDERS.get(dataset.name, ""))
+    def told_of(known: dict[str, Told]) -> Told | None:
+        return known.get(dataset.name) or known.get(SUBFOLDERS.get(dataset.name, ""))
+
+    known = load_partition(partition) if names_parts(partition) else {}
+    parts = told_of(known)
     if parts is None:
-        raise DatasetError(
-            f"the split {str(partition)!r} has no dataset {dataset.name!r}, only {', '.join(known)}"
-        )
+        held = load_split(partition)
+        names = told_of(held)
+        if names is None:
+            raise DatasetError(
+                f"the split {str(partition)!r} has no dataset {dataset.name!r}, only "
+                f"{', '.join([*known, *held])}"
+            )
+        parts = parts_of(dataset, names)
     return Partitioned.of(dataset, parts)
