@@ -29,7 +29,7 @@ class Ebhi(Dataset):
     """Glands as a region; as released, or unpacked into folders."""
 
     @classmethod
-    def open(cls, root: Path) -> Dataset:
+    def open(cls, root: Path) -> Ebhi:
         if not (root / "images").is_dir():
             return EbhiClasses.open(root)
         return cls(
@@ -47,7 +47,7 @@ class Ebhi(Dataset):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EbhiClasses(PairedFiles):
+class EbhiClasses(PairedFiles, Ebhi):
     """As released: a folder for each diagnosis; its name stands before the image's."""
 
     @classmethod
@@ -75,8 +75,8 @@ class EbhiClasses(PairedFiles):
 
     def load(self, split: str, name: str) -> Sample:
         picture, truth = self.pair(split, name)
-        glands = read_rgb(truth).any(axis=-1).astype(np.uint8)  # masks of any mode
-        return Sample(name, read_rgb(picture), self.pixel_size_um, semantic=glands)
+        glands = read_rgb(truth).max(axis=-1) > 0  # masks of any mode
+        return Sample(name, read_rgb(picture), self.pixel_size_um, semantic=glands.astype(np.uint8))
 
     def source(self, name: str) -> str:
         """The case: what stands before the first "-" of the file's name."""

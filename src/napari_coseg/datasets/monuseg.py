@@ -32,7 +32,7 @@ class Monuseg(Dataset):
     """Nuclei as objects without classes; as released, or unpacked into folders."""
 
     @classmethod
-    def open(cls, root: Path) -> Dataset:
+    def open(cls, root: Path) -> Monuseg:
         splits = tuple(split for split in SPLITS if (root / split / "images").is_dir())
         if not splits:
             return MonusegXml.open(root)
@@ -46,7 +46,7 @@ class Monuseg(Dataset):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MonusegXml(PairedFiles):
+class MonusegXml(PairedFiles, Monuseg):
     """As released: the outlines are annotations of Aperio ImageScope."""
 
     @classmethod

@@ -26,15 +26,11 @@ from napari_coseg.datasets.paired import PairedFiles, pair_folders
 PIXEL_SIZE_UM = 0.25
 
 
-def _patient(name: str) -> str:
-    return f"patient {name.split('_')[0]}"
-
-
 class Tnbc(Dataset):
     """Nuclei as objects without classes; as released, or unpacked into folders."""
 
     @classmethod
-    def open(cls, root: Path) -> Dataset:
+    def open(cls, root: Path) -> Tnbc:
         if not (root / "images").is_dir():
             return TnbcSlides.open(root)
         return cls(
@@ -48,11 +44,11 @@ class Tnbc(Dataset):
 
     def source(self, name: str) -> str:
         """The patient."""
-        return _patient(name)
+        return f"patient {name.split('_')[0]}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TnbcSlides(PairedFiles):
+class TnbcSlides(PairedFiles, Tnbc):
     """As released: a folder of images and one of labels for each patient."""
 
     @classmethod
@@ -82,7 +78,3 @@ class TnbcSlides(PairedFiles):
         if len(np.unique(nuclei[nuclei > 0])) == 1:
             nuclei = label(nuclei)[0].astype(LABEL_DTYPE)
         return Sample(name, read_rgb(picture), self.pixel_size_um, instances=nuclei)
-
-    def source(self, name: str) -> str:
-        """The patient."""
-        return _patient(name)
