@@ -84,10 +84,10 @@ def _level(channels_in: int, channels_out: int) -> nn.Sequential:
 
 def loss_of(task: Task, maps: Tensor, batch: Batch) -> Tensor:
     """Cross-entropy and Dice of the mask; for nuclei also the squared error of the HV maps."""
-    labels = batch.semantic if task.name == "glands" else batch.instances
-    device = maps.device
+    kind, device = "semantic" if task.name == "glands" else "instances", maps.device
+    labels, known = getattr(batch, kind), getattr(batch, f"{kind}_known")
     truth = torch.from_numpy(labels > 0).float().to(device)
-    valid = torch.from_numpy(batch.valid).float().to(device)
+    valid = torch.from_numpy(known).float().to(device)
     logit = maps[:, 0]
     crossed = F.binary_cross_entropy_with_logits(logit, truth, reduction="none")
     probability = logit.sigmoid() * valid

@@ -127,8 +127,9 @@ def test_a_mistake_is_one_line(tmp_path: Path, capsys, monkeypatch, arguments, m
 
 
 def same(one: Sample, other: Sample) -> bool:
-    kinds = ("image", "semantic", "instances", "instance_types", "known")
-    pairs = [(getattr(one, kind), getattr(other, kind)) for kind in kinds]
+    kinds = ("image", "semantic", "instances", "instance_types")
+    known = ("semantic_known", "instances_known")
+    pairs = [(getattr(one, kind), getattr(other, kind)) for kind in (*kinds, *known)]
     return all((a is b is None) or np.array_equal(a, b) for a, b in pairs)
 
 
@@ -212,7 +213,7 @@ def test_what_nobody_annotated_stays_unknown(tmp_path: Path) -> None:
         tmp_path / "to",
     )
     sample = open_dataset("folder", tmp_path / "to").load("train", "a_2_0001")
-    np.testing.assert_array_equal(sample.known, LABELS[1] < 2)
+    np.testing.assert_array_equal(sample.semantic_known, LABELS[1] < 2)
 
 
 def make_two_sizes(root: Path) -> Path:

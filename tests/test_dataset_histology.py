@@ -205,8 +205,8 @@ def test_one_image_under_two_names_in_lizard_is_refused(tmp_path: Path) -> None:
 def test_pixels_that_nobody_annotated_are_not_known(tmp_path: Path) -> None:
     make_bcss(tmp_path)
     sample = open_dataset("bcss", tmp_path).load("all", "TCGA-A1-A0SK-DX1")
-    assert (~sample.known).sum() == 16  # outside_roi and exclude
-    assert not sample.known[0, 0]
+    assert (~sample.semantic_known).sum() == 16  # outside_roi and exclude
+    assert not sample.semantic_known[0, 0]
 
 
 def drop(pattern: str):

@@ -108,7 +108,7 @@ def test_unpacked_volumes_give_the_same_samples(
     after = open_dataset(name, tmp_path).load_all("train")
     for one, other in zip(before, after, strict=True):
         assert (one.name, one.pixel_size_um) == (other.name, other.pixel_size_um)
-        for kind in ("image", "semantic", "instances", "instance_types", "known"):
+        for kind in ("image", "semantic", "instances", "instance_types", "semantic_known"):
             np.testing.assert_array_equal(getattr(one, kind), getattr(other, kind))
 
 

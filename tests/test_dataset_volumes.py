@@ -169,7 +169,7 @@ def test_an_nnunet_folder_is_read_slice_by_slice(tmp_path: Path, ending: str) ->
     grey = np.clip((VALUES[3] + 1000.0) * 255 / 2000, 0, 255).round()
     np.testing.assert_array_equal(sample.image, np.stack([grey] * 3, axis=-1))
     assert sample.pixel_size_um == pytest.approx(300)
-    assert (sample.instances, sample.instance_types, sample.known) == (None, None, None)
+    assert (sample.instances, sample.instance_types, sample.semantic_known) == (None, None, None)
     report = dataset.check()
     report.raise_if_broken()
     assert report.splits["train"].region_pixels == {"liver": 12, "kidney": 16}
@@ -293,7 +293,7 @@ def test_what_is_ignored_is_not_known(tmp_path: Path) -> None:
     dataset = open_dataset("nnunet-raw", make_raw(tmp_path, description=description))
     assert dataset.names("train") == ("a_2_0001", "a_10_0001")
     sample = replace(dataset, every_slice=True).load("train", "a_2_0003")
-    np.testing.assert_array_equal(sample.known, LABELS[3] == 0)
+    np.testing.assert_array_equal(sample.semantic_known, LABELS[3] == 0)
     assert not sample.semantic.any()
 
 

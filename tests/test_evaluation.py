@@ -64,7 +64,7 @@ class Case:
             ids(self.regions).astype(np.uint8),
             objects,
             np.array([0, *self.types], np.uint8)[objects],
-            None if self.known is None else ids(self.known) > 0,
+            *[None if self.known is None else ids(self.known) > 0] * 2,
         )
 
     def prediction(self) -> Prediction:

@@ -25,11 +25,12 @@ from napari_coseg.finetuning.classes import plan_classes
 from napari_coseg.finetuning.crops import ReviewedCrops
 from napari_coseg.finetuning.held_back import hold_back
 from napari_coseg.finetuning.input_match import candidates, changed, match_input
-from napari_coseg.finetuning.losses import Truth, reviewed_loss
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 from napari_coseg.finetuning.settings import FINETUNING_LOSSES
 from napari_coseg.images.intake import RgbSource, understand
 from napari_coseg.models.base import FirstForward, TaskMaps, TwoForwards
+from napari_coseg.training.losses import two_forward_loss
+from napari_coseg.training.stepping import to_tensors
 
 SIZE = 64
 
@@ -57,8 +58,8 @@ def gradients(image: ReviewedImage) -> dict[str, torch.Tensor]:
     maps = {name: torch.randn(1, n, SIZE, SIZE).requires_grad_() for name, n in channels.items()}
     coarse = [torch.randn(1, n, SIZE // 4, SIZE // 4).requires_grad_() for n in (1, 1, 2, 2)]
     output = TwoForwards(FirstForward(*coarse), TaskMaps(**maps))
-    truth = Truth.of(whole_crop(image), torch.device("cpu"))
-    reviewed_loss(output, truth, FINETUNING_LOSSES)[0].backward()
+    _, targets = to_tensors(whole_crop(image), "cpu")
+    two_forward_loss(output, targets, FINETUNING_LOSSES)[0].backward()
     found = {name: m.grad for name, m in maps.items()}
     found |= {"first semantic": coarse[0].grad, "first instance": coarse[1].grad}
     return {
@@ -114,6 +115,19 @@ def test_a_type_that_nobody_told_is_not_learnt() -> None:
     inside = first & (image.objects > 0)
     assert inside.any() and not moved["classes"].numpy()[inside].any()
     assert moved["object"].numpy()[inside].any()
+
+
+@pytest.mark.parametrize("number", [1, 254, 255])
+def test_every_class_id_of_a_card_is_learnt(number: int) -> None:
+    image = reviewed_image(size=SIZE)
+    assert image.objects is not None and image.semantic is not None
+    regions, types = (image.semantic * np.uint8(number), np.where(image.objects > 0, number, 0))
+    batch = whole_crop(replace(image, semantic=regions, types=types.astype(np.uint8)))
+    for labels, known in (
+        (batch.semantic, batch.semantic_known),
+        (batch.types, batch.types_known),
+    ):
+        assert set(np.unique(labels[known])) == {0, number}
 
 
 def test_objects_that_a_border_cuts_are_known_nowhere() -> None:

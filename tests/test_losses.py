@@ -56,20 +56,19 @@ def test_images_without_a_label_are_not_judged(wrong: str, over: str) -> None:
 def test_pixels_beyond_the_image_are_not_judged() -> None:
     targets = make_targets()
     output = perfect(targets)
-    valid = targets.valid.clone()
-    valid[:, 16:] = False
+    known = targets.semantic_known.clone()
+    known[:, 16:] = False
     semantic = output.second.semantic.clone()
     semantic[:, :, 16:] *= -1
     output = output._replace(second=output.second._replace(semantic=semantic))
-    total, _ = two_forward_loss(output, targets._replace(valid=valid), ALL_TERMS)
+    total, _ = two_forward_loss(output, targets._replace(semantic_known=known), ALL_TERMS)
     assert float(total) == pytest.approx(0, abs=0.05)
 
 
 def test_a_batch_without_any_label_gives_zero_and_a_gradient() -> None:
-    targets = make_targets()._replace(
-        has_semantic=torch.zeros(2, dtype=torch.bool),
-        has_instances=torch.zeros(2, dtype=torch.bool),
-    )
+    nowhere = torch.zeros(2, SIZE, SIZE, dtype=torch.bool)
+    kinds = ("semantic_known", "objects_known", "classes_known")
+    targets = make_targets()._replace(**dict.fromkeys(kinds, nowhere))
     output = small_model().train()(torch.randn(2, 3, SIZE, SIZE))
     total, _ = two_forward_loss(output, targets, LossSettings(consistency=0))
     total.backward()
@@ -234,9 +233,10 @@ def test_two_shares_give_the_loss_and_the_gradient_of_the_whole(preset: str) -> 
     """Shares of 3 and 2 images, labelled unevenly, and one reaching beyond its border."""
     settings = LossSettings(preset=preset)
     targets = make_targets(5)
-    valid = targets.valid.clone()
-    valid[1, 20:] = False
-    targets = targets._replace(valid=valid)
+    within = torch.ones(5, SIZE, SIZE, dtype=torch.bool)
+    within[1, 20:] = False
+    kinds = ("semantic_known", "objects_known", "classes_known")
+    targets = targets._replace(**{kind: getattr(targets, kind) & within for kind in kinds})
     generator = torch.Generator().manual_seed(1)
 
     def maps(*shape: int) -> torch.Tensor:

@@ -39,14 +39,14 @@ QUIET = {"dropped": 0, "added": 0, "merged": 0, "border": 0, "shifted": 0, "eras
 @pytest.mark.parametrize(
     ("channel", "labelled", "truth"),
     [
-        pytest.param(REGIONS, "has_semantic", "semantic", id="regions"),
-        pytest.param(OBJECTS, "has_instances", "instances", id="objects"),
+        pytest.param(REGIONS, "semantic_known", "semantic", id="regions"),
+        pytest.param(OBJECTS, "instances_known", "instances", id="objects"),
     ],
 )
 def test_the_truth_of_labelled_crops_alone_is_given(channel, labelled, truth) -> None:
     batch = draw_prompts(make_batch(0, crops=4), WHOLE, (0, 0))
     for i, known in enumerate(getattr(batch, labelled)):
-        wanted = getattr(batch, truth)[i] > 0 if known else np.full((32, 32), NOT_GIVEN)
+        wanted = getattr(batch, truth)[i] > 0 if known.all() else np.full((32, 32), NOT_GIVEN)
         assert np.array_equal(batch.prompts[i, channel], wanted)
 
 
@@ -63,7 +63,7 @@ def test_a_derived_region_stands_in_for_regions_only() -> None:
 
 def test_nothing_is_given_where_nobody_annotated() -> None:
     batch = make_batch(0)
-    batch.valid[:, 20:] = False
+    batch.semantic_known[:, 20:] = batch.instances_known[:, 20:] = False
     given = draw_prompts(batch, WHOLE, (0, 0)).prompts
     assert (given[:, :, 20:] == NOT_GIVEN).all()
     assert (given[0, REGIONS, :20] != NOT_GIVEN).all()
@@ -189,10 +189,11 @@ def test_batches_become_given_masks() -> None:
 
 def test_training_with_truth_differs_and_without_it_does_not(tmp_path: Path) -> None:
     """A mask prompts the other task: crops need the labels of both for it to be felt."""
-    both = np.array([True, True])
 
     def draw(step: int) -> list[Batch]:
-        return [replace(make_batch(step), has_semantic=both, has_instances=both)]
+        batch = make_batch(step)
+        both = np.ones_like(batch.semantic_known)
+        return [replace(batch, semantic_known=both, instances_known=both, types_known=both)]
 
     def prompted(step: int) -> list[Batch]:
         return [draw_prompts(batch, PromptSettings(truth=1), (0, step)) for batch in draw(step)]
@@ -255,7 +256,7 @@ def test_a_derived_region_is_cut_as_its_image_is() -> None:
         sample, 64, sample.pixel_size_um, np.random.default_rng(0), AugmentationSettings.none()
     )
     assert crop.derived is not None
-    assert not crop.has_semantic or sample.semantic is not None
+    assert not crop.semantic_known.any() or sample.semantic is not None
     assert set(np.unique(crop.derived)) <= {0, 1}
 
 

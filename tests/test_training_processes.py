@@ -143,5 +143,5 @@ def test_a_batch_is_what_the_loop_expects(tmp_path: Path) -> None:
     make_folder(tmp_path)
     batches = step_source(tiny_recipe(**recipe_values(tmp_path)), tmp_path)(0)
     assert [type(batch) for batch in batches] == [Batch]
-    assert batches[0].has_semantic.all()
-    assert batches[0].has_instances.all()
+    assert batches[0].semantic_known.any(axis=(1, 2)).all()
+    assert batches[0].instances_known.any(axis=(1, 2)).all()

@@ -51,7 +51,7 @@ def test_a_plain_crop_is_a_piece_of_the_sample(shift: int) -> None:
     piece = np.s_[y : y + 64, x : x + 64]
     np.testing.assert_array_equal(image, np.moveaxis(sample.image[piece], 2, 0))
     np.testing.assert_array_equal(crop.semantic, sample.semantic[piece])
-    kept = crop.valid
+    kept = crop.instances_known
     assert kept.mean() > 0.98
     np.testing.assert_array_equal(crop.instances[kept], sample.instances[piece][kept])
     np.testing.assert_array_equal(crop.types[kept], sample.instance_types[piece][kept])
@@ -85,9 +85,9 @@ def test_labels_stay_on_what_they_label(geometry: dict, pixel_size_um: float, se
     sample = discs()
     crop = training_crop(sample, 96, pixel_size_um, np.random.default_rng(seed), settings)
     seen, labelled = crop.image[0] < 135, crop.instances > 0
-    union = ((seen | labelled) & crop.valid).sum()
+    union = ((seen | labelled) & crop.instances_known).sum()
     assert union > 0
-    assert ((seen & labelled) & crop.valid).sum() / union > 0.85  # a pixel's shift: 0.75
+    assert ((seen & labelled) & crop.instances_known).sum() / union > 0.85  # a pixel's shift: 0.75
     np.testing.assert_array_equal(crop.types > 0, labelled)
 
 
@@ -104,10 +104,10 @@ def test_no_pixel_of_an_image_is_left_unfilled(geometry: dict, pixel_size_um: fl
 def test_beyond_the_sample_nothing_is_labelled_nor_valid() -> None:
     sample = discs((40, 200))
     crop = training_crop(sample, 64, 0.25, np.random.default_rng(0), PLAIN)
-    assert crop.valid.sum() <= 40 * 64
-    assert crop.valid.sum() > 30 * 64
-    assert not crop.instances[~crop.valid].any()
-    assert not crop.types[~crop.valid].any()
+    assert crop.instances_known.sum() <= 40 * 64
+    assert crop.instances_known.sum() > 30 * 64
+    assert not crop.instances[~crop.instances_known].any()
+    assert not crop.types[~crop.instances_known].any()
     assert crop.image[0].min() >= 29
 
 
@@ -118,33 +118,38 @@ def test_slivers_at_the_border_are_left_out_and_not_learned_as_background() -> N
         ids, sizes = np.unique(crop.instances, return_counts=True)
         assert sizes[ids > 0].min() >= PLAIN.sliver_px
         dark = crop.image[0] < 135
-        np.testing.assert_array_equal(dark & crop.valid, crop.instances > 0)
+        np.testing.assert_array_equal(dark & crop.instances_known, crop.instances > 0)
 
 
 def test_what_nobody_looked_at_is_not_learned_as_background() -> None:
     sample = discs()
     known = np.arange(sample.image.shape[0])[:, None] < 80
-    half = replace(sample, known=np.broadcast_to(known, sample.image.shape[:2]))
+    half = replace(sample, instances_known=np.broadcast_to(known, sample.image.shape[:2]))
     crops = [
         training_crop(one, 64, 0.25, np.random.default_rng(3), PLAIN) for one in (sample, half)
     ]
-    assert crops[0].valid.all()
-    assert 0 < crops[1].valid.mean() < 1
-    rows = crops[1].valid.any(axis=1)
-    assert (crops[1].valid == rows[:, None]).all()
+    assert crops[0].instances_known.all()
+    assert 0 < crops[1].instances_known.mean() < 1
+    rows = crops[1].instances_known.any(axis=1)
+    assert (crops[1].instances_known == rows[:, None]).all()
     assert rows[0] > rows[-1]
 
 
 @pytest.mark.parametrize(
-    ("missing", "flag"),
-    [("semantic", "has_semantic"), ("instances", "has_instances"), ("instance_types", "has_types")],
+    ("missing", "mask"),
+    [
+        ("semantic", "semantic_known"),
+        ("instances", "instances_known"),
+        ("instance_types", "types_known"),
+    ],
 )
-def test_missing_labels_are_told_from_background(missing: str, flag: str) -> None:
+def test_missing_labels_are_told_from_background(missing: str, mask: str) -> None:
     sample = discs()
     bare = Sample(**{**vars(sample), missing: None})
     crop = training_crop(bare, 64, 0.25, np.random.default_rng(0), PLAIN)
-    assert not getattr(crop, flag)
-    assert getattr(training_crop(sample, 64, 0.25, np.random.default_rng(0), PLAIN), flag)
+    assert not getattr(crop, mask).any()
+    whole = training_crop(sample, 64, 0.25, np.random.default_rng(0), PLAIN)
+    assert getattr(whole, mask).any()
 
 
 @pytest.mark.parametrize("stain", [StainSettings(), StainSettings(noise_probability=1.0)])
@@ -191,8 +196,8 @@ def test_a_batch_holds_every_source_in_order() -> None:
     assert batch.images.shape == (5, 3, 64, 64)
     assert batch.images.dtype == np.float32
     assert batch.hv.shape == (5, 2, 64, 64)
-    assert batch.has_instances.tolist() == [True, True, True, False, False]
-    assert batch.has_semantic.tolist() == [False, False, False, True, True]
+    assert batch.instances_known.any(axis=(1, 2)).tolist() == [True, True, True, False, False]
+    assert batch.semantic_known.any(axis=(1, 2)).tolist() == [False, False, False, True, True]
     assert np.abs(batch.hv[:3]).max() == 1
     assert not batch.hv[3:].any()
     assert not batch.hv[:3].any(axis=1)[batch.instances[:3] == 0].any()

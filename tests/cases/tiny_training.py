@@ -26,17 +26,17 @@ def make_batch(step: int, crops: int = 2) -> Batch:
     instances = np.zeros((crops, SIZE, SIZE), np.int32)
     instances[:, 4:12, 6:14] = 1
     objects = instances > 0
-    for_regions = np.arange(crops) % 2 == 0
+    even = np.arange(crops)[:, None, None] % 2 == 0
+    for_regions = np.broadcast_to(even, instances.shape).copy()
     return Batch(
         images=rng.uniform(0, 255, (crops, 3, SIZE, SIZE)).astype(np.float32),
         semantic=objects.astype(np.uint8),
-        has_semantic=for_regions,
+        semantic_known=for_regions,
         instances=instances,
         types=objects.astype(np.uint8) * 2,
         hv=rng.uniform(-1, 1, (crops, 2, SIZE, SIZE)).astype(np.float32) * objects[:, None],
-        has_instances=~for_regions,
-        has_types=~for_regions,
-        valid=np.ones((crops, SIZE, SIZE), bool),
+        instances_known=~for_regions,
+        types_known=~for_regions,
     )
 
 
@@ -81,14 +81,15 @@ def make_targets(images: int = 2) -> Targets:
     semantic[:, 8:24, 8:24] = 1
     objects = torch.zeros(images, SIZE, SIZE, dtype=torch.bool)
     objects[:, 4:12, 4:12] = True
+    for_regions = (torch.arange(images)[:, None, None] % 2 == 0).expand_as(objects)
     return Targets(
         semantic=semantic,
         objects=objects,
         classes=objects.long() * 3,
         hv=torch.rand(images, 2, SIZE, SIZE) * objects[:, None],
-        has_semantic=torch.arange(images) % 2 == 0,
-        has_instances=torch.arange(images) % 2 == 1,
-        valid=torch.ones(images, SIZE, SIZE, dtype=torch.bool),
+        semantic_known=for_regions,
+        objects_known=~for_regions,
+        classes_known=~for_regions,
     )
 
 

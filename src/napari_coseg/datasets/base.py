@@ -53,9 +53,12 @@ class Sample:
         int32, (Y, X): object ids, 0 background; None where this task has no labels.
     instance_types
         uint8, (Y, X): object class ids, 0 background; None where objects have no classes.
-    known
-        bool, (Y, X): False where nobody annotated, so that neither background nor a class may be
-        learned or scored there; None where all of the image was annotated.
+    semantic_known, instances_known
+        bool, (Y, X): False where nobody annotated this task, so that neither background nor a class
+        may be learned or scored there; None where all of the image was annotated.
+    types_known
+        bool, (Y, X): False where nobody gave the objects their classes; None where they are known
+        wherever the objects are.
     derived
         uint8, (Y, X), 0 or 1: a region that was derived from the objects (`datasets.derived`), not
         annotated; it may prompt a network, and is never its truth. None where there is none.
@@ -67,7 +70,9 @@ class Sample:
     semantic: np.ndarray | None = None
     instances: np.ndarray | None = None
     instance_types: np.ndarray | None = None
-    known: np.ndarray | None = None
+    semantic_known: np.ndarray | None = None
+    instances_known: np.ndarray | None = None
+    types_known: np.ndarray | None = None
     derived: np.ndarray | None = None
 
     def __post_init__(self) -> None:
@@ -76,9 +81,10 @@ class Sample:
                 f"image {self.name!r} has shape {self.image.shape} and dtype {self.image.dtype}; "
                 "expected (Y, X, 3) of uint8: convert it to 8-bit RGB"
             )
-        for kind in ("semantic", "instances", "instance_types", "known", "derived"):
-            labels = getattr(self, kind)
-            if labels is not None and labels.shape != self.image.shape[:2]:
+        for kind, labels in vars(self).items():
+            if not isinstance(labels, np.ndarray) or kind == "image":
+                continue
+            if labels.shape != self.image.shape[:2]:
                 raise DatasetError(
                     f"{kind} labels of {self.name!r} have shape {labels.shape}, its image has "
                     f"{self.image.shape[:2]}; labels must lie on the image's pixels"

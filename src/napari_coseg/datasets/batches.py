@@ -25,8 +25,8 @@ class Batch:
     """Crops, stacked; see `Crop` for each.
 
     images float32 (B, 3, Y, X) of 0..255; semantic, types uint8 (B, Y, X); instances int32
-    (B, Y, X); hv float32 (B, 2, Y, X) of -1..1; valid bool (B, Y, X); has_semantic, has_instances,
-    has_types bool (B,).
+    (B, Y, X); hv float32 (B, 2, Y, X) of -1..1; semantic_known, instances_known, types_known
+    bool (B, Y, X): where labels of that kind are to be learnt.
 
     derived   uint8 (B, Y, X), `NOT_GIVEN` for a crop without one; None where no crop has one
     prompts   uint8 (B, 2, Y, X): masks of regions and objects that the second forward is prompted
@@ -35,13 +35,12 @@ class Batch:
 
     images: np.ndarray
     semantic: np.ndarray
-    has_semantic: np.ndarray
     instances: np.ndarray
     types: np.ndarray
     hv: np.ndarray
-    has_instances: np.ndarray
-    has_types: np.ndarray
-    valid: np.ndarray
+    semantic_known: np.ndarray
+    instances_known: np.ndarray
+    types_known: np.ndarray
     derived: np.ndarray | None = None
     prompts: np.ndarray | None = None
 
@@ -183,16 +182,8 @@ def put_together(pieces: Sequence[Sequence[Crop]]) -> Crop:
         rows = [np.concatenate([getattr(piece, name) for piece in row], -1) for row in apart]
         return np.concatenate(rows, -2)
 
-    first = apart[0][0]
-    return replace(
-        first,
-        image=joined("image"),
-        semantic=joined("semantic"),
-        instances=joined("instances"),
-        types=joined("types"),
-        valid=joined("valid"),
-        derived=None if first.derived is None else joined("derived"),
-    )
+    present = (name for name, array in vars(apart[0][0]).items() if array is not None)
+    return replace(apart[0][0], **{name: joined(name) for name in present})
 
 
 def stack(crops: Sequence[Crop]) -> Batch:
@@ -209,26 +200,22 @@ def stack(crops: Sequence[Crop]) -> Batch:
     shape = crops[0].instances.shape
     hv = np.zeros((len(crops), 2, *shape), np.float32)
     for maps, crop in zip(hv, crops, strict=True):
-        if crop.has_instances:
+        if crop.instances_known.any():
             maps[:] = horizontal_vertical_maps(crop.instances)
+    kinds = ("semantic", "instances", "types")
+    names = (*kinds, *(f"{kind}_known" for kind in kinds))
     return Batch(
         images=np.stack([crop.image for crop in crops]),
-        semantic=np.stack([crop.semantic for crop in crops]),
-        has_semantic=np.array([crop.has_semantic for crop in crops]),
-        instances=np.stack([crop.instances for crop in crops]),
-        types=np.stack([crop.types for crop in crops]),
         hv=hv,
-        has_instances=np.array([crop.has_instances for crop in crops]),
-        has_types=np.array([crop.has_types for crop in crops]),
-        valid=np.stack([crop.valid for crop in crops]),
         derived=_stack_derived(crops),
+        **{name: np.stack([getattr(crop, name) for crop in crops]) for name in names},
     )
 
 
 def _stack_derived(crops: Sequence[Crop]) -> np.ndarray | None:
     if all(crop.derived is None for crop in crops):
         return None
-    nothing = np.full(crops[0].valid.shape, NOT_GIVEN, np.uint8)
+    nothing = np.full(crops[0].instances.shape, NOT_GIVEN, np.uint8)
     return np.stack([nothing if crop.derived is None else crop.derived for crop in crops])
 
 

@@ -7,7 +7,7 @@ Bioinformatics 2019. As released, in the folder given or one below it:
     masks/<name>.png                    region codes, as in their ``meta/gtruth_codes.tsv``
 
 Code 0 is outside the region annotated, which is something else than background: there, and where
-the code says "exclude", `Sample.known` is False.
+the code says "exclude", `Sample.semantic_known` is False.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Bcss(Dataset):
             raise DatasetError(f"the mask of {name!r} holds {codes.max()}; codes are 0 to 21")
         table = np.array([self.IDS.get(code, 0) for code in CODES], np.uint8)
         known = np.array([code not in UNKNOWN for code in CODES])
-        return Sample(name, image, self.pixel_size_um, table[codes], known=known[codes])
+        return Sample(name, image, self.pixel_size_um, table[codes], semantic_known=known[codes])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,7 +61,8 @@ class Folder(Dataset):
         folder = self.folder(split) / "known"
         for path in (folder / f"{name}{suffix}" for suffix in IMAGE_SUFFIXES):
             if path.is_file():
-                return replace(sample, known=read_labels(path) > 0)
+                known = read_labels(path) > 0
+                return replace(sample, semantic_known=known, instances_known=known)
         return sample
 
 

@@ -162,6 +162,7 @@ class NnunetRaw(Dataset):
             channels.append(np.zeros_like(channels[0]))
         types = self.labels.object_table[numbers] if self.labels.objects else None
         ignored = self.labels.ignored
+        known = None if ignored is None else numbers != ignored
         return Sample(
             name=name,
             image=np.stack(channels * 3 if len(channels) == 1 else channels, axis=-1),
@@ -171,7 +172,8 @@ class NnunetRaw(Dataset):
             if types is None
             else np.where(types > 0, numbers, 0).astype(LABEL_DTYPE),
             instance_types=types,
-            known=None if ignored is None else numbers != ignored,
+            semantic_known=known,
+            instances_known=known,
         )
 
     def unpack(self, progress: Callable[[float, str], None] | None = None) -> tuple[Path, ...]:

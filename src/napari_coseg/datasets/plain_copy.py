@@ -206,8 +206,10 @@ class _Copy:
                 f"image {sample.name!r} has {', '.join(sorted(kinds))}, those before it "
                 f"{', '.join(sorted(self.kinds))}; a plain folder has the same kinds for all"
             )
-        if sample.known is not None:
-            pictures["known"] = np.where(sample.known, 255, 0).astype(np.uint8)
+        masks = (sample.semantic_known, sample.instances_known, sample.types_known)
+        known = [mask for mask in masks if mask is not None]
+        if known:  # a folder has one mask for all kinds
+            pictures["known"] = np.where(np.all(known, axis=0), 255, 0).astype(np.uint8)
         for kind, array in pictures.items():
             if array is not None:
                 (folder / kind).mkdir(parents=True, exist_ok=True)
@@ -249,7 +251,9 @@ def resample(sample: Sample, pixel_size_um: float) -> Sample:
         semantic=enlarge(sample.semantic),
         instances=enlarge(sample.instances),
         instance_types=enlarge(sample.instance_types),
-        known=enlarge(sample.known),
+        semantic_known=enlarge(sample.semantic_known),
+        instances_known=enlarge(sample.instances_known),
+        types_known=enlarge(sample.types_known),
     )
 
 

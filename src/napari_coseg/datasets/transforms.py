@@ -66,10 +66,9 @@ class Crop:
         int32 (Y, X), the sample's object ids; zeros where it has none.
     types
         uint8 (Y, X), object classes; zeros where it has none.
-    valid
-        bool (Y, X), False beyond the sample's border and on slivers left out: learn nothing there.
-    has_semantic, has_instances, has_types
-        Whether the sample has labels of that kind.
+    semantic_known, instances_known, types_known
+        bool (Y, X), where the labels of that kind are known: nowhere if the sample has none, nor
+        beyond its border, nor on slivers left out. Learn nothing elsewhere.
     derived
         uint8 (Y, X), the sample's derived region; None where it has none.
     """
@@ -78,10 +77,9 @@ class Crop:
     semantic: np.ndarray
     instances: np.ndarray
     types: np.ndarray
-    valid: np.ndarray
-    has_semantic: bool
-    has_instances: bool
-    has_types: bool
+    semantic_known: np.ndarray
+    instances_known: np.ndarray
+    types_known: np.ndarray
     derived: np.ndarray | None = None
 
 
@@ -114,17 +112,21 @@ def training_crop(
     sliver = _slivers(instances, valid, settings.sliver_px)
     if sliver is not None:
         instances[sliver], types[sliver], valid[sliver] = 0, 0, False
-    if sample.known is not None:
-        valid &= window.labels(sample.known.astype(np.uint8), np.uint8) > 0
+
+    def known(labels: np.ndarray | None, mask: np.ndarray | None) -> np.ndarray:
+        if labels is None:
+            return np.zeros_like(valid)
+        return valid if mask is None else valid & (window.labels(mask.view(np.uint8), np.uint8) > 0)
+
+    instances_known = known(sample.instances, sample.instances_known)
     return Crop(
         image=augment_stain(image, rng, settings.stain),
         semantic=semantic,
         instances=instances,
         types=types,
-        valid=valid,
-        has_semantic=sample.semantic is not None,
-        has_instances=sample.instances is not None,
-        has_types=sample.instance_types is not None,
+        semantic_known=known(sample.semantic, sample.semantic_known),
+        instances_known=instances_known,
+        types_known=instances_known & known(sample.instance_types, sample.types_known),
         derived=None if sample.derived is None else window.labels(sample.derived, np.uint8),
     )
 

@@ -249,8 +249,8 @@ def _counts(
 ) -> Iterator[tuple[Key, Counts]]:
     """What one image adds to each task and class that both dataset and model know."""
     if sample.instances is not None:
-        labels = _where_known(sample, found.instances.labels)
-        truth = _where_known(sample, sample.instances)
+        labels = _where(sample.instances_known, found.instances.labels)
+        truth = _where(sample.instances_known, sample.instances)
         table = contingency(truth, labels)
         yield (OBJECTS, ALL), _of_objects(table, mask_overlap(truth, labels))
         if sample.instance_types is not None:
@@ -258,8 +258,8 @@ def _counts(
             for name, of_class in _by_type(dataset, found, types, table):
                 yield (OBJECTS, name), _of_objects(of_class)
     if sample.semantic is not None:
-        regions = _where_known(sample, found.semantic)
-        truth = _where_known(sample, sample.semantic)
+        regions = _where(sample.semantic_known, found.semantic)
+        truth = _where(sample.semantic_known, sample.semantic)
         pairs = pair_classes(found.semantic_classes, dataset.semantic_classes, SAME_REGIONS)
         for pair in pairs:
             masks = truth == pair.theirs.id, regions == pair.ours.id
@@ -313,8 +313,8 @@ def _all_scores(tally: dict[Key, dict[str, Counts]]) -> dict[Key, dict[str, Scor
     return found
 
 
-def _where_known(sample: Sample, labels: np.ndarray) -> np.ndarray:
-    return labels if sample.known is None else np.where(sample.known, labels, 0)
+def _where(known: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
+    return labels if known is None else np.where(known, labels, 0)
 
 
 def object_types(instances: np.ndarray, types: np.ndarray, table: Contingency) -> np.ndarray:

@@ -1,57 +1,22 @@
-"""Crops to learn from: what was reviewed of each task, and what was not.
-
-`napari_coseg.datasets.transforms.training_crop` cuts and augments. It knows one mask of what is
-known; here each task has its own, so these travel within the labels, as values of their own.
-"""
+"""Draws training crops around what was reviewed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
 
 from napari_coseg.core.errors import DatasetError
-from napari_coseg.core.types import LABEL_DTYPE
 from napari_coseg.datasets.base import Sample
-from napari_coseg.datasets.transforms import AugmentationSettings, training_crop
+from napari_coseg.datasets.batches import Batch, stack
+from napari_coseg.datasets.transforms import AugmentationSettings, Crop, training_crop
 from napari_coseg.finetuning.reviewed import ReviewedImage
-from napari_coseg.labels.decoding.hover_targets import horizontal_vertical_maps
 
-UNKNOWN = 255
-"""In class ids: not reviewed."""
 OBJECT_FRACTION = 0.5
 """Share of crops laid around an object whose class was drawn first."""
 PLACES_AN_IMAGE = 512
 """Reviewed pixels of an image that crops are laid around."""
-
-
-@dataclass(frozen=True, eq=False)
-class ReviewedBatch:
-    """Crops, stacked, with what is known of them.
-
-    images     float32 (B, 3, Y, X) of 0..255
-    semantic   uint8 (B, Y, X), region classes; read where semantic_known
-    instances  int32 (B, Y, X), object ids
-    types      uint8 (B, Y, X), object classes; read where types_known
-    hv         float32 (B, 2, Y, X), -1..1
-    semantic_known, objects_known, types_known
-               bool (B, Y, X); types are known on background, too
-    """
-
-    images: np.ndarray
-    semantic: np.ndarray
-    semantic_known: np.ndarray
-    instances: np.ndarray
-    objects_known: np.ndarray
-    types: np.ndarray
-    types_known: np.ndarray
-    hv: np.ndarray
-
-    def part(self, crops: slice) -> ReviewedBatch:
-        """Some crops."""
-        return ReviewedBatch(*(getattr(self, field.name)[crops] for field in fields(self)))
 
 
 class _Places(NamedTuple):
@@ -87,58 +52,50 @@ class ReviewedCrops:
     ) -> None:
         if not images:
             raise DatasetError("nothing is left to learn from; hold back less, or review more")
-        self.packed = [_pack(image, pixel_size_um) for image in images]
+        self.samples = [as_sample(image, pixel_size_um) for image in images]
         self.size_px, self.pixel_size_um = size_px, pixel_size_um
         self.seed, self.settings = seed, settings
         self.anywhere = _reviewed_places(images, seed)
         self.objects = _object_places(images)
 
-    def draw(self, number: int, crops: int, augmented: bool = True) -> ReviewedBatch:
+    def draw(self, number: int, crops: int, augmented: bool = True) -> Batch:
         """The crops of one step, the same whenever it is drawn."""
         rngs = [np.random.default_rng([self.seed, number, slot]) for slot in range(crops)]
-        return _stacked([self._crop(rng, augmented) for rng in rngs])
+        return stack([self._crop(rng, augmented) for rng in rngs])
 
-    def _crop(self, rng: np.random.Generator, augmented: bool) -> tuple[np.ndarray, ...]:
+    def _crop(self, rng: np.random.Generator, augmented: bool) -> Crop:
         places = self.anywhere
         if self.objects and rng.random() < OBJECT_FRACTION:
             places = self.objects[rng.integers(len(self.objects))]
         number, near = places.draw(rng)
         settings = self.settings if augmented else AugmentationSettings.none()
-        sample, hidden = self.packed[number]
-        crop = training_crop(sample, self.size_px, self.pixel_size_um, rng, settings, near)
-        objects_known = crop.valid & crop.has_instances & (crop.instances != hidden)
-        instances = np.where(crop.instances == hidden, 0, crop.instances)
-        types = np.where(instances > 0, crop.types, 0)
-        hv = horizontal_vertical_maps(instances)
-        semantic_known = crop.valid & crop.has_semantic & (crop.semantic != UNKNOWN)
-        types_known = objects_known & crop.has_types & (types != UNKNOWN)
-        semantic = np.where(semantic_known, crop.semantic, 0)
-        types = np.where(types_known, types, 0)
-        return (
-            *(crop.image, semantic, semantic_known, instances),
-            *(objects_known, types, types_known, hv),
+        return training_crop(
+            self.samples[number], self.size_px, self.pixel_size_um, rng, settings, near
         )
 
 
-def _pack(image: ReviewedImage, pixel_size_um: float) -> tuple[Sample, int]:
-    """A sample whose labels say by values of their own where nobody reviewed.
+def as_sample(image: ReviewedImage, pixel_size_um: float) -> Sample:
+    """A sample that is known where it was reviewed; the class of an object may be unknown.
 
-    Class ids say `UNKNOWN` there; the id of objects that does is returned.
+    Parameters
+    ----------
+    pixel_size_um
+        Of an image that has none.
     """
-    semantic, objects, types, hidden = image.semantic, image.objects, image.types, -1
-    if semantic is not None and image.semantic_reviewed is not None:
-        semantic = np.where(image.semantic_reviewed, semantic, UNKNOWN).astype(np.uint8)
-    if types is not None and objects is not None:
-        types = np.where((objects > 0) & (types == 0), UNKNOWN, types).astype(np.uint8)
-    if objects is not None and image.objects_reviewed is not None:
-        hidden = int(objects.max(initial=0)) + 1
-        objects = np.where(image.objects_reviewed, objects, hidden).astype(LABEL_DTYPE)
-    size = image.pixel_size_um or pixel_size_um
-    return Sample(image.name, image.image, size, semantic, objects, types), hidden
-
-
-def _stacked(crops: Sequence[tuple[np.ndarray, ...]]) -> ReviewedBatch:
-    return ReviewedBatch(*(np.stack(arrays) for arrays in zip(*crops, strict=True)))
+    types_known = None
+    if image.objects is not None and image.types is not None:
+        types_known = (image.objects == 0) | (image.types > 0)
+    return Sample(
+        name=image.name,
+        image=image.image,
+        pixel_size_um=image.pixel_size_um or pixel_size_um,
+        semantic=image.semantic,
+        instances=image.objects,
+        instance_types=image.types,
+        semantic_known=image.semantic_reviewed,
+        instances_known=image.objects_reviewed,
+        types_known=types_known,
+    )
 
 
 def _reviewed_places(images: Sequence[ReviewedImage], seed: int) -> _Places:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from napari_coseg.core.errors import OutputError
-from napari_coseg.finetuning.crops import ReviewedBatch
+from napari_coseg.datasets.batches import Batch
 from napari_coseg.finetuning.stepping import OutOfMemory, is_out_of_memory
 from napari_coseg.models.base import CosegModel, Features
 
@@ -43,7 +42,7 @@ class FeatureCache:
     def has(self, number: int) -> bool:
         return self._path(number).is_file()
 
-    def add(self, number: int, features: Features, batch: ReviewedBatch) -> None:
+    def add(self, number: int, features: Features, batch: Batch) -> None:
         """Keep one crop; the file appears whole or not at all.
 
         Raises
@@ -53,11 +52,11 @@ class FeatureCache:
         """
         entries = {EMBEDDING: _half(features.embedding[0])}
         entries |= {f"{FINE}{i}": _half(f[0]) for i, f in enumerate(features.high_resolution)}
-        for field in fields(ReviewedBatch):
-            if field.name != "images":
-                array = np.ascontiguousarray(getattr(batch, field.name)[0])
-                value = torch.from_numpy(array.astype(np.float16) if field.name in _HALF else array)
-                entries[f"{LABEL}{field.name}"] = value
+        for name, labels in vars(batch).items():
+            if name != "images" and labels is not None:
+                array = np.ascontiguousarray(labels[0])
+                value = torch.from_numpy(array.astype(np.float16) if name in _HALF else array)
+                entries[f"{LABEL}{name}"] = value
         partial = self._path(number).with_suffix(f".{os.getpid()}.part")
         try:
             save_file(entries, partial)
@@ -69,7 +68,7 @@ class FeatureCache:
                 "another run folder"
             ) from error
 
-    def read(self, numbers: Sequence[int], device: torch.device) -> tuple[Features, ReviewedBatch]:
+    def read(self, numbers: Sequence[int], device: torch.device) -> tuple[Features, Batch]:
         """Features and labels of some crops, float32; the batch has no images.
 
         Raises
@@ -98,7 +97,7 @@ class FeatureCache:
             tuple(together[key].to(device).float() for key in fine),
             (int(size[0]), int(size[1])),
         )
-        return features, ReviewedBatch(images=images, **labels)
+        return features, Batch(images=images, **labels)
 
     def crop_mb(self, number: int = 0) -> float:
         """Size of one crop on disk, in megabytes."""
@@ -118,7 +117,7 @@ class FeatureCache:
 
 @torch.no_grad()
 def encode(
-    network: CosegModel, batch: ReviewedBatch, device: torch.device, dtype: torch.dtype | None
+    network: CosegModel, batch: Batch, device: torch.device, dtype: torch.dtype | None
 ) -> Features:
     """Features of a batch, of a network in evaluation mode.
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from napari_coseg.core.errors import SettingsError
-from napari_coseg.finetuning.crops import ReviewedBatch, ReviewedCrops
+from napari_coseg.datasets.batches import Batch
+from napari_coseg.finetuning.crops import ReviewedCrops
 from napari_coseg.finetuning.features import FeatureCache, encode
 from napari_coseg.finetuning.stepping import StepCrops
 from napari_coseg.models.base import CosegModel
@@ -35,7 +36,7 @@ class Drawing:
     replayed: ReviewedCrops | None
     replay_fraction: float
 
-    def draw(self, step: int, crops: int) -> ReviewedBatch:
+    def draw(self, step: int, crops: int) -> Batch:
         """The crops of a step."""
         if self.replayed is None:
             return self.own.draw(step, crops)
@@ -107,10 +108,6 @@ def from_cache(
     return take
 
 
-def _joined(one: ReviewedBatch, other: ReviewedBatch) -> ReviewedBatch:
-    return ReviewedBatch(
-        *(
-            np.concatenate([getattr(one, field.name), getattr(other, field.name)])
-            for field in fields(ReviewedBatch)
-        )
-    )
+def _joined(one: Batch, other: Batch) -> Batch:
+    pairs = {name: (array, getattr(other, name)) for name, array in vars(one).items()}
+    return Batch(**{n: np.concatenate(pair) for n, pair in pairs.items() if pair[0] is not None})

@@ -38,9 +38,9 @@ def from_samples(samples: Iterable[Sample], dataset: Dataset, source: str = "") 
 
 
 def _reviewed(sample: Sample) -> ReviewedImage:
-    known = sample.known
-    if known is None:
-        known = np.ones(sample.image.shape[:2], bool)
+    def reviewed(labels: np.ndarray | None, known: np.ndarray | None) -> np.ndarray | None:
+        return None if labels is None else np.ones(labels.shape, bool) if known is None else known
+
     return ReviewedImage(
         name=sample.name,
         image=sample.image,
@@ -48,6 +48,6 @@ def _reviewed(sample: Sample) -> ReviewedImage:
         semantic=sample.semantic,
         objects=sample.instances,
         types=sample.instance_types if sample.instances is not None else None,
-        semantic_reviewed=None if sample.semantic is None else known,
-        objects_reviewed=None if sample.instances is None else known,
+        semantic_reviewed=reviewed(sample.semantic, sample.semantic_known),
+        objects_reviewed=reviewed(sample.instances, sample.instances_known),
     )

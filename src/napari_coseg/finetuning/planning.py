@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from napari_coseg.core.card import Normalisation
 from napari_coseg.core.errors import SettingsError
+from napari_coseg.datasets.batches import Batch
 from napari_coseg.finetuning.costs import Cost, measure
-from napari_coseg.finetuning.crops import ReviewedBatch
 from napari_coseg.finetuning.hooks import Gate
 from napari_coseg.finetuning.input_match import AS_IT_IS, match_input
 from napari_coseg.finetuning.plan import Origin, RunPlan, read_plan, share_out, write_plan
@@ -18,6 +18,7 @@ from napari_coseg.finetuning.reviewed import ReviewedImage
 from napari_coseg.finetuning.scores import Scores, score
 from napari_coseg.finetuning.stepping import OutOfMemory, StepCrops, Tuner
 from napari_coseg.models.adapted import take_over
+from napari_coseg.training.stepping import cut
 
 MATCHING_CROPS = 6
 SMALLEST_CROP_PX = 64
@@ -201,7 +202,7 @@ def _match(
     images, settings = prepared.divided.to_learn, prepared.settings
     tuner = tuner_of(prepared)
     prepared.network.eval()
-    batches: dict[bool, ReviewedBatch] = {}
+    batches: dict[bool, Batch] = {}
 
     def loss(normalisation: Normalisation) -> float:
         normalise(prepared, normalisation)
@@ -212,7 +213,7 @@ def _match(
         batch = batches[stretch]
         for i in range(MATCHING_CROPS):
             gate()
-            total += tuner.measure_loss(StepCrops(batch.part(slice(i, i + 1))))
+            total += tuner.measure_loss(StepCrops(cut(batch, slice(i, i + 1))))
         return total
 
     return match_input(own, images, loss)

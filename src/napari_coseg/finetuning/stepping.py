@@ -12,8 +12,7 @@ import torch
 from sam2.modeling.backbones.hieradet import MultiScaleBlock
 from torch import Tensor, nn
 
-from napari_coseg.finetuning.crops import ReviewedBatch
-from napari_coseg.finetuning.losses import Truth, reviewed_loss
+from napari_coseg.datasets.batches import Batch
 from napari_coseg.finetuning.network import set_training
 from napari_coseg.finetuning.settings import FinetuneSettings
 from napari_coseg.models.base import (
@@ -24,7 +23,9 @@ from napari_coseg.models.base import (
     Task,
     TwoForwards,
 )
+from napari_coseg.training.losses import two_forward_loss
 from napari_coseg.training.memory import checkpointed_blocks
+from napari_coseg.training.stepping import cut, to_tensors
 
 CLIP_NORM = 1.0
 BETAS = (0.9, 0.99)
@@ -39,7 +40,7 @@ class OutOfMemory(Exception):
 class StepCrops:
     """What one step learns from: crops, and their features where these are kept on disk."""
 
-    batch: ReviewedBatch
+    batch: Batch
     features: Features | None = None
 
     def part(self, crops: slice) -> StepCrops:
@@ -47,7 +48,7 @@ class StepCrops:
         if features is not None:
             fine = tuple(values[crops] for values in features.high_resolution)
             features = Features(features.embedding[crops], fine, features.image_size)
-        return StepCrops(self.batch.part(crops), features)
+        return StepCrops(cut(self.batch, crops), features)
 
     def __len__(self) -> int:
         return len(self.batch.images)
@@ -156,8 +157,8 @@ class Tuner:
         dtype = DTYPES[self.precision]
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
             output = self._output(crops)
-        truth = Truth.of(crops.batch, device)
-        return reviewed_loss(output, truth, self.settings.losses)
+        _, targets = to_tensors(crops.batch, str(device))
+        return two_forward_loss(output, targets, self.settings.losses)
 
     @torch.no_grad()
     def measure_loss(self, crops: StepCrops) -> float:
@@ -248,9 +249,9 @@ class Tuner:
                 parameter.lerp_(self.origin[name], part)
 
 
-def _labelled(batch: ReviewedBatch) -> tuple[Task, ...]:
+def _labelled(batch: Batch) -> tuple[Task, ...]:
     """The tasks that anything is known of; decoding the others would teach nothing."""
-    known = {"semantic": batch.semantic_known, "instance": batch.objects_known}
+    known = {"semantic": batch.semantic_known, "instance": batch.instances_known}
     return tuple(task for task in BOTH_TASKS if known[task].any()) or BOTH_TASKS
 
 

@@ -1,8 +1,8 @@
 """Losses of the two forwards (Co-Seg++ equations 9 to 12, Co-Seg equation 8).
 
-Every image may be labelled for one task, for both, or for none: a term counts the images that
-have its label and the pixels marked valid, and is zero where there are none. What the papers and
-the authors' code weigh how is in `loss_settings`.
+Every pixel may be labelled for one task, for both, or for none: a term counts the pixels whose
+label of its kind is known, and is zero where there are none. The weights of the papers and of the
+authors' code are in `loss_settings`.
 
 Each term is a quotient of sums over a batch, Dice too. Where several processes share a batch, these
 sums run over all of them (`Sum`): every process computes the loss of the whole batch, and the
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_coseg.models.base import FirstForward, TaskMaps, TwoForwards
+from napari_coseg.models.base import FirstForward, Task, TaskMaps, TwoForwards
 from napari_coseg.training.loss_settings import LossSettings
 
 Sum = Callable[[Tensor], Tensor]
@@ -33,21 +33,26 @@ def alone(local: Tensor) -> Tensor:
 class Targets(NamedTuple):
     """Truth for a batch.
 
-    semantic       (B, Y, X) int64 class ids; read where has_semantic
+    semantic       (B, Y, X) int64 class ids
     objects        (B, Y, X) bool
-    classes        (B, Y, X) int64 object class ids, 0 outside; read where has_instances
+    classes        (B, Y, X) int64 object class ids, 0 outside
     hv             (B, 2, Y, X) float32
-    has_semantic, has_instances   (B,) bool
-    valid          (B, Y, X) bool, false where the crop lies beyond the image
+    semantic_known, objects_known, classes_known
+                   (B, Y, X) bool: where these are read; `objects_known` is of `hv` as well
     """
 
     semantic: Tensor
     objects: Tensor
     classes: Tensor
     hv: Tensor
-    has_semantic: Tensor
-    has_instances: Tensor
-    valid: Tensor
+    semantic_known: Tensor
+    objects_known: Tensor
+    classes_known: Tensor
+
+    @property
+    def labelled(self) -> dict[Task, Tensor]:
+        """(B,) bool for each task: the images with any label of it."""
+        return {"semantic": _any(self.semantic_known), "instance": _any(self.objects_known)}
 
 
 class Shares(NamedTuple):
@@ -55,6 +60,7 @@ class Shares(NamedTuple):
 
     semantic: float = 1.0
     instance: float = 1.0
+    types: float = 1.0
     images: float = 1.0
 
 
@@ -79,6 +85,7 @@ def two_forward_loss(
         **_first_terms(output.first, targets, settings, count, add),
         **_times(count.semantic, _semantic_terms(output.second, targets, settings, add)),
         **_times(count.instance, _instance_terms(output.second, targets, settings, add)),
+        **_times(count.types, _class_terms(output.second, targets, settings, add)),
     }
     total = torch.stack(list(terms.values())).sum()
     return total, {name: float(value.detach()) for name, value in terms.items()}
@@ -95,9 +102,9 @@ def _first_terms(
         "first_semantic": count.semantic
         * settings.first_semantic
         * _mask_loss(
-            first.semantic_mask[targets.has_semantic, 0].float(),
-            (targets.semantic > 0)[targets.has_semantic],
-            targets.valid[targets.has_semantic],
+            first.semantic_mask,
+            targets.semantic > 0,
+            targets.semantic_known,
             settings,
             False,
             add,
@@ -105,9 +112,9 @@ def _first_terms(
         "first_instance": count.instance
         * settings.first_instance
         * _mask_loss(
-            first.instance_mask[targets.has_instances, 0].float(),
-            targets.objects[targets.has_instances],
-            targets.valid[targets.has_instances],
+            first.instance_mask,
+            targets.objects,
+            targets.objects_known,
             settings,
             settings.first_object == "focal",
             add,
@@ -121,11 +128,13 @@ def _first_terms(
 
 
 def _mask_loss(
-    logits: Tensor, truth: Tensor, valid: Tensor, settings: LossSettings, focal: bool, add: Sum
+    logits: Tensor, truth: Tensor, known: Tensor, settings: LossSettings, focal: bool, add: Sum
 ) -> Tensor:
-    """Equation 10 on a binary mask, (B, y, x) against (B, Y, X) as the share of each pixel."""
+    """Equation 10 on a binary mask, (B, 1, y, x) against (B, Y, X) as the share of each pixel."""
+    rows = _any(known)
+    logits, truth, known = logits[rows, 0].float(), (truth & known)[rows], known[rows]
     size = logits.shape[-2:]
-    share, weight = _area_fraction(truth, size), _area_fraction(valid, size)
+    share, weight = _area_fraction(truth, size), _area_fraction(known, size)
     per_pixel = F.binary_cross_entropy_with_logits(logits, share, reduction="none")
     if focal:
         per_pixel = _focal(per_pixel, settings.focal_gamma)
@@ -137,9 +146,9 @@ def _mask_loss(
 def _semantic_terms(
     maps: TaskMaps, targets: Targets, settings: LossSettings, add: Sum
 ) -> dict[str, Tensor]:
-    known = targets.has_semantic
-    logits = maps.semantic[known].float()
-    truth, weight = targets.semantic[known], targets.valid[known].float()
+    rows = _any(targets.semantic_known)
+    logits = maps.semantic[rows].float()
+    truth, weight = targets.semantic[rows], targets.semantic_known[rows].float()
     cross_entropy = _mean(F.cross_entropy(logits, truth, reduction="none"), weight, add)
     dice = class_dice_loss(logits, truth, weight, settings.dice_over, add)
     return {
@@ -151,32 +160,43 @@ def _semantic_terms(
 def _instance_terms(
     maps: TaskMaps, targets: Targets, settings: LossSettings, add: Sum
 ) -> dict[str, Tensor]:
-    known = targets.has_instances
-    weight = targets.valid[known].float()
-    objects = targets.objects[known].float()
-    logits = maps.object[known, 0].float()
+    rows = _any(targets.objects_known)
+    known = targets.objects_known[rows]
+    weight, objects = known.float(), targets.objects[rows].float()
+    logits = maps.object[rows, 0].float()
     per_pixel = F.binary_cross_entropy_with_logits(logits, objects, reduction="none")
     focal = _focal(per_pixel, settings.focal_gamma)
     dice = dice_loss(logits.sigmoid(), objects, weight, settings.dice_over, add)
-    hv, hv_truth = maps.hv[known].float(), targets.hv[known]
+    hv_truth = targets.hv[rows]
+    # The gradient looks two pixels further: beyond what is known the map counts as right.
+    hv = torch.where(known.unsqueeze(1), maps.hv[rows].float(), hv_truth)
     mse = _mean((hv - hv_truth).square().mean(dim=1), weight, add)
     msge = gradient_loss(hv, hv_truth, objects * weight, settings.gradient_axis, add)
-    terms = {
+    return {
         "object_cross_entropy": settings.object_cross_entropy * _mean(per_pixel, weight, add),
         "object_focal": settings.object_focal * _mean(focal, weight, add),
         "object_dice": settings.object_dice * dice,
         "hv_mse": settings.hv_mse * mse,
         "hv_msge": settings.hv_msge * msge,
     }
-    if maps.classes.shape[1]:
-        logits, truth = maps.classes[known].float(), targets.classes[known]
-        per_pixel = F.cross_entropy(logits, truth, reduction="none")
-        focal = _focal(per_pixel, settings.focal_gamma)
-        dice = class_dice_loss(logits, truth, weight, settings.dice_over, add)
-        terms["class_cross_entropy"] = settings.class_cross_entropy * _mean(per_pixel, weight, add)
-        terms["class_focal"] = settings.class_focal * _mean(focal, weight, add)
-        terms["class_dice"] = settings.class_dice * dice
-    return terms
+
+
+def _class_terms(
+    maps: TaskMaps, targets: Targets, settings: LossSettings, add: Sum
+) -> dict[str, Tensor]:
+    if not maps.classes.shape[1]:
+        return {}
+    rows = _any(targets.classes_known)
+    weight = targets.classes_known[rows].float()
+    logits, truth = maps.classes[rows].float(), targets.classes[rows]
+    per_pixel = F.cross_entropy(logits, truth, reduction="none")
+    focal = _focal(per_pixel, settings.focal_gamma)
+    dice = class_dice_loss(logits, truth, weight, settings.dice_over, add)
+    return {
+        "class_cross_entropy": settings.class_cross_entropy * _mean(per_pixel, weight, add),
+        "class_focal": settings.class_focal * _mean(focal, weight, add),
+        "class_dice": settings.class_dice * dice,
+    }
 
 
 def dice_loss(
@@ -260,6 +280,11 @@ def gradient_loss(
 
 def _focal(cross_entropy: Tensor, gamma: float) -> Tensor:
     return (1 - torch.exp(-cross_entropy)).pow(gamma) * cross_entropy
+
+
+def _any(known: Tensor) -> Tensor:
+    """(B,) bool: the images with anything known."""
+    return known.flatten(1).any(dim=1)
 
 
 def _area_fraction(mask: Tensor, size: torch.Size) -> Tensor:

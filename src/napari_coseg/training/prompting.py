@@ -87,7 +87,7 @@ def draw_prompts(
     """
     if not settings.truth:
         return batch
-    prompts = np.full((len(batch.images), 2, *batch.valid.shape[1:]), NOT_GIVEN, np.uint8)
+    prompts = np.full((len(batch.images), 2, *batch.instances.shape[1:]), NOT_GIVEN, np.uint8)
     for i, channels in enumerate(prompts):
         rng = np.random.default_rng([*seed, first + i * every, STREAM])
         for channel, truth in ((REGIONS, _regions(batch, i)), (OBJECTS, _objects(batch, i))):
@@ -132,21 +132,21 @@ def _regions(batch: Batch, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] 
     """Mask, its pieces, and where it is known; from the derived region where none is annotated."""
     from scipy.ndimage import label
 
-    if batch.has_semantic[i]:
-        mask = batch.semantic[i] > 0
+    if batch.semantic_known[i].any():
+        mask, known = batch.semantic[i] > 0, batch.semantic_known[i]
     elif batch.derived is not None and (batch.derived[i] != NOT_GIVEN).any():
-        mask = batch.derived[i] == 1
+        mask, known = batch.derived[i] == 1, batch.instances_known[i]
     else:
         return None
-    return mask, label(mask)[0], batch.valid[i]
+    return mask, label(mask)[0], known
 
 
 def _objects(batch: Batch, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    if not batch.has_instances[i]:
+    if not batch.instances_known[i].any():
         return None
     ids, dense = np.unique(batch.instances[i], return_inverse=True)
     dense = dense.reshape(batch.instances[i].shape) + int(ids[0] > 0)
-    return batch.instances[i] > 0, dense, batch.valid[i]
+    return batch.instances[i] > 0, dense, batch.instances_known[i]
 
 
 def _draw_mask(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from napari_coseg.core.errors import CosegError, SettingsError
 from napari_coseg.datasets.batches import NOT_GIVEN, Batch
-from napari_coseg.models.base import CosegModel, GivenMasks, Task
+from napari_coseg.models.base import CosegModel, GivenMasks
 from napari_coseg.training.losses import Shares, Targets, two_forward_loss
 from napari_coseg.training.processes import Processes
 from napari_coseg.training.recipe import OptimiserSettings, Recipe
@@ -75,14 +75,10 @@ class Stepper:
     def _backward(self, batch: Batch, shares: Shares) -> dict[str, float]:
         images, targets = to_tensors(batch, self.device)
         images = self.model.normalise(images).to(memory_format=torch.channels_last)
-        # Nothing is learnt of a task without labels.
-        labelled: dict[Task, Tensor] = {
-            "semantic": targets.has_semantic,
-            "instance": targets.has_instances,
-        }
         kind, dtype = torch.device(self.device).type, AUTOCAST.get(self.recipe.precision)
         with torch.autocast(kind, dtype, enabled=dtype is not None):
-            output = self.model(images, given_masks(batch, self.device), labelled)
+            # Nothing is learnt of a task without labels.
+            output = self.model(images, given_masks(batch, self.device), targets.labelled)
         loss, terms = two_forward_loss(
             output, targets, self.recipe.losses, shares, self.processes.add
         )
@@ -99,7 +95,8 @@ class Stepper:
         parts = [cut(batch, slice(first, None, count)) for first in range(count)]
         labels = [_labels(part) for part in parts]
         flat = self.processes.add_up([n for counts in labels for n in counts], self.device)
-        counts = [flat[3 * i : 3 * i + 3] for i in range(count)]
+        kinds = len(Shares._fields)
+        counts = [flat[kinds * i : kinds * (i + 1)] for i in range(count)]
         totals = [sum(column) for column in zip(*counts, strict=True)]
         return [
             (part, Shares(*(n / max(total, 1) for n, total in zip(of_part, totals, strict=True))))
@@ -163,17 +160,14 @@ def to_tensors(batch: Batch, device: str) -> tuple[Tensor, Targets]:
         objects=objects,
         classes=put(batch.types).long() * objects,
         hv=put(batch.hv),
-        has_semantic=put(batch.has_semantic),
-        has_instances=put(batch.has_instances),
-        valid=put(batch.valid),
+        semantic_known=put(batch.semantic_known),
+        objects_known=put(batch.instances_known),
+        classes_known=put(batch.types_known),
     )
     return put(batch.images), targets
 
 
-def _labels(batch: Batch) -> tuple[float, float, float]:
-    """Crops with regions, with objects, and all, as `Shares` counts them."""
-    return (
-        float(batch.has_semantic.sum()),
-        float(batch.has_instances.sum()),
-        float(len(batch.images)),
-    )
+def _labels(batch: Batch) -> tuple[float, ...]:
+    """Crops with regions, with objects, with classes of objects, and all, as `Shares` has them."""
+    masks = (batch.semantic_known, batch.instances_known, batch.types_known)
+    return (*(float(mask.any(axis=(1, 2)).sum()) for mask in masks), float(len(batch.images)))
