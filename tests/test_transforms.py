@@ -173,6 +173,30 @@ def test_white_stays_near_white() -> None:
     assert np.median([m.mean() for m in means]) > 225
 
 
+def means_of(image: np.ndarray, **settings: float) -> np.ndarray:
+    """(60, 3): mean of each channel after as many draws of one change."""
+    stain = QUIET.model_copy(update=settings)
+    drawn = [augment_stain(image, np.random.default_rng(seed), stain) for seed in range(60)]
+    return np.array([crop.mean(axis=(1, 2)) for crop in drawn])
+
+
+def test_density_is_multiplied_by_a_factor_within_its_bounds() -> None:
+    tissue = np.full((4, 4, 3), (180, 120, 170), np.uint8)
+    means = means_of(tissue, density_probability=1, density_min=0.3, density_max=2.5)
+    factors = np.log((means + 1) / 256) / np.log((tissue[0, 0] + 1.0) / 256)
+    np.testing.assert_allclose(factors, factors[:, :1] * np.ones(3), rtol=1e-3)
+    assert 0.3 <= factors.min() < 0.5 and 1.6 < factors.max() <= 2.5
+    assert np.median(factors) == pytest.approx(1, abs=0.25)
+
+
+def test_a_white_point_moves_channels_apart_and_never_brightens() -> None:
+    white = np.full((4, 4, 3), 250, np.uint8)
+    means = means_of(white, white_probability=1, white_sigma=0.1, exposure_min=0.65)
+    assert means.max() <= 250.01
+    assert 0.65 * 250 - 1 <= means.max(axis=1).min() < 200
+    assert np.ptp(means, axis=1).max() > 30
+
+
 @pytest.mark.parametrize(
     "values",
     [{"scale_min": 2.0}, {"stain": {"blur_max": 1.0}}, {"elastic_sigma_px": -1.0}],

@@ -40,6 +40,21 @@ class StainSettings(Settings):
         0.05, ge=0, le=0.3, description="standard deviation of the stain vectors' components"
     )
     gamma_spread: float = Field(0.15, ge=0, lt=1, description="all densities; factor")
+    density_probability: float = Field(
+        0.0, ge=0, le=1, description="share of crops paler or darker by far"
+    )
+    density_min: float = Field(0.3, gt=0, le=1, description="smallest optical density; factor")
+    density_max: float = Field(2.5, ge=1, le=10, description="largest optical density; factor")
+    white_probability: float = Field(
+        0.0, ge=0, le=1, description="share of crops with another white point"
+    )
+    white_sigma: float = Field(
+        0.08, ge=0, le=0.5, description="standard deviation of the gain of red, and of blue the "
+        "other way; logarithm. A third of it for green"
+    )  # fmt: skip
+    exposure_min: float = Field(
+        0.65, gt=0, le=1, description="darkest white point's largest gain; factor"
+    )
     colour_probability: float = Field(
         0.6, ge=0, le=1, description="share of crops with another camera's colours"
     )
@@ -99,6 +114,12 @@ def draw_colour_change(rng: np.random.Generator, settings: StainSettings) -> Col
     density_matrix, density_shift = np.eye(3), np.zeros(3)
     if rng.random() < settings.stain_probability:
         density_matrix, density_shift = _draw_stains(rng, settings)
+    # Changes that older recipes do not name draw no numbers there: their crops stay the same.
+    if settings.density_probability and rng.random() < settings.density_probability:
+        low, high = np.log(settings.density_min), np.log(settings.density_max)
+        # Triangular in the logarithm: the sample's own density is the likeliest.
+        factor = np.exp(rng.triangular(low, 0, high)) if low < high else 1.0
+        density_matrix, density_shift = factor * density_matrix, factor * density_shift
     camera, contrast = np.eye(3), 1.0
     if rng.random() < settings.colour_probability:
         saturation = rng.uniform(-1, 1) * settings.saturation_spread + 1
@@ -106,6 +127,12 @@ def draw_colour_change(rng: np.random.Generator, settings: StainSettings) -> Col
         brightness = rng.uniform(-1, 1) * settings.brightness_spread + 1
         contrast = float(rng.uniform(-1, 1) * settings.contrast_spread + 1)
         camera = brightness * _saturation(saturation) @ _hue_rotation(hue)
+    if settings.white_probability and rng.random() < settings.white_probability:
+        # Light is warmer or colder far more often than it is green or magenta.
+        temperature, tint = rng.normal(0, settings.white_sigma, 2)
+        gains = np.exp([temperature, tint / 3, -temperature])
+        exposure = rng.uniform(settings.exposure_min, 1)
+        camera = exposure * np.diag(gains / gains.max()) @ camera
     return ColourChange(density_matrix, density_shift, camera, contrast)
 
 
