@@ -24,6 +24,7 @@ from cases.histology_twins import (
     make_glas_lizard,
     make_lizard,
     make_monuseg_xml,
+    make_nuinsseg_organs,
     make_puma,
     picture,
     square,
@@ -54,6 +55,7 @@ PUMA_1 = "training_set_primary_roi_001"
         ("bcss-5", {"all": 2}, 0),
         ("monuseg", {"train": 2, "test": 1}, 4),
         ("tnbc", {"all": 3}, 4),
+        ("nuinsseg", {"all": 2}, 4),
         ("ebhi", {"all": 4}, 0),
     ],
 )
@@ -185,6 +187,14 @@ def test_a_split_keeps_images_of_one_patient_together(
     assert Counter(map(dataset.source, names)) == sources
 
 
+def test_vague_areas_of_nuinsseg_are_not_known(tmp_path: Path) -> None:
+    make_nuinsseg_organs(tmp_path)
+    dataset = open_dataset("nuinsseg", tmp_path)
+    assert dataset.load("all", "human_bladder_01").instances_known is None
+    known = dataset.load("all", "mouse_liver_01").instances_known
+    assert not known[:6].any() and known[6:].all()
+
+
 def test_outlines_of_monuseg_are_filled(tmp_path: Path) -> None:
     make_monuseg_xml(tmp_path)
     dataset = open_dataset("monuseg", tmp_path)
@@ -258,6 +268,7 @@ def xml(text: str):
         ("monuseg", xml(ONE_VERTEX.format(x='X="9000"')), "far from its image"),
         ("monuseg", drop("*5592*.xml"), "5592"),
         ("tnbc", drop("GT_01/01_2.png"), "01_2.png"),
+        ("nuinsseg", drop("label masks/human*"), "human_bladder_01"),
         ("ebhi", drop("Low-grade IN/label/*149*.png"), "GT2012149"),
     ],
 )

@@ -19,6 +19,7 @@ from napari_coseg.datasets.registry import DATASETS, open_dataset
 
 INSTANCES = np.kron(np.array([[0, 1, 2], [3, 0, 70_000], [5, 0, 0]]), np.ones((4, 4))).astype(int)
 FILE_IDS = (INSTANCES % 65536).astype(np.uint16)
+FILE_IDS_OR_IGNORE = np.where(FILE_IDS == 2, 65535, FILE_IDS).astype(np.uint16)
 FILE_TYPES = np.kron(np.array([[0, 1, 2], [3, 0, 4], [2, 0, 0]]), np.ones((4, 4))).astype(np.uint8)
 
 
@@ -77,6 +78,7 @@ UNPACKED = {
     "folder": make_folder,
     "monuseg": make_unpacked("train/images", "train/inst", FILE_IDS),
     "tnbc": make_unpacked("images", "inst", FILE_IDS),
+    "nuinsseg": make_unpacked("images", "inst_or_ignore", FILE_IDS_OR_IGNORE),
     "ebhi": make_unpacked("images", "gland", FILE_TYPES // 3),
 }
 MAKERS = HISTOLOGY_TWINS | UNPACKED
@@ -95,6 +97,7 @@ def test_every_dataset_has_a_generated_twin() -> None:
         ("folder", "all", 1, 5, 0.3),
         ("monuseg", "train", 3, 15, 0.25),
         ("tnbc", "all", 3, 15, 0.25),
+        ("nuinsseg", "all", 3, 12, 0.25),
         ("ebhi", "all", 3, 0, 1.0),
     ],
 )
@@ -141,6 +144,13 @@ def test_consep_types_are_renamed_to_our_order(tmp_path: Path) -> None:
     seen = {int(theirs): names[int(ours)] for theirs, ours in both if theirs}
     assert seen == {1: "miscellaneous", 2: "inflammatory", 3: "epithelial", 4: "spindle"}
     assert sample.semantic is None
+
+
+def test_where_objects_are_not_told_apart_they_are_not_known(tmp_path: Path) -> None:
+    UNPACKED["nuinsseg"](tmp_path)
+    sample = open_dataset("nuinsseg", tmp_path).load("all", "01_1")
+    np.testing.assert_array_equal(sample.instances_known, FILE_IDS != 2)
+    assert not sample.instances[~sample.instances_known].any()
 
 
 def test_ids_above_16_bits_survive(tmp_path: Path) -> None:
@@ -323,6 +333,7 @@ HELD_OUT = [
     ("multi_organ", "glas", "train", 13, 60),
     ("multi_organ", "monuseg", "train", 7, 0),
     ("multi_organ", "tnbc", "all", 9, 0),
+    ("multi_organ", "nuinsseg", "all", 16, 0),
     ("multi_organ", "ebhi", "all", 33, 0),
     ("multi_organ_without_bladder", "monuseg", "train", 6, 2),
     ("multi_organ_without_kidney", "monuseg", "train", 6, 6),
@@ -359,6 +370,7 @@ def test_the_shipped_splits_fit_the_real_images_and_tear_no_patient_apart(
         ("glas", "train", 85, 0),
         ("monuseg", "train", 30, 16_958),
         ("tnbc", "all", 50, 4_028),
+        ("nuinsseg", "all", 333, None),
         ("ebhi", "all", 1_685, 0),
     ],
 )

@@ -171,6 +171,17 @@ def make_tnbc_slides(root: Path) -> None:
         write(folder / f"GT_{name[:2]}" / f"{name}.png", nuclei.astype(np.uint8))
 
 
+def make_nuinsseg_organs(root: Path) -> None:
+    """Two organs; in one image the upper half is vague."""
+    vague = np.zeros(SHAPE, np.uint8)
+    vague[:6] = 255
+    for organ in ("human bladder", "mouse liver"):
+        stem = f"{organ.replace(' ', '_')}_01"
+        write(root / organ / "tissue images" / f"{stem}.png", picture(len(organ)))
+        write(root / organ / "label masks" / f"{stem}.tif", NUCLEI.astype(np.uint16))
+    write(root / organ / "vague areas" / "mask binary" / f"{stem}.png", vague)
+
+
 def make_ebhi_classes(root: Path) -> None:
     for diagnosis in ("Adenocarcinoma", "Low-grade IN"):
         for seed, name in enumerate(("GT2012149-1-400-001", "GT2012150-1-400-001")):
@@ -193,6 +204,7 @@ HISTOLOGY_TWINS = {
     "bcss-5": make_bcss,
     "monuseg": make_monuseg_xml,
     "tnbc": make_tnbc_slides,
+    "nuinsseg": make_nuinsseg_organs,
     "ebhi": make_ebhi_classes,
 }
 """Name of a dataset -> what writes one. GlaS and CoNSeP by these names lie in other layouts too."""

@@ -33,6 +33,7 @@ DATASETS: dict[str, str] = {
     "dsb2018": "napari_coseg.datasets.dsb2018:Dsb2018",
     "monuseg": "napari_coseg.datasets.monuseg:Monuseg",
     "tnbc": "napari_coseg.datasets.tnbc:Tnbc",
+    "nuinsseg": "napari_coseg.datasets.nuinsseg:Nuinsseg",
     "ebhi": "napari_coseg.datasets.ebhi:Ebhi",
     "toothfairy2": "napari_coseg.datasets.toothfairy2:ToothFairy2",
     "nnunet-raw": "napari_coseg.datasets.nnunet_raw:NnunetRaw",
