@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    FiniteFloat,
+    PositiveFloat,
+    model_validator,
+)
 
 from napari_coseg.core.settings import Settings
 from napari_coseg.core.types import LabelClass
@@ -36,10 +43,21 @@ ValueWindow = Annotated[
 
 
 class Normalisation(Settings):
-    """``(value - mean) / std`` a channel, on red, green, blue values of 0 to 255."""
+    """``(value - mean) / std`` for each channel, in the order of the card's `channels`."""
 
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    mean: tuple[FiniteFloat, ...] = Field((123.675, 116.28, 103.53), min_length=1, max_length=4)
+    std: tuple[FiniteFloat, ...] = Field(
+        (58.395, 57.12, 57.375),
+        min_length=1,
+        max_length=4,
+        description="not zero; negative where dark and bright change places",
+    )
+    values: Literal["display", "measured"] = Field(
+        "display",
+        description="display: image values mapped to 0..255 first, by the rule of "
+        "`images.intensity`; measured: values as the file gives them (Hounsfield units, "
+        "z-scores), clipped to `window` where there is one",
+    )
     stretch: bool = Field(
         False,
         description="each image's own range becomes 0 to 255 first, as `images.intensity` "
@@ -51,6 +69,37 @@ class Normalisation(Settings):
         "images of 8 bits are taken as they are, for they were cut to a window before",
     )
 
+    @model_validator(mode="after")
+    def _one_std_for_each_mean(self) -> Self:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"{len(self.mean)} means but {len(self.std)} standard deviations")
+        if not all(self.std):
+            raise ValueError("a standard deviation of 0")
+        return self
+
+
+class OutputMap(Settings):
+    """One named output of a network: (B, `channels`, [Z,] Y, X) logits or values."""
+
+    name: str = Field(min_length=1)
+    channels: int = Field(ge=0)
+    activation: Literal["softmax", "sigmoid", "none"] = Field(
+        description="softmax over the channels, sigmoid of each channel, or values as they are"
+    )
+
+
+class TaskEntry(Settings):
+    """One task that a model takes as an input, such as organs of CT: its classes and modalities.
+
+    A network that serves several tasks answers with the channels of the task that was asked for.
+    """
+
+    name: str = Field(min_length=1)
+    classes: tuple[str, ...] = Field(min_length=1, description="names of semantic classes")
+    modalities: tuple[str, ...] = Field(
+        (), description="modalities that the task was trained on; empty: all of the card's"
+    )
+
 
 class ModelCard(Settings):
     """What a weights file says about itself. Stored as JSON beside the weights.
@@ -60,19 +109,79 @@ class ModelCard(Settings):
 
     format_version: int = 1
     name: str
-    family: str = Field(description="key of napari_coseg.models.registry.FAMILIES")
+    family: str = Field(description="key of models.registry.FAMILIES")
     config: dict[str, Any] = Field(description="the family's own settings")
+    channels: tuple[str, ...] = Field(
+        ("red", "green", "blue"), min_length=1, max_length=4, description="of the input, in order"
+    )
+    dimensions: Literal[2, 3] = Field(2, description="spatial axes of the input: YX or ZYX")
+    modalities: tuple[str, ...] = Field(
+        (), description="kinds of image that the network takes as an input; empty: no such input"
+    )
+    tasks: tuple[TaskEntry, ...] = Field(
+        (), description="tasks that the network takes as an input; empty: no such input"
+    )
     semantic_classes: tuple[ClassEntry, ...] = ()
     instance_classes: tuple[ClassEntry, ...] = ()
-    pixel_size_um: float = Field(gt=0, description="micrometres a pixel the network works at")
+    maps: tuple[OutputMap, ...] | None = Field(
+        None,
+        description="named outputs; None: those of a two-task family, which follow from the "
+        "classes",
+    )
+    pixel_size_um: float = Field(
+        gt=0, description="spacing along y and x that the network works at, in micrometres"
+    )
+    slice_spacing_um: PositiveFloat | None = Field(
+        None, description="spacing along z, in micrometres; needed where `dimensions` is 3"
+    )
     tile_size_px: int = Field(512, ge=64, description="tile for inference, at that pixel size")
-    halo_px: int = Field(64, ge=0, description="context around a tile that is thrown away")
+    halo_px: int = Field(
+        64, ge=0, description="context around a tile that is predicted and discarded"
+    )
     normalisation: Normalisation = Normalisation()
     training_data: str = ""
     licence: str = ""
     scores: dict[str, Any] = {}
     adapted_from: str | None = None
     notes: str = ""
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        if len(self.normalisation.mean) != len(self.channels):
+            raise ValueError(
+                f"normalisation of {len(self.normalisation.mean)} channels, but the channels are "
+                f"{', '.join(self.channels)}"
+            )
+        if (self.slice_spacing_um is None) != (self.dimensions == 2):
+            raise ValueError("slice_spacing_um goes with dimensions = 3 and with nothing else")
+        known = {entry.name for entry in self.semantic_classes}
+        for task in self.tasks:
+            if unknown := [name for name in task.classes if name not in known]:
+                raise ValueError(f"task {task.name!r} names unknown classes {unknown}")
+            if unknown := [name for name in task.modalities if name not in self.modalities]:
+                raise ValueError(f"task {task.name!r} names unknown modalities {unknown}")
+        return self
+
+    @property
+    def spacing_um(self) -> tuple[float, ...]:
+        """Spacing along (z,) y, x that the network works at, in micrometres."""
+        in_plane = (self.pixel_size_um, self.pixel_size_um)
+        return in_plane if self.slice_spacing_um is None else (self.slice_spacing_um, *in_plane)
+
+    @property
+    def output_maps(self) -> tuple[OutputMap, ...]:
+        """The network's outputs; for two-task families regions, objects, their classes, HV maps."""
+        if self.maps is not None:
+            return self.maps
+        types = 1 + len(self.instance_classes) if self.instance_classes else 0
+        return (
+            OutputMap(
+                name="semantic", channels=1 + len(self.semantic_classes), activation="softmax"
+            ),
+            OutputMap(name="object", channels=1, activation="sigmoid"),
+            OutputMap(name="classes", channels=types, activation="softmax"),
+            OutputMap(name="hv", channels=2, activation="none"),
+        )
 
     @property
     def semantic_label_classes(self) -> tuple[LabelClass, ...]:

@@ -70,12 +70,7 @@ def changed(base: Normalisation, gain: Sequence[float], offset: Sequence[float])
     """The normalisation that does what `base` does after ``gain * value + offset``."""
     mean = [(m - b) / a for m, a, b in zip(base.mean, gain, offset, strict=True)]
     std = [s / a for s, a in zip(base.std, gain, strict=True)]
-    return Normalisation(
-        mean=(float(mean[0]), float(mean[1]), float(mean[2])),
-        std=(float(std[0]), float(std[1]), float(std[2])),
-        stretch=base.stretch,
-        window=base.window,
-    )
+    return base.model_copy(update={"mean": tuple(map(float, mean)), "std": tuple(map(float, std))})
 
 
 def _levels(images: Sequence[ReviewedImage]) -> tuple[np.ndarray, np.ndarray] | None:

@@ -37,14 +37,16 @@ def load_model(
     Raises
     ------
     CheckpointError
-        Where there is no such file, or it is not one of ours, or the adapter is of another model.
+        Where there is no such file, or it is not one of ours, or of a family that does not give
+        regions and objects, or the adapter is of another model.
     SettingsError
         Where this machine has no such device.
     """
+    from napari_coseg.models.base import as_two_task
     from napari_coseg.models.checkpoints import native
 
     path = weights_path(source)
-    model: CosegModel = native.load(path, choose_device(device))
+    model = as_two_task(native.load(path, choose_device(device)))
     model.eval()
     _ORIGINS[model] = {"file": path.name, "sha256": native.file_sha256(path)}
     return model if adapter is None else switch_adapter(model, adapter)

@@ -14,7 +14,7 @@ from napari_coseg.core.errors import SettingsError
 from napari_coseg.models.base import CosegModel
 from napari_coseg.models.growing import Origins, grow
 from napari_coseg.models.nn.lora import put_in_lora
-from napari_coseg.models.registry import build
+from napari_coseg.models.registry import build_two_task
 
 LORA = "lora"
 
@@ -25,7 +25,7 @@ def starting_network(
     semantic_origins: Origins,
     instance_origins: Origins,
     lora_rank: int = 0,
-    building: Callable[[ModelCard], CosegModel] = build,
+    building: Callable[[ModelCard], CosegModel] = build_two_task,
 ) -> CosegModel:
     """What an adapter begins from: always the same for the same base and arguments.
 
@@ -72,7 +72,7 @@ def take_over(network: CosegModel, card: ModelCard) -> None:
         (network.pixel_mean, card.normalisation.mean),
         (network.pixel_std, card.normalisation.std),
     ):
-        buffer.copy_(torch.tensor(values).view(1, 3, 1, 1))
+        buffer.copy_(torch.tensor(values).view_as(buffer))
 
 
 def _kept(classes: tuple[Any, ...]) -> Origins:

@@ -1,12 +1,18 @@
-"""The contract of every model family: encode once, decode as often as you like.
+"""The contracts of model families.
 
-A family subclasses `CosegModel` and answers three questions, each on a whole batch:
+Every family subclasses `SegmentationModel`. It takes images of 1 to 4 channels, 2D or 3D, and where
+the card lists them, a modality and a task of each image, and gives the maps that the card names:
 
-    encode(images)                    -> Features        (the expensive part, once)
-    first_forward(features)           -> FirstForward    (one binary mask a task)
-    second_forward(features, prompts) -> TaskMaps        (the answer, prompted by those masks)
+    maps(images, conditions)          -> {name: Tensor}
 
-What comes back always has the same type. Nothing here knows of tiles, files or pixel sizes.
+A two-task family (Co-Seg, Co-Seg++) subclasses `CosegModel` and implements three steps, each on a
+whole batch; the image is encoded once:
+
+    encode(images)                    -> Features        (the expensive part)
+    first_forward(features)           -> FirstForward    (one binary mask for each task)
+    second_forward(features, prompts) -> TaskMaps        (the result, prompted by those masks)
+
+Nothing here knows tiles, files or pixel sizes.
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_coseg.core.card import ModelCard
+from napari_coseg.core.errors import CheckpointError, ImageError, SettingsError
 
 Task = Literal["semantic", "instance"]
 BOTH_TASKS: tuple[Task, ...] = ("semantic", "instance")
@@ -113,31 +120,103 @@ class TwoForwards(NamedTuple):
     second: TaskMaps
 
 
-class CosegModel(nn.Module, ABC):
+class Conditions(NamedTuple):
+    """What is told to a network beside the image, by name, one entry for each image of a batch.
+
+    A tuple is empty where the card lists no modalities, or no tasks. Tasks of one batch may differ;
+    each image's channels are then those of its own task (`SegmentationModel.channels_of`).
+    """
+
+    modalities: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+
+
+NO_CONDITIONS = Conditions()
+
+
+class SegmentationModel(nn.Module, ABC):
     """Base of every family.
 
     Parameters
     ----------
     card
-        Says what the channels mean and how images are normalised.
+        Says what input channels and output maps mean and how images are normalised.
     """
 
     size_multiple: int = 32
-    """Height and width of the images must be multiples of this."""
+    """Every spatial side of the images must be a multiple of this."""
     pixel_mean: Tensor
     pixel_std: Tensor
 
     def __init__(self, card: ModelCard) -> None:
         super().__init__()
         self.card = card
-        mean = torch.tensor(card.normalisation.mean).view(1, 3, 1, 1)
-        std = torch.tensor(card.normalisation.std).view(1, 3, 1, 1)
+        shape = (1, len(card.channels), *(1,) * card.dimensions)
+        mean = torch.tensor(card.normalisation.mean).view(shape)
+        std = torch.tensor(card.normalisation.std).view(shape)
         self.register_buffer("pixel_mean", mean, persistent=False)
         self.register_buffer("pixel_std", std, persistent=False)
 
-    def normalise(self, rgb: Tensor) -> Tensor:
-        """(B, 3, Y, X) red, green, blue of 0..255 -> the encoder's input, float."""
-        return (rgb.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+    def normalise(self, values: Tensor) -> Tensor:
+        """(B, C, [Z,] Y, X) values as `card.normalisation.values` says -> the network's input."""
+        wanted = (self.pixel_mean.shape[1], self.pixel_mean.ndim)
+        if (values.shape[1], values.ndim) != wanted:
+            raise ImageError(
+                f"{self.card.name} takes {self.card.dimensions}D images with the channels "
+                f"{', '.join(self.card.channels)}; got a batch of shape {tuple(values.shape)}"
+            )
+        return (values.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+
+    def check_conditions(self, conditions: Conditions, batch: int) -> None:
+        """Refuse names that the card does not list, and missing or superfluous ones.
+
+        Raises
+        ------
+        SettingsError
+            Says what the card lists.
+        """
+        known = {
+            "modality": (conditions.modalities, self.card.modalities),
+            "task": (conditions.tasks, tuple(task.name for task in self.card.tasks)),
+        }
+        for kind, (given, listed) in known.items():
+            expected = batch if listed else 0
+            if len(given) != expected or not set(given) <= set(listed):
+                raise SettingsError(
+                    f"{self.card.name} needs a {kind} for each of {batch} images, one of "
+                    f"{', '.join(listed)}; got {', '.join(given) or 'none'}"
+                    if listed
+                    else f"{self.card.name} takes no {kind}; got {', '.join(given)}"
+                )
+
+    def channels_of(self, task: str) -> tuple[int, ...]:
+        """Ids of the semantic classes of a task, in the order of its channels after background."""
+        ids = {entry.name: entry.id for entry in self.card.semantic_classes}
+        (entry,) = (entry for entry in self.card.tasks if entry.name == task)
+        return tuple(ids[name] for name in entry.classes)
+
+    @abstractmethod
+    def maps(self, images: Tensor, conditions: Conditions = NO_CONDITIONS) -> dict[str, Tensor]:
+        """Normalised images (B, C, [Z,] Y, X) -> the maps of `card.output_maps`, at their size.
+
+        Raises
+        ------
+        SettingsError
+            As `check_conditions`.
+        """
+
+    @abstractmethod
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters by part ("trunk", "adapters", ...); each belongs to exactly one part."""
+
+
+class CosegModel(SegmentationModel):
+    """Base of the two-task families: 2D, both tasks, two forwards."""
+
+    def maps(self, images: Tensor, conditions: Conditions = NO_CONDITIONS) -> dict[str, Tensor]:
+        self.check_conditions(conditions, len(images))
+        answer: TaskMaps = self(images).second
+        return answer._asdict()
 
     @abstractmethod
     def encode(self, images: Tensor) -> Features:
@@ -155,10 +234,6 @@ class CosegModel(nn.Module, ABC):
 
         The maps of a task that was not asked for mean nothing.
         """
-
-    @abstractmethod
-    def parts(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters by part ("trunk", "adapters", ...); each stands in exactly one part."""
 
     def forward(
         self,
@@ -200,6 +275,24 @@ class CosegModel(nn.Module, ABC):
                     zeros = answer.new_zeros(found[name].shape)
                     found[name] = zeros.index_copy(0, rows, answer)
         return TaskMaps(**found)
+
+
+def as_two_task(model: SegmentationModel) -> CosegModel:
+    """The same model, for code that needs both tasks and two forwards.
+
+    Raises
+    ------
+    CheckpointError
+        For a model of another kind; says what it gives.
+    """
+    if isinstance(model, CosegModel):
+        return model
+    card = model.card
+    raise CheckpointError(
+        f"{card.name} (family {card.family!r}) gives {card.dimensions}D maps of "
+        f"{', '.join(entry.name for entry in card.output_maps)}, not regions and objects; choose a "
+        "model of a two-task family"
+    )
 
 
 def nothing_said(features: Features, channels: int) -> Tensor:

@@ -94,9 +94,10 @@ def measure_costs(
     learnable
         Parts that learn; None: all but the trunk, which the paper freezes (section 3.4).
     """
+    from napari_coseg.models.base import as_two_task
     from napari_coseg.models.outline import build_outline
 
-    outline = build_outline(card)
+    outline = as_two_task(build_outline(card))
     counts = {
         name: sum(p.numel() for p in parameters) / 1e6
         for name, parameters in outline.parts().items()
@@ -155,9 +156,9 @@ def _latencies(
 ) -> dict[str, float]:
     import torch
 
-    from napari_coseg.models.registry import build
+    from napari_coseg.models.registry import build_two_task
 
-    model = build(card).to(device).eval()
+    model = build_two_task(card).to(device).eval()
     images = torch.zeros(batch, 3, size_px, size_px, device=device)
     seconds: dict[str, list[float]] = {name: [] for name in WAYS}
     with torch.inference_mode():

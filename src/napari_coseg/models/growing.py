@@ -22,7 +22,7 @@ from torch import Tensor
 from napari_coseg.core.card import ClassEntry, ModelCard
 from napari_coseg.core.errors import CheckpointError
 from napari_coseg.models.base import CosegModel
-from napari_coseg.models.registry import build
+from napari_coseg.models.registry import build_two_task
 
 Origins = tuple[tuple[int, ...], ...]
 """Of each class, the ids of the classes it comes from: none of a new one, several of a merged one.
@@ -61,7 +61,7 @@ def grow(
     card: ModelCard,
     semantic_origins: Origins,
     instance_origins: Origins,
-    building: Callable[[ModelCard], CosegModel] = build,
+    building: Callable[[ModelCard], CosegModel] = build_two_task,
 ) -> CosegModel:
     """A network of other classes with the weights of `base`, which stays as it is.
 

@@ -9,7 +9,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from napari_coseg.core.card import ModelCard
-from napari_coseg.models.base import CosegModel
+from napari_coseg.models.base import SegmentationModel
 from napari_coseg.models.registry import build
 
 
@@ -29,7 +29,7 @@ class _LinspaceOnCPU(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def build_outline(card: ModelCard) -> CosegModel:
+def build_outline(card: ModelCard) -> SegmentationModel:
     """The network that `card` names, on torch's meta device: no memory, whatever its size.
 
     For counting and comparing. The first call takes seconds: torch imports its compiler.

@@ -9,7 +9,7 @@ from napari_coseg.core.errors import CheckpointError
 
 if TYPE_CHECKING:
     from napari_coseg.core.card import ModelCard
-    from napari_coseg.models.base import CosegModel
+    from napari_coseg.models.base import CosegModel, SegmentationModel
 
 FAMILIES: dict[str, str] = {
     "coseg": "napari_coseg.models.coseg.model:Coseg",
@@ -17,7 +17,7 @@ FAMILIES: dict[str, str] = {
 }
 
 
-def build(card: ModelCard) -> CosegModel:
+def build(card: ModelCard) -> SegmentationModel:
     """A network with random weights, of the family and shape that `card` names."""
     if card.family not in FAMILIES:
         raise CheckpointError(
@@ -25,3 +25,10 @@ def build(card: ModelCard) -> CosegModel:
         )
     module, name = FAMILIES[card.family].split(":")
     return getattr(importlib.import_module(module), name)(card)
+
+
+def build_two_task(card: ModelCard) -> CosegModel:
+    """`build`, for a card of a two-task family; a CheckpointError for any other."""
+    from napari_coseg.models.base import as_two_task
+
+    return as_two_task(build(card))

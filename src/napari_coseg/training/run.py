@@ -30,7 +30,7 @@ from napari_coseg.datasets.partition import (
 from napari_coseg.datasets.registry import SUBFOLDERS, open_dataset
 from napari_coseg.models.base import CosegModel
 from napari_coseg.models.checkpoints.native import read_card, save
-from napari_coseg.models.registry import build
+from napari_coseg.models.registry import build_two_task
 from napari_coseg.training.classes import ClassMap
 from napari_coseg.training.loop import TrainingHooks, train
 from napari_coseg.training.processes import ALONE, Processes
@@ -129,7 +129,7 @@ def train_recipe(
     source = step_source(recipe, data_root, processes)
     recipe = with_steps(recipe, source.steps_per_epoch)
     torch.manual_seed(recipe.seed)
-    model = build(recipe.card)
+    model = build_two_task(recipe.card)
     _check_crops(recipe.batches, model.size_multiple)
     _check_held_out(recipe, data_root)
     if start is not None and not (output_dir / STATE_FILE).exists():

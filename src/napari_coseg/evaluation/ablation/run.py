@@ -168,12 +168,13 @@ class _Maker:
 
     def _network(self, tell: Progress) -> CosegModel:
         """Trained before, or now; a training's state is not kept once it has ended."""
+        from napari_coseg.models.base import as_two_task
         from napari_coseg.models.checkpoints import native
         from napari_coseg.training.saving import STATE_FILE
 
         path = self.folder / NETWORK_FILE
         if path.is_file():
-            return native.load(path, self.device)
+            return as_two_task(native.load(path, self.device))
         _write(self.folder / SETTINGS_FILE, self._settings())
         model = self._trained(tell)
         native.save(path, model)
@@ -183,7 +184,7 @@ class _Maker:
     def _trained(self, tell: Progress) -> CosegModel:
         import torch
 
-        from napari_coseg.models.registry import build
+        from napari_coseg.models.registry import build_two_task
         from napari_coseg.training.loop import TrainingHooks, train
         from napari_coseg.training.run import step_source
         from napari_coseg.training.saving import STATE_FILE
@@ -194,7 +195,7 @@ class _Maker:
         recipe = self.recipe
         if recipe.epochs is not None:
             recipe = with_steps(recipe, source.steps_per_epoch)
-        fresh = build(recipe.card)
+        fresh = build_two_task(recipe.card)
         if self.start is not None and not (self.folder / STATE_FILE).exists():
             self.start(fresh)
         hooks = TrainingHooks(progress=tell, should_cancel=self.should_cancel)

@@ -264,12 +264,12 @@ def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _build_quietly(base: CosegModel, card: ModelCard) -> CosegModel:
     """Without a random start, and no larger than the base and its new classes can make it."""
     from napari_coseg.models.checkpoints.frugal import FrugalBuilding
-    from napari_coseg.models.registry import build
+    from napari_coseg.models.registry import build_two_task
 
     numbers = sum(value.numel() for value in base.state_dict().values())
     try:
         with FrugalBuilding(numbers):
-            return build(card)
+            return build_two_task(card)
     except CosegError:
         raise
     except (AssertionError, RuntimeError, ValueError, OverflowError) as error:

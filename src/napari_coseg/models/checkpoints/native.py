@@ -26,7 +26,7 @@ from napari_coseg.models.checkpoints.safe import (
 if TYPE_CHECKING:
     import torch
 
-    from napari_coseg.models.base import CosegModel
+    from napari_coseg.models.base import SegmentationModel
 
 CARD_KEY = "napari_coseg"
 FORMAT_VERSION = 1
@@ -34,7 +34,7 @@ FORMAT_VERSION = 1
 
 def save(
     path: str | Path,
-    model: CosegModel,
+    model: SegmentationModel,
     card: ModelCard | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
@@ -90,7 +90,7 @@ def read_card(path: str | Path) -> ModelCard:
     return _card_of(read_header(path).metadata, path)
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> CosegModel:
+def load(path: str | Path, device: str | torch.device = "cpu") -> SegmentationModel:
     """Build the network that a native file describes and fill it, float32, in evaluation mode.
 
     Raises
@@ -159,7 +159,7 @@ def _check_card(card: ModelCard, source: str) -> None:
 
 def _build_to_be_filled(
     card: ModelCard, shapes: dict[str, tuple[int, ...]], path: str | Path
-) -> CosegModel:
+) -> SegmentationModel:
     """Build without a random start, and without more memory than the file's weights need."""
     from napari_coseg.models.checkpoints.frugal import FrugalBuilding
     from napari_coseg.models.registry import build
