@@ -132,7 +132,7 @@ def test_results_that_are_there_are_kept_unless_told(picture, capsys):
     table = path.with_name("slide_objects.csv")
     table.write_text("mine")
     assert main(["segment", str(path)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert table.read_text() == "mine"
     assert main(["segment", str(path), "--overwrite"]) == 0
     assert table.read_text() != "mine"

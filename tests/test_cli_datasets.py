@@ -111,7 +111,7 @@ def test_check_goes_on_after_a_problem_and_counts_the_rest(tmp_path: Path, capsy
         (["check", "folder", "--window", "0", "100"], "are for volumes"),
         (["prepare", "folder", "--every-slice", "--output", "x"], "are for volumes"),
         (["prepare", "folder", "--pixel-size-um", "-1", "--output", "new"], "above 0"),
-        (["prepare", "folder", "--output", "images"], "is there already"),
+        (["prepare", "folder", "--output", "images"], "already exists"),
     ],
     ids=["unknown", "window", "every slice", "pixel size", "overwriting"],
 )

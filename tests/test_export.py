@@ -12,8 +12,8 @@ import pytest
 import tifffile
 
 from napari_coseg.core.errors import OutputError, SettingsError
+from napari_coseg.core.files import atomic_write
 from napari_coseg.core.types import Image, Instances, LabelClass, Prediction
-from napari_coseg.formats.files import atomic_write
 from napari_coseg.formats.overlay import draw
 from napari_coseg.formats.registry import FORMATS, export, output_paths
 from napari_coseg.images.readers.registry import read_image
@@ -139,7 +139,7 @@ def test_objects_without_classes_and_stacks_have_overlays_too():
 def test_existing_files_are_kept_unless_told(tmp_path):
     found, image = prediction(plane()), grey(plane())
     (tmp_path / "a_overlay.png").write_bytes(b"mine")
-    with pytest.raises(OutputError, match=r"a_overlay\.png is there already"):
+    with pytest.raises(OutputError, match=r"a_overlay\.png already exists"):
         export(found, image, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["a_overlay.png"]
     export(found, image, tmp_path, overwrite=True)

@@ -234,7 +234,7 @@ def test_unknown_formats_and_existing_files_are_refused(result, capsys):
     assert main(["export", labels, "--format", "shp"]) == 2
     assert "choose from" in capsys.readouterr().err
     assert main(["export", labels, "--format", "csv"]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert main(["export", labels, "--format", "csv", "--overwrite"]) == 0
 
 

@@ -26,8 +26,8 @@ from cases.export_cases import (
     prediction,
 )
 from napari_coseg.core.errors import ImageError, OutputError
+from napari_coseg.core.files import atomic_folder
 from napari_coseg.core.types import Image
-from napari_coseg.formats.files import written_folder
 from napari_coseg.formats.ome_tiff import read_notes
 from napari_coseg.formats.registry import export, stand_in
 
@@ -129,21 +129,21 @@ def test_ome_zarr_satisfies_the_models_of_its_library(tmp_path, labels):
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     path = tmp_path / "a.ome.zarr"
-    with written_folder(path) as passing:
+    with atomic_folder(path) as passing:
         passing.mkdir()
         (passing / "new").touch()
-    with pytest.raises(OutputError, match="is there already"), written_folder(path):
+    with pytest.raises(OutputError, match="already exists"), atomic_folder(path):
         pass
     with pytest.raises(OutputError, match="cannot be written"):
         write_half(path)
     assert [file.name for file in tmp_path.rglob("*")] == ["a.ome.zarr", "new"]
-    with written_folder(path, overwrite=True) as passing:
+    with atomic_folder(path, overwrite=True) as passing:
         passing.mkdir()
     assert [file.name for file in tmp_path.rglob("*")] == ["a.ome.zarr"]
 
 
 def write_half(path):
-    with written_folder(path, overwrite=True) as passing:
+    with atomic_folder(path, overwrite=True) as passing:
         passing.mkdir()
         raise OSError(28, "No space left on device")
 

@@ -125,7 +125,7 @@ def test_tables_that_are_there_are_kept_unless_told(result, capsys):
     (folder / WRITTEN[1]).write_text("mine")
     labels = str(folder / "slide_objects.ome.tif")
     assert main(["measure", labels]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert (folder / WRITTEN[1]).read_text() == "mine"
     assert not (folder / WRITTEN[0]).exists()
     assert main(["measure", labels, "--overwrite"]) == 0

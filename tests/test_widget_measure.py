@@ -373,7 +373,7 @@ def test_both_tables_are_saved(widget: Any, qtbot: Any, tmp_path: Path) -> None:
     assert [path.name for path in paths] == ["biopsy_measurements.csv", "biopsy_summary.csv"]
     pd.testing.assert_frame_equal(pd.read_csv(paths[0]), widget.objects, check_dtype=False)
     pd.testing.assert_frame_equal(pd.read_csv(paths[1]), widget.summary, check_dtype=False)
-    with pytest.raises(OutputError, match="there already"):
+    with pytest.raises(OutputError, match="already exists"):
         widget.save(tmp_path / "biopsy.csv")
 
 

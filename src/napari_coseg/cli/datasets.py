@@ -130,8 +130,8 @@ def _raise_if_broken(report: DatasetReport) -> None:
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
+    from napari_coseg.core.files import refuse_existing
     from napari_coseg.datasets.plain_copy import write_plain_copy
-    from napari_coseg.formats.files import refuse_existing
 
     if arguments.output:
         refuse_existing([arguments.output], overwrite=False)

@@ -56,9 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print means and pooled scores, write the whole table."""
+    from napari_coseg.core.files import atomic_write, refuse_existing
     from napari_coseg.datasets.registry import open_dataset
     from napari_coseg.evaluation.run import compared_classes, evaluate, summary
-    from napari_coseg.formats.files import atomic_write, refuse_existing
     from napari_coseg.inference.loading import load_model
     from napari_coseg.labels.metrics.paper_tables import paper_row, tables_of
 
@@ -91,8 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
         print()
         print(paper_row(table, arguments.table, model.card.name, dataset.pixel_size_um))
     if arguments.output:
-        with atomic_write(arguments.output, arguments.overwrite) as passing:
-            table.to_csv(passing, index=False)
+        with atomic_write(arguments.output, arguments.overwrite) as partial:
+            table.to_csv(partial, index=False)
         print(arguments.output)
     return 0
 

@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Look into the prediction of the image's middle and write the picture."""
     import PIL.Image
 
-    from napari_coseg.formats.files import atomic_write, refuse_existing
+    from napari_coseg.core.files import atomic_write, refuse_existing
     from napari_coseg.formats.panels import draw
     from napari_coseg.images.readers.registry import stem_of
     from napari_coseg.inference.guidance import mutual_guidance
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         axes=arguments.axes,
         channels=arguments.channels,
     )
-    with atomic_write(output, arguments.overwrite) as passing:
-        PIL.Image.fromarray(draw(found.rgb, found.maps())).save(passing, format="PNG")
+    with atomic_write(output, arguments.overwrite) as partial:
+        PIL.Image.fromarray(draw(found.rgb, found.maps())).save(partial, format="PNG")
     print(output)
     return 0

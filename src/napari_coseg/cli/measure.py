@@ -170,7 +170,7 @@ def _measure(
 
 
 def _refuse_existing(folder: Path, name: str, arguments: argparse.Namespace) -> None:
-    from napari_coseg.formats.files import refuse_existing
+    from napari_coseg.core.files import refuse_existing
     from napari_coseg.formats.measurements import measurement_paths
 
     refuse_existing(measurement_paths(folder, name), arguments.overwrite)

@@ -135,7 +135,7 @@ def segment_file(
     arguments: argparse.Namespace,
 ) -> list[Path]:
     """Read, segment, write one image; returns the files written."""
-    from napari_coseg.formats.files import refuse_existing
+    from napari_coseg.core.files import refuse_existing
     from napari_coseg.formats.registry import export, output_paths
     from napari_coseg.images.intake import understand
     from napari_coseg.images.readers.registry import read_image

@@ -15,9 +15,7 @@ polygons, masks by the hundred) is read once, and can then be trained on in any 
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +23,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as PillowImage
 
-from napari_coseg.core.errors import DatasetError, OutputError
+from napari_coseg.core.errors import DatasetError
+from napari_coseg.core.files import atomic_folder
 from napari_coseg.core.types import LabelClass
 from napari_coseg.datasets.base import Dataset, Sample
 from napari_coseg.datasets.held_out import split_names
@@ -72,24 +71,15 @@ def write_plain_copy(
     DatasetError
         Where an image is not right, or pixel sizes differ.
     """
-    if output.exists():
-        raise OutputError(f"{output} is there already; choose a folder that does not exist")
     if pixel_size_um is not None and not (np.isfinite(pixel_size_um) and pixel_size_um > 0):
         raise DatasetError(f"pixel size {pixel_size_um} must be above 0, in micrometres")
-    passing = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        passing.mkdir(parents=True)
-        copy = _Copy(dataset, passing, pixel_size_um)
+    with atomic_folder(output) as partial:
+        partial.mkdir()
+        copy = _Copy(dataset, partial, pixel_size_um)
         copy.write_all(progress or (lambda fraction, message: None))
         parts = draw_split(dataset, copy.names, seed)
         if parts is not None:
-            _write_json(passing / SPLIT_FILE, split_entries(parts, seed))
-        passing.rename(output)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"{output} cannot be written ({reason})") from error
-    finally:
-        shutil.rmtree(passing, ignore_errors=True)
+            _write_json(partial / SPLIT_FILE, split_entries(parts, seed))
     images = {split: len(names) for split, names in copy.names.items()}
     return CopyReport(output, images, None if parts is None else output / SPLIT_FILE)
 

@@ -10,14 +10,14 @@ since, or the values are asked for in another window, they are not used.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from napari_coseg.core.errors import DatasetError, OutputError
+from napari_coseg.core.errors import DatasetError
+from napari_coseg.core.files import atomic_write
 
 FOLDER = "unpacked"
 MAX_JSON_BYTES = 2**16
@@ -49,21 +49,16 @@ def write_unpacked(
     OutputError
         Where they cannot be written.
     """
-    passing = path.with_suffix(".unfinished")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path, overwrite=True) as partial:
         shape = (len(arrays), *arrays[0].shape)
-        mapped = np.lib.format.open_memmap(passing, mode="w+", dtype=np.uint8, shape=shape)
+        mapped = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
         for place, array in zip(mapped, arrays, strict=True):
             place[:] = array
         mapped.flush()
         del mapped
-        os.replace(passing, path)
+    with atomic_write(path.with_suffix(".json"), overwrite=True) as partial:
         content = {"pixel_size_um": pixel_size_um, "made_from": source}
-        path.with_suffix(".json").write_text(json.dumps(content) + "\n", encoding="utf-8")
-    except OSError as error:
-        passing.unlink(missing_ok=True)
-        raise OutputError(f"cannot write the unpacked volume {path}: {error}") from error
+        partial.write_text(json.dumps(content) + "\n", encoding="utf-8")
     return path
 
 

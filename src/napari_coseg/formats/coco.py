@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from napari_coseg.core.errors import OutputError
+from napari_coseg.core.files import atomic_write
 from napari_coseg.core.types import Image, LabelClass, Prediction
-from napari_coseg.formats.files import atomic_write
 from napari_coseg.formats.place import offset_in
 
 UNTYPED = "object"
@@ -62,8 +62,8 @@ def write(prediction: Prediction, image: Image, paths: list[Path], overwrite: bo
         ],
         "annotations": _annotations(prediction, (height, width), offset, thing_ids, stuff_ids),
     }
-    with atomic_write(paths[0], overwrite) as passing:
-        passing.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False), "utf-8")
+    with atomic_write(paths[0], overwrite) as partial:
+        partial.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False), "utf-8")
 
 
 def _category(entry: LabelClass, number: int, thing: bool) -> dict[str, Any]:

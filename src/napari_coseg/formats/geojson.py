@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from napari_coseg.core.files import atomic_write
 from napari_coseg.core.types import Image, LabelClass, Prediction
-from napari_coseg.formats.files import atomic_write
 from napari_coseg.formats.outlines import Piece, trace
 
 HEADER = "napari_coseg"
@@ -39,7 +39,7 @@ def write(prediction: Prediction, image: Image, paths: list[Path], overwrite: bo
     depend on the image's name, the kind, the label and the slice alone: written again, an object
     has the same.
     """
-    with atomic_write(paths[0], overwrite) as passing, passing.open("w", encoding="utf-8") as file:
+    with atomic_write(paths[0], overwrite) as partial, partial.open("w", encoding="utf-8") as file:
         header = _text(_header(prediction, image.name))
         file.write(f'{{"type": "FeatureCollection",\n"{HEADER}": {header},\n"features": [')
         between = "\n"

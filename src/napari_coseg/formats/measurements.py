@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_coseg.formats.files import atomic_write, refuse_existing
+from napari_coseg.core.files import atomic_write, refuse_existing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +48,6 @@ def write_measurements(
     paths = measurement_paths(Path(folder), name)
     refuse_existing(paths, overwrite)
     for table, path in zip((objects, summary), paths, strict=True):
-        with atomic_write(path, overwrite) as passing:
-            table.to_csv(passing, index=False)
+        with atomic_write(path, overwrite) as partial:
+            table.to_csv(partial, index=False)
     return paths

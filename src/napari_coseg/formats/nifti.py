@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from napari_coseg.core.errors import OutputError
+from napari_coseg.core.files import atomic_write
 from napari_coseg.core.types import Image, Prediction
-from napari_coseg.formats.files import atomic_write
 
 LARGEST_SIDE = 32_767
 """NIfTI-1 counts voxels along an axis in 16 bits."""
@@ -40,12 +40,12 @@ def write(prediction: Prediction, image: Image, paths: list[Path], overwrite: bo
         volume = labels if labels.ndim == 3 else labels[None]
         found = nibabel.Nifti1Image(np.ascontiguousarray(volume.T), affine)
         found.header.set_xyzt_units("mm")
-        with atomic_write(path, overwrite) as passing:
-            passing.write_bytes(_packed(found))
+        with atomic_write(path, overwrite) as partial:
+            partial.write_bytes(_packed(found))
 
 
 def _packed(image: Any) -> bytes:
-    """The bytes of a .nii.gz; nibabel itself goes by endings, and a file in passing has another."""
+    """The bytes of a .nii.gz; nibabel goes by endings, and a temporary file has another."""
     import gzip
 
     return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)

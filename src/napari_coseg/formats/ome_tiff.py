@@ -12,9 +12,9 @@ from xml.etree import ElementTree
 import numpy as np
 
 from napari_coseg.core.errors import ImageError
+from napari_coseg.core.files import atomic_write
 from napari_coseg.core.provenance import checked_provenance
 from napari_coseg.core.types import Image, LabelClass, Prediction
-from napari_coseg.formats.files import atomic_write
 
 TILE_PX = 512
 PROVENANCE = "napari-coseg"
@@ -34,15 +34,15 @@ def write(prediction: Prediction, image: Image, paths: list[Path], overwrite: bo
     )
     for path, kind, labels, classes in labelled:
         metadata = _metadata(f"{image.name} {kind}", prediction, classes)
-        with atomic_write(path, overwrite) as passing:
-            _write(passing, labels, "ZYX"[-labels.ndim :], prediction.pixel_size_um, metadata)
+        with atomic_write(path, overwrite) as partial:
+            _write(partial, labels, "ZYX"[-labels.ndim :], prediction.pixel_size_um, metadata)
 
 
 def write_image(path: Path, image: Image, overwrite: bool = False) -> None:
     """The image itself, so that a folder of results is complete."""
     data = np.asarray(image.data)
-    with atomic_write(path, overwrite) as passing:
-        _write(passing, data, image.axes, image.pixel_size_um, {"Name": image.name})
+    with atomic_write(path, overwrite) as partial:
+        _write(partial, data, image.axes, image.pixel_size_um, {"Name": image.name})
 
 
 def read_notes(path: Path) -> tuple[tuple[LabelClass, ...], dict[str, Any]]:

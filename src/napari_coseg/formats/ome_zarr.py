@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from napari_coseg.core.files import atomic_folder
 from napari_coseg.core.types import Image, LabelClass, Prediction
-from napari_coseg.formats.files import written_folder
 from napari_coseg.formats.place import offset_in
 
 VERSION = "0.4"
@@ -44,8 +44,8 @@ def write(prediction: Prediction, image: Image, paths: list[Path], overwrite: bo
     data, axes = _image(prediction, image)
     levels = _levels(prediction.semantic.shape)
     size = prediction.pixel_size_um
-    with written_folder(paths[0], overwrite) as passing:
-        root = zarr.open_group(passing, mode="w", zarr_format=2)
+    with atomic_folder(paths[0], overwrite) as partial:
+        root = zarr.open_group(partial, mode="w", zarr_format=2)
         root.attrs.update(_multiscales(image.name, axes, size, levels, means=True))
         root.attrs.update(_omero(image.name, data, axes))
         _pyramid(root, data, levels, means=True)

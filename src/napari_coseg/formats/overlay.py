@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from napari_coseg.core.files import atomic_write
 from napari_coseg.core.types import Image, LabelClass, Prediction
-from napari_coseg.formats.files import atomic_write
 from napari_coseg.formats.place import offset_in
 from napari_coseg.images.intake import RgbSource
 
@@ -24,8 +24,8 @@ def write(prediction: Prediction, image: Image, paths: list[Path], overwrite: bo
     import PIL.Image
 
     picture = draw(prediction, image)
-    with atomic_write(paths[0], overwrite) as passing:
-        PIL.Image.fromarray(picture).save(passing, format="PNG")
+    with atomic_write(paths[0], overwrite) as partial:
+        PIL.Image.fromarray(picture).save(partial, format="PNG")
 
 
 def draw(prediction: Prediction, image: Image, z: int | None = None) -> np.ndarray:

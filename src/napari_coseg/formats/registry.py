@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_coseg.core.errors import SettingsError
+from napari_coseg.core.files import refuse_existing
 from napari_coseg.core.types import Image, Prediction
-from napari_coseg.formats.files import refuse_existing
 
 
 @dataclass(frozen=True)

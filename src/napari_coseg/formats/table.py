@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from napari_coseg.core.files import atomic_write
 from napari_coseg.core.types import Image, Prediction
-from napari_coseg.formats.files import atomic_write
 from napari_coseg.labels.measure import region_table
 
 
 def write(prediction: Prediction, image: Image, paths: list[Path], overwrite: bool) -> None:
     """One line an object, the columns of `napari_coseg.labels.measure`; UTF-8, dots in numbers."""
-    with atomic_write(paths[0], overwrite) as passing:
-        prediction.instances.table.to_csv(passing, index=False)
+    with atomic_write(paths[0], overwrite) as partial:
+        prediction.instances.table.to_csv(partial, index=False)
 
 
 def write_regions(prediction: Prediction, image: Image, paths: list[Path], overwrite: bool) -> None:
@@ -23,5 +23,5 @@ def write_regions(prediction: Prediction, image: Image, paths: list[Path], overw
         pixel_size_um=prediction.pixel_size_um,
         semantic_classes=prediction.semantic_classes,
     )
-    with atomic_write(paths[0], overwrite) as passing:
-        table.to_csv(passing, index=False)
+    with atomic_write(paths[0], overwrite) as partial:
+        table.to_csv(partial, index=False)

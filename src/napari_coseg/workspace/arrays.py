@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from napari_coseg.core.errors import WorkspaceError
+from napari_coseg.core.files import sync
 from napari_coseg.labels.editing.edit import Box
-from napari_coseg.workspace.files import checked_size, read_json, refusals, sync
+from napari_coseg.workspace.files import checked_size, read_json, refusals
 
 CHUNK_PX = 512
 _LARGEST_METADATA = 2**20

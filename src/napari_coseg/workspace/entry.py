@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_coseg.core.errors import EditError, WorkspaceError
+from napari_coseg.core.files import sync
 from napari_coseg.core.types import LabelClass
 from napari_coseg.labels.editing.review import Reviewed
 from napari_coseg.workspace import arrays
@@ -21,7 +22,7 @@ from napari_coseg.workspace.facts import (
     read_entry_facts,
     reference,
 )
-from napari_coseg.workspace.files import read_json, refusals, sync, write_json
+from napari_coseg.workspace.files import read_json, refusals, write_json
 from napari_coseg.workspace.image import ImageReference, find_image
 from napari_coseg.workspace.journal import DamagedJournal, read_journal
 from napari_coseg.workspace.records import Record

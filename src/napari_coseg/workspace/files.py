@@ -7,11 +7,12 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from napari_coseg.core.errors import WorkspaceError
+from napari_coseg.core.files import replacing
 
 LARGEST_JSON = 256 * 2**20
 """Bytes. Marks of a large image are the longest there are."""
@@ -39,18 +40,8 @@ def refusals(path: Path, verb: str = "written") -> Iterator[None]:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Replace a file in one step, after its bytes are on the disk. Raises `OSError`."""
-    passing = path.with_name(f".{path.name}.tmp")
-    try:
-        with passing.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(passing, path)
-    except OSError:
-        with suppress(OSError):
-            passing.unlink()
-        raise
-    sync(path.parent)
+    with replacing(path, durable=True) as partial:
+        partial.write_bytes(data)
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -60,18 +51,6 @@ def write_json(path: Path, values: Any) -> None:
     except (TypeError, ValueError) as error:
         raise WorkspaceError(f"{path.name} holds plain JSON values only: {error}") from error
     write_whole(path, text.encode())
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk. A file that is gone is fine."""
-    if os.name == "nt" and path.is_dir():
-        return  # Windows opens no folders
-    with suppress(FileNotFoundError):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def checked_size(path: Path, largest: int, what: str) -> int:

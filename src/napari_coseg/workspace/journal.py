@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO
 
 from napari_coseg.core.errors import WorkspaceError
-from napari_coseg.workspace.files import checked_size, refusals, sync
+from napari_coseg.core.files import sync
+from napari_coseg.workspace.files import checked_size, refusals
 from napari_coseg.workspace.records import (
     FRAME,
     MARK,

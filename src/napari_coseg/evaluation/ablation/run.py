@@ -9,7 +9,6 @@ goes on where it stopped, and more seeds or tables may be added later.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_coseg.core.errors import Cancelled, SettingsError
+from napari_coseg.core.files import atomic_write
 from napari_coseg.core.locks import held
 from napari_coseg.evaluation.ablation.rows import Ablation, changed, folder_name
 from napari_coseg.training.recipe import Recipe
@@ -212,10 +212,9 @@ class _Maker:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    """As JSON; the file appears whole or not at all."""
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    """Replace a file by JSON in one step."""
+    with atomic_write(path, overwrite=True) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _part(tell: Progress, number: int, count: int, name: str) -> Progress:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +24,7 @@ from pydantic import Field
 
 from napari_coseg.core.card import ModelCard
 from napari_coseg.core.errors import CheckpointError, CosegError, SettingsError
+from napari_coseg.core.files import atomic_write
 from napari_coseg.core.settings import Settings
 from napari_coseg.models.checkpoints.safe import check_finite, listed, load_state_dict, read_header
 
@@ -92,15 +92,10 @@ def save_adapter(
     entries = _encoded(changes, card.encoding)
     check_finite(entries, f"{path} is not written: changes beyond float16 in the model")
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(
+        path, overwrite=True, error=CheckpointError, failures=(SafetensorError,)
+    ) as partial:
         save_file(entries, partial, metadata={CARD_KEY: card.model_dump_json()})
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot write {path}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return card
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_coseg.core.card import ClassEntry, ModelCard
 from napari_coseg.core.errors import CheckpointError, SettingsError
+from napari_coseg.core.files import atomic_write
 from napari_coseg.models.checkpoints.safe import (
     check_finite,
     check_shapes,
@@ -69,14 +69,12 @@ def save(
     }
     check_finite(state, f"{path} is not written: the model")
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    if not path.parent.is_dir():
+        raise CheckpointError(f"cannot write {path}: there is no folder {path.parent}")
+    with atomic_write(
+        path, overwrite=True, error=CheckpointError, failures=(SafetensorError,)
+    ) as partial:
         save_file(state, partial, metadata={CARD_KEY: card.model_dump_json()})
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot write {path}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_card(path: str | Path) -> ModelCard:
