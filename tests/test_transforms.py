@@ -215,6 +215,34 @@ def sampler(seed: int = 0, object_fraction: float = 0.5) -> CropSampler:
     )
 
 
+@pytest.mark.parametrize(
+    "shares", [(2, 1), (1.5, 1, 0.5), (0.5, 0.25, 0.25), (1 / 3, 1 / 3, 4 / 3)]
+)
+def test_sources_come_as_often_as_their_shares_say(shares: tuple[float, ...]) -> None:
+    names = [f"source {n}" for n in range(len(shares))]
+    sources = [
+        CropSource((replace(discs((40, 40), seed=n), name=name),), share, object_fraction=0)
+        for n, (name, share) in enumerate(zip(names, shares, strict=True))
+    ]
+    drawn = CropSampler(sources, 32, 0.25, seed=0)
+    counts = np.array(
+        [
+            np.bincount([n for n, _ in drawn._slots(step)], minlength=len(shares))
+            for step in range(400)
+        ]
+    )
+    assert (counts.sum(axis=1) == round(sum(shares))).all()
+    assert (np.abs(counts - shares) < 1).all()
+    np.testing.assert_allclose(counts.mean(axis=0), shares, atol=0.08)
+    assert drawn.draw(3).images.shape[0] == round(sum(shares))
+    assert drawn._slots(5) == CropSampler(sources, 32, 0.25, seed=0)._slots(5)
+
+
+def test_shares_that_leave_a_crop_unfinished_are_refused() -> None:
+    with pytest.raises(DatasetError, match="whole number"):
+        CropSampler([CropSource((discs(),), 1.5), CropSource((discs(),), 1)], 64, 0.25, 0)
+
+
 def test_a_batch_holds_every_source_in_order() -> None:
     batch = sampler().draw(0)
     assert batch.images.shape == (5, 3, 64, 64)

@@ -6,10 +6,13 @@ be drawn ahead, in any order, by any number of threads or processes.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -58,7 +61,7 @@ class CropSource:
     samples
         In memory, or read as they are asked for (`napari_coseg.datasets.kept`).
     per_batch
-        Number of crops in every batch.
+        Number of crops in every batch; where it is no whole number, on average.
     object_fraction
         Share of the crops laid around an object whose class was drawn first, every class as likely
         as the others, so that rare ones are seen. Where there are no objects: no meaning.
@@ -68,16 +71,21 @@ class CropSource:
     """
 
     samples: Sequence[Sample]
-    per_batch: int
+    per_batch: float
     object_fraction: float = 0.5
     mosaic: int = 1
 
     def __post_init__(self) -> None:
-        if not self.samples or self.per_batch < 1:
+        if not self.samples or self.per_batch <= 0:
             raise DatasetError(
                 f"a source has {len(self.samples)} samples and {self.per_batch} crops a batch; "
-                "both must be at least 1"
+                "both must be more than 0"
             )
+
+    @property
+    def share(self) -> Fraction:
+        """`per_batch`, such that three thirds add up to one."""
+        return Fraction(self.per_batch).limit_denominator(100)
 
 
 class CropSampler:
@@ -86,7 +94,7 @@ class CropSampler:
     Parameters
     ----------
     sources
-        Their crops follow each other in a batch, in this order.
+        Their crops follow each other in a batch, in this order; together a whole number.
     size_px, pixel_size_um, settings
         As in `training_crop`.
     seed
@@ -102,6 +110,13 @@ class CropSampler:
         settings: AugmentationSettings | None = None,
     ) -> None:
         self.sources = tuple(sources)
+        size = sum(source.share for source in self.sources)
+        if size.denominator != 1:
+            raise DatasetError(
+                f"a batch of {float(size):g} crops cannot be drawn; parts with crops of one size, "
+                "which share a batch, must have a whole number together"
+            )
+        self.size = int(size)
         self.size_px = size_px
         self.pixel_size_um = pixel_size_um
         self.seed = seed
@@ -117,9 +132,7 @@ class CropSampler:
 
         Where `of` processes share it, the process `rank` gets every `of`-th crop of it.
         """
-        slots = [
-            (n, slot) for n, source in enumerate(self.sources) for slot in range(source.per_batch)
-        ]
+        slots = self._slots(step)
         if len(slots) < of:
             raise DatasetError(
                 f"a batch of {len(slots)} crops cannot be shared by {of} processes; start fewer, "
@@ -146,6 +159,20 @@ class CropSampler:
             finally:
                 for future in waiting:
                     future.cancel()
+
+    def _slots(self, step: int) -> list[tuple[int, int]]:
+        """Of each crop of a batch, the number of its source, and its place among that one's.
+
+        Systematic sampling: sources lie one after another on a line, each as long as its share,
+        and one crop is taken at every whole step from a random start below 1. So each source comes
+        as often as its share says, rounded up or down, and whole shares are always met.
+        """
+        ends = list(accumulate(source.share for source in self.sources))
+        start = Fraction(0)
+        if any(end.denominator != 1 for end in ends):
+            start = Fraction(np.random.default_rng([self.seed, step]).random())
+        numbers = [bisect_right(ends, place + start) for place in range(self.size)]
+        return [(number, numbers[:i].count(number)) for i, number in enumerate(numbers)]
 
     def _crop(self, number: int, rng: np.random.Generator) -> Crop:
         side = self.sources[number].mosaic

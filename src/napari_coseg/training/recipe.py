@@ -24,8 +24,10 @@ class BatchPart(Settings):
     dataset: str = Field(description="key of napari_coseg.datasets.registry.DATASETS")
     split: str = "train"
     crop_px: int = Field(ge=32, multiple_of=32, description="side of the crops, model pixels")
-    crops: int = Field(
-        ge=1, description="crops in a batch, which processes and micro batches divide among them"
+    crops: float = Field(
+        gt=0,
+        description="crops in a batch, which processes and micro batches divide among them; no "
+        "whole number: so many on average, as long as those that share a batch add up to one",
     )
     mosaic: int = Field(
         1, ge=1, le=8, description="each crop is put together from mosaic x mosaic smaller ones"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -90,7 +89,7 @@ class StepSource:
     def steps_per_epoch(self) -> int:
         """Steps after which every part has shown as many crops as it has images, on average."""
         return max(
-            math.ceil(Fraction(len(source.samples) * turn.every_steps, source.per_batch))
+            math.ceil(len(source.samples) * turn.every_steps / source.share)
             for turn, sampler in self.samplers
             for source in sampler.sources
         )
