@@ -30,8 +30,8 @@ from napari_coseg.core.errors import EditError
 from napari_coseg.labels.editing.label_editor import LabelEditor
 from napari_coseg.widgets import outputs
 from napari_coseg.widgets.correct import refresh as correct_refresh
-from napari_coseg.widgets.correct.actions import Gesture
-from napari_coseg.widgets.correct.session import Session
+from napari_coseg.widgets.correct.gesture import Gesture
+from napari_coseg.widgets.correct.session import CorrectionSession
 from napari_coseg.widgets.correct.work import Work
 
 Call = Callable[[np.random.Generator], None]
@@ -214,7 +214,7 @@ def main() -> None:
     editor = made_up_editor()
     objects, regions = layers_of(viewer, editor)
     start = time.perf_counter()
-    work = Work(viewer, Session(objects, regions, editor))
+    work = Work(viewer, CorrectionSession(objects, regions, editor))
     print(f"{SIZE_PX:,} x {SIZE_PX:,} px, {len(editor.index):,} objects; limit {LIMIT_MS} ms")
     print(f"beginning a session: {time.perf_counter() - start:.2f} s")
     settle()

@@ -34,7 +34,7 @@ from napari_coseg.models.base import CosegModel
 from napari_coseg.models.checkpoints.adapters import AdapterCard, save_adapter
 from napari_coseg.models.registry import build
 from napari_coseg.widgets.correct.reading import editor_of, request_of
-from napari_coseg.widgets.correct.session import Session
+from napari_coseg.widgets.correct.session import CorrectionSession
 from napari_coseg.widgets.finetune.widget import FinetuneWidget
 from napari_coseg.widgets.workspace.controller import controller_of
 from napari_coseg.workspace import recent
@@ -62,7 +62,7 @@ def in_the_window(folder: Path, seconds: float) -> None:
     wait(lambda: controller.workspace is not None and not controller.busy)
     controller.add(image, drawn, None)
     wait(lambda: bool(controller.links) and not controller.busy)
-    session = Session(drawn, None, editor_of(*request_of(drawn, None)))
+    session = CorrectionSession(drawn, None, editor_of(*request_of(drawn, None)))
     part = np.zeros(drawn.data.shape, bool)
     part[:, : part.shape[1] // 2] = True
     session.mark("Review", session.reviewed.with_area(np.nonzero(part)))

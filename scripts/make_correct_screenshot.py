@@ -12,7 +12,7 @@ import numpy as np
 from make_measure_screenshot import prediction
 from screenshots import IMAGES, save, until, wait
 
-from napari_coseg.widgets.correct.actions import Gesture
+from napari_coseg.widgets.correct.gesture import Gesture
 from napari_coseg.widgets.outputs import add_prediction
 
 AREA = np.array([(40.0, 5.0), (30.0, 190.0), (185.0, 200.0), (190.0, 25.0)])

@@ -23,7 +23,7 @@ from napari_coseg.finetuning.library import FOLDER_VARIABLE
 from napari_coseg.images.readers.samples import COLON_PIXEL_SIZE_UM
 from napari_coseg.labels.measure import object_table
 from napari_coseg.widgets.correct.reading import editor_of, request_of
-from napari_coseg.widgets.correct.session import Session
+from napari_coseg.widgets.correct.session import CorrectionSession
 from napari_coseg.widgets.outputs import add_prediction
 from napari_coseg.widgets.workspace.controller import controller_of
 from napari_coseg.workspace import recent
@@ -57,7 +57,7 @@ def main() -> None:
         until(lambda: controller.workspace is not None and not controller.busy)
         controller.add(layer, objects, None)
         until(lambda: bool(controller.links) and not controller.busy)
-        session = Session(objects, None, editor_of(*request_of(objects, None)))
+        session = CorrectionSession(objects, None, editor_of(*request_of(objects, None)))
         part = np.zeros(objects.data.shape, bool)
         part[REVIEWED] = True
         session.mark("Review", session.reviewed.with_area(np.nonzero(part)))

@@ -194,11 +194,11 @@ def late(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
 
     found: list[Callable[[], None]] = []
 
-    def aside(function: Callable, *arguments: Any, done: Callable, failed: Callable) -> None:
+    def later(function: Callable, *arguments: Any, done: Callable, failed: Callable) -> None:
         found.append(lambda: done(function(*arguments)))
 
     for module in (specks, widget):
-        monkeypatch.setattr(module, "aside", aside)
+        monkeypatch.setattr(module, "run_in_thread", later)
     return found
 
 

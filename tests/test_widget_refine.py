@@ -52,9 +52,9 @@ def wipe_regions(viewer: Any) -> None:
 def session_on(objects: Any, regions: Any) -> Any:
     """Correcting, as the Correct dock begins it."""
     from napari_coseg.widgets.correct.reading import editor_of, request_of
-    from napari_coseg.widgets.correct.session import Session
+    from napari_coseg.widgets.correct.session import CorrectionSession
 
-    return Session(objects, regions, editor_of(*request_of(objects, regions)))
+    return CorrectionSession(objects, regions, editor_of(*request_of(objects, regions)))
 
 
 def names(viewer: Any) -> list[str]:

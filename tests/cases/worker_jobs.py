@@ -83,7 +83,7 @@ def segment_discs(job: JobContext, **arguments: object) -> Reply:
     from napari_coseg.models.registry import FAMILIES
     from napari_coseg.widgets.background import tasks
 
-    FAMILIES["stub"] = "stub_models:StubModel"
+    FAMILIES["stub"] = "cases.stub_models:StubModel"
     return tasks.segment(job, **arguments)
 
 
@@ -92,7 +92,7 @@ def segment_crossed(job: JobContext, **arguments: object) -> Reply:
     from napari_coseg.models.registry import FAMILIES
     from napari_coseg.widgets.background import tasks
 
-    FAMILIES["stub"] = "stub_models:CrossedModel"
+    FAMILIES["stub"] = "cases.stub_models:CrossedModel"
     return tasks.segment(job, **arguments)
 
 

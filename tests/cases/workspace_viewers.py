@@ -75,9 +75,9 @@ def _opened(viewer: Any, path: Path) -> list[Any]:
 def session_on(objects: Any, regions: Any) -> Any:
     """A session of corrections, as the Correct dock begins one."""
     from napari_coseg.widgets.correct.reading import editor_of, request_of
-    from napari_coseg.widgets.correct.session import Session
+    from napari_coseg.widgets.correct.session import CorrectionSession
 
-    return Session(objects, regions, editor_of(*request_of(objects, regions)))
+    return CorrectionSession(objects, regions, editor_of(*request_of(objects, regions)))
 
 
 def kept(controller: Any, qtbot: Any, folder: Path, corrected: Corrected) -> Path:

@@ -119,12 +119,23 @@ class UprightScroll(QScrollArea):
 
 @contextlib.contextmanager
 def notify_errors() -> Iterator[None]:
-    """Turn what a person can mend into a notification; a bug goes on to napari's own handler."""
+    """Show a `CosegError` as a notification; a bug goes on to napari's own handler."""
     try:
         yield
     except CosegError as error:
-        message = str(error)
-        show_error(message[:1].upper() + message[1:])
+        show_error(sentence(error))
+
+
+def notify(error: Exception) -> None:
+    """As `notify_errors`, for an exception that a callback received."""
+    with notify_errors():
+        raise error
+
+
+def sentence(error: Exception | str) -> str:
+    """An error's message with a capital at its start."""
+    message = str(error)
+    return message[:1].upper() + message[1:]
 
 
 def group(title: str, content: QWidget) -> QGroupBox:

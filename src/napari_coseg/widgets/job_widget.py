@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QWidget
 from napari_coseg.core.errors import Cancelled
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Job, Worker
-from napari_coseg.widgets.dock_widget import DockWidget, notify_errors
+from napari_coseg.widgets.dock_widget import DockWidget, notify
 from napari_coseg.widgets.job_bar import JobBar
 
 if TYPE_CHECKING:
@@ -106,8 +106,7 @@ class JobWidget(DockWidget):
             self.bar.finish("Cancelled.")
             return
         self.bar.finish("Failed.")
-        with notify_errors():
-            raise error
+        notify(error)
 
     def showEvent(self, event: Any) -> None:
         super().showEvent(event)

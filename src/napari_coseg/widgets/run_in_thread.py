@@ -1,4 +1,4 @@
-"""Work of a second or so in a thread, while the window goes on."""
+"""Run a function of about a second in a thread, so that the window stays responsive."""
 
 from __future__ import annotations
 
@@ -16,32 +16,31 @@ def run_in_thread(
     done: Callable[[Any], None],
     failed: Callable[[Exception], None],
 ) -> None:
-    """Call a function of plain values in a thread; one of the two follows in the window's.
+    """Call a function in a thread; afterwards one of the two callbacks runs in the GUI thread.
 
     Parameters
     ----------
     failed
-        Gets what was raised: a `CosegError` for the person, or a bug, whose traceback napari shows
-        beside.
+        Gets the exception: a `CosegError` that the user can act on, or a bug.
     """
 
-    def returned(found: tuple[Any, CosegError | None]) -> None:
+    def on_returned(found: tuple[Any, CosegError | None]) -> None:
         result, error = found
         if error is None:
             done(result)
         else:
             failed(error)
 
-    worker = create_worker(_tried, function, arguments)
-    worker.returned.connect(returned)
+    worker = create_worker(_result_or_error, function, arguments)
+    worker.returned.connect(on_returned)
     worker.errored.connect(failed)
     worker.start()
 
 
-def _tried(
+def _result_or_error(
     function: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> tuple[Any, CosegError | None]:
     try:
         return function(*arguments), None
-    except CosegError as error:  # not for the thread's own report of bugs
+    except CosegError as error:  # expected, so not reported as the thread's exception
         return None, error

@@ -7,7 +7,6 @@ the functions of `napari_coseg.labels.editing`, and says in `said` what came of 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,41 +27,12 @@ from napari_coseg.labels.editing.split import split_along, split_at
 from napari_coseg.labels.measure import UNTYPED
 from napari_coseg.widgets.correct.add import Maps, MapsProvider, grown
 from napari_coseg.widgets.correct.display import Display
-from napari_coseg.widgets.correct.session import Change, Session
-from napari_coseg.widgets.dock_widget import notify_errors
+from napari_coseg.widgets.correct.gesture import Gesture, ObjectProposer
+from napari_coseg.widgets.correct.session import Change, CorrectionSession
+from napari_coseg.widgets.dock_widget import notify, notify_errors
 
 if TYPE_CHECKING:
     from napari_coseg.core.types import LabelClass
-    from napari_coseg.widgets.correct.proposals import Proposals
-
-
-@dataclass(frozen=True, eq=False)
-class Gesture:
-    """What a hand drew on the canvas.
-
-    Parameters
-    ----------
-    points
-        (n, 2): y, x in pixels of the labels, a pixel's centre at whole numbers.
-    z
-        The slice of a stack; None in a plane.
-    is_click
-        The mouse did not move.
-    shift, control
-        The key was held.
-    """
-
-    points: np.ndarray
-    z: int | None = None
-    is_click: bool = True
-    shift: bool = False
-    control: bool = False
-
-    @property
-    def point(self) -> tuple[float, ...]:
-        """Where it began: (y, x) or (z, y, x)."""
-        at = tuple(float(value) for value in self.points[0])
-        return at if self.z is None else (float(self.z), *at)
 
 
 class Corrector:
@@ -88,10 +58,10 @@ class Corrector:
     doubt_changed = Signal()
 
     def __init__(
-        self, session: Session, display: Display, maps: MapsProvider | None = None
+        self, session: CorrectionSession, display: Display, maps: MapsProvider | None = None
     ) -> None:
         self.session, self.display, self.maps = session, display, maps
-        self.proposals: Proposals | None = None
+        self.proposals: ObjectProposer | None = None
         self.region_class = min((e.id for e in session.editor.region_classes), default=0)
         self.area_targets = BOTH if session.regions is not None else ("objects",)
         self.stroke_px, self.smooth_px = 5.0, 2.0
@@ -340,8 +310,7 @@ class Corrector:
         if self._is_closed:
             return
         self.said.emit("")
-        with notify_errors():
-            raise error
+        notify(error)
 
     def _known(self, ids: Collection[int]) -> list[int]:
         known = sorted(int(i) for i in ids if i in self.session.editor.index)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_coseg.core.errors import EditError
-from napari_coseg.widgets.correct.actions import Gesture
+from napari_coseg.widgets.correct.gesture import Gesture
 from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.dock_widget import notify_errors
 from napari_coseg.widgets.layers import placed_like

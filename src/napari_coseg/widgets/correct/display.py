@@ -14,7 +14,7 @@ from napari_coseg.labels.editing.edit import Box, Edit, Target
 from napari_coseg.labels.editing.review import BOTH, Reviewed
 from napari_coseg.widgets.correct.colors import ObjectColormap
 from napari_coseg.widgets.correct.refresh import Refresher
-from napari_coseg.widgets.correct.session import Change, Session
+from napari_coseg.widgets.correct.session import Change, CorrectionSession
 from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.layers import placed_like
 
@@ -47,7 +47,7 @@ class Display:
 
     chosen_changed = Signal()
 
-    def __init__(self, viewer: Viewer, session: Session) -> None:
+    def __init__(self, viewer: Viewer, session: CorrectionSession) -> None:
         self._viewer, self.session = viewer, session
         self.chosen: tuple[int, ...] = ()
         self.refresher = Refresher()

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Protocol
 from napari_coseg.core.errors import Cancelled, EditError
 from napari_coseg.inference.sam_windows import Prompt, SamMask
 from napari_coseg.labels.editing.add_mask import add_mask, check_free
-from napari_coseg.widgets.dock_widget import notify_errors
+from napari_coseg.widgets.dock_widget import notify, notify_errors
 
 if TYPE_CHECKING:
-    from napari_coseg.widgets.correct.actions import Corrector, Gesture
+    from napari_coseg.widgets.correct.actions import Corrector
+    from napari_coseg.widgets.correct.gesture import Gesture
     from napari_coseg.widgets.correct.session import Step
 
 HINT = (
@@ -157,8 +158,7 @@ class Proposals:
             return
         self._corrector.said.emit("SAM2 was stopped" if isinstance(error, Cancelled) else "")
         if not isinstance(error, Cancelled):
-            with notify_errors():
-                raise error
+            notify(error)
 
 
 def _in_words(found: SamMask) -> str:

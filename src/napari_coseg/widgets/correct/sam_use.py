@@ -9,7 +9,7 @@ from napari_coseg.core.errors import Cancelled
 from napari_coseg.widgets.correct.add_choice import AddChoice
 from napari_coseg.widgets.correct.proposals import Proposals
 from napari_coseg.widgets.correct.sam import Sam
-from napari_coseg.widgets.dock_widget import notify_errors
+from napari_coseg.widgets.dock_widget import notify
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -70,5 +70,4 @@ class SamUse:
     def _not_loaded(self, error: Exception) -> None:
         self._choice.go_back()
         if not isinstance(error, Cancelled):
-            with notify_errors():
-                raise error
+            notify(error)

@@ -5,9 +5,9 @@ whose pixels it changes, so napari's Ctrl-Z takes it back. An action that change
 a mark) is an item without pixels. Actions on objects and on regions share one table, so they are
 undone in the order they were made, whichever of the two layers is active.
 
-`session_of` finds the session of a layer, `SESSIONS` tells of new ones; whatever changes corrected
-labels goes through `Session.do`, so that labels, table, features and marks stay in step and can be
-undone.
+`session_of` finds the session of a layer, `SESSIONS.opened` announces new ones. Whatever changes
+corrected labels goes through `CorrectionSession.do`, so that labels, table, features and review
+marks stay consistent and can be undone.
 """
 
 from __future__ import annotations
@@ -84,16 +84,16 @@ class Sessions:
 
     Signals
     -------
-    opened(Session)
+    opened(CorrectionSession)
         It is ready; its `changed` and `closed` tell of all that follows.
     """
 
     opened = Signal(object)
 
     def __init__(self) -> None:
-        self.open: list[Session] = []
+        self.open: list[CorrectionSession] = []
 
-    def of(self, layer: Any) -> Session | None:
+    def of(self, layer: Any) -> CorrectionSession | None:
         """The one whose objects or regions the layer holds."""
         return next((one for one in self.open if layer in (one.objects, one.regions)), None)
 
@@ -101,12 +101,12 @@ class Sessions:
 SESSIONS = Sessions()
 
 
-def session_of(layer: Any) -> Session | None:
+def session_of(layer: Any) -> CorrectionSession | None:
     """The open session whose objects or regions the layer holds."""
     return SESSIONS.of(layer)
 
 
-class Session:
+class CorrectionSession:
     """Corrections of a layer of objects and, where there is one, a layer of regions.
 
     Call `reading.editor_of` first: it takes time and may run in a thread. Both layers' undo

@@ -9,9 +9,9 @@ from psygnal import Signal
 
 from napari_coseg.labels.editing.edit import Edit
 from napari_coseg.labels.editing.regions import clean_regions
-from napari_coseg.widgets.correct.session import Session
+from napari_coseg.widgets.correct.session import CorrectionSession
 from napari_coseg.widgets.corrected import METADATA_KEY
-from napari_coseg.widgets.dock_widget import notify_errors
+from napari_coseg.widgets.dock_widget import notify
 from napari_coseg.widgets.layers import placed_like
 from napari_coseg.widgets.run_in_thread import run_in_thread
 
@@ -33,7 +33,7 @@ class Specks:
 
     changed = Signal(str)
 
-    def __init__(self, viewer: Viewer, session: Session) -> None:
+    def __init__(self, viewer: Viewer, session: CorrectionSession) -> None:
         self._viewer, self._session = viewer, session
         self._edit: Edit | None = None
         self._layer: Labels | None = None
@@ -95,8 +95,7 @@ class Specks:
             return
         self.busy = False
         self.changed.emit("")
-        with notify_errors():
-            raise error
+        notify(error)
 
     def _show(self, edit: Edit) -> None:
         from napari.layers import Labels

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Literal, NamedTuple
 
-from napari_coseg.widgets.correct.actions import Corrector, Gesture
+from napari_coseg.widgets.correct.actions import Corrector
+from napari_coseg.widgets.correct.gesture import Gesture
 
 
 class Tool(NamedTuple):

@@ -28,7 +28,7 @@ from napari_coseg.widgets.correct.panel import (
 )
 from napari_coseg.widgets.correct.reading import editor_of, request_of
 from napari_coseg.widgets.correct.sam_use import SamUse
-from napari_coseg.widgets.correct.session import Session, session_of
+from napari_coseg.widgets.correct.session import CorrectionSession, session_of
 from napari_coseg.widgets.correct.specks import Specks
 from napari_coseg.widgets.correct.tools import (
     ACTIONS,
@@ -42,7 +42,14 @@ from napari_coseg.widgets.correct.tools import (
     Tool,
 )
 from napari_coseg.widgets.correct.work import Work
-from napari_coseg.widgets.dock_widget import DockWidget, column_of, group, notify_errors, row
+from napari_coseg.widgets.dock_widget import (
+    DockWidget,
+    column_of,
+    group,
+    notify,
+    notify_errors,
+    row,
+)
 from napari_coseg.widgets.run_in_thread import run_in_thread
 from napari_coseg.widgets.run_maps import RunMaps
 from napari_coseg.widgets.runs import arguments_of
@@ -179,7 +186,7 @@ class CorrectWidget(DockWidget):
     # -- a session -----------------------------------------------------------------------------
 
     @property
-    def session(self) -> Session | None:
+    def session(self) -> CorrectionSession | None:
         """The one that is worked on."""
         return None if self.work is None else self.work.session
 
@@ -240,7 +247,7 @@ class CorrectWidget(DockWidget):
             self.start()  # somebody has painted meanwhile
         else:
             with notify_errors():
-                self._begin(Session(objects, regions, editor))
+                self._begin(CorrectionSession(objects, regions, editor))
             self._enable()
 
     def _not_read(self, error: Exception) -> None:
@@ -249,10 +256,9 @@ class CorrectWidget(DockWidget):
         self._reading = False
         self.status.setText("")
         self._enable()
-        with notify_errors():
-            raise error
+        notify(error)
 
-    def _begin(self, session: Session) -> None:
+    def _begin(self, session: CorrectionSession) -> None:
         if self.maps is None and arguments_of(session.objects):
             self._run_maps = RunMaps(self._viewer, session.objects)
         self.work = work = Work(self._viewer, session, self.maps or self._run_maps)

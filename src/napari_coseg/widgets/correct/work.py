@@ -15,8 +15,9 @@ from napari_coseg.widgets.correct.actions import Corrector
 from napari_coseg.widgets.correct.add import MapsProvider
 from napari_coseg.widgets.correct.canvas import PAN_KEY, Hand, Keys
 from napari_coseg.widgets.correct.display import Display
-from napari_coseg.widgets.correct.proposals import HINT, Proposals
-from napari_coseg.widgets.correct.session import Session
+from napari_coseg.widgets.correct.gesture import ObjectProposer
+from napari_coseg.widgets.correct.proposals import HINT
+from napari_coseg.widgets.correct.session import CorrectionSession
 from napari_coseg.widgets.correct.tools import (
     ACTIONS,
     ADD,
@@ -59,7 +60,9 @@ class Work:
     class_changed = Signal()
     said = Signal(str)
 
-    def __init__(self, viewer: Viewer, session: Session, maps: MapsProvider | None = None) -> None:
+    def __init__(
+        self, viewer: Viewer, session: CorrectionSession, maps: MapsProvider | None = None
+    ) -> None:
         self._viewer, self.session = viewer, session
         self.tool: Tool | None = None
         self._switching = False
@@ -118,7 +121,7 @@ class Work:
         self.tool_changed.emit()
         self._say(self._hint())
 
-    def ask_sam(self, proposals: Proposals | None) -> None:
+    def ask_sam(self, proposals: ObjectProposer | None) -> None:
         """Have the tool Add ask SAM2; None: the model's own maps."""
         if self.corrector.proposals is not None:
             self.corrector.proposals.close()

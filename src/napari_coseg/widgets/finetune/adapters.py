@@ -25,7 +25,7 @@ from napari_coseg.finetuning.library import SUFFIX, adapters_folder, adapters_in
 from napari_coseg.finetuning.request import free_output
 from napari_coseg.finetuning.words import counted
 from napari_coseg.models.checkpoints.adapters import AdapterCard, check_base, read_adapter_card
-from napari_coseg.widgets.dock_widget import notify_errors, row
+from napari_coseg.widgets.dock_widget import notify, notify_errors, row
 from napari_coseg.widgets.finetune.model_library import base_sha256, model_library
 from napari_coseg.widgets.run_in_thread import run_in_thread
 
@@ -149,7 +149,7 @@ class AdaptersPanel(QWidget):
         def copied(_: Any) -> None:
             self.happened.emit(f"{output.name} holds the adapter; it goes on the same base.")
 
-        run_in_thread(_export, Path(adapter), output, overwrite, done=copied, failed=_tell)
+        run_in_thread(_export, Path(adapter), output, overwrite, done=copied, failed=notify)
 
     def import_from(self, path: str) -> None:
         """Refuse it on another base; else have it tried and copied.
@@ -266,8 +266,3 @@ def in_full(card: AdapterCard) -> str:
 def _export(adapter: Path, output: Path, overwrite: bool) -> None:
     read_adapter_card(adapter)
     copy_adapter(adapter, output, overwrite=overwrite)
-
-
-def _tell(error: Exception) -> None:
-    with notify_errors():
-        raise error

@@ -14,7 +14,7 @@ from napari_coseg.finetuning.request import FinetuneRequest, free_output
 from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Job, Worker
-from napari_coseg.widgets.dock_widget import UprightScroll, notify_errors
+from napari_coseg.widgets.dock_widget import UprightScroll, notify, notify_errors
 from napari_coseg.widgets.finetune import tasks as finetune_tasks
 from napari_coseg.widgets.finetune.adapters import AdaptersPanel
 from napari_coseg.widgets.finetune.model_library import model_library
@@ -23,8 +23,8 @@ from napari_coseg.widgets.finetune.setup import NOTHING_YET, SetupPanel
 from napari_coseg.widgets.finetune.unfinished import UnfinishedPart
 from napari_coseg.widgets.job_bar import in_words
 from napari_coseg.widgets.job_widget import JobWidget
+from napari_coseg.widgets.run_in_thread import run_in_thread
 from napari_coseg.widgets.workspace.controller import controller_of
-from napari_coseg.widgets.workspace.link import in_thread
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -123,7 +123,7 @@ class FinetuneWidget(JobWidget):
             return
         job = self.submit(tasks.DEVICES)
         job.done.connect(self._on_devices)
-        job.failed.connect(_tell)
+        job.failed.connect(notify)
 
     def showEvent(self, event: Any) -> None:
         super().showEvent(event)
@@ -153,7 +153,7 @@ class FinetuneWidget(JobWidget):
         if workspace is None or str(workspace.path) not in self.setup.paths():
             then()
             return
-        in_thread(workspace.flush, lambda _: then(), failed)
+        run_in_thread(workspace.flush, done=lambda _: then(), failed=failed)
 
     def _count(self, look: int) -> None:
         if look != self._looks or self.bar.is_busy:
@@ -285,8 +285,7 @@ class FinetuneWidget(JobWidget):
         if isinstance(error, CosegError) and not kept:
             self.setup.show_trouble(self.setup.estimate, error)
             self.tabs.setCurrentIndex(0)
-        with notify_errors():
-            raise error
+        notify(error)
 
     def _ended(self) -> None:
         """Its process ends, so that all memory is given back."""
@@ -336,7 +335,7 @@ class FinetuneWidget(JobWidget):
 
     def _on_import_failed(self, error: Exception) -> None:
         self._on_happened("Not imported.")
-        _tell(error)
+        notify(error)
 
     def _on_happened(self, words: str) -> None:
         if not self.bar.is_busy:
@@ -356,8 +355,3 @@ def _page(*widgets: QWidget) -> QWidget:
         column.addWidget(widget)
     column.addStretch(1)
     return UprightScroll(page)
-
-
-def _tell(error: Exception) -> None:
-    with notify_errors():
-        raise error

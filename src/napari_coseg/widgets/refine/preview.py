@@ -15,7 +15,7 @@ from napari_coseg.labels.editing.rerun import merge_prediction, merge_regions
 from napari_coseg.labels.editing.review import Reviewed
 from napari_coseg.widgets import outputs
 from napari_coseg.widgets.correct.reading import editor_of, request_of
-from napari_coseg.widgets.correct.session import Session, marks_kept, session_of
+from napari_coseg.widgets.correct.session import CorrectionSession, marks_kept, session_of
 from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.layers import placed_like
 from napari_coseg.widgets.refine.rows import make_with_rows
@@ -41,7 +41,7 @@ class Proposal:
     """What a refinement would change: at most one edit of objects and one of regions."""
 
     editor: LabelEditor
-    session: Session | None
+    session: CorrectionSession | None
     edits: tuple[Edit, ...]
 
     @property

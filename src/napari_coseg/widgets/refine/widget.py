@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton
-from superqt.utils import create_worker
 
-from napari_coseg.core.errors import CosegError, EditError
+from napari_coseg.core.errors import EditError
 from napari_coseg.core.types import Prediction
 from napari_coseg.widgets import layer_box, outputs, runs
 from napari_coseg.widgets.background import tasks
@@ -23,6 +22,7 @@ from napari_coseg.widgets.model_choice import swatch
 from napari_coseg.widgets.refine import preview as refine_preview
 from napari_coseg.widgets.refine import tasks as refine_tasks
 from napari_coseg.widgets.refine.preview import Proposal
+from napari_coseg.widgets.run_in_thread import run_in_thread
 from napari_coseg.widgets.runs import Run
 
 if TYPE_CHECKING:
@@ -161,15 +161,10 @@ class RefineWidget(JobWidget):
         if run is None:
             return
         find = refine_preview.propose(run.objects, run.regions, prediction, self._prompting)
-        worker = create_worker(_quietly, find)
-        worker.returned.connect(self._on_proposal)
-        worker.start()
+        run_in_thread(find, done=self._on_proposal, failed=self._on_failed)
 
-    def _on_proposal(self, found: Proposal | CosegError) -> None:
+    def _on_proposal(self, found: Proposal) -> None:
         if self._run is None:
-            return
-        if isinstance(found, CosegError):
-            self._tell(found)
             return
         layers = self._layers()
         if not layers:
@@ -185,11 +180,6 @@ class RefineWidget(JobWidget):
         self._preview = refine_preview.show(self._viewer, found, layers)
         self.change.setText(f"{told_as[:1].upper() + told_as[1:]}.<br>{LEGEND}")
         self._enable()
-
-    def _tell(self, error: CosegError) -> None:
-        self.bar.finish("Failed.")
-        with notify_errors():
-            raise error
 
     def _go_back(self) -> None:
         """Without the preview nothing would be active, and Ctrl-Z would do nothing."""
@@ -226,12 +216,3 @@ class RefineWidget(JobWidget):
         shown = self._proposal is not None
         self.accept_button.setEnabled(shown)
         self.discard_button.setEnabled(shown)
-
-
-def _quietly(find: Any) -> Proposal | CosegError:
-    """What a person can mend is told in the window, not by the thread."""
-    try:
-        found: Proposal = find()
-    except CosegError as error:
-        return error
-    return found

@@ -18,11 +18,12 @@ from napari.layers import Labels
 from qtpy.QtCore import QObject, Signal
 
 from napari_coseg.core.errors import CosegError, WorkspaceError
-from napari_coseg.widgets.correct.session import SESSIONS, Session, session_of
+from napari_coseg.widgets.correct.session import SESSIONS, CorrectionSession, session_of
 from napari_coseg.widgets.corrected import METADATA_KEY
-from napari_coseg.widgets.dock_widget import notify_errors
+from napari_coseg.widgets.dock_widget import notify, notify_errors
+from napari_coseg.widgets.run_in_thread import run_in_thread
 from napari_coseg.widgets.workspace.layers import Loaded, adding, image_of, loaded, show
-from napari_coseg.widgets.workspace.link import Known, WorkspaceLink, in_thread
+from napari_coseg.widgets.workspace.link import Known, WorkspaceLink
 from napari_coseg.workspace import recent
 from napari_coseg.workspace.entry import Entry
 from napari_coseg.workspace.folder import Workspace, create_workspace, open_workspace
@@ -53,7 +54,7 @@ class WorkspaceController(QObject):
     changed()
         Workspace, entries, links, or whether something is being done.
     failed(Exception, Entry | None)
-        A `CosegError`, and the entry that it is about.
+        What went wrong, and the entry that it is about.
     """
 
     changed = Signal()
@@ -242,12 +243,12 @@ class WorkspaceController(QObject):
             then(found)
             self.changed.emit()
 
-        def refused(error: CosegError) -> None:
+        def refused(error: Exception) -> None:
             self.busy = ""
             self.changed.emit()
             self.failed.emit(error, entry)
 
-        in_thread(work, done, refused)
+        run_in_thread(work, done=done, failed=refused)
 
     def _flush(self) -> None:
         if self.workspace is not None:
@@ -296,7 +297,7 @@ class WorkspaceController(QObject):
             return
         writer = self.workspace.writer(entry, salvage=salvage)
         link = WorkspaceLink(entry, writer, known, self)
-        link.troubled.connect(_tell)
+        link.troubled.connect(lambda message: notify(WorkspaceError(message)))
         link.attach(objects, regions)
         self.links[entry.id] = link
 
@@ -325,11 +326,11 @@ class WorkspaceController(QObject):
         if session_of(event.source) is None:
             self._touched.add(event.source)
 
-    def _on_session(self, session: Session) -> None:
+    def _on_session(self, session: CorrectionSession) -> None:
         as_before = {layer for layer in session.layers if layer not in self._touched}
         session.changed.connect(partial(self._touch, session, as_before))
 
-    def _touch(self, session: Session, as_before: set[Labels], _: Any) -> None:
+    def _touch(self, session: CorrectionSession, as_before: set[Labels], _: Any) -> None:
         if session.undo_name is None:  # all was taken back
             self._touched -= as_before
         else:
@@ -345,12 +346,6 @@ class WorkspaceController(QObject):
                 link.close()
                 del self.links[key]
                 self.changed.emit()
-
-
-def _tell(message: str) -> None:
-    """As a notification, whether a dock is shown or not."""
-    with notify_errors():
-        raise WorkspaceError(message)
 
 
 def ago(seconds: float) -> str:

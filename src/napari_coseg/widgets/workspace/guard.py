@@ -10,7 +10,7 @@ from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
 from napari_coseg.core.errors import CosegError
-from napari_coseg.widgets.dock_widget import notify_errors
+from napari_coseg.widgets.dock_widget import notify_errors, sentence
 from napari_coseg.widgets.workspace.controller import WorkspaceController, controller_of
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def ask(parent: QWidget, layers: list[Labels], reason: str) -> int:
         more = f"{names}: corrected, and kept in no workspace."
     else:
         text = "Your last corrections could not be saved."
-        more = f"{reason[:1].upper()}{reason[1:]}."
+        more = f"{sentence(reason)}."
     box = QMessageBox(QMessageBox.Icon.Warning, "Co-Seg", text, parent=parent)
     box.setInformativeText(more)
     box.setStandardButtons(Buttons.Save | Buttons.Discard | Buttons.Cancel)

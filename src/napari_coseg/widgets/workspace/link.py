@@ -1,28 +1,27 @@
-"""Between the layers of an image and its entry: whatever changes is told to the entry's writer.
+"""Records every change of an image's label layers with the writer of its workspace entry.
 
-Corrections made in a `Session` are told as they are made. Everything else (a brush without a
-session, another plugin, a script, an array written in place) is found by comparing digests of the
-layers' chunks every `SCAN_MS`, in a thread; the chunks that differ are then copied, a few at a
-time, in the window's own thread, where nobody edits meanwhile.
+Corrections of a `CorrectionSession` are recorded as they are made. Everything else (a brush without
+a session, another plugin, a script, an array changed in place) is found by comparing digests of the
+layers' chunks every `SCAN_MS`, in a thread. Chunks that differ are then copied, a few at a time, in
+the GUI thread, where nothing edits them meanwhile.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
-from superqt.utils import create_worker
 
 from napari_coseg.core.errors import CosegError
 from napari_coseg.core.types import LabelClass
 from napari_coseg.labels.editing.edit import Box, Target
 from napari_coseg.labels.editing.review import Reviewed
-from napari_coseg.widgets.correct.session import SESSIONS, Change, Session
+from napari_coseg.widgets.correct.session import SESSIONS, Change, CorrectionSession
+from napari_coseg.widgets.run_in_thread import run_in_thread
 from napari_coseg.workspace.entry import Entry
 from napari_coseg.workspace.saved import Saved, rows_between
 from napari_coseg.workspace.watch import Watch
@@ -81,7 +80,7 @@ class WorkspaceLink(QObject):
         self.entry, self.writer = entry, writer
         self.layers: dict[Target, Labels] = {}
         self._known = known
-        self._session: Session | None = None
+        self._session: CorrectionSession | None = None
         self._scanning = False
         self._warned = ""
         self._differing: deque[tuple[Target, Box]] = deque()
@@ -126,7 +125,7 @@ class WorkspaceLink(QObject):
 
     # -- sessions ------------------------------------------------------------------------------
 
-    def _on_opened(self, session: Session) -> None:
+    def _on_opened(self, session: CorrectionSession) -> None:
         objects = self.layers.get("objects")
         if objects is None or session.objects is not objects:
             return
@@ -182,7 +181,7 @@ class WorkspaceLink(QObject):
         self._tell_rest()
         self._scanning = True
         images = {target: layer.data for target, layer in self.layers.items()}
-        in_thread(lambda: self._look(images), self._on_scanned, self._on_trouble)
+        run_in_thread(self._look, images, done=self._on_scanned, failed=self._on_trouble)
 
     def _look(self, images: dict[Target, np.ndarray]) -> list[tuple[Target, Box]]:
         watches = self._known.watches
@@ -194,7 +193,7 @@ class WorkspaceLink(QObject):
             self._differing.extend(found)
             self._copy_some()
 
-    def _on_trouble(self, error: CosegError) -> None:
+    def _on_trouble(self, error: Exception) -> None:
         self._scanning = False
         if self.layers:
             self._timer.stop()
@@ -224,36 +223,6 @@ class WorkspaceLink(QObject):
         values = np.array(image[box])
         self.writer.record_block(target, box, values)
         watch.told(box, values)
-
-
-def in_thread(
-    work: Callable[[], Any],
-    then: Callable[[Any], None],
-    failed: Callable[[CosegError], None],
-) -> None:
-    """Do some work in a thread; what it returns, or its `CosegError`, comes back to this one.
-
-    A bug shows its traceback, and counts as failed.
-    """
-
-    def on_returned(found: tuple[Any, CosegError | None]) -> None:
-        result, error = found
-        if error is not None:
-            failed(error)
-        else:
-            then(result)
-
-    worker = create_worker(_or_error, work)
-    worker.returned.connect(on_returned)
-    worker.errored.connect(lambda bug: failed(CosegError(f"this is a bug, report it: {bug!r}")))
-    worker.start()
-
-
-def _or_error(work: Callable[[], Any]) -> tuple[Any, CosegError | None]:
-    try:
-        return work(), None
-    except CosegError as error:  # told in the window's thread; raised here it would be a bug
-        return None, error
 
 
 def _values(layer: Labels) -> np.ndarray:

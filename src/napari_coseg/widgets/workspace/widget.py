@@ -22,9 +22,17 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_coseg.core.errors import CosegError, WorkspaceError
+from napari_coseg.core.errors import WorkspaceError
 from napari_coseg.widgets import layer_box, outputs
-from napari_coseg.widgets.dock_widget import DockWidget, column_of, group, notify_errors, row
+from napari_coseg.widgets.dock_widget import (
+    DockWidget,
+    column_of,
+    group,
+    notify,
+    notify_errors,
+    row,
+    sentence,
+)
 from napari_coseg.widgets.image_choice import narrow_box
 from napari_coseg.widgets.runs import regions_of
 from napari_coseg.widgets.workspace.controller import ago, controller_of, in_words
@@ -258,20 +266,18 @@ class WorkspaceWidget(DockWidget):
                 raise WorkspaceError("no image is chosen; open the one that the labels are of")
             self.controller.add(image, self._layer(self.objects_box), self._layer(self.regions_box))
 
-    def _on_failed(self, error: CosegError, entry: Entry | None) -> None:
+    def _on_failed(self, error: Exception, entry: Entry | None) -> None:
         self._keeps_at_once = False
         if entry is not None and isinstance(error, ImageNotFound):
             self._ask_image(error, entry)
         elif entry is not None and isinstance(error, DamagedJournal):
             self._ask_salvage(error, entry)
         else:
-            with notify_errors():
-                raise error
+            notify(error)
 
     def _ask_image(self, error: ImageNotFound, entry: Entry) -> None:
         """Where the image is now; without an answer, whether to go on without it."""
-        text = str(error)
-        box = QMessageBox(QMessageBox.Icon.Question, "Co-Seg", text[:1].upper() + text[1:])
+        box = QMessageBox(QMessageBox.Icon.Question, "Co-Seg", sentence(error))
         look = box.addButton("Look for it …", QMessageBox.ButtonRole.AcceptRole)
         without = box.addButton("Labels only", QMessageBox.ButtonRole.DestructiveRole)
         box.addButton(Buttons.Cancel)
@@ -285,7 +291,7 @@ class WorkspaceWidget(DockWidget):
 
     def _ask_salvage(self, error: DamagedJournal, entry: Entry) -> None:
         text = f"{error}. Open what is whole? The damaged file is kept beside it."
-        answer = QMessageBox.question(self, "Co-Seg", text[:1].upper() + text[1:])
+        answer = QMessageBox.question(self, "Co-Seg", sentence(text))
         if answer == Buttons.Yes:
             self.controller.open_entry(entry, salvage=True)
 
