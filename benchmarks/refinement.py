@@ -1,21 +1,21 @@
-"""How much a corrected mask of one task helps the other, and what refining costs.
+"""Measure the effect of a corrected mask on the other task, and the cost of refinement.
 
     python benchmarks/refinement.py [--root DATA] [--model default] [--images 14]
 
 Three tables.
 
-1. CoNSeP test. It has no region masks: the region that a person would paint is *derived* from the
-   typed nuclei (`napari_coseg.datasets.derived`), and so knows their classes in part. Panoptic
-   quality of the nuclei by type, all images pooled, with: the predicted region mask; an empty one;
-   the derived one; and the derived one of the image turned by half a turn, which is wrong. The
-   other way round, the true nuclei as correction: the predicted regions against the derived region.
-   That is no score of the model, which learnt glands and not this region; only its change tells.
-2. Images drawn here, where both truths are exact: the same with true regions and true objects. They
-   look like tissue to nobody but the network; again the change tells.
-3. CPU seconds of refining as a part of those of a full run: a correction of 100 um in a corner, and
-   of the whole image. Seconds of CPU, so that other programs do not count.
+1. CoNSeP test. It has no region masks, so the corrected region is *derived* from the typed nuclei
+   (`napari_coseg.datasets.derived`) and depends in part on their classes. Panoptic quality of the
+   nuclei by type, pooled over images, from: the predicted region mask; an empty one; the derived
+   one; and the derived one rotated by 180 degrees, which is wrong. Conversely, with the true nuclei
+   as correction, Dice of the predicted regions with the derived region. That is no score of the
+   model, which was trained on glands; only differences between rows are meaningful.
+2. Synthetic images, with exact labels for both tasks: the same with true regions and true objects.
+   Again only differences are meaningful.
+3. CPU time of a refinement as a fraction of a full run's: for a correction of 100 um in a corner,
+   and for the whole image.
 
-A network that ignores its prompts shows the same figures in every row.
+A network that ignores its prompts has the same scores in every row.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from napari_coseg.datasets.registry import open_dataset
 from napari_coseg.evaluation.run import object_types
 from napari_coseg.inference import InferenceSettings, load_model, segment
 from napari_coseg.inference.refine import refine
-from napari_coseg.inference.session import Session
+from napari_coseg.inference.run_state import RunState
 from napari_coseg.labels.metrics.instances import (
     PanopticQuality,
     by_class,
@@ -52,7 +52,7 @@ PARTS = ("costs", "consep", "drawn")
 
 
 class Case(NamedTuple):
-    """An image, its true objects and types, and the region that is taken for true."""
+    """An image with its true objects and types, and the corrected region."""
 
     image: np.ndarray
     pixel_size_um: float
@@ -101,7 +101,7 @@ def consep(root: object, model: CosegModel, count: int) -> Iterator[Case]:
 
 
 def drawn(model: CosegModel, count: int) -> Iterator[Case]:
-    """Glands with rings of epithelial nuclei in a stroma of spindles and round cells, 0.5 um."""
+    """Glands with rings of epithelial nuclei in a stroma of spindle and round cells, at 0.5 um."""
     ours = {entry.name: entry.id for entry in model.card.instance_classes}
     for seed in range(count):
         yield draw(np.random.default_rng(seed), ours)
@@ -149,7 +149,7 @@ def draw(rng: np.random.Generator, ours: dict[str, int], side: int = 500) -> Cas
 
 
 def corrections(case: Case, name: str) -> Corrections:
-    """What is fed in place of the predicted masks, by the name of the row."""
+    """Corrected masks by name of the row."""
     region = case.region.astype(np.uint8)
     nothing = np.zeros_like(region)
     return {
@@ -165,19 +165,19 @@ def corrections(case: Case, name: str) -> Corrections:
 def scores(model: CosegModel, cases: Iterator[Case], name: str) -> dict[str, Row]:
     rows: dict[str, Row] = defaultdict(Row)
     for case in cases:
-        session = Session()
-        segment(case.image, model, case.pixel_size_um, session=session)
+        state = RunState()
+        segment(case.image, model, case.pixel_size_um, state=state)
         for row, given in corrections(case, name).items():
-            rows[row].add(case, _refined(session, given))
+            rows[row].add(case, _refined(state, given))
     return rows
 
 
-def _refined(session: Session, given: dict[str, np.ndarray]) -> Prediction:
-    """What the run gave where nothing is given that differs from it."""
+def _refined(state: RunState, given: dict[str, np.ndarray]) -> Prediction:
+    """The run's own result where the corrections do not differ from it."""
     try:
-        return refine(session, **given)
+        return refine(state, **given)
     except EditError:
-        return session.prediction
+        return state.prediction
 
 
 def show(title: str, rows: dict[str, Row]) -> None:
@@ -186,41 +186,41 @@ def show(title: str, rows: dict[str, Row]) -> None:
     columns = list(next(iter(lines.values())))
     print(f"{'second forward prompted by':32}" + "".join(f"{c:>15}" for c in columns))
     for name, line in lines.items():
-        # Of the task that was given its own score would be that of what was given.
+        # Scores of the corrected task itself would be those of the correction.
         hidden = {"region Dice"} if "region" in name else set()
         hidden |= set(columns[:-1]) if "objects" in name else set()
-        told = (f"{'-':>15}" if c in hidden else f"{line[c]:15.3f}" for c in columns)
-        print(f"{name:32}" + "".join(told), flush=True)
+        cells = (f"{'-':>15}" if c in hidden else f"{line[c]:15.3f}" for c in columns)
+        print(f"{name:32}" + "".join(cells), flush=True)
 
 
 def costs(model: CosegModel, case: Case) -> None:
-    """On four copies of an image side by side, so that there are several tiles."""
+    """Measure on four copies of an image side by side, so that there are several tiles."""
     image = np.tile(case.image, (2, 2, 1))
-    session, settings = Session(), InferenceSettings()
+    state, settings = RunState(), InferenceSettings()
     segment(case.image, model, case.pixel_size_um, settings=settings)  # the first run is slower
     whole = _seconds(lambda: segment(image, model, case.pixel_size_um, settings=settings))
-    keeping = _seconds(
-        lambda: segment(image, model, case.pixel_size_um, settings=settings, session=session)
+    caching = _seconds(
+        lambda: segment(image, model, case.pixel_size_um, settings=settings, state=state)
     )
-    regions = session.prediction.semantic.copy()
+    regions = state.prediction.semantic.copy()
     spot = round(SPOT_UM / case.pixel_size_um)
     regions[:spot, :spot] = regions[:spot, :spot] == 0
-    local = _seconds(lambda: refine(session, corrected_regions=regions))
-    everywhere = np.where(session.prediction.semantic > 0, 0, 1)
-    all_ = _seconds(lambda: refine(session, corrected_regions=everywhere))
-    mib = session.nbytes / 2**20
+    local = _seconds(lambda: refine(state, corrected_regions=regions))
+    everywhere = np.where(state.prediction.semantic > 0, 0, 1)
+    all_ = _seconds(lambda: refine(state, corrected_regions=everywhere))
+    mib = state.nbytes / 2**20
     print(f"\ncosts on {image.shape[0]} x {image.shape[1]} px of {case.pixel_size_um} um")
     print(
-        f"full run {whole:.1f} CPU s; while keeping {keeping / whole:.2f} of that ({mib:.0f} MiB)"
+        f"full run {whole:.1f} CPU s; with caching {caching / whole:.2f} times that ({mib:.0f} MiB)"
     )
     print(f"a correction of {SPOT_UM:.0f} um: {local / whole:.2f} of a full run")
     print(f"of the whole image: {all_ / whole:.2f} of a full run")
 
 
 def _seconds(function: Callable[[], object]) -> float:
-    began = time.process_time()
+    start = time.process_time()
     function()
-    return time.process_time() - began
+    return time.process_time() - start
 
 
 def main() -> None:

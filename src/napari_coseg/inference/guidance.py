@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_coseg.core.card import ModelCard
-    from napari_coseg.inference.plane import Plan
+    from napari_coseg.inference.plane import TilePlan
     from napari_coseg.models.base import CosegModel
 
 
@@ -107,7 +107,7 @@ def mutual_guidance(
 
 
 def _look(
-    source: RgbSource, plan: Plan, model: CosegModel, z: int, offset: tuple[int, int]
+    source: RgbSource, plan: TilePlan, model: CosegModel, z: int, offset: tuple[int, int]
 ) -> Guidance:
     import torch
 
@@ -179,7 +179,7 @@ def _attention_to_image(attention: Any, tokens: Tensor, places: Tensor) -> Tenso
     return weights.mean(dim=(0, 1, 2)).float()
 
 
-def _on_image(values: Tensor, plan: Plan) -> np.ndarray:
+def _on_image(values: Tensor, plan: TilePlan) -> np.ndarray:
     """A map of the padded tile, of any resolution -> float32 (Y, X) on the image's pixels."""
     import torch.nn.functional as F
 

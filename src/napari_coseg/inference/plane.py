@@ -52,7 +52,7 @@ TILES_SHARE = 0.85
 
 
 @dataclass(frozen=True)
-class Plan:
+class TilePlan:
     """How one plane is cut; the same for every slice of a stack.
 
     Parameters
@@ -95,7 +95,7 @@ class Plan:
     def pixel_area_um2(self) -> float:
         return self.pixel_size_um[0] * self.pixel_size_um[1]
 
-    def with_smaller_tile(self) -> Plan:
+    def with_smaller_tile(self) -> TilePlan:
         """Half the tile; the halo shrinks with it where it must."""
         tile = self.tile_px // 2 // self.size_multiple * self.size_multiple
         if tile < SMALLEST_TILE_PX:
@@ -132,7 +132,7 @@ class FreshTiles:
     """Tiles of one slice of an image, read and shown to a network."""
 
     source: RgbSource
-    plan: Plan
+    plan: TilePlan
     z: int
     network: TileNetwork
 
@@ -162,7 +162,7 @@ class Decoded(NamedTuple):
 class BlockDecoder:
     """Turns the maps under a block into its regions and objects."""
 
-    plan: Plan
+    plan: TilePlan
     channels: MapChannels
     settings: InferenceSettings
 
@@ -209,7 +209,7 @@ class PlaneRun:
     def __init__(
         self,
         tiles: TileMaps,
-        plan: Plan,
+        plan: TilePlan,
         channels: MapChannels,
         settings: InferenceSettings,
         progress: Progress,
@@ -323,14 +323,14 @@ class PlaneRun:
         self._progress(min(1.0, fraction), f"{what}: {done} of {of}")
 
 
-def smallest_px(plan: Plan, settings: InferenceSettings) -> tuple[int, int]:
+def smallest_px(plan: TilePlan, settings: InferenceSettings) -> tuple[int, int]:
     """Pixels of the image that a region must have, and those up to which a hole is filled."""
     area = plan.pixel_area_um2
     least = math.ceil(settings.min_region_area_um2 / area)
     return least, math.ceil(settings.max_hole_area_um2 / area)
 
 
-def read_tile(source: RgbSource, plan: Plan, z: int, tile: Block) -> np.ndarray:
+def read_tile(source: RgbSource, plan: TilePlan, z: int, tile: Block) -> np.ndarray:
     """float32 (Y, X, 3) of 0..255 on the network's grid, padded where the image ends."""
     if plan.model_shape == plan.image_shape:
         return pad_to(source.read(z, *tile.window), plan.network_shape)

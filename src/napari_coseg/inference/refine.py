@@ -1,18 +1,18 @@
-"""Refinement across tasks: what a person corrected in one task helps the other.
+"""Refinement: predict one task again, prompted by corrections of the other.
 
-The second forward of a network takes the masks of the first as prompts, the region mask for the
-objects and the object mask for the regions (Co-Seg++ section 3.3, Co-Seg 2.4). Here a corrected
-mask takes the place of the predicted one. Nothing is encoded again: a `Session` holds what was.
+The second forward of a network takes the masks of the first as prompts: the region mask for the
+objects, the object mask for the regions (Co-Seg++ section 3.3, Co-Seg 2.4). Here a corrected mask
+replaces the predicted one. The image is not encoded again: a `RunState` caches its features.
 
     corrected mask --(where it differs from the run's)--> windows of tiles
-    kept features of these + corrected mask --> prompt encoders, decoders --> maps
-    maps, blended with the others --> objects and regions, put in around what must stay
+    cached features + corrected mask --> prompt encoders, decoders --> maps of the windows
+    maps, blended with those of the run --> objects and regions, spliced in
 
-A prompt says where there is any region, or any object, and nothing else: other classes, and objects
-that were split or merged in place, do not change it.
+A prompt is a binary mask of all regions, or of all objects. Changed classes, and objects split or
+merged in place, do not change it.
 
-What stays: what is reviewed, and what a person made. That is told by comparing with the results so
-far (`handmade`).
+Reviewed pixels and manual edits stay. Manual edits are found by comparison with the results of the
+run and its refinements (`handmade`).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ import numpy as np
 from napari_coseg.core.errors import Cancelled, EditError, ImageError
 from napari_coseg.core.types import LABEL_DTYPE, Instances, Prediction
 from napari_coseg.inference.handmade import by_id
-from napari_coseg.inference.redo import Redo, ramp, windows_to_redo
-from napari_coseg.inference.session import Place, Session, Window
+from napari_coseg.inference.run_state import Position, RunState, Window
 from napari_coseg.inference.splice import Objects, grown, joined, numbered, splice_objects
+from napari_coseg.inference.tile_windows import TileWindow, changed_windows, ramp
 from napari_coseg.labels.decoding.semantic import remove_small_regions
 from napari_coseg.labels.measure import object_table
 from napari_coseg.labels.tiling.blocks import Block, cut_plane, pad_to
@@ -43,14 +43,14 @@ if TYPE_CHECKING:
 LARGEST_ID = 2**26
 TASKS = ("regions", "objects")
 OTHER = {"regions": "objects", "objects": "regions"}
-"""Which a corrected mask renews."""
+"""The task that a corrected mask prompts."""
 PROMPTED: dict[str, Task] = {"regions": "instance", "objects": "semantic"}
-"""The same, as models name them."""
+"""The same by the models' names."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Corrected:
-    """Labels as a person left them, and which of them are the prompt."""
+    """Corrected labels, what of them is reviewed, and the tasks whose masks are prompts."""
 
     regions: np.ndarray
     objects: Objects
@@ -63,7 +63,7 @@ class _Corrected:
 
 
 def refine(
-    session: Session,
+    state: RunState,
     corrected_regions: np.ndarray | None = None,
     corrected_objects: Instances | np.ndarray | None = None,
     *,
@@ -79,64 +79,62 @@ def refine(
 
     Parameters
     ----------
-    session
-        Filled by `segment`; stays as it is but for remembering what it has made.
+    state
+        State of a run, filled by `segment`. The refinement is added to its results.
     corrected_regions
-        Whole numbers (Y, X), class ids as a person left them; None: as the run gave them.
+        Integers (Y, X), class ids; None for the run's.
     corrected_objects
-        Labels (Y, X), or with their table for the classes (``id``, ``class_id``,
-        ``class_probability``); None: as the run gave them. Of labels alone, an id that the run gave
-        too has its class.
+        Labels (Y, X), with or without a table (``id``, ``class_id``, ``class_probability``); None
+        for the run's. Without a table, ids of the run have their class.
     reviewed_objects
-        Bool (Y, X): pixels that keep the object, or background, they have; objects that reach
-        into them stay whole.
+        Bool (Y, X): pixels whose object or background stays. Objects that touch them stay whole.
     reviewed_regions
-        Bool (Y, X): pixels that keep their region.
+        Bool (Y, X): pixels whose region stays.
     prompt_with
-        Of "regions" and "objects", which to feed; None: those that are given.
+        "regions", "objects" or both: the masks that are prompts. None for those that are given.
     progress, should_cancel
         As for `segment`.
 
     Returns
     -------
     Prediction
-        Of the whole plane: the corrected labels, renewed where the correction matters. Ids are
-        given anew.
+        The corrected labels of the whole plane, predicted again near the corrections, with new
+        ids.
 
     Raises
     ------
     EditError
-        Where nothing is kept of a run, or nothing was corrected that could help.
+        If `state` is empty, or no mask differs from the run's.
     ImageError
-        Where labels do not fit the run's image.
+        If labels do not fit the image of the run.
     Cancelled
-        Where `should_cancel` said so.
+        If `should_cancel` returned True.
     """
     from napari_coseg.inference.network import evaluating
 
     unknown = set(prompt_with or ()) - set(TASKS)
     if unknown:
         raise EditError(
-            f"prompt_with names {', '.join(sorted(unknown))}; expected some of {', '.join(TASKS)}"
+            f"prompt_with has {', '.join(sorted(unknown))}; expected {' or '.join(TASKS)}"
         )
     given = {"regions": corrected_regions is not None, "objects": corrected_objects is not None}
     prompting = tuple(prompt_with) if prompt_with else tuple(task for task in TASKS if given[task])
-    now = _Corrected(
-        _regions(session, corrected_regions),
-        _objects(session, corrected_objects),
+    corrected = _Corrected(
+        _regions(state, corrected_regions),
+        _objects(state, corrected_objects),
         prompting,
-        _fitting(reviewed_objects, session, "reviewed_objects").astype(bool),
-        _fitting(reviewed_regions, session, "reviewed_regions").astype(bool),
+        _fitting(reviewed_objects, state, "reviewed_objects").astype(bool),
+        _fitting(reviewed_regions, state, "reviewed_regions").astype(bool),
     )
     run = _Refinement(
-        session,
-        now,
+        state,
+        corrected,
         progress or (lambda fraction, message: None),
         should_cancel or (lambda: False),
     )
-    with evaluating(session.network.model):
+    with evaluating(state.network.model):
         refined = run.predict()
-    session.made.add(refined)
+    state.made.add(refined)
     return refined
 
 
@@ -145,84 +143,83 @@ class _Refinement:
 
     def __init__(
         self,
-        session: Session,
-        now: _Corrected,
+        state: RunState,
+        corrected: _Corrected,
         progress: Progress,
         should_cancel: Callable[[], bool],
     ) -> None:
-        self.session, self.now, self.plan = session, now, session.plan
+        self.state, self.corrected, self.plan = state, corrected, state.plan
         self._progress, self._should_cancel = progress, should_cancel
 
     def predict(self) -> Prediction:
-        redo = self._where()
-        instead = {}
-        for i, one in enumerate(redo):
-            self._stop_if_asked()
-            self._progress(0.7 * i / len(redo), f"tiles: {i} of {len(redo)}")
-            instead[one.tile.row, one.tile.column] = self._maps(one)
-        boxes = [one.on_image(self.plan) for one in redo]
+        windows = self._windows()
+        replaced = {}
+        for i, one in enumerate(windows):
+            self._stop_if_cancelled()
+            self._progress(0.7 * i / len(windows), f"tiles: {i} of {len(windows)}")
+            replaced[one.tile.row, one.tile.column] = self._maps(one)
+        boxes = [one.on_image(self.plan) for one in windows]
         boxes = joined(boxes, self._margin, self.plan.image_shape)
-        regions, objects = self._renewed(boxes, instead)
+        regions, objects = self._updated(boxes, replaced)
         self._progress(1.0, "done")
-        return self._prediction(regions, numbered(objects), len(redo))
+        return self._prediction(regions, numbered(objects), len(windows))
 
-    def _where(self) -> list[Redo]:
+    def _windows(self) -> list[TileWindow]:
         before = {
-            "regions": self.session.prediction.semantic,
-            "objects": self.session.prediction.instances.labels,
+            "regions": self.state.prediction.semantic,
+            "objects": self.state.prediction.instances.labels,
         }
         changed = np.zeros(self.plan.image_shape, bool)
-        for task in self.now.prompting:
-            changed |= self.now.mask(task) != (before[task] > 0)
-        redo = windows_to_redo(self.plan, changed)
-        if not redo:
-            what = " and ".join(self.now.prompting) or "labels"
+        for task in self.corrected.prompting:
+            changed |= self.corrected.mask(task) != (before[task] > 0)
+        windows = changed_windows(self.plan, changed)
+        if not windows:
+            what = " and ".join(self.corrected.prompting) or "labels"
             raise EditError(
-                f"the {what} cover the same pixels as after the run, so there is nothing to "
-                "refine with: add, remove or reshape some first (their classes, and objects that "
-                "are split or merged in place, prompt nothing)"
+                f"the {what} cover the same pixels as after the run, so there is nothing to refine "
+                "from; add, remove or reshape some first (changes of class, and splits and merges "
+                "in place, have no effect)"
             )
-        return redo
+        return windows
 
-    # -- their maps ----------------------------------------------------------------------------
+    # -- maps ----------------------------------------------------------------------------------
 
-    def _maps(self, one: Redo) -> np.ndarray:
-        """The tile's maps, with those of the window that the corrected masks prompt."""
-        from napari_coseg.inference.session_network import Given
+    def _maps(self, one: TileWindow) -> np.ndarray:
+        """Maps of the tile, those in the window predicted again from the corrected masks."""
+        from napari_coseg.inference.caching_network import CorrectedMasks
 
-        kept = self.session.tile(one.tile)
-        shares = {task: self._share(one.tile, task) for task in self.now.prompting}
-        given = Given(shares.get("regions"), shares.get("objects"))
-        tasks = [PROMPTED[task] for task in self.now.prompting]
-        found = self.session.network.again(kept.forwards, one.window, given, tasks)
+        cached = self.state.tile(one.tile)
+        covered = {task: self._coverage(one.tile, task) for task in self.corrected.prompting}
+        masks = CorrectedMasks(covered.get("regions"), covered.get("objects"))
+        tasks = [PROMPTED[task] for task in self.corrected.prompting]
+        found = self.state.network.decode_again(cached.forwards, one.window, masks, tasks)
         y, x = (
             ramp(part, side, self.plan.halo_px)
             for part, side in zip(one.window, self.plan.network_shape, strict=True)
         )
-        maps = kept.maps.astype(np.float32)
+        maps = cached.maps.astype(np.float32)
         weight = np.multiply.outer(y, x)
-        for channel in self._renewed_channels(len(maps)):
+        for channel in self._channels(len(maps)):
             before = maps[channel, *one.window]
             before += (found[channel] - before) * weight
         return maps.astype(np.float16)
 
-    def _renewed_channels(self, count: int) -> list[int]:
-        """Those of the tasks that the corrected masks prompt."""
-        of_regions = range(*self.session.channels.semantic.indices(count))
-        kept = {"regions": of_regions, "objects": [c for c in range(count) if c not in of_regions]}
-        return [channel for task in self.now.prompting for channel in kept[OTHER[task]]]
+    def _channels(self, count: int) -> list[int]:
+        """Channels of the prompted tasks, of `count` channels."""
+        regions = range(*self.state.channels.semantic.indices(count))
+        of_task = {"regions": regions, "objects": [c for c in range(count) if c not in regions]}
+        return [channel for task in self.corrected.prompting for channel in of_task[OTHER[task]]]
 
-    def _share(self, tile: Block, task: str) -> np.ndarray:
-        """What part of each pixel of a tile the corrected mask covers, as the network gets it."""
+    def _coverage(self, tile: Block, task: str) -> np.ndarray:
+        """Fraction of each pixel of a tile, as the network gets it, that the mask covers."""
         shapes = self.plan.image_shape, self.plan.model_shape
         rows, columns = ((span.start, span.stop) for span in (tile.y, tile.x))
         window = tuple(
             slice(*source_range(n, m, *part))
             for n, m, part in zip(*shapes, (rows, columns), strict=True)
         )
-        mask = self.now.mask(task)[window].astype(np.float32)[None]
-        share = resample_maps(mask, *shapes, rows, columns)[0]
-        return pad_to(share, self.plan.network_shape)
+        mask = self.corrected.mask(task)[window].astype(np.float32)[None]
+        return pad_to(resample_maps(mask, *shapes, rows, columns)[0], self.plan.network_shape)
 
     # -- objects and regions -------------------------------------------------------------------
 
@@ -230,55 +227,57 @@ class _Refinement:
     def _margin(self) -> int:
         return self.plan.margin_px
 
-    def _renewed(
-        self, boxes: list[Window], instead: dict[Place, np.ndarray]
+    def _updated(
+        self, boxes: list[Window], replaced: dict[Position, np.ndarray]
     ) -> tuple[np.ndarray, Objects]:
-        now, made = self.now, self.session.made
-        regions, objects = now.regions, now.objects
+        corrected, made = self.corrected, self.state.made
+        regions, objects = corrected.regions, corrected.objects
         hand = made.hand_objects(objects.labels, objects.class_ids)
-        stays = now.reviewed_objects | hand[objects.labels] | made.hand_background(objects.labels)
-        regions_stay = now.reviewed_regions | made.hand_regions(regions)
+        stays = (
+            corrected.reviewed_objects | hand[objects.labels] | made.hand_background(objects.labels)
+        )
+        regions_stay = corrected.reviewed_regions | made.hand_regions(regions)
         for i, box in enumerate(boxes):
             self._progress(0.7 + 0.25 * i / len(boxes), f"objects: {i} of {len(boxes)}")
             outer = grown(box, self._margin, self.plan.image_shape)
-            found_regions, found = self._decode(outer, instead)
-            if "regions" in now.prompting:
+            found_regions, found = self._decode(outer, replaced)
+            if "regions" in corrected.prompting:
                 objects = splice_objects(objects, found, box, outer, stays)
-            if "objects" in now.prompting:
+            if "objects" in corrected.prompting:
                 regions = self._with_regions(regions, found_regions, box, outer, regions_stay)
         return regions, objects
 
     def _decode(
-        self, outer: Window, instead: dict[Place, np.ndarray]
+        self, outer: Window, replaced: dict[Position, np.ndarray]
     ) -> tuple[np.ndarray, Objects]:
-        """Regions and objects of a window of the image, block by block as in a run."""
+        """Decode regions and objects of a window of the image, block by block as in a run."""
         from napari_coseg.inference.plane import BlockDecoder
 
-        decode = BlockDecoder(self.plan, self.session.channels, self.session.settings)
+        decode = BlockDecoder(self.plan, self.state.channels, self.state.settings)
         y0, x0 = outer[0].start, outer[1].start
         shape = (outer[0].stop - y0, outer[1].stop - x0)
-        side = self.session.settings.decode_block_px + 2 * self._margin
+        side = self.state.settings.decode_block_px + 2 * self._margin
         blocks = cut_plane(shape, (side, side), self._margin)
         regions, labels = np.zeros(shape, np.uint8), np.zeros(shape, LABEL_DTYPE)
         canvas = LabelCanvas(blocks, labels)
         for block in itertools.chain(*blocks):
-            self._stop_if_asked()
+            self._stop_if_cancelled()
             window = (
                 slice(y0 + block.y.start, y0 + block.y.stop),
                 slice(x0 + block.x.start, x0 + block.x.stop),
             )
-            maps = self.session.blended(self.session.on_model_grid(window), instead)
+            maps = self.state.blended(self.state.on_model_grid(window), replaced)
             found = decode(maps, window)
             regions[block.core] = found.regions[block.core_in_window]
             ids, areas = canvas.place(block, found.labels, len(found.class_ids))
             canvas.votes.add(ids, found.class_ids, found.probabilities, areas)
         ids, count = canvas.finish()
-        class_ids, sure = canvas.votes.count(ids, count)
-        nothing = np.zeros(1)
+        class_ids, probabilities = canvas.votes.count(ids, count)
+        background = np.zeros(1)
         return regions, Objects(
             labels,
-            np.concatenate([nothing.astype(np.int64), class_ids]),
-            np.concatenate([nothing, sure]),
+            np.concatenate([background.astype(np.int64), class_ids]),
+            np.concatenate([background, probabilities]),
         )
 
     def _with_regions(
@@ -291,13 +290,13 @@ class _Refinement:
         )
         mixed = regions[outer].copy()
         mixed[inside] = found[inside]
-        mixed = remove_small_regions(mixed, *smallest_px(self.plan, self.session.settings))
-        renewed = regions.copy()
-        renewed[box] = np.where(stays[box], regions[box], mixed[inside])
-        return renewed
+        mixed = remove_small_regions(mixed, *smallest_px(self.plan, self.state.settings))
+        updated = regions.copy()
+        updated[box] = np.where(stays[box], regions[box], mixed[inside])
+        return updated
 
     def _prediction(self, regions: np.ndarray, objects: Objects, tiles: int) -> Prediction:
-        before = self.session.prediction
+        before = self.state.prediction
         table = object_table(
             objects.labels,
             regions,
@@ -307,38 +306,38 @@ class _Refinement:
             classes=before.instances.classes,
             semantic_classes=before.semantic_classes,
         )
-        told = {"prompted_by": list(self.now.prompting), "tiles": tiles}
+        refined = {"prompted_by": list(self.corrected.prompting), "tiles": tiles}
         return replace(
             before,
             semantic=regions,
             instances=Instances(objects.labels, table, before.instances.classes),
-            provenance={**before.provenance, "refined": told},
+            provenance={**before.provenance, "refined": refined},
         )
 
-    def _stop_if_asked(self) -> None:
+    def _stop_if_cancelled(self) -> None:
         if self._should_cancel():
-            raise Cancelled("the refinement was cancelled; nothing was changed")
+            raise Cancelled("the refinement was cancelled; no labels were changed")
 
 
 # ---------------------------------------------------------------------------------------------
-# What is given
+# Checks of arguments
 
 
-def _regions(session: Session, given: np.ndarray | None) -> np.ndarray:
+def _regions(state: RunState, given: np.ndarray | None) -> np.ndarray:
     if given is None:
-        return session.prediction.semantic
-    regions = _fitting(given, session, "regions")
+        return state.prediction.semantic
+    regions = _fitting(given, state, "regions")
     if regions.size and (regions.min() < 0 or regions.max() > 255):
         raise ImageError(f"regions have values up to {regions.max()}; class ids are 0 to 255")
     return regions.astype(np.uint8)
 
 
-def _objects(session: Session, given: Instances | np.ndarray | None) -> Objects:
-    run = session.prediction.instances
+def _objects(state: RunState, given: Instances | np.ndarray | None) -> Objects:
+    run = state.prediction.instances
     if given is None:
         given = run
     labels = given.labels if isinstance(given, Instances) else given
-    labels = _fitting(labels, session, "objects")
+    labels = _fitting(labels, state, "objects")
     if labels.size and (labels.min() < 0 or labels.max() > LARGEST_ID):
         raise ImageError(
             f"objects have ids from {labels.min()} to {labels.max()}; expected 0 to {LARGEST_ID:,}"
@@ -353,13 +352,13 @@ def _objects(session: Session, given: Instances | np.ndarray | None) -> Objects:
     )
 
 
-def _fitting(labels: np.ndarray | None, session: Session, what: str) -> np.ndarray:
-    shape = session.plan.image_shape
+def _fitting(labels: np.ndarray | None, state: RunState, what: str) -> np.ndarray:
+    shape = state.plan.image_shape
     if labels is None:
         return np.zeros(shape, bool)
     if labels.shape != shape:
         raise ImageError(
-            f"the {what} have shape {labels.shape}, what was segmented last {shape}; use the "
-            "layers of the last run, or run again"
+            f"the {what} have shape {labels.shape}, those of the last run {shape}; use the layers "
+            "of the last run, or run again"
         )
     return labels

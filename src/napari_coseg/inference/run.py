@@ -20,8 +20,8 @@ from napari_coseg.labels.tiling.stitch import Votes, continue_ids, relabel
 if TYPE_CHECKING:
     from napari_coseg.core.card import ModelCard
     from napari_coseg.inference.network import TileNetwork
-    from napari_coseg.inference.plane import Plan, PlaneResult, Progress, TileMaps
-    from napari_coseg.inference.session import Session
+    from napari_coseg.inference.plane import PlaneResult, Progress, TileMaps, TilePlan
+    from napari_coseg.inference.run_state import RunState
     from napari_coseg.models.base import CosegModel
 
 SAME_SIZE_TOLERANCE = 0.02
@@ -40,7 +40,7 @@ def segment(
     channels: int | Sequence[int] | None = None,
     settings: InferenceSettings | None = None,
     region: Sequence[tuple[int, int] | slice] | None = None,
-    session: Session | None = None,
+    state: RunState | None = None,
     progress: Progress | None = None,
     should_cancel: Callable[[], bool] | None = None,
 ) -> Prediction:
@@ -65,8 +65,8 @@ def segment(
         Half-open bounds for y and x, or for z, y and x: only that part is segmented. The results
         have its shape; centroids and boxes count from its corner; ``provenance["region_offset"]``
         says where it lies.
-    session
-        Filled with what the network knows of the image, for `refine`; of a stack nothing is kept.
+    state
+        Caches the features and maps of a plane for `refine`; stacks are not cached.
     progress
         Called with the part done (0..1) and one line of text.
     should_cancel
@@ -92,9 +92,9 @@ def segment(
     if region is not None:
         part, offset = crop(understood, region)
         source = RgbSource(part, channels, source.intensity, window=source.window)
-    if session is not None:
-        session.clear()
-    run = _Run(source, model, settings, progress, should_cancel, session)
+    if state is not None:
+        state.clear()
+    run = _Run(source, model, settings, progress, should_cancel, state)
     try:
         prediction = run.predict()
     except Cancelled as cancelled:
@@ -102,12 +102,12 @@ def segment(
         message = str(cancelled)
     else:
         prediction.provenance["region_offset"] = list(offset)
-        if session is not None:
-            session.finish(prediction)
+        if state is not None:
+            state.finish(prediction)
         return prediction
     del run
-    if session is not None:
-        session.clear()
+    if state is not None:
+        state.clear()
     raise Cancelled(message)
 
 
@@ -134,9 +134,9 @@ def plan_plane(
     card: ModelCard,
     settings: InferenceSettings,
     size_multiple: int,
-) -> Plan:
+) -> TilePlan:
     """How a plane of this size is resampled and cut for the model of `card`."""
-    from napari_coseg.inference.plane import Plan
+    from napari_coseg.inference.plane import TilePlan
 
     model_shape = [
         _side_on_model_grid(side, size / card.pixel_size_um)
@@ -153,7 +153,7 @@ def plan_plane(
             f"tile_size_px larger than {2 * halo}"
         )
     margin = math.ceil(card.halo_px * card.pixel_size_um / min(pixel_size_um))
-    return Plan(
+    return TilePlan(
         image_shape,
         (model_shape[0], model_shape[1]),
         pixel_size_um,
@@ -175,9 +175,9 @@ class _Run:
         settings: InferenceSettings,
         progress: Progress | None,
         should_cancel: Callable[[], bool] | None,
-        session: Session | None = None,
+        state: RunState | None = None,
     ) -> None:
-        self.session = session
+        self.state = state
         self.source, self.model, self.settings = source, model, settings
         self.image, self.card = source.image, model.card
         self._progress = progress or (lambda fraction, message: None)
@@ -194,8 +194,8 @@ class _Run:
 
         settings = self.settings
         kind: type[TileNetwork] = TileNetwork
-        if self._keeps:
-            from napari_coseg.inference.session_network import KeepingNetwork as kind
+        if self._caches:
+            from napari_coseg.inference.caching_network import CachingNetwork as kind
         network = kind(
             self.model,
             settings.batch_size,
@@ -214,9 +214,9 @@ class _Run:
         return self._prediction(result, str(network.device))
 
     @property
-    def _keeps(self) -> bool:
-        """Whether a session is filled; slices of a stack would take too much memory."""
-        return self.session is not None and not self.image.is_stack
+    def _caches(self) -> bool:
+        """Whether features are cached; those of a stack would take too much memory."""
+        return self.state is not None and not self.image.is_stack
 
     def _stack(self, network: TileNetwork) -> PlaneResult:
         from napari_coseg.inference.plane import PlaneResult
@@ -247,8 +247,8 @@ class _Run:
         while True:
             fresh = FreshTiles(self.source, self.plan, z, network)
             tiles: TileMaps = fresh
-            if self.session is not None and self._keeps:
-                tiles = self.session.begin(fresh, channels, self.settings)
+            if self.state is not None and self._caches:
+                tiles = self.state.start(fresh, channels, self.settings)
             run = PlaneRun(
                 tiles,
                 self.plan,

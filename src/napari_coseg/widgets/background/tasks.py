@@ -16,7 +16,7 @@ from napari_coseg.widgets.background.process import JobContext, Reply
 from napari_coseg.widgets.background.tables import pack_table, unpack_table
 
 if TYPE_CHECKING:
-    from napari_coseg.inference.session import Session
+    from napari_coseg.inference.run_state import RunState
 
 TABLE = "column"
 """Under which the columns of the objects cross the pipe."""
@@ -57,31 +57,31 @@ def segment(job: JobContext, *, key: str | None = None, **arguments: Any) -> Rep
     return pack(_segment(job, None if key is None else _new_session(job, key), **arguments))
 
 
-def kept_session(job: JobContext, *, key: str, **arguments: Any) -> Session:
+def kept_session(job: JobContext, *, key: str, **arguments: Any) -> RunState:
     """What the run with this key left here; without it that run is done again.
 
     A process may have ended in between, and keeps the last run alone.
     """
     found = job.kept.get("session")
     if found is not None and found[0] == key and found[1].is_filled:
-        return cast("Session", found[1])
+        return cast("RunState", found[1])
     session = _new_session(job, key)
     _segment(job, session, **arguments)
     return session
 
 
-def _new_session(job: JobContext, key: str) -> Session:
-    from napari_coseg.inference.session import Session
+def _new_session(job: JobContext, key: str) -> RunState:
+    from napari_coseg.inference.run_state import RunState
 
     job.kept.pop("session", None)  # the former one's memory first
-    session = Session()
+    session = RunState()
     job.kept["session"] = (key, session)
     return session
 
 
 def _segment(
     job: JobContext,
-    session: Session | None,
+    session: RunState | None,
     *,
     model: str,
     device: str,
@@ -106,7 +106,7 @@ def _segment(
         channels=channels,
         settings=chosen,
         region=[(start, stop) for start, stop in region] if region else None,
-        session=session,
+        state=session,
         progress=job.progress,
         should_cancel=job.should_cancel,
     )

@@ -1,12 +1,11 @@
-"""What a run leaves behind, so that corrections need no new encoding.
+"""Features and maps of a run, cached so that `refine` does not encode the image again.
 
-    session = Session()
-    prediction = segment(image, session=session)
-    refined = refine(session, corrected_regions=regions)
+    state = RunState()
+    prediction = segment(image, state=state)
+    refined = refine(state, corrected_regions=regions)
 
-For every tile a session keeps what the network encoded and predicted (`session_network.Kept`) and
-the maps of its answer, in half precision and in the memory of the computer, up to a limit. Tiles
-beyond it are read and encoded again when they are asked for, so that only time is lost.
+The cache is in CPU memory, in half precision, up to a limit in bytes. Tiles beyond the limit are
+read and encoded again when they are needed.
 """
 
 from __future__ import annotations
@@ -24,25 +23,25 @@ from napari_coseg.labels.tiling.resample import resample_maps, source_range
 
 if TYPE_CHECKING:
     from napari_coseg.core.types import Prediction
+    from napari_coseg.inference.caching_network import CachedForward, CachingNetwork
     from napari_coseg.inference.network import MapChannels
-    from napari_coseg.inference.plane import FreshTiles, Plan
-    from napari_coseg.inference.session_network import KeepingNetwork, Kept
+    from napari_coseg.inference.plane import FreshTiles, TilePlan
     from napari_coseg.inference.settings import InferenceSettings
 
-KEEP_BYTES = 2**30
-"""Of a network with features at full resolution about 50 tiles of 512 x 512 pixels."""
-NO_SESSION = (
-    "nothing is kept of a run on this image; segment it first (of stacks, and of runs before the "
-    "last one, nothing is kept)"
+CACHE_BYTES = 2**30
+"""About 50 tiles of 512 x 512 pixels with features at full resolution."""
+NO_STATE = (
+    "no run on this image is cached; segment the image first (only the last run is cached, and no "
+    "stacks)"
 )
-Place = tuple[int, int]
+Position = tuple[int, int]
 """Row and column of a tile."""
 Window = tuple[slice, slice]
 """Rows and columns, half-open."""
 
 
 class PlaneMaps(NamedTuple):
-    """The network's maps of (a part of) an image.
+    """The network's maps of an image or a part of it.
 
     object_probability   float32 (Y, X), 0..1
     class_probability    float32 (1 + T, Y, X), background first; (0, Y, X) where there are no types
@@ -57,10 +56,10 @@ class PlaneMaps(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class KeptTile:
-    """One tile: what was encoded, one `Kept` a flip, and its maps, float16 (C, y, x)."""
+class CachedTile:
+    """First forwards of one tile, one for each flip, and its maps, float16 (C, y, x)."""
 
-    forwards: tuple[Kept, ...]
+    forwards: tuple[CachedForward, ...]
     maps: np.ndarray
 
     @property
@@ -68,38 +67,40 @@ class KeptTile:
         return int(self.maps.nbytes) + sum(one.nbytes for one in self.forwards)
 
 
-class Session:
-    """The state of one run on one plane; empty until `segment` has filled it.
+class RunState:
+    """State of one run on one plane; empty until `segment` fills it.
+
+    Properties of an empty state raise `EditError`.
 
     Parameters
     ----------
     limit_bytes
-        As much is kept of tiles; the rest is encoded again where it is needed.
+        Size of the cache; tiles beyond it are encoded again when they are needed.
     """
 
-    def __init__(self, limit_bytes: int = KEEP_BYTES) -> None:
+    def __init__(self, limit_bytes: int = CACHE_BYTES) -> None:
         self.limit_bytes = limit_bytes
         self.clear()
 
     def clear(self) -> None:
-        """Let go of everything."""
-        self._kept: dict[Place, KeptTile] = {}
+        """Free everything."""
+        self._cached: dict[Position, CachedTile] = {}
         self._fresh: FreshTiles | None = None
         self._channels: MapChannels | None = None
         self._settings: InferenceSettings | None = None
         self._weights: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         self._prediction: Prediction | None = None
         self.made = Made()
-        """What the run and its refinements made."""
+        """Results of the run and its refinements."""
         self.nbytes = 0
-        """Of what is kept of tiles."""
+        """Size of the cached tiles."""
 
     # -- filled by a run -----------------------------------------------------------------------
 
-    def begin(
+    def start(
         self, tiles: FreshTiles, channels: MapChannels, settings: InferenceSettings
-    ) -> _KeepingTiles:
-        """A run begins, perhaps again with smaller tiles: what answers for its tiles."""
+    ) -> _CachingTiles:
+        """Start a run, or restart it with smaller tiles; returns `tiles` behind the cache."""
         self.clear()
         self._fresh, self._channels, self._settings = tiles, channels, settings
         grid, halo = tiles.plan.tiles, tiles.plan.halo_px
@@ -107,21 +108,21 @@ class Session:
             blend_weights([row[0].y for row in grid], halo),
             blend_weights([tile.x for tile in grid[0]], halo),
         )
-        return _KeepingTiles(self, tiles)
+        return _CachingTiles(self, tiles)
 
     def finish(self, prediction: Prediction) -> None:
-        """The run has ended with this result."""
+        """End the run with its result."""
         if self._fresh is not None:
             self._prediction = prediction
             self.made.add(prediction)
 
-    def keep(self, tile: Block, kept: KeptTile) -> None:
-        """Keep a tile if it fits."""
-        if self.nbytes + kept.nbytes <= self.limit_bytes:
-            self._kept[tile.row, tile.column] = kept
-            self.nbytes += kept.nbytes
+    def add_tile(self, tile: Block, cached: CachedTile) -> None:
+        """Cache a tile unless the limit is reached."""
+        if self.nbytes + cached.nbytes <= self.limit_bytes:
+            self._cached[tile.row, tile.column] = cached
+            self.nbytes += cached.nbytes
 
-    # -- what it knows -------------------------------------------------------------------------
+    # -- results -------------------------------------------------------------------------------
 
     @property
     def is_filled(self) -> bool:
@@ -129,54 +130,53 @@ class Session:
 
     @property
     def prediction(self) -> Prediction:
-        """What the run gave."""
+        """Result of the run."""
         if self._prediction is None:
-            raise EditError(NO_SESSION)
+            raise EditError(NO_STATE)
         return self._prediction
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> TilePlan:
         return self._tiles.plan
 
     @property
-    def network(self) -> KeepingNetwork:
-        from napari_coseg.inference.session_network import KeepingNetwork
+    def network(self) -> CachingNetwork:
+        from napari_coseg.inference.caching_network import CachingNetwork
 
         network = self._tiles.network
-        if not isinstance(network, KeepingNetwork):
-            raise TypeError(f"a session is filled by a KeepingNetwork, not by {type(network)}")
+        if not isinstance(network, CachingNetwork):
+            raise TypeError(f"a run state needs a CachingNetwork, not {type(network)}")
         return network
 
     @property
     def channels(self) -> MapChannels:
         if self._channels is None:
-            raise EditError(NO_SESSION)
+            raise EditError(NO_STATE)
         return self._channels
 
     @property
     def settings(self) -> InferenceSettings:
         if self._settings is None:
-            raise EditError(NO_SESSION)
+            raise EditError(NO_STATE)
         return self._settings
 
     @property
-    def kept_tiles(self) -> int:
-        """How many tiles need no new encoding."""
-        return len(self._kept)
+    def cached_tiles(self) -> int:
+        """Number of tiles in the cache."""
+        return len(self._cached)
 
-    def tile(self, tile: Block) -> KeptTile:
-        """A tile as it was in the run; read and encoded again if it was not kept."""
-        found = self._kept.get((tile.row, tile.column))
-        return found or self._encode([tile])[0][1]
+    def tile(self, tile: Block) -> CachedTile:
+        """A tile of the run, encoded again if it is not cached."""
+        return self._cached.get((tile.row, tile.column)) or self._encode([tile])[0]
 
     def maps(self, window: Window | None = None) -> PlaneMaps:
-        """What the network sees in a window of the image, as after the run.
+        """Get the run's maps.
 
         Parameters
         ----------
         window
-            Rows and columns on the image's grid; the maps are then of that size. None: of the whole
-            plane, on the network's grid, which covers the same field.
+            Rows and columns on the image's grid, on which the maps then are. None: maps of the
+            whole plane on the network's grid.
         """
         from napari_coseg.inference.network import evaluating
 
@@ -199,7 +199,7 @@ class Session:
         )
 
     def on_model_grid(self, window: Window) -> Window:
-        """Exactly what decoding a window of the image looks at, on the network's grid."""
+        """Range of the network's grid that decoding a window of the image needs."""
         rows, columns = (
             slice(*source_range(m, n, part.start, part.stop))
             for m, n, part in zip(self.plan.model_shape, self.plan.image_shape, window, strict=True)
@@ -207,22 +207,33 @@ class Session:
         return rows, columns
 
     def blended(
-        self, window: Window, instead: Mapping[Place, np.ndarray] | None = None
+        self, window: Window, replaced: Mapping[Position, np.ndarray] | None = None
     ) -> np.ndarray:
-        """Maps of a window of the network's grid, float16 (C, y, x), as the run blended them.
+        """Blend the maps of tiles in a window of the network's grid, as the run did.
 
         Parameters
         ----------
-        instead
-            Maps of some tiles, in place of those of the run.
+        replaced
+            Maps of some tiles that replace the run's.
+
+        Returns
+        -------
+        np.ndarray
+            float16 (C, y, x).
+
+        Raises
+        ------
+        EditError
+            If the window lies outside the plane.
         """
-        instead = instead or {}
+        replaced = replaced or {}
         rows, columns = window
         total: np.ndarray | None = None
         for tile in self.tiles_in(window):
-            place = (tile.row, tile.column)
-            maps = instead[place] if place in instead else self.tile(tile).maps
-            y, x = _shared(tile.y.window, rows), _shared(tile.x.window, columns)
+            maps = replaced.get((tile.row, tile.column))
+            if maps is None:
+                maps = self.tile(tile).maps
+            y, x = _intersection(tile.y.window, rows), _intersection(tile.x.window, columns)
             weight = np.multiply.outer(
                 self._weights[0][tile.row][_moved(y, tile.y.start)],
                 self._weights[1][tile.column][_moved(x, tile.x.start)],
@@ -237,7 +248,7 @@ class Session:
         return total.astype(np.float16)
 
     def tiles_in(self, window: Window) -> list[Block]:
-        """The tiles that reach into a window of the network's grid."""
+        """Tiles that overlap a window of the network's grid."""
         rows, columns = window
         return [
             tile
@@ -246,29 +257,23 @@ class Session:
             if _overlap(tile.y.window, rows) and _overlap(tile.x.window, columns)
         ]
 
-    # ------------------------------------------------------------------------------------------
-
     @property
     def _tiles(self) -> FreshTiles:
         if self._fresh is None:
-            raise EditError(NO_SESSION)
+            raise EditError(NO_STATE)
         return self._fresh
 
-    def _encode(self, tiles: Sequence[Block]) -> list[tuple[Block, KeptTile]]:
+    def _encode(self, tiles: Sequence[Block]) -> list[CachedTile]:
         maps = self._tiles.maps(tiles)
-        kept = self.network.kept
-        self.network.kept = ()
-        return [
-            (tile, KeptTile(forwards, one))
-            for tile, forwards, one in zip(tiles, kept, maps, strict=True)
-        ]
+        forwards, self.network.cached = self.network.cached, ()
+        return [CachedTile(*found) for found in zip(forwards, maps, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
-class _KeepingTiles:
-    """Answers for tiles as `FreshTiles` does, and keeps what it can."""
+class _CachingTiles:
+    """Maps of tiles as from `FreshTiles`, which the state caches."""
 
-    session: Session
+    state: RunState
     fresh: FreshTiles
 
     @property
@@ -276,17 +281,17 @@ class _KeepingTiles:
         return self.fresh.batch_size
 
     def maps(self, tiles: Sequence[Block]) -> list[np.ndarray]:
-        encoded = self.session._encode(tiles)
-        for tile, kept in encoded:
-            self.session.keep(tile, kept)
-        return [kept.maps for _, kept in encoded]
+        encoded = self.state._encode(tiles)
+        for tile, cached in zip(tiles, encoded, strict=True):
+            self.state.add_tile(tile, cached)
+        return [cached.maps for cached in encoded]
 
 
 def _overlap(one: slice, other: slice) -> bool:
     return bool(one.start < other.stop and other.start < one.stop)
 
 
-def _shared(one: slice, other: slice) -> slice:
+def _intersection(one: slice, other: slice) -> slice:
     return slice(max(one.start, other.start), min(one.stop, other.stop))
 
 

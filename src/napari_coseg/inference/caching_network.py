@@ -1,4 +1,4 @@
-"""A network that keeps what it encoded, and answers again to other prompts without encoding."""
+"""A network that caches its features and decodes them again with other mask prompts."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from napari_coseg.models.base import (
 )
 
 
-class Kept(NamedTuple):
-    """What is kept of one tile, flipped one way: float16, in CPU memory.
+class CachedForward(NamedTuple):
+    """Features and first masks of one tile under one flip: float16, in CPU memory.
 
     embedding, high_resolution   as in `Features`, with B = 1
     semantic_mask, instance_mask   the first forward's logits (1, 1, y, x)
@@ -36,41 +36,36 @@ class Kept(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        tensors = (
-            self.embedding,
-            *self.high_resolution,
-            self.semantic_mask,
-            self.instance_mask,
-        )
+        tensors = self.embedding, *self.high_resolution, self.semantic_mask, self.instance_mask
         return sum(tensor.nbytes for tensor in tensors)
 
 
-class Given(NamedTuple):
-    """Masks given for a window of a tile, in place of those predicted.
+class CorrectedMasks(NamedTuple):
+    """Masks of a tile that replace the predicted ones as prompts.
 
-    semantic, instance   float32 (Y, X), the share of each pixel inside, 0..1, at the size of the
-                         tile as the network gets it; None where the predicted mask stays
+    semantic, instance   float32 (Y, X), coverage of each pixel, 0..1, at the size of the tile as
+                         the network gets it; None for the predicted mask
     """
 
     semantic: np.ndarray | None
     instance: np.ndarray | None
 
 
-class KeepingNetwork(TileNetwork):
-    """`maps` leaves in `kept` what was encoded: one entry a tile, one `Kept` a flip."""
+class CachingNetwork(TileNetwork):
+    """`maps` also sets `cached`: an entry for each tile, with a `CachedForward` for each flip."""
 
-    kept: tuple[tuple[Kept, ...], ...] = ()
+    cached: tuple[tuple[CachedForward, ...], ...] = ()
     _flipped: list[tuple[Features, FirstForward]]
 
     def maps(self, tiles: Sequence[np.ndarray]) -> list[np.ndarray]:
-        self.kept = ()
+        self.cached = ()
         return super().maps(tiles)
 
     def _forward(self, batch: Sequence[np.ndarray]) -> np.ndarray:
         self._flipped = []
         found = super()._forward(batch)
         for i in range(len(batch)):
-            self.kept += (tuple(_keep(*answer, i) for answer in self._flipped),)
+            self.cached += (tuple(_cache(*pair, i) for pair in self._flipped),)
         self._flipped = []
         return found
 
@@ -81,23 +76,24 @@ class KeepingNetwork(TileNetwork):
         return self.model.second_forward(features, prompts_from(first))
 
     @torch.inference_mode()
-    def again(
+    def decode_again(
         self,
-        kept: Sequence[Kept],
+        forwards: Sequence[CachedForward],
         window: tuple[slice, slice],
-        given: Given,
+        corrected: CorrectedMasks,
         tasks: Sequence[Task],
     ) -> np.ndarray:
-        """The second forward of a window of a tile, prompted by masks that are given.
+        """Run the second forward on a window of a tile with corrected masks as prompts.
 
         Parameters
         ----------
-        kept
-            Of the tile, one a flip.
+        forwards
+            Cached forwards of the tile, one for each flip.
         window
-            Rows and columns of the tile as the network gets it; multiples of `redo.STRIDE_PX`.
+            Rows and columns of the tile as the network gets it, in multiples of
+            `tile_windows.STRIDE_PX`.
         tasks
-            Which are decoded; the maps of others mean nothing.
+            Tasks to decode; maps of the other are undefined.
 
         Returns
         -------
@@ -105,7 +101,7 @@ class KeepingNetwork(TileNetwork):
             float16 (C, Y, X) of the window, as `maps` gives them.
         """
         total: Tensor | None = None
-        for one, dims in zip(kept, self._flips, strict=True):
+        for one, dims in zip(forwards, self._flips, strict=True):
             size = one.image_size
             at = tuple(
                 slice(n - part.stop, n - part.start) if dim in dims else part
@@ -123,19 +119,19 @@ class KeepingNetwork(TileNetwork):
                 None,
             )
             masks = GivenMasks(
-                self._mask(given.semantic, window, dims, features),
-                self._mask(given.instance, window, dims, features),
+                self._mask(corrected.semantic, window, dims, features),
+                self._mask(corrected.instance, window, dims, features),
             )
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
                 maps = self.model.second_forward(features, prompts_from(first, masks), tasks)
             found = probabilities(maps, dims)
             total = found if total is None else total + found
         if total is None:
-            raise ValueError("nothing was kept of this tile")
-        return (total / len(kept)).to(torch.float16)[0].cpu().numpy()
+            raise ValueError("no cached forward of this tile")
+        return (total / len(forwards)).to(torch.float16)[0].cpu().numpy()
 
     def _cut(self, values: Tensor, size: tuple[int, int], window: tuple[slice, ...]) -> Tensor:
-        """The window of features or masks, whatever their stride; on the device, as float32."""
+        """Window of features or masks of any stride, on the device, as float32."""
         rows, columns = (
             slice(part.start * have // n, part.stop * have // n)
             for part, have, n in zip(window, values.shape[-2:], size, strict=True)
@@ -144,22 +140,22 @@ class KeepingNetwork(TileNetwork):
 
     def _mask(
         self,
-        share: np.ndarray | None,
+        coverage: np.ndarray | None,
         window: tuple[slice, slice],
         dims: tuple[int, ...],
         features: Features,
     ) -> Tensor:
-        if share is None:
+        if coverage is None:
             return features.embedding.new_full((1, 1, *features.image_size), float("nan"))
-        mask = torch.from_numpy(np.ascontiguousarray(share[window]))[None, None]
+        mask = torch.from_numpy(np.ascontiguousarray(coverage[window]))[None, None]
         return mask.flip(dims).to(self.device) if dims else mask.to(self.device)
 
 
-def _keep(features: Features, first: FirstForward, i: int) -> Kept:
+def _cache(features: Features, first: FirstForward, i: int) -> CachedForward:
     def one(values: Tensor) -> Tensor:
         return values[i : i + 1].to("cpu", torch.float16, copy=True)
 
-    return Kept(
+    return CachedForward(
         one(features.embedding),
         tuple(one(fine) for fine in features.high_resolution),
         one(first.semantic_mask),
