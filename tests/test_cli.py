@@ -1,4 +1,4 @@
-"""The command line: files in, files out, one clear line for a mistake."""
+"""The command line: files read and written, options, error messages, exit codes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAMES = ("_regions.ome.tif", "_objects.ome.tif", "_objects.csv", "_overlay.png")
 
 @pytest.fixture(autouse=True)
 def stub(monkeypatch):
-    """Whatever weights are asked for, the stub answers, but missing files are still missing."""
+    """Return the stub for all weights; missing files and devices remain errors."""
     asked = []
 
     def load_model(source="default", device="auto", adapter=None):
@@ -105,8 +105,8 @@ def test_pictures_of_8_bits_need_no_window(picture, monkeypatch):
     card = stub_card(normalisation={"window": (-500, 500)})
     monkeypatch.setattr(loading, "load_model", lambda *_, **__: StubModel(card))
     assert main(["segment", str(picture[0])]) == 0
-    told = provenance_of(picture[0].with_name("slide_objects.ome.tif"))
-    assert (told["intensity"], told["window"]) == ("8 bits, as they are", None)
+    provenance = provenance_of(picture[0].with_name("slide_objects.ome.tif"))
+    assert (provenance["intensity"], provenance["window"]) == ("8 bits, as they are", None)
 
 
 def provenance_of(path):
@@ -116,7 +116,7 @@ def provenance_of(path):
     return json.loads(next(e["value"] for e in entries if e["K"] == "napari-coseg"))
 
 
-def test_segment_goes_on_after_a_bad_image_and_ends_with_2(picture, capsys):
+def test_segment_continues_after_a_bad_image_and_exits_with_2(picture, capsys):
     path, _ = picture
     bad = path.with_name("bad.png")
     bad.write_bytes(b"no picture")
@@ -127,7 +127,7 @@ def test_segment_goes_on_after_a_bad_image_and_ends_with_2(picture, capsys):
     assert "1 of 2 images failed" in printed.err
 
 
-def test_results_that_are_there_are_kept_unless_told(picture, capsys):
+def test_existing_results_are_kept_without_overwrite(picture, capsys):
     path, _ = picture
     table = path.with_name("slide_objects.csv")
     table.write_text("mine")
@@ -146,7 +146,7 @@ MISTAKES = [
     pytest.param(["segment", "a.png", "--set", "halo=1"], "did you mean 'halo_px'", id="setting"),
     pytest.param(["segment", "a.png", "--tile-size", "3"], "tile_size_px", id="tile size"),
     pytest.param(["segment", "a.png", "--window", "5", "1"], "lower end of a window", id="window"),
-    pytest.param(["segment", "a.png", "a.tif"], "2 of the images are called 'a'", id="twins"),
+    pytest.param(["segment", "a.png", "a.tif"], "2 of the images are called 'a'", id="equal names"),
     pytest.param(["models", "info", "m.safetensors"], "no weights file", id="info of nothing"),
     pytest.param(
         ["evaluate", "default", "--dataset", "x", "--root", "."], "'x' is not known", id="dataset"
@@ -157,7 +157,9 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES)
-def test_a_mistake_is_one_line_and_2(tmp_path, monkeypatch, capsys, arguments, message):
+def test_a_user_error_is_one_line_and_exit_code_2(
+    tmp_path, monkeypatch, capsys, arguments, message
+):
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
     printed = capsys.readouterr()
@@ -178,7 +180,7 @@ UNPARSABLE = [
 
 
 @pytest.mark.parametrize("arguments", UNPARSABLE, ids=" ".join)
-def test_what_cannot_be_parsed_shows_the_usage_and_ends_with_2(arguments, capsys):
+def test_unparsable_arguments_show_the_usage_and_exit_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as end:
         main(arguments)
     assert end.value.code == 2
@@ -194,7 +196,7 @@ def test_a_bug_shows_its_traceback(picture, monkeypatch):
         main(["segment", str(picture[0])])
 
 
-def test_an_interrupt_ends_with_130(picture, monkeypatch, capsys):
+def test_an_interrupt_exits_with_130(picture, monkeypatch, capsys):
     def interrupted(*_args, **_kwargs):
         raise KeyboardInterrupt
 
@@ -204,7 +206,7 @@ def test_an_interrupt_ends_with_130(picture, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS), ["models", "import"]])
-def test_every_command_explains_itself(command, capsys):
+def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([*command, "--help"])
     assert end.value.code == 0
@@ -219,7 +221,7 @@ def test_it_runs_as_a_program():
 
 def test_demo_writes_a_real_image_and_its_results(tmp_path, capsys):
     arguments = ["demo", "--output-dir", str(tmp_path), "--no-window"]
-    for _ in range(2):  # a second demo takes the place of the first
+    for _ in range(2):  # a second demo replaces the first
         assert main(arguments) == 0
     files = [tmp_path / f"colon{ending}" for ending in (".ome.tif", *NAMES)]
     assert capsys.readouterr().out.split() == [str(file) for file in files] * 2
@@ -270,7 +272,7 @@ def test_models_info_shows_the_card(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def dataset(tmp_path):
-    """A folder dataset that the stub solves but for one image, where it finds one disc too many."""
+    """A folder dataset that the stub predicts exactly, except for one extra disc in one image."""
     classes = [
         {"id": 7, "name": "Red", "color": [1, 2, 3]},
         {"id": 9, "name": "blue", "color": [4, 5, 6]},
@@ -299,7 +301,7 @@ def dataset(tmp_path):
     return tmp_path
 
 
-def test_evaluate_prints_means_and_writes_every_number(dataset, tmp_path, capsys):
+def test_evaluate_prints_means_and_writes_all_scores(dataset, tmp_path, capsys):
     output = tmp_path / "scores.csv"
     arguments = ["evaluate", "default", "--dataset", "folder", "--root", str(dataset)]
     arguments += ["--output", str(output), "--set", "min_region_area_um2=0"]
@@ -319,7 +321,7 @@ def test_evaluate_prints_means_and_writes_every_number(dataset, tmp_path, capsys
     assert table["regions", "tissue", "(pooled)", "IoU"] == pytest.approx(1)
 
 
-def test_evaluate_scores_test_images_unless_told(dataset, capsys):
+def test_evaluate_scores_test_images_by_default(dataset, capsys):
     for split in ("test", "train"):
         for folder in ("images", "regions", "objects", "object_classes"):
             shutil.copytree(dataset / folder, dataset / split / folder)
@@ -327,8 +329,8 @@ def test_evaluate_scores_test_images_unless_told(dataset, capsys):
     (dataset / "train/images/s1.png").unlink()
     arguments = ["evaluate", "default", "--dataset", "folder", "--root", str(dataset)]
     assert main(arguments) == 0
-    said = "folder: scored on the split 'test', 2 images (--split takes another: train)"
-    assert said in capsys.readouterr().out
+    line = "folder: scored on the split 'test', 2 images (other splits for --split: train)"
+    assert line in capsys.readouterr().out
     assert main([*arguments, "--split", "train"]) == 0
     assert "folder: scored on the split 'train', 1 image\n" in capsys.readouterr().out
 
@@ -336,8 +338,8 @@ def test_evaluate_scores_test_images_unless_told(dataset, capsys):
 def test_evaluate_names_every_dataset_in_its_help(capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", "--help"])
-    told = capsys.readouterr().out.split("--dataset DATASET")[-1].split("--root")[0]
-    assert set(DATASETS) <= set(re.split(r"[\s,]+", re.sub(r"-\n\s*", "-", told)))
+    names = capsys.readouterr().out.split("--dataset DATASET")[-1].split("--root")[0]
+    assert set(DATASETS) <= set(re.split(r"[\s,]+", re.sub(r"-\n\s*", "-", names)))
 
 
 def test_evaluate_refuses_a_dataset_without_labels(dataset, capsys):
@@ -347,7 +349,7 @@ def test_evaluate_refuses_a_dataset_without_labels(dataset, capsys):
     assert "no labels that 'discs' could be compared with" in capsys.readouterr().err
 
 
-def test_train_hands_over_and_says_where_the_weights_are(tmp_path, monkeypatch, capsys):
+def test_train_passes_its_arguments_and_prints_the_weights(tmp_path, monkeypatch, capsys):
     called = {}
 
     def train_recipe(recipe, data_root, output_dir, validate, **options):
@@ -368,7 +370,7 @@ def test_train_hands_over_and_says_where_the_weights_are(tmp_path, monkeypatch, 
     assert main([*arguments, "--resume"]) == 0
 
 
-def test_the_progress_line_is_drawn_on_a_terminal_and_written_in_a_log():
+def test_the_progress_line_is_redrawn_on_a_terminal_and_appended_to_a_log():
     class Stream(list):
         def __init__(self, terminal):
             self.isatty = lambda: terminal

@@ -1,4 +1,4 @@
-"""`napari-coseg datasets`: list, check, and prepare as a plain folder."""
+"""`napari-coseg datasets`: list, check and prepare."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def make_folder(root: Path, splits=("",), images=4, first_id=1) -> Path:
 # list and check
 
 
-def test_list_tells_every_dataset(capsys) -> None:
+def test_list_prints_every_dataset(capsys) -> None:
     assert main(["datasets", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[::2]] == list(DATASETS)
@@ -83,7 +83,7 @@ def test_check_counts_images_objects_and_classes(tmp_path: Path, capsys) -> None
     ],
     ids=["label missing", "description missing", "images missing", "unknown class"],
 )
-def test_check_ends_with_2_and_one_line_where_broken(
+def test_check_of_a_broken_dataset_exits_with_2_and_one_line(
     tmp_path: Path, capsys, damage, message: str
 ) -> None:
     damage(make_folder(tmp_path))
@@ -93,7 +93,7 @@ def test_check_ends_with_2_and_one_line_where_broken(
     assert message in last
 
 
-def test_check_goes_on_after_a_problem_and_counts_the_rest(tmp_path: Path, capsys) -> None:
+def test_check_continues_after_a_problem(tmp_path: Path, capsys) -> None:
     make_folder(tmp_path)
     for number in (0, 1):
         (tmp_path / f"regions/image_{number}.png").unlink()
@@ -115,7 +115,7 @@ def test_check_goes_on_after_a_problem_and_counts_the_rest(tmp_path: Path, capsy
     ],
     ids=["unknown", "window", "every slice", "pixel size", "overwriting"],
 )
-def test_a_mistake_is_one_line(tmp_path: Path, capsys, monkeypatch, arguments, message) -> None:
+def test_a_user_error_is_one_line(tmp_path: Path, capsys, monkeypatch, arguments, message) -> None:
     monkeypatch.chdir(make_folder(tmp_path))
     assert main(["datasets", *arguments, "--root", "."]) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
@@ -135,7 +135,9 @@ def same(one: Sample, other: Sample) -> bool:
 
 @pytest.mark.parametrize("first_id", [1, 60_000, 70_000], ids=["small ids", "16 bits", "32 bits"])
 @pytest.mark.parametrize("splits", [("",), ("test", "train")], ids=["flat", "two splits"])
-def test_a_prepared_folder_holds_the_same(tmp_path: Path, capsys, splits, first_id: int) -> None:
+def test_a_prepared_folder_has_the_same_samples(
+    tmp_path: Path, capsys, splits, first_id: int
+) -> None:
     folder = make_folder(tmp_path / "from", splits, first_id=first_id)
     to = tmp_path / "to"
     arguments = ["--root", str(folder), "--output", str(to)]
@@ -148,7 +150,7 @@ def test_a_prepared_folder_holds_the_same(tmp_path: Path, capsys, splits, first_
         assert all(same(a, b) and a.name == b.name for a, b in pairs)
 
 
-def test_the_split_file_is_read_by_both_that_read_splits(tmp_path: Path) -> None:
+def test_the_split_file_is_a_partition_and_a_held_out_list(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "from", images=10)
     write_plain_copy(open_dataset("folder", folder), tmp_path / "to")
     parts = open_dataset("folder", tmp_path / "to", partition=tmp_path / "to" / "split.json")
@@ -171,7 +173,7 @@ def test_the_split_file_is_read_by_both_that_read_splits(tmp_path: Path) -> None
     ],
     ids=lambda value: str(value),
 )
-def test_a_split_is_drawn_from_what_there_is(tmp_path: Path, splits, counts) -> None:
+def test_a_split_is_drawn_from_the_existing_splits(tmp_path: Path, splits, counts) -> None:
     dataset = open_dataset("folder", make_folder(tmp_path))
     names = {s: {f"{s}{i}": f"{s}{i}" for i in range(n)} for s, n in splits.items()}
     parts = draw_split(dataset, names, seed=1)
@@ -206,7 +208,7 @@ def test_toothfairy2_becomes_a_plain_folder(tmp_path: Path, capsys) -> None:
     assert sorted(np.unique(sample.image)) == [0, 255]
 
 
-def test_what_nobody_annotated_stays_unknown(tmp_path: Path) -> None:
+def test_unannotated_pixels_stay_unknown(tmp_path: Path) -> None:
     description = NNUNET | {"labels": {"background": 0, "liver": 1, "ignore": 2}}
     write_plain_copy(
         open_dataset("nnunet-raw", make_raw(tmp_path / "from", description=description)),
@@ -228,7 +230,7 @@ def test_images_of_two_pixel_sizes_are_refused_or_resampled(tmp_path: Path) -> N
     dataset = open_dataset("nnunet-raw", make_two_sizes(tmp_path / "from"))
     with pytest.raises(DatasetError, match="resampled"):
         write_plain_copy(dataset, tmp_path / "to")
-    assert [path.name for path in tmp_path.iterdir()] == ["from"]  # nothing is left behind
+    assert [path.name for path in tmp_path.iterdir()] == ["from"]  # no partial output
     write_plain_copy(dataset, tmp_path / "to", pixel_size_um=300)
     copy = open_dataset("folder", tmp_path / "to")
     shapes = {name: copy.load("train", name).image.shape for name in copy.names("train")}
@@ -245,11 +247,11 @@ def test_resampling_to_the_wrong_unit_is_refused() -> None:
 
 
 def test_progress_runs_to_the_end(tmp_path: Path) -> None:
-    told: list[float] = []
+    fractions: list[float] = []
     write_plain_copy(
         open_dataset("folder", make_folder(tmp_path / "from", ("test", "train"))),
         tmp_path / "to",
-        progress=lambda fraction, message: told.append(fraction),
+        progress=lambda fraction, message: fractions.append(fraction),
     )
-    assert told == sorted(told)
-    assert (told[0], told[-1], len(told)) == (0.0, 1.0, 9)
+    assert fractions == sorted(fractions)
+    assert (fractions[0], fractions[-1], len(fractions)) == (0.0, 1.0, 9)

@@ -194,8 +194,10 @@ def labels_named(folder, name, data):
 
 
 MISTAKES = [
-    pytest.param("gone.tif", None, "there is no file of labels", id="no file"),
-    pytest.param("a.tif", np.zeros((3, 3), np.float32), "whole number", id="probabilities"),
+    pytest.param("gone.tif", None, "there is no label file", id="no file"),
+    pytest.param(
+        "a.tif", np.zeros((3, 3), np.float32), "one integer per pixel", id="probabilities"
+    ),
     pytest.param("a.tif", np.full((3, 3), -1, np.int16), "values from -1", id="negative"),
     pytest.param("a.tif", np.full((3, 3), 2**31, np.uint32), "values from", id="too large"),
     pytest.param("a_objects.csv", "id", "is a table", id="table"),
@@ -265,7 +267,7 @@ def test_labels_that_would_write_the_same_files_are_refused(
     assert "'t'" in printed and "the same files" in printed and "--output-dir" in printed
 
 
-def test_the_files_of_one_image_are_no_twins(result):
+def test_the_files_of_one_image_are_one_result(result):
     folder, _ = result
     names = ["slide_objects.ome.tif", "slide_regions.ome.tif", "slide_objects.ome.tif"]
     files = [str(folder / name) for name in names]

@@ -83,20 +83,22 @@ def regions_of(folder, values):
 
 
 MISTAKES = [
-    pytest.param(lambda f: ["--regions", str(f / "no.tif")], "no file of regions", id="no regions"),
+    pytest.param(lambda f: ["--regions", str(f / "no.tif")], "no label file", id="no regions"),
     pytest.param(
         lambda f: regions_of(f, np.full(TOUCHING.shape, 300, np.uint16)),
         "expected 0 to 255",
         id="regions beyond 8 bits",
     ),
     pytest.param(
-        lambda f: regions_of(f, np.zeros((9, 9), np.uint8)), "not of one image", id="other regions"
+        lambda f: regions_of(f, np.zeros((9, 9), np.uint8)),
+        "not of the same image",
+        id="other regions",
     ),
     pytest.param(lambda f: ["--image", str(f / "no.tif")], "there is no image", id="no image"),
     pytest.param(lambda f: ["--pixel-size-um", "-1"], "pixel size", id="negative size"),
     pytest.param(
         lambda f: [str(f / "b.tif"), "--image", str(f / "slide.png")],
-        "goes with the label files of one image",
+        "is for the labels of one image",
         id="one image for two",
     ),
     pytest.param(lambda f: ["--image", str(f / "b.tif")], "made of", id="an image of another size"),
@@ -170,11 +172,11 @@ def test_a_workspace_whose_image_is_gone_is_measured_without(workspace, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--pixel-size-um", "1"], "says its own"),
-        (["--image", "a.png"], "goes with the label files of one image"),
+        (["--pixel-size-um", "1"], "has its own"),
+        (["--image", "a.png"], "is for the labels of one image"),
     ],
 )
-def test_a_workspace_says_what_it_is_itself(workspace, capsys, options, message):
+def test_a_workspace_has_its_own_image_and_pixel_size(workspace, capsys, options, message):
     assert main(["measure", str(workspace[0]), *options]) == 2
     assert message in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""List adapters, show what one says of itself, copy one for another machine."""
+"""List adapters, show the card of one, or export one for another machine."""
 
 from __future__ import annotations
 
@@ -11,29 +11,23 @@ HELP = "list adapters, show or export one"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `run` reads."""
+    """Declare the arguments."""
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="adapters in folders, the newest first")
-    listing.add_argument("folders", nargs="*", type=Path, default=[Path()], help="default: here")
-    listing.set_defaults(action=_list)
+    listing = actions.add_parser("list", help="adapters in folders, newest first")
+    listing.add_argument(
+        "folders", nargs="*", type=Path, default=[Path()], help="default: the current folder"
+    )
+    listing.set_defaults(run=_list)
     info = actions.add_parser("info", help="an adapter's card")
     info.add_argument("adapter", type=Path)
     info.add_argument("--json", action="store_true", help="as JSON")
-    info.set_defaults(action=_info)
-    exporting = actions.add_parser(
-        "export", help="check an adapter on its base, and copy it to one file"
-    )
+    info.set_defaults(run=_info)
+    exporting = actions.add_parser("export", help="check an adapter on its base and copy it")
     exporting.add_argument("adapter", type=Path)
-    exporting.add_argument("output", type=Path, help="file that another machine loads")
+    exporting.add_argument("output", type=Path, help="copy, which any machine loads")
     exporting.add_argument("--model", default="default", help="its base")
     exporting.add_argument("--overwrite", action="store_true", help="replace the file")
-    exporting.set_defaults(action=_export)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Do the action."""
-    code: int = arguments.action(arguments)
-    return code
+    exporting.set_defaults(run=_export)
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -42,9 +36,9 @@ def _list(arguments: argparse.Namespace) -> int:
     for path, card in adapters_in(arguments.folders):
         after = card.scores.get("after", {})
         names = ("object_f1", "object_pq", "mean_region_dice")
-        told = ", ".join(f"{name} {after[name]:.3f}" for name in names if name in after)
+        scores = ", ".join(f"{name} {after[name]:.3f}" for name in names if name in after)
         size = path.stat().st_size / 1e6
-        print(f"{card.name}  {card.date}  on {card.base_name}  {size:.1f} MB  {told}  {path}")
+        print(f"{card.name}  {card.date}  on {card.base_name}  {size:.1f} MB  {scores}  {path}")
     return 0
 
 
@@ -82,7 +76,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from napari_coseg.inference.loading import load_model
 
     if arguments.output.exists() and not arguments.overwrite:
-        raise OutputError(f"{arguments.output} is there already; name another, or --overwrite")
+        raise OutputError(f"{arguments.output} already exists; give another name, or --overwrite")
     load_model(arguments.model, "cpu", adapter=arguments.adapter)
     copy_adapter(arguments.adapter, arguments.output, overwrite=arguments.overwrite)
     print(arguments.output)

@@ -1,13 +1,12 @@
-"""List the datasets that are read, check a folder of one, or write one as a plain folder."""
+"""List the supported datasets, check one, or write one as a plain folder."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import importlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from napari_coseg.cli.progress import ProgressLine
 from napari_coseg.core.errors import DatasetError, SettingsError
@@ -17,53 +16,44 @@ if TYPE_CHECKING:
 
 HELP = "list, check and prepare labelled datasets"
 MOST_PROBLEMS = 20
-_Result = TypeVar("_Result")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `run` reads."""
+    """Declare the arguments."""
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="the datasets: what they hold, and how they are read")
-    listing.set_defaults(action=_list)
-    checking = actions.add_parser(
-        "check", help="read all of a dataset once: what is missing, and what was counted"
-    )
+    listing = actions.add_parser("list", help="supported datasets and how they are read")
+    listing.set_defaults(run=_list)
+    checking = actions.add_parser("check", help="read a whole dataset, count it, report problems")
     _add_dataset(checking)
-    checking.set_defaults(action=_check)
+    checking.set_defaults(run=_check)
     preparing = actions.add_parser(
         "prepare",
         help="write a dataset as a plain folder of images and label files, with a split file",
-        description="Without --output, only what the dataset itself needs before it can be read; "
-        "volumes are unpacked into ROOT/unpacked, so that training can read their slices in any "
-        "order (a byte a voxel for each channel and for the labels).",
+        description="Without --output, write only what reading the dataset needs: volumes are "
+        "unpacked into ROOT/unpacked, so that training reads their slices in any order (a byte "
+        "per voxel for each channel and for the labels).",
     )
     _add_dataset(preparing)
     preparing.add_argument("--output", type=Path, help="folder to write; must not exist")
     preparing.add_argument(
-        "--pixel-size-um", type=float, help="resample all images to it (default: as they are)"
+        "--pixel-size-um", type=float, help="resample all images to it (default: no resampling)"
     )
-    preparing.add_argument("--seed", type=int, default=0, help="of the split file (default: 0)")
-    preparing.set_defaults(action=_prepare)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Do the action."""
-    code: int = arguments.action(arguments)
-    return code
+    preparing.add_argument("--seed", type=int, default=0, help="of the split (default: 0)")
+    preparing.set_defaults(run=_prepare)
 
 
 def _add_dataset(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", help="as `napari-coseg datasets list` gives it")
+    parser.add_argument("name", help="name from `napari-coseg datasets list`")
     parser.add_argument("--root", type=Path, required=True, help="folder of the dataset")
     parser.add_argument(
         "--window",
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="volumes of CT: the values, in HU, that become black and white",
+        help="CT volumes: values, in HU, that become black and white",
     )
     parser.add_argument(
-        "--every-slice", action="store_true", help="volumes: slices without labels, too"
+        "--every-slice", action="store_true", help="volumes: also slices without labels"
     )
 
 
@@ -84,7 +74,9 @@ def _first_line(documented: object) -> str:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    report = _with_progress(_open(arguments), lambda dataset, line: dataset.check(line))
+    dataset = _open(arguments)
+    with ProgressLine(dataset.name) as progress:
+        report = dataset.check(progress)
     for split, counts in report.splits.items():
         print("\n".join(split_table(split, counts)))
     for note in report.notes:
@@ -96,7 +88,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def split_table(split: str, counts: SplitReport) -> list[str]:
-    """Lines of text: the counts of a split, then its classes, a row each."""
+    """Format the counts of a split and of its classes as lines of text."""
     lines = [f"{split}: {counts.images:,} images, {counts.objects:,} objects"]
     pixels = sum(counts.region_pixels.values())
     rows = [
@@ -123,9 +115,9 @@ def _share(part: int, whole: int) -> str:
 def _raise_if_broken(report: DatasetReport) -> None:
     if report.problems:
         count = len(report.problems)
-        told = "1 problem" if count == 1 else f"{count} problems"
         raise DatasetError(
-            f"dataset {report.name!r} in {report.root} has {told}, the first: {report.problems[0]}"
+            f"dataset {report.name!r} in {report.root} has {count} problem{'s' * (count != 1)}, "
+            f"the first: {report.problems[0]}"
         )
 
 
@@ -138,20 +130,18 @@ def _prepare(arguments: argparse.Namespace) -> int:
     dataset = _open(arguments)
     for path in dataset.prepare():
         print(path)
-    if arguments.output is None:
-        for path in _with_progress(dataset, lambda dataset, line: dataset.unpack(line)):
-            print(path)
-        return 0
-    report = _with_progress(
-        dataset,
-        lambda dataset, line: write_plain_copy(
+    with ProgressLine(dataset.name) as progress:
+        if arguments.output is None:
+            for path in dataset.unpack(progress):
+                print(path)
+            return 0
+        report = write_plain_copy(
             dataset,
             arguments.output,
             pixel_size_um=arguments.pixel_size_um,
             seed=arguments.seed,
-            progress=line,
-        ),
-    )
+            progress=progress,
+        )
     for split, images in report.images.items():
         print(f"{split}: {images:,} images")
     print(report.split_file or "too few images for a split file")
@@ -160,7 +150,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 
 def _open(arguments: argparse.Namespace) -> Dataset:
-    """The dataset, with what was said of its volumes."""
+    """Open the dataset with the options for volumes."""
     from napari_coseg.datasets.nnunet_raw import NnunetRaw
     from napari_coseg.datasets.registry import open_dataset
 
@@ -173,11 +163,3 @@ def _open(arguments: argparse.Namespace) -> Dataset:
             f"--window and --every-slice are for volumes; {arguments.name!r} has none"
         )
     return dataset
-
-
-def _with_progress(dataset: Dataset, job: Callable[[Dataset, ProgressLine], _Result]) -> _Result:
-    line = ProgressLine(dataset.name)
-    try:
-        return job(dataset, line)
-    finally:
-        line.close()

@@ -1,17 +1,17 @@
-"""Picture what each task tells the other: mask prompts and the decoders' attention, as PNG."""
+"""Draw the mask prompts and the decoders' attention between the two tasks as a PNG."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from napari_coseg.cli.segment import add_image_arguments
+from napari_coseg.cli.arguments import add_image_arguments
 
-HELP = "picture how regions and objects guide each other in an image"
+HELP = "draw how regions and objects guide each other in an image"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `run` reads."""
+    """Declare the arguments."""
     parser.add_argument("image", type=Path, metavar="IMAGE", help="image file")
     parser.add_argument("--model", default="default", help="weights file (default: the shipped)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Look into the prediction of the image's middle and write the picture."""
+    """Draw the prediction at the image's centre."""
     import PIL.Image
 
     from napari_coseg.core.files import atomic_write, refuse_existing

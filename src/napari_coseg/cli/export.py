@@ -1,9 +1,8 @@
-"""Write labels that `napari-coseg segment` wrote, or any label images, in other formats.
+"""Convert labels from `napari-coseg segment`, label images or GeoJSON to other formats.
 
-Of `<stem>_objects.ome.tif`, `<stem>_regions.ome.tif` and `<stem>_objects.csv` one is named and
-those beside it are found. A label image of another name holds objects. A GeoJSON file, for example
-one that was corrected in QuPath, is painted into labels. The image itself, which some formats
-show, is looked for beside them under the same stem.
+Name one of `<stem>_objects.ome.tif` and `<stem>_regions.ome.tif`; the other, `<stem>_objects.csv`
+and the image are found beside it. Label images of other names hold objects. GeoJSON, for example
+with corrections from QuPath, is drawn as labels.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_coseg.cli.segment import numbers
+from napari_coseg.cli.arguments import add_label_arguments
 from napari_coseg.core.errors import ImageError, SettingsError
 
 if TYPE_CHECKING:
@@ -26,12 +25,12 @@ HELP = "write labels in other formats: GeoJSON for QuPath, OME-Zarr, COCO, NIfTI
 OBJECTS, REGIONS, TABLE = "_objects.ome.tif", "_regions.ome.tif", "_objects.csv"
 GEOJSON = (".geojson", ".json")
 MAX_CLASS = 65_535
-"""Largest class of an object that is taken from a table."""
+"""Largest class id that a table may have."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """The files of one image's labels."""
+    """Label files of one image."""
 
     folder: Path
     name: str
@@ -41,12 +40,12 @@ class Result:
 
     @property
     def file(self) -> Path | None:
-        """One of them, to name it by."""
+        """One of the files, for messages."""
         return self.objects or self.regions or self.geojson
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `run` reads."""
+    """Declare the arguments."""
     parser.add_argument("labels", nargs="+", type=Path, metavar="LABELS", help="label files")
     parser.add_argument(
         "--format",
@@ -56,34 +55,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="geojson, ome-zarr, coco, nifti, csv, csv-regions, ome-tiff, overlay; may be repeated",
     )
-    parser.add_argument("--output-dir", type=Path, help="folder to write; beside the labels else")
-    parser.add_argument("--image", type=Path, help="the image; looked for beside the labels else")
-    parser.add_argument(
-        "--pixel-size-um",
-        type=numbers,
-        metavar="UM",
-        help="micrometres a pixel: one number, or y,x or z,y,x; what the labels say otherwise",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    add_label_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read and write one result after the other."""
+    """Convert the labels of each image."""
     from napari_coseg.formats.registry import FORMATS, export, output_paths, stand_in
 
     formats = tuple(dict.fromkeys(arguments.formats))
-    output_paths(Path(), "", formats)  # a format that does not exist is told before any work
+    output_paths(Path(), "", formats)  # reports unknown formats before any work
     results = find_results(arguments.labels)
-    refuse_twins(results, arguments.output_dir)
+    refuse_equal_names(results, arguments.output_dir)
     if arguments.image and len(results) > 1:
-        raise SettingsError(f"--image goes with the labels of one image; got {len(results)}")
+        raise SettingsError(f"--image is for the labels of one image; got {len(results)} images")
     for result in results:
         image = find_image(result, arguments.image)
-        if image is None and any(FORMATS[key].shows_image for key in formats):
+        shows_image = [key for key in formats if FORMATS[key].shows_image]
+        if image is None and shows_image:
             raise SettingsError(
-                f"the image {result.name!r} is not beside its labels in {result.folder}, and the "
-                f"formats {', '.join(k for k in formats if FORMATS[k].shows_image)} show it; give "
-                "it by --image"
+                f"there is no image {result.name!r} beside its labels in {result.folder}, which "
+                f"{', '.join(shows_image)} needs; give it by --image"
             )
         found = read_result(result, image, arguments.pixel_size_um)
         folder = arguments.output_dir or result.folder
@@ -100,13 +91,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def find_results(paths: list[Path]) -> list[Result]:
-    """One `Result` an image, however many of its files are named."""
+    """One `Result` for each image, however many of its files are given."""
     from napari_coseg.images.readers.registry import stem_of
 
     found: dict[Result, None] = {}
     for path in paths:
         if not path.is_file():
-            raise ImageError(f"there is no file of labels {path}")
+            raise ImageError(f"there is no label file {path}")
         name = path.name
         if name.lower().endswith(GEOJSON):
             result = Result(path.parent, path.stem, geojson=path)
@@ -115,47 +106,39 @@ def find_results(paths: list[Path]) -> list[Result]:
             both = (path.with_name(f"{stem}{ending}") for ending in (OBJECTS, REGIONS))
             result = Result(path.parent, stem, *(file if file.exists() else None for file in both))
         elif name.endswith(TABLE):
-            raise ImageError(f"{path} is a table; name the labels, and it is found beside them")
+            raise ImageError(f"{path} is a table; name the label file beside it instead")
         else:
             result = Result(path.parent, stem_of(path), objects=path)
         found[result] = None
     return list(found)
 
 
-def refuse_twins(results: list[Result], output_dir: Path | None) -> None:
-    """Two results of one name in one folder would write the same files.
-
-    Raises
-    ------
-    SettingsError
-        Naming both.
-    """
+def refuse_equal_names(results: list[Result], output_dir: Path | None) -> None:
+    """Raise `SettingsError` if two results would write the same files."""
     known: dict[tuple[Path, str], Result] = {}
     for result in results:
         folder = (output_dir or result.folder).resolve()
-        twin = known.setdefault((folder, result.name), result)
-        if twin is not result:
+        other = known.setdefault((folder, result.name), result)
+        if other is not result:
             raise SettingsError(
-                f"{twin.file} and {result.file} are both of {result.name!r} and would write the "
-                f"same files in {folder}; take one, or one after the other with different "
-                "--output-dir"
+                f"{other.file} and {result.file} are both of {result.name!r} and would write the "
+                f"same files in {folder}; use one, or separate calls with different --output-dir"
             )
 
 
 def read_result(
     result: Result, image: Image | None = None, pixel_size_um: list[float] | None = None
 ) -> Prediction:
-    """The labels, classes and table of an image.
+    """Read the labels of an image and measure the objects.
 
-    Objects are measured as they are, at this pixel size; of their table classes and probabilities
-    are taken, by id, where it lists the same objects. A given pixel size goes before what the
-    labels say, and that before what the image says.
+    Classes and their probabilities come from the table, if it lists the same objects. The pixel
+    size is `pixel_size_um`, else that of the labels, else that of the image.
 
     Raises
     ------
     ImageError
-        Where labels are not whole numbers, are of different shapes, nobody says how large a pixel
-        is, or the table cannot be read.
+        If labels are not integers or differ in shape, the pixel size is unknown, or the table
+        cannot be read.
     """
     from napari_coseg.formats.read_geojson import read_geojson
 
@@ -187,7 +170,7 @@ def _from_rasters(
     if regions and regions.data.shape != shape:
         raise ImageError(
             f"{result.objects} has shape {shape}, {result.regions} {regions.data.shape}; they are "
-            "not of one image"
+            "not of the same image"
         )
     size = _size(None, pixel_size_um, len(shape)) or either.pixel_size_um or _size(image, None, 0)
     if size is None or len(size) != len(shape) or not all(0 < n < float("inf") for n in size):
@@ -214,7 +197,7 @@ def _from_rasters(
 
 
 def _labels(path: Path, largest: int) -> Image:
-    """A label image, loaded; its values checked to be 0 to `largest`."""
+    """Read a label image; raises `ImageError` for values outside 0 to `largest`."""
     import numpy as np
 
     from napari_coseg.core.types import Image
@@ -223,8 +206,8 @@ def _labels(path: Path, largest: int) -> Image:
     read = read_image(path)
     if "C" in read.axes or read.data.dtype.kind not in "iub":
         raise ImageError(
-            f"{path} has axes {read.axes} of {read.data.dtype}; labels are one whole number a "
-            "pixel, (Y, X) or (Z, Y, X)"
+            f"{path} has axes {read.axes} of {read.data.dtype}; labels are one integer per pixel, "
+            "(Y, X) or (Z, Y, X)"
         )
     data = np.asarray(read.data)
     if data.size and (data.min() < 0 or data.max() > largest):
@@ -242,7 +225,7 @@ def _notes(path: Path | None) -> tuple[tuple[LabelClass, ...], dict[str, Any]]:
 
 
 def _named(semantic: np.ndarray, classes: tuple[LabelClass, ...]) -> tuple[LabelClass, ...]:
-    """The classes, and one for every further value, so that no region is lost."""
+    """The classes, and one for each further value in `semantic`."""
     import numpy as np
 
     from napari_coseg.core.types import LabelClass
@@ -271,8 +254,8 @@ def _kinds(
     ids = ids[ids > 0]
     if not np.array_equal(table["id"].sort_values(), ids):
         warnings.warn(
-            f"{path.name} lists other objects than {result.objects.name} holds; they were measured "
-            "anew, without classes",
+            f"{path.name} lists other objects than {result.objects.name} has; they are measured "
+            "without classes",
             stacklevel=2,
         )
         return class_ids, sure, classes
@@ -283,7 +266,7 @@ def _kinds(
 
 
 def _rows(path: Path) -> pd.DataFrame:
-    """A table of objects, of which three columns are numbers. Raises `ImageError`."""
+    """Read an object table and check its ids and classes; raises `ImageError`."""
     import pandas as pd
 
     try:
@@ -297,30 +280,30 @@ def _rows(path: Path) -> pd.DataFrame:
     try:
         table[columns] = table[columns].apply(pd.to_numeric)
     except (ValueError, TypeError) as error:
-        raise ImageError(f"{path} has no numbers in {columns}: {error}") from error
+        raise ImageError(f"{path} has other values than numbers in {columns}: {error}") from error
     if not table["class_id"].fillna(0).between(0, MAX_CLASS).all():
-        raise ImageError(f"{path} has a class_id beyond 0 to {MAX_CLASS}")
+        raise ImageError(f"{path} has a class_id outside 0 to {MAX_CLASS}")
     return table
 
 
 def _named_by(table: pd.DataFrame, classes: tuple[LabelClass, ...]) -> tuple[LabelClass, ...]:
-    """The classes, and one for each further id in the table, of the name it has there."""
+    """The classes, and one for each further id in the table, by its name there."""
     from napari_coseg.core.types import LabelClass
 
     known = {entry.id for entry in classes}
-    told = table["class_id"].map("class {:.0f}".format)
+    texts = table["class_id"].map("class {:.0f}".format)
     if "class" in table:
-        told = table["class"].fillna(told)
+        texts = table["class"].fillna(texts)
     names = {
         int(number): str(name)
-        for number, name in zip(table["class_id"].fillna(0), told, strict=True)
+        for number, name in zip(table["class_id"].fillna(0), texts, strict=True)
         if number and int(number) not in known
     }
     return (*classes, *(LabelClass(i, names[i], (128, 128, 128)) for i in sorted(names)))
 
 
 def find_image(result: Result, given: Path | None = None) -> Image | None:
-    """The image that is given, or the one that lies beside the labels under their stem."""
+    """Read the given image, or the one with the labels' stem beside them."""
     from napari_coseg.images.readers.registry import READERS, read_image
 
     if given is not None:

@@ -1,4 +1,4 @@
-"""``napari-coseg``: one command a file; a user's mistake is one line and exit code 2."""
+"""The ``napari-coseg`` program: one module for each command."""
 
 from __future__ import annotations
 
@@ -26,16 +26,22 @@ COMMANDS: dict[str, str] = {
     "datasets": "napari_coseg.cli.datasets",
     "ablate": "napari_coseg.cli.ablate",
 }
-"""Each module has ``HELP``, ``add_arguments(parser)`` and ``run(arguments) -> exit code``."""
+"""Each module has ``HELP``, ``add_arguments(parser)`` and ``run(arguments) -> exit code``.
+
+A command with actions has no ``run``: it sets one for the parser of each action.
+"""
 
 USERS_MISTAKE, INTERRUPTED = 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code. A bug in this package shows its traceback."""
+    """Run one command and return its exit code.
+
+    A `CosegError` is printed as one line; other exceptions are bugs and show their traceback.
+    """
     parsed = build_parser().parse_args(arguments)
     with warnings.catch_warnings():
-        warnings.showwarning = _one_line
+        warnings.showwarning = _print_warning
         try:
             code: int = parsed.run(parsed)
         except CosegError as error:
@@ -48,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+    """Build the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="napari-coseg",
         description="Find regions and objects of microscopy images in one run.",
@@ -59,11 +65,12 @@ def build_parser() -> argparse.ArgumentParser:
         module = importlib.import_module(place)
         command = commands.add_parser(name, help=module.HELP, description=module.__doc__)
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        if hasattr(module, "run"):
+            command.set_defaults(run=module.run)
     return parser
 
 
-def _one_line(
+def _print_warning(
     message: Warning | str,
     category: type[Warning],
     filename: str,

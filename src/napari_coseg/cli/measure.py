@@ -1,10 +1,9 @@
 """Measure objects: shape, stains or channels, distances, and densities by region and class.
 
-Of `<stem>_objects.ome.tif`, `<stem>_regions.ome.tif` and `<stem>_objects.csv`, as `napari-coseg
-segment` writes them, one is named and those beside it are found; so is the image. A label image of
-another name holds objects. Of a workspace's folder all images are measured, as they are corrected.
-Written are `<stem>_measurements.csv`, a row an object, and `<stem>_summary.csv`, a row a region and
-class.
+Name one of `<stem>_objects.ome.tif` and `<stem>_regions.ome.tif`; the other, `<stem>_objects.csv`
+and the image are found beside it. Label images of other names hold objects. Of a workspace folder,
+all images are measured, with their corrections. Writes `<stem>_measurements.csv`, a row for each
+object, and `<stem>_summary.csv`, a row for each region and class.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_coseg.cli.arguments import add_label_arguments
 from napari_coseg.cli.progress import ProgressLine
-from napari_coseg.cli.segment import numbers
 from napari_coseg.core.errors import ImageError, SettingsError
 
 if TYPE_CHECKING:
@@ -34,48 +33,40 @@ INTENSITIES = ("auto", "he", "hdab", "channels", "none")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `run` reads."""
+    """Declare the arguments."""
     parser.add_argument(
         "labels",
         nargs="+",
         type=Path,
         metavar="LABELS",
-        help="label files, or folders of workspaces",
+        help="label files, or workspace folders",
     )
-    parser.add_argument("--regions", type=Path, help="labels of regions; looked for beside else")
-    parser.add_argument("--image", type=Path, help="the image; looked for beside the labels else")
+    parser.add_argument("--regions", type=Path, help="region labels (default: found beside LABELS)")
     parser.add_argument(
         "--intensity",
         choices=INTENSITIES,
         default="auto",
-        help="what is measured of the image: stains (he, hdab), its channels, none; "
-        "auto: he of colours, else channels",
+        help="intensities to measure: of stains (he, hdab), of the image's channels, or none; "
+        "auto: he for colour images, else channels",
     )
-    parser.add_argument(
-        "--pixel-size-um",
-        type=numbers,
-        metavar="UM",
-        help="micrometres a pixel: one number, or y,x or z,y,x; what the labels say otherwise",
-    )
-    parser.add_argument("--output-dir", type=Path, help="folder to write; beside the labels else")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    add_label_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure the labels of one image after the other."""
-    from napari_coseg.cli.export import find_results, refuse_twins
+    """Measure all label files and workspaces."""
+    from napari_coseg.cli.export import find_results, refuse_equal_names
 
     folders = [path for path in arguments.labels if path.is_dir()]
     results = find_results([path for path in arguments.labels if not path.is_dir()])
-    refuse_twins(results, arguments.output_dir)
+    refuse_equal_names(results, arguments.output_dir)
     for option in ("regions", "image"):
         if getattr(arguments, option) and (len(results) > 1 or folders):
             raise SettingsError(
-                f"--{option} goes with the label files of one image; got {len(results)} and "
+                f"--{option} is for the labels of one image; got {len(results)} images and "
                 f"{len(folders)} workspaces"
             )
     if arguments.regions and not arguments.regions.is_file():
-        raise ImageError(f"there is no file of regions {arguments.regions}")
+        raise ImageError(f"there is no label file {arguments.regions}")
     for result in results:
         measure_result(result, arguments)
     for folder in folders:
@@ -84,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def measure_result(result: Result, arguments: argparse.Namespace) -> None:
-    """Measure labels in files, with the image beside them."""
+    """Measure the label files of one image."""
     from napari_coseg.cli.export import find_image, read_result
 
     folder = arguments.output_dir or result.folder
@@ -94,24 +85,23 @@ def measure_result(result: Result, arguments: argparse.Namespace) -> None:
     result = dataclasses.replace(result, regions=arguments.regions or result.regions)
     found = read_result(result, image, arguments.pixel_size_um)
     if wants_image and image is None:
-        _tell(f"{result.name}: the image is not beside its labels, so no intensities are measured")
+        _warn(f"{result.name}: no image beside the labels, so no intensities are measured")
     _measure(found, image, folder, result.name, arguments)
 
 
 def measure_workspace(path: Path, arguments: argparse.Namespace) -> None:
-    """Measure every image of a workspace; the tables are written beside its folder."""
+    """Measure all images of a workspace; tables are written beside its folder by default."""
     from napari_coseg.workspace.folder import open_workspace
 
     if arguments.pixel_size_um:
-        raise SettingsError(f"--pixel-size-um is for label files; {path} says its own")
+        raise SettingsError(f"--pixel-size-um is for label files; {path} has its own")
     folder = arguments.output_dir or path.absolute().parent
     with open_workspace(path) as workspace:
         names = Counter(entry.name for entry in workspace.entries)
         for folder_name, damage in workspace.damaged.items():
-            _tell(f"{path}: {folder_name} is left out: {damage}")
+            _warn(f"{path}: {folder_name} is skipped: {damage}")
         for entry in workspace.entries:
-            alone = names[entry.name] == 1
-            name = entry.name if alone else f"{entry.name}_{entry.id}"
+            name = entry.name if names[entry.name] == 1 else f"{entry.name}_{entry.id}"
             name = name.replace("/", "_").replace("\\", "_")
             _refuse_existing(folder, name, arguments)
             image = _image_of(entry) if arguments.intensity != "none" else None
@@ -134,7 +124,7 @@ def _prediction_of(saved: Saved) -> Prediction:
 
 
 def _image_of(entry: Entry) -> Image | None:
-    """The part of the image that an entry's labels lie on; None where it is not found."""
+    """The part of the image under an entry's labels; None if the image is not found."""
     from napari_coseg.images.intake import crop, understand
     from napari_coseg.images.readers.registry import read_image
     from napari_coseg.workspace.image import ImageNotFound
@@ -142,7 +132,7 @@ def _image_of(entry: Entry) -> Image | None:
     try:
         image = understand(read_image(entry.find_image()), entry.image.axes)
     except ImageNotFound as error:
-        _tell(f"{entry.name}: {error}; no intensities are measured")
+        _warn(f"{entry.name}: {error}; no intensities are measured")
         return None
     bounds = [(o, o + n) for o, n in zip(entry.offset, entry.shape, strict=True)]
     return crop(image, bounds)[0]
@@ -151,18 +141,14 @@ def _image_of(entry: Entry) -> Image | None:
 def _measure(
     found: Prediction, image: Image | None, folder: Path, name: str, arguments: argparse.Namespace
 ) -> None:
-    """Measure, print and write."""
     from napari_coseg.formats.measurements import write_measurements
     from napari_coseg.labels.measure.run import MeasureSettings, measure
 
     settings = MeasureSettings.from_mapping({"intensity": arguments.intensity})
-    progress = ProgressLine(name)
-    try:
+    with ProgressLine(name) as progress:
         measured = measure(found, image, settings, progress=progress)
-    finally:
-        progress.close()
     print(f"{name}: {len(measured.objects):,} objects")
-    print("\n".join(summary_lines(measured.summary)))
+    print(*summary_lines(measured.summary), sep="\n")
     for path in write_measurements(
         measured.objects, measured.summary, folder, name, overwrite=arguments.overwrite
     ):
@@ -176,12 +162,12 @@ def _refuse_existing(folder: Path, name: str, arguments: argparse.Namespace) -> 
     refuse_existing(measurement_paths(folder, name), arguments.overwrite)
 
 
-def _tell(message: str) -> None:
+def _warn(message: str) -> None:
     print(message, file=sys.stderr)
 
 
 def summary_lines(summary: pd.DataFrame) -> list[str]:
-    """The summary as lines of text, without regions and classes that do not occur."""
+    """Format the summary as lines of text, without regions and classes that do not occur."""
     from napari_coseg.labels.measure.columns import column
 
     unit = "mm3" if "objects_per_mm3" in summary else "mm2"
@@ -192,7 +178,7 @@ def summary_lines(summary: pd.DataFrame) -> list[str]:
         (summary["class_id"] < 0) & (summary["region_fraction"] > 0)
     )
     rows = [
-        [str(row["region"]), str(row["class"]), *(_written(name, row[name]) for name in shown)]
+        [str(row["region"]), str(row["class"]), *(_formatted(name, row[name]) for name in shown)]
         for row in summary[occurs].to_dict("records")
     ]
     widths = [max(map(len, cells)) for cells in zip(titles, *rows, strict=True)]
@@ -205,7 +191,7 @@ def summary_lines(summary: pd.DataFrame) -> list[str]:
     ]
 
 
-def _written(name: str, value: Any) -> str:
+def _formatted(name: str, value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return "-"
     if name == "objects":

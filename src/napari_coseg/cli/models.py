@@ -1,4 +1,4 @@
-"""List the models there are, show what a weights file says of itself, import or download others."""
+"""List models, show the card of one, import or download checkpoints."""
 
 from __future__ import annotations
 
@@ -13,30 +13,28 @@ HELP = "list models, show a model's card, import or download checkpoints"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `run` reads."""
+    """Declare the arguments."""
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="models that ship, and families that can be built")
-    listing.set_defaults(action=_list)
+    listing = actions.add_parser("list", help="shipped models and model families")
+    listing.set_defaults(run=_list)
     info = actions.add_parser("info", help="a model's card")
     info.add_argument("model", nargs="?", default="default", help="weights file, or: default")
     info.add_argument("--json", action="store_true", help="as JSON")
-    info.set_defaults(action=_info)
-    importing = actions.add_parser("import", help="turn a released checkpoint into a weights file")
+    info.set_defaults(run=_info)
+    importing = actions.add_parser("import", help="convert a released checkpoint to a weights file")
     importing.add_argument("checkpoint", type=Path, help="Co-Seg or Co-Seg++ checkpoint (.pth)")
-    importing.add_argument("--output", type=Path, help="weights file (default: beside it)")
+    importing.add_argument(
+        "--output", type=Path, help="weights file (default: beside the checkpoint)"
+    )
     importing.add_argument("--card", type=Path, help="model card as JSON: classes, pixel size")
     importing.add_argument("--overwrite", action="store_true", help="replace the weights file")
-    importing.set_defaults(action=_import)
-    fetching = actions.add_parser("download", help="fetch a SAM2 checkpoint to start a training")
-    fetching.add_argument("name", nargs="?", help="as sam2.1-large (default: list all)")
-    fetching.add_argument("--folder", type=Path, help="where to (default: the cache folder)")
-    fetching.set_defaults(action=_download)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Do the action."""
-    code: int = arguments.action(arguments)
-    return code
+    importing.set_defaults(run=_import)
+    fetching = actions.add_parser(
+        "download", help="download a SAM2 checkpoint, to start a training"
+    )
+    fetching.add_argument("name", nargs="?", help="for example sam2.1-large (default: list all)")
+    fetching.add_argument("--folder", type=Path, help="default: the cache folder")
+    fetching.set_defaults(run=_download)
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -94,12 +92,12 @@ def _import(arguments: argparse.Namespace) -> int:
 
     output = arguments.output or arguments.checkpoint.with_suffix(".safetensors")
     if output.exists() and not arguments.overwrite:
-        raise OutputError(f"{output} is there already; choose another --output, or --overwrite")
+        raise OutputError(f"{output} already exists; give another --output, or --overwrite")
     card = ModelCard.from_mapping(_json(arguments.card)) if arguments.card else None
     imported = import_released(arguments.checkpoint, card)
     save(output, imported.model)
     ignored = imported.report.ignored
-    print(f"{imported.report.used} entries used, {len(ignored)} never used by the network:")
+    print(f"{imported.report.used} entries used, {len(ignored)} not used by the network:")
     for name in ignored:
         print(f"  {name}", file=sys.stderr)
     print(output)
@@ -114,13 +112,10 @@ def _download(arguments: argparse.Namespace) -> int:
             print(f"{known.name:<18}{known.size_mb:>5,.0f} MB  {known.url}")
         return 0
     checkpoint = find(arguments.name)
-    place = place_of(checkpoint, arguments.folder)
-    print(f"{checkpoint.url}, {checkpoint.size_mb:,.0f} MB, to {place}", file=sys.stderr)
-    progress = ProgressLine(checkpoint.name)
-    try:
+    to = place_of(checkpoint, arguments.folder)
+    print(f"{checkpoint.url}, {checkpoint.size_mb:,.0f} MB, to {to}", file=sys.stderr)
+    with ProgressLine(checkpoint.name) as progress:
         path = download(checkpoint, arguments.folder, progress=progress)
-    finally:
-        progress.close()
     print(path)
     return 0
 
@@ -135,5 +130,7 @@ def _json(path: Path) -> dict[str, object]:
     except (OSError, ValueError) as error:
         raise SettingsError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(values, dict):
-        raise SettingsError(f"{path} holds {type(values).__name__}; expected a model card")
+        raise SettingsError(
+            f"{path} has a {type(values).__name__}; expected the fields of a model card"
+        )
     return values

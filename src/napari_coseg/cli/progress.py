@@ -1,16 +1,16 @@
-"""A line on stderr that says how far a long job is."""
+"""Progress of a long job on stderr."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import TextIO
+from typing import Self, TextIO
 
 
 class ProgressLine:
-    """Call it with the part done and a message; on a terminal the line is drawn over and over.
+    """A line on a terminal that is redrawn; in a log file, a new line every 10 %.
 
-    Elsewhere (a log file) it is written anew every tenth of the way.
+    Call it with the fraction done (0 to 1) and a message.
     """
 
     def __init__(self, title: str, stream: TextIO | None = None) -> None:
@@ -29,10 +29,16 @@ class ProgressLine:
         self._stream.flush()
 
     def close(self) -> None:
-        """End the line that is drawn."""
+        """End the line."""
         if self._drawn:
             self._stream.write("\n")
             self._drawn = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def _time_left(self, fraction: float) -> str:
         passed = time.monotonic() - self._began
