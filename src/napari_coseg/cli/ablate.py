@@ -1,7 +1,7 @@
-"""Train the rows of one of the paper's ablations with several seeds, and print the table.
+"""Train the rows of one of the papers' ablations with several seeds and print the table.
 
-Rows that tables share are trained once. On several GPUs, or with several processes of few threads,
-give the same command several times: each trains what the others have not begun.
+Rows that tables share are trained once. Start the same command several times to use several GPUs or
+processes: each trains rows that the others have not started.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ IMAGES = ("held-out", "test")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `run` reads."""
+    """Declare the arguments."""
     parser.add_argument("recipe", help="name of a shipped recipe, or a .toml file")
     parser.add_argument(
         "--table",
         choices=(*TABLES, COST),
         default="components",
-        help="which rows; cost: parameters, FLOPs and latency (table 9), trains nothing",
+        help="which rows; cost: parameters, FLOPs and latency (table 9), without training",
     )
     parser.add_argument("--data", type=Path, help="folder of the recipe's datasets")
     add_init_argument(parser)
     parser.add_argument(
         "--output",
         type=Path,
-        help="folder of all tables of the recipe (default: ablation/<recipe>, or "
-        "ablation/<recipe>-<n>-steps with --steps)",
+        help="folder for all tables of the recipe (default: ablation/<recipe>, with --steps "
+        "ablation/<recipe>-<n>-steps)",
     )
     parser.add_argument(
         "--images",
         choices=IMAGES,
         default=IMAGES[0],
-        help="which images to score on; what is trained already is only scored",
+        help="images to score; finished trainings are only scored",
     )
-    parser.add_argument("--seeds", type=int, default=3, help="trainings of each row")
-    parser.add_argument("--steps", type=int, help="fewer or more steps than the recipe's")
+    parser.add_argument("--seeds", type=int, default=3, help="number of trainings of each row")
+    parser.add_argument("--steps", type=int, help="training steps (default: the recipe's)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare crops")
-    parser.add_argument("--size", type=int, default=1024, help="cost: side of the images")
-    parser.add_argument("--batch-size", type=int, default=2, help="cost: images in one call")
+    parser.add_argument("--size", type=int, default=1024, help="cost: side of the images in pixels")
+    parser.add_argument("--batch-size", type=int, default=2, help="cost: images in one batch")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train what is not yet trained, then print the table and write it as CSV."""
+    """Train unfinished rows, then print the table and write it as CSV."""
     if arguments.table == COST:
         return _print_costs(arguments)
     from napari_coseg.evaluation.ablation.rows import ABLATIONS, changed
@@ -63,9 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
     from napari_coseg.training.recipe import read_recipe
 
     if arguments.data is None:
-        raise SettingsError("--data is missing: the folder that holds the recipe's datasets")
+        raise SettingsError("--data is missing; give the folder of the recipe's datasets")
     if arguments.seeds < 1:
-        raise SettingsError(f"--seeds is {arguments.seeds}; at least 1 training is needed")
+        raise SettingsError(f"--seeds is {arguments.seeds}; expected at least 1")
     recipe = read_recipe(arguments.recipe)
     if arguments.steps is not None:
         recipe = changed(recipe, {"steps": arguments.steps})
@@ -93,17 +93,17 @@ def run(arguments: argparse.Namespace) -> int:
     summary = summarise(table, [row.name for row in ablation.rows])
     stem = f"{arguments.table}-{arguments.images}"
     table.to_csv(output / f"{stem}-scores.csv", index=False)
-    written = output / f"{stem}-summary.csv"
-    summary.to_csv(written, index=False)
+    summary_file = output / f"{stem}-summary.csv"
+    summary.to_csv(summary_file, index=False)
     length = f"{recipe.steps} steps" if recipe.steps else f"{recipe.epochs} epochs"
-    trainings = "1 seed" if arguments.seeds == 1 else f"{arguments.seeds} seeds"
-    told = "" if arguments.seeds == 1 else ", mean ± half of the 95 % interval"
-    print(f"{ablation.source}: {length}, {trainings}, {arguments.images} images{told}")
+    several = arguments.seeds > 1
+    seeds = f"{arguments.seeds} seed{'s' * several}, {arguments.images} images"
+    print(f"{ablation.source}: {length}, {seeds}{', mean ± half the 95 % interval' * several}")
     print(as_markdown(summary))
     if len(ablation.rows) > 1:
-        print(f"\nDifference to {ablation.rows[-1].name!r}, seed by seed:")
+        print(f"\nDifference to {ablation.rows[-1].name!r}, paired by seed:")
         print(as_markdown(summary, "difference"))
-    print(written)
+    print(summary_file)
     return 0
 
 
