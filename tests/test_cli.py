@@ -356,7 +356,7 @@ def test_train_passes_its_arguments_and_prints_the_weights(tmp_path, monkeypatch
         called.update(options, recipe=recipe.name, data=data_root, output=output_dir)
         return output_dir / "w.safetensors"
 
-    monkeypatch.setattr("napari_coseg.training.run.train_recipe", train_recipe)
+    monkeypatch.setattr("napari_coseg.evaluation.train.train_recipe", train_recipe)
     arguments = ["train", "colon-default", "--data", str(tmp_path), "--device", "cpu"]
     arguments += ["--output", str(tmp_path / "run")]
     assert main(arguments) == 0
@@ -366,7 +366,7 @@ def test_train_passes_its_arguments_and_prints_the_weights(tmp_path, monkeypatch
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "state").write_text("")
     assert main(arguments) == 2
-    assert "give --resume" in capsys.readouterr().err
+    assert "--resume" in capsys.readouterr().err
     assert main([*arguments, "--resume"]) == 0
 
 

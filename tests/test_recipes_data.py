@@ -148,7 +148,7 @@ def test_crops_that_the_network_cannot_halve_are_refused_at_once(
 @pytest.fixture
 def command(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     (tmp_path / "mine.toml").write_text(as_toml(recipe_values()))
-    monkeypatch.setattr("napari_coseg.evaluation.run.score_held_out", quiet)
+    monkeypatch.setattr("napari_coseg.evaluation.train.score_held_out", quiet)
     monkeypatch.setenv("NAPARI_COSEG_CACHE", str(tmp_path / "cache"))
     arguments = ["train", str(tmp_path / "mine.toml"), "--data", str(data), "--workers", "0"]
     return [*arguments, "--output", str(tmp_path / "run"), "--device", "cpu"]
@@ -164,7 +164,7 @@ def test_init_starts_the_network_and_tells_from_what(
     path.write_bytes(b"")
     told = "starts encoder.trunk"
     monkeypatch.setattr(
-        "napari_coseg.models.checkpoints.starting.initialise", lambda model, path: f"{path} {told}"
+        "napari_coseg.evaluation.train.initialise", lambda model, path: f"{path} {told}"
     )
     assert main([*command, "--init", str(path)]) == 0
     assert f"{path} {told}" in capsys.readouterr().err
@@ -174,7 +174,7 @@ def test_init_starts_the_network_and_tells_from_what(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "does not train the encoder's trunk, .* give --init"),
+        ([], "does not train the encoder's trunk, .*--init"),
         (["--init", "sam2.1_hiera_large.pt"], "napari-coseg models download sam2.1-large"),
         (["--init", "sam2.1-huge"], "no checkpoint 'sam2.1-huge' is known"),
     ],

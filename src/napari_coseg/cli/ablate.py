@@ -10,8 +10,9 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from napari_coseg.cli.arguments import add_init_argument
 from napari_coseg.cli.progress import ProgressLine
-from napari_coseg.cli.starting import add_init_argument, first_weights
+from napari_coseg.cli.train import print_report
 from napari_coseg.core.errors import SettingsError
 
 HELP = "train the rows of an ablation and compare them"
@@ -59,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     from napari_coseg.evaluation.ablation.run import run_ablation
     from napari_coseg.evaluation.ablation.summary import as_markdown, summarise
     from napari_coseg.evaluation.run import score_for_ablation
+    from napari_coseg.evaluation.train import first_weights
     from napari_coseg.inference.loading import choose_device
     from napari_coseg.training.recipe import read_recipe
 
@@ -71,9 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
         recipe = changed(recipe, {"steps": arguments.steps})
     output = arguments.output or _default_output(recipe.name, arguments.steps)
     ablation = ABLATIONS[arguments.table]
-    start = first_weights(recipe, arguments.init)
     progress = ProgressLine(f"{recipe.name}, {arguments.table}")
     try:
+        start = first_weights(recipe, arguments.init, progress, print_report)
         table = run_ablation(
             recipe,
             ablation,

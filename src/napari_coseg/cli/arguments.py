@@ -96,3 +96,12 @@ def _key_and_value(text: str) -> tuple[str, str]:
     if not separator:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=VALUE")
     return key.strip(), value.strip()
+
+
+def add_init_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare --init, which the commands that train share."""
+    parser.add_argument(
+        "--init",
+        metavar="CHECKPOINT",
+        help="start from SAM2's weights: a file, or a name to download, as sam2.1-large",
+    )

@@ -16,9 +16,12 @@ class ProgressLine:
     def __init__(self, title: str, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream
         self._title, self._began, self._told = title, time.monotonic(), -1
-        self._drawn = 0
+        self._drawn, self._fraction = 0, 0.0
 
     def __call__(self, fraction: float, message: str) -> None:
+        if fraction < self._fraction:  # another piece of work starts
+            self._began, self._told = time.monotonic(), -1
+        self._fraction = fraction
         line = f"{self._title}: {fraction:4.0%} {message}{self._time_left(fraction)}"
         if self._stream.isatty():
             self._stream.write("\r" + line.ljust(self._drawn))

@@ -6,12 +6,12 @@ On several GPUs: torchrun --nproc_per_node=2 -m napari_coseg.cli.main train RECI
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_coseg.cli.arguments import add_init_argument
 from napari_coseg.cli.progress import ProgressLine
-from napari_coseg.cli.starting import add_init_argument, first_weights
-from napari_coseg.core.errors import OutputError
 
 if TYPE_CHECKING:
     from napari_coseg.training.recipe import Recipe
@@ -43,43 +43,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, then say where the chosen weights are."""
-    from napari_coseg.evaluation.run import score_held_out
-    from napari_coseg.inference.loading import choose_device
-    from napari_coseg.training.processes import first_of_all, joined
+    from napari_coseg.evaluation.train import train
+    from napari_coseg.training.processes import first_of_all
     from napari_coseg.training.recipe import read_recipe
-    from napari_coseg.training.run import train_recipe
-    from napari_coseg.training.saving import STATE_FILE
 
     recipe = _with_logs(read_recipe(arguments.recipe), arguments)
-    output = arguments.output or Path("training") / recipe.name
-    speaks = first_of_all()
-    if speaks and output.exists() and any(output.iterdir()) and not arguments.resume:
-        raise OutputError(
-            f"{output} holds an earlier training; give --resume to go on with it, or another "
-            "--output"
-        )
-    goes_on = (output / STATE_FILE).exists()
-    # The others get the first process' weights, and must not fetch the same file at once.
-    start = first_weights(recipe, arguments.init) if speaks and not goes_on else None
     progress = ProgressLine(recipe.name)
     try:
-        with joined(choose_device(arguments.device)) as (processes, device):
-            weights = train_recipe(
-                recipe,
-                arguments.data,
-                output,
-                score_held_out,
-                device=device,
-                workers=arguments.workers,
-                progress=progress,
-                processes=processes,
-                start=start,
-            )
+        weights = train(
+            recipe,
+            arguments.data,
+            arguments.output,
+            init=arguments.init,
+            resume=arguments.resume,
+            device=arguments.device,
+            workers=arguments.workers,
+            progress=progress,
+            report=print_report,
+        )
     finally:
         progress.close()
-    if speaks:
+    if first_of_all():
         print(weights)
     return 0
+
+
+def print_report(report: str) -> None:
+    """Print which part of a network came from where, apart from the results."""
+    print(report, file=sys.stderr)
 
 
 def _with_logs(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:

@@ -46,14 +46,28 @@ SUBFOLDERS = {"glas-glands": "glas", "crag-glands": "crag", "puma-10": "puma", "
 
 
 def open_dataset(name: str, root: str | Path, partition: str | Path | None = None) -> Dataset:
-    """The dataset `name` in folder `root`, or in its subfolder of that name in any case of letters.
+    """Open a folder of labelled images: a released dataset, or a folder of one's own.
 
     Parameters
     ----------
+    name
+        A key of `DATASETS`; "folder" is a folder of one's own with ``dataset.json``.
+    root
+        The dataset's folder, or one that holds it under its name, in any case of letters.
     partition
-        Of a split in three, as `load_partition` takes it, or of names held out, as `load_split`
-        does; the splits of the dataset are then "train", "validation" and "test" of that file,
-        whatever folders the images lie in.
+        A file, or the name of a shipped one, that says which images are "train", "validation" and
+        "test", or which are held out, whatever folders they lie in. None keeps the dataset's own
+        splits.
+
+    Returns
+    -------
+    Dataset
+        For `evaluate`; its ``splits``, ``names(split)`` and ``load(split, name)`` give the images.
+
+    Raises
+    ------
+    DatasetError
+        If there is no such dataset or folder, or files are missing.
     """
     from napari_coseg.datasets.files import find_folder
 

@@ -21,6 +21,8 @@ from napari_coseg.core.types import Prediction
 from napari_coseg.datasets.base import Dataset, Sample
 from napari_coseg.datasets.counterparts import SAME_OBJECTS, SAME_REGIONS, pair_classes, told
 from napari_coseg.datasets.partition import Partitioned
+from napari_coseg.datasets.registry import open_dataset
+from napari_coseg.inference.loading import load_model
 from napari_coseg.inference.run import segment
 from napari_coseg.inference.settings import InferenceSettings
 from napari_coseg.labels.metrics.averaging import (
@@ -62,9 +64,9 @@ Key = tuple[str, str]
 
 
 def evaluate(
-    model: CosegModel,
-    dataset: Dataset,
-    split: str,
+    model: str | Path | CosegModel,
+    dataset: str | Path | Dataset,
+    split: str | None = None,
     *,
     names: Sequence[str] | None = None,
     settings: InferenceSettings | None = None,
@@ -72,7 +74,7 @@ def evaluate(
     progress: Callable[[float, str], None] | None = None,
     should_cancel: Callable[[], bool] | None = None,
 ) -> pd.DataFrame:
-    """Segment the images of a split and compare with their labels.
+    """Segment the images of a dataset and compare with their labels.
 
     Classes of model and dataset are the same where their names are, or where
     `napari_coseg.datasets.counterparts` says so; `compared_classes` tells which those are. Objects
@@ -80,10 +82,23 @@ def evaluate(
 
     Parameters
     ----------
+    model
+        What `load_model` returned, or a name or path that it takes.
+    dataset
+        What `open_dataset` returned, or the path of a labelled folder (with ``dataset.json``).
+    split
+        Which of ``dataset.splits``; None takes the test images, or those for validation where
+        there are no test images.
     names
         Some images of the split; None takes all.
+    settings
+        As for `segment`.
     distances_at_1024
         Measure Hausdorff distances in the papers' way, too.
+    progress
+        Called with the part done (0..1) and one line of text.
+    should_cancel
+        As for `segment`.
 
     Returns
     -------
@@ -107,6 +122,11 @@ def evaluate(
     """
     import pandas as pd
 
+    if isinstance(model, (str, Path)):
+        model = load_model(model)
+    if isinstance(dataset, (str, Path)):
+        dataset = open_dataset("folder", dataset)
+    split = split or dataset.split_to_score
     names = tuple(names) if names is not None else dataset.names(split)
     tally: dict[Key, dict[str, Counts]] = {}
     for i, name in enumerate(names):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +30,7 @@ from napari_coseg.finetuning.request import (
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 from napari_coseg.finetuning.scores import Scores, score, worth
 from napari_coseg.finetuning.settings import FinetuneSettings
+from napari_coseg.finetuning.sources import read_reviewed
 from napari_coseg.finetuning.words import counted
 from napari_coseg.inference.loading import DEFAULT_MODEL
 from napari_coseg.models.checkpoints.adapters import (
@@ -83,7 +84,7 @@ class FinetuneResult:
 
 
 def finetune(
-    reviewed: ReviewedSet,
+    reviewed: ReviewedSet | str | Path | Sequence[str | Path],
     output: str | Path,
     *,
     base: str | Path = DEFAULT_MODEL,
@@ -96,16 +97,21 @@ def finetune(
     restart: bool = False,
     hooks: FinetuneHooks | None = None,
 ) -> FinetuneResult:
-    """Fine-tune a base on what was reviewed, or go on with what was stopped.
+    """Fine-tune a model on reviewed labels, or resume a fine-tuning that was stopped.
 
     Parameters
     ----------
     reviewed
-        As `napari_coseg.finetuning.sources.read_reviewed` gives it.
+        Workspaces or labelled folders (with ``dataset.json``), one path or several; or a
+        `ReviewedSet`, read from such paths by `read_reviewed` or made of arrays.
     output
         The adapter's file; replaced when the training has ended, never before.
     base
-        "default", or the path of a weights file. It is read only.
+        "default", or the path of a weights file, which is only read.
+    settings
+        Time, speed and what trains; the defaults where None.
+    device
+        As for `load_model`.
     name
         Of the adapter; the file's where None.
     run_folder
@@ -116,7 +122,14 @@ def finetune(
     replay
         Others of that domain, to learn along.
     restart
-        Forget a run that was stopped.
+        Discard a run that was stopped, and start again.
+    hooks
+        Callables for progress, events, pausing and cancelling.
+
+    Returns
+    -------
+    FinetuneResult
+        The adapter's path, its card, and scores of the held-out part before and after.
 
     Raises
     ------
@@ -126,6 +139,9 @@ def finetune(
         when asked to stop, `DivergedError` where no step can be taken any more; the state is kept.
     """
     hooks = hooks or FinetuneHooks()
+    if not isinstance(reviewed, ReviewedSet):
+        paths = [reviewed] if isinstance(reviewed, (str, Path)) else reviewed
+        reviewed = read_reviewed(*paths)
     output = Path(output).expanduser()
     folder = Path(run_folder or run_folder_of(output)).expanduser()
     _check_output(output)

@@ -12,7 +12,17 @@ from napari_coseg.finetuning.reviewed import ReviewedSet
 
 
 def read_reviewed(*paths: str | Path) -> ReviewedSet:
-    """What is reviewed in workspaces and labelled folders, checked.
+    """Read what is reviewed in workspaces and labelled folders, and check it.
+
+    Parameters
+    ----------
+    *paths
+        Workspaces, and labelled folders (``dataset.json`` beside ``images/``).
+
+    Returns
+    -------
+    ReviewedSet
+        Images with labels and masks of where these were reviewed, for `finetune`.
 
     Raises
     ------

@@ -59,10 +59,12 @@ def read_geojson(
     pixel_size_um: Sequence[float] | None = None,
     image_pixel_size_um: Sequence[float] | None = None,
 ) -> Prediction:
-    """Paint detections as objects and annotations as regions.
+    """Read GeoJSON, such as QuPath writes: detections as objects, annotations as regions.
 
     Parameters
     ----------
+    path
+        The ``.geojson`` file.
     shape
         (Y, X) or (Z, Y, X) of the whole image, for files that do not say what they cover; as far
         as the outlines go if None. Parts beyond it are cut off.

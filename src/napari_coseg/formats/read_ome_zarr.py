@@ -56,7 +56,7 @@ class _Labels:
 def read_ome_zarr(
     path: str | Path, *, objects: str = "objects", regions: str | None = "regions"
 ) -> Prediction:
-    """Read label images at their finest level.
+    """Read the label images of an OME-Zarr folder, at their finest level.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Formats of results by name. To add one: write ``export/<name>.py`` and add a line.
+"""Formats of results by name. To add one: write ``formats/<name>.py`` and add a line.
 
 A format is a function ``write(prediction, image, paths, overwrite)`` that fills the files of its
 suffixes, in their order.
@@ -10,10 +10,12 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from napari_coseg.core.errors import SettingsError
 from napari_coseg.core.files import refuse_existing
 from napari_coseg.core.types import Image, Prediction
+from napari_coseg.images.readers.registry import as_image
 
 
 @dataclass(frozen=True)
@@ -49,21 +51,30 @@ def output_paths(folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
 
 def export(
     prediction: Prediction,
-    image: Image,
+    image: Any,
     folder: str | Path,
     formats: Sequence[str] = ("ome-tiff", "csv", "overlay"),
     *,
     name: str | None = None,
     overwrite: bool = False,
 ) -> list[Path]:
-    """Write a prediction in some formats.
+    """Write labels and tables to files, in one format or several.
 
     Parameters
     ----------
+    prediction
+        As `segment` or `refine` returned it, or with corrected labels and table.
     image
-        What was segmented; the overlay shows it.
+        What was segmented: an array, an `Image` or the path of an image file. It may be None for
+        formats that do not show it, which are all but "overlay" and "ome-zarr".
+    folder
+        Where to write; made where it is missing.
+    formats
+        Any of "ome-tiff", "csv", "overlay", "csv-regions", "geojson", "ome-zarr", "coco", "nifti".
     name
         Beginning of the file names; the image's own where None.
+    overwrite
+        Replace files that are there.
 
     Returns
     -------
@@ -74,10 +85,17 @@ def export(
     ------
     OutputError
         Before anything is written where one of the files exists and `overwrite` is False; later
-        where the disk refuses. Files that were begun do not stay.
+        where the disk refuses. Unfinished files are removed.
     SettingsError
-        For a format that does not exist.
+        For a format that does not exist, or that shows the image where there is none.
     """
+    shown = [key for key in formats if _format(key).shows_image]
+    if image is None and shown:
+        raise SettingsError(f"the formats {', '.join(shown)} show the image; give it")
+    if image is None:
+        image = stand_in(prediction, str(prediction.provenance.get("image", "image")))
+    else:
+        image = as_image(image)
     folder, name = Path(folder), name or image.name
     refuse_existing(output_paths(folder, name, formats), overwrite)
     done: list[Path] = []

@@ -27,7 +27,10 @@ def understand(
     pixel_size_um: float | Sequence[float] | None = None,
     name: str | None = None,
 ) -> Image:
-    """Name the axes of `image` (see the rule above) and check that it can be segmented.
+    """Name the axes of an array and check that it can be segmented.
+
+    Axes that nobody names are guessed: two are ``YX``; three are ``YXC`` where the last has 3 or 4
+    entries, else ``ZYX``; four are ``ZYXC`` where the last has 3 or 4 entries.
 
     Parameters
     ----------
@@ -36,7 +39,14 @@ def understand(
     axes
         One of the axes of `Image`; overrides the guess.
     pixel_size_um
-        One number for all spatial axes, or one each in the order (z,) y, x.
+        Micrometres: one number for all spatial axes, or one each in the order (z,) y, x.
+    name
+        As shown to people, and used for the names of outputs.
+
+    Returns
+    -------
+    Image
+        The same data; nothing is copied or read.
 
     Raises
     ------

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_coseg.images.intake import RgbSource, crop
+from napari_coseg.images.readers.registry import as_image
 from napari_coseg.inference.loading import DEFAULT_MODEL, load_model
-from napari_coseg.inference.run import keeps_its_grid, plan_plane, read_for, understand_input
+from napari_coseg.inference.run import keeps_its_grid, plan_plane, read_for
 from napari_coseg.inference.settings import InferenceSettings
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def mutual_guidance(
     """
     from napari_coseg.models.base import CosegModel
 
-    understood = understand_input(image, axes, pixel_size_um)
+    understood = as_image(image, axes, pixel_size_um)
     if not isinstance(model, CosegModel):
         model = load_model(model)
     card = model.card

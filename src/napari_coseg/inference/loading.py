@@ -10,10 +10,30 @@ from weakref import WeakKeyDictionary
 from napari_coseg.core.errors import CheckpointError, SettingsError
 
 if TYPE_CHECKING:
+    from napari_coseg.core.card import ModelCard
     from napari_coseg.models.base import CosegModel
 
 DEFAULT_MODEL = "default"
 _ORIGINS: WeakKeyDictionary[CosegModel, dict[str, Any]] = WeakKeyDictionary()
+
+
+def list_models() -> dict[str, ModelCard]:
+    """List the models that `load_model` finds by name.
+
+    Returns
+    -------
+    dict
+        Model cards by name. A card says what the model finds (``semantic_classes``,
+        ``instance_classes``), at which pixel size, what it was trained on, and how well it scores.
+
+    Raises
+    ------
+    CheckpointError
+        If the weights of a model are missing from this installation.
+    """
+    from napari_coseg.models.checkpoints.native import read_card
+
+    return {DEFAULT_MODEL: read_card(weights_path(DEFAULT_MODEL))}
 
 
 def load_model(
@@ -22,17 +42,22 @@ def load_model(
     *,
     adapter: str | Path | None = None,
 ) -> CosegModel:
-    """The network that `source` holds, ready to segment.
+    """Load a network, ready to segment.
 
     Parameters
     ----------
     source
-        "default" for the weights that come with the package, or the path of a weights file.
+        A name that `list_models` gives, or the path of a weights file.
     device
         "auto" (CUDA where there is one, else the CPU), or a name that torch knows: "cpu", "cuda",
         "cuda:1", "mps".
     adapter
         File of an adapter that was fine-tuned from `source`; None for the weights as they are.
+
+    Returns
+    -------
+    CosegModel
+        For `segment` and `evaluate`; ``model.card`` says what it finds.
 
     Raises
     ------

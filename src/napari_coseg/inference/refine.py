@@ -73,9 +73,10 @@ def refine(
     progress: Progress | None = None,
     should_cancel: Callable[[], bool] | None = None,
 ) -> Prediction:
-    """Decode again, prompted by corrected masks, where they differ from the run's.
+    """Predict one task again from corrections of the other, where they differ from the run.
 
-    Corrected regions renew the objects, corrected objects the regions.
+    Corrected regions renew the objects, corrected objects the regions. The image is not encoded
+    again: ``segment(image, state=state)`` has cached its features in `state`.
 
     Parameters
     ----------

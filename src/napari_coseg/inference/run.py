@@ -11,7 +11,8 @@ import numpy as np
 
 from napari_coseg.core.errors import Cancelled, ImageError, SettingsError
 from napari_coseg.core.types import LABEL_DTYPE, Image, Instances, Prediction
-from napari_coseg.images.intake import RgbSource, crop, understand
+from napari_coseg.images.intake import RgbSource, crop
+from napari_coseg.images.readers.registry import as_image
 from napari_coseg.inference.loading import DEFAULT_MODEL, load_model, model_origin
 from napari_coseg.inference.settings import InferenceSettings
 from napari_coseg.labels.measure import object_table
@@ -44,23 +45,25 @@ def segment(
     progress: Progress | None = None,
     should_cancel: Callable[[], bool] | None = None,
 ) -> Prediction:
-    """Find regions and objects in one run.
+    """Find regions and objects of an image in one run.
 
     Parameters
     ----------
     image
-        numpy, dask or zarr array, an `Image`, or the path of an image file. Axes and intensities
-        are understood by the rules of `images.intake`. Of a stack every slice is segmented
-        by itself, and objects are linked from slice to slice.
+        numpy, dask or zarr array, an `Image`, or the path of an image file. Axes that nobody names
+        are guessed from the shape: (Y, X), (Y, X, 3 or 4), (Z, Y, X) or (Z, Y, X, 3 or 4). Every
+        slice of a stack is segmented by itself, and objects are linked from slice to slice.
     model
         "default", the path of a weights file, or what `load_model` returned.
     pixel_size_um
-        One number, or one each for (z,) y, x. None takes what `image` says, and assumes the
-        model's own where it says nothing; `provenance` tells which.
+        Micrometres: one number, or one each for (z,) y, x. None takes what `image` says, and
+        assumes the model's own where it says nothing; ``provenance`` records which.
     axes
         Overrides the guess, for example "CYX".
     channels
         Which channels are red, green and blue, or which one is grey.
+    settings
+        Tiles, thresholds, smallest areas; the defaults where None.
     region
         Half-open bounds for y and x, or for z, y and x: only that part is segmented. The results
         have its shape; centroids and boxes count from its corner; ``provenance["region_offset"]``
@@ -71,6 +74,11 @@ def segment(
         Called with the part done (0..1) and one line of text.
     should_cancel
         Asked before every tile and every block; True ends the run.
+
+    Returns
+    -------
+    Prediction
+        Regions, objects and their table on the image's pixel grid.
 
     Raises
     ------
@@ -83,7 +91,7 @@ def segment(
     """
     from napari_coseg.models.base import CosegModel
 
-    understood = understand_input(image, axes, pixel_size_um)
+    understood = as_image(image, axes, pixel_size_um)
     if not isinstance(model, CosegModel):
         model = load_model(model)
     settings = settings or InferenceSettings()
@@ -320,17 +328,6 @@ class _Run:
             "adapted": list(self.adapted),
             "settings": self.settings.model_dump(),
         }
-
-
-def understand_input(
-    image: Any, axes: str | None, pixel_size_um: float | Sequence[float] | None
-) -> Image:
-    """An array, an `Image` or the path of an image file as an `Image`."""
-    if isinstance(image, (str, Path)):
-        from napari_coseg.images.readers.registry import read_image
-
-        image = read_image(Path(image))
-    return understand(image, axes, pixel_size_um)
 
 
 def _side_on_model_grid(side: int, factor: float) -> int:

@@ -200,10 +200,25 @@ def recipe_names() -> list[str]:
 
 
 def read_recipe(name_or_path: str | Path) -> Recipe:
-    """A shipped recipe by name, or one from a TOML file.
+    """Read a shipped recipe by name, or one from a TOML file.
 
-    A recipe that names a `base`, a shipped one or a file beside it, says only what differs from
-    that: tables are merged, lists such as `batches` are taken as a whole.
+    A recipe that names a ``base``, a shipped one or a file beside it, says only what differs from
+    that: tables are merged, lists such as ``batches`` are replaced as a whole.
+
+    Parameters
+    ----------
+    name_or_path
+        Name of a shipped recipe, or the path of a ``.toml`` file.
+
+    Returns
+    -------
+    Recipe
+        Model card, data, optimiser, losses and everything else that a training needs.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such recipe, or a setting is unknown or out of its range.
     """
     return Recipe.from_mapping(_values(str(name_or_path), Path(), heirs=()))
 

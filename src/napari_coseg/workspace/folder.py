@@ -181,7 +181,20 @@ def create_workspace(path: str | Path) -> Workspace:
 
 
 def open_workspace(path: str | Path, *, write: bool = False) -> Workspace:
-    """Open a workspace; for reading also while another process writes it.
+    """Open a workspace, the folder that keeps labels and corrections of images.
+
+    Parameters
+    ----------
+    path
+        The workspace's folder.
+    write
+        Lock it, so that edits can be written. For reading no lock is needed, even while another
+        process writes it.
+
+    Returns
+    -------
+    Workspace
+        A context manager; its ``entries``, one per image, give labels, table and review marks.
 
     Raises
     ------

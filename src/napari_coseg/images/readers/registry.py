@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from napari_coseg.core.errors import ImageError
 from napari_coseg.core.types import Image
+from napari_coseg.images.intake import understand
 
 _TIFF = "napari_coseg.images.readers.tiff:read"
 _PICTURE = "napari_coseg.images.readers.picture:read"
@@ -30,9 +33,20 @@ LONGER_ENDINGS = (".ome.tif", ".ome.tiff", ".nii.gz")
 
 
 def read_image(path: str | Path) -> Image:
-    """Open an image file; its axes and pixel size come with it where the file says them.
+    """Open an image file; axes and pixel size are taken from the file where it has them.
 
     Large files are opened, not loaded: their pixels are read window by window.
+
+    Parameters
+    ----------
+    path
+        A TIFF, OME-TIFF or SVS file, a PNG, JPEG or BMP picture, an ``.npy`` array, or a volume
+        (``.mha``; ``.nii`` and ``.nii.gz`` with the extra ``volumes``).
+
+    Returns
+    -------
+    Image
+        The pixels, lazily, with axes, pixel size in micrometres and name.
 
     Raises
     ------
@@ -54,6 +68,30 @@ def read_image(path: str | Path) -> Image:
     module, function = place.split(":")
     image: Image = getattr(importlib.import_module(module), function)(path)
     return image
+
+
+def as_image(
+    image: Any,
+    axes: str | None = None,
+    pixel_size_um: float | Sequence[float] | None = None,
+) -> Image:
+    """Turn an array, an `Image` or the path of an image file into an `Image` of known axes.
+
+    Parameters
+    ----------
+    image
+        numpy, dask or zarr array, nested list, `Image`, or path.
+    axes, pixel_size_um
+        Override the guess, or what the file says (`napari_coseg.images.intake.understand`).
+
+    Raises
+    ------
+    ImageError
+        If the file cannot be read, or the array is no image.
+    """
+    if isinstance(image, (str, Path)):
+        image = read_image(image)
+    return understand(image, axes, pixel_size_um)
 
 
 def stem_of(path: Path) -> str:

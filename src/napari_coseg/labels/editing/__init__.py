@@ -10,3 +10,45 @@
 `Edit.history_item` is an atom of the history of napari's Labels. Where napari itself writes the
 pixels (undo, redo), `apply` and `revert` still bring index and table along.
 """
+
+from napari_coseg.labels.editing.add import grow
+from napari_coseg.labels.editing.add_mask import add_mask
+from napari_coseg.labels.editing.drawing import ids_inside_polygon, ids_under_stroke
+from napari_coseg.labels.editing.edit import Edit
+from napari_coseg.labels.editing.label_editor import LabelEditor
+from napari_coseg.labels.editing.objects import (
+    add_polygon,
+    delete,
+    fill_holes,
+    merge,
+    set_class,
+    smooth,
+)
+from napari_coseg.labels.editing.regions import clean_regions, fill_region, set_region
+from napari_coseg.labels.editing.rerun import merge_prediction, merge_regions
+from napari_coseg.labels.editing.review import Reviewed, doubtful_first
+from napari_coseg.labels.editing.split import split_along, split_at
+
+__all__ = [
+    "Edit",
+    "LabelEditor",
+    "Reviewed",
+    "add_mask",
+    "add_polygon",
+    "clean_regions",
+    "delete",
+    "doubtful_first",
+    "fill_holes",
+    "fill_region",
+    "grow",
+    "ids_inside_polygon",
+    "ids_under_stroke",
+    "merge",
+    "merge_prediction",
+    "merge_regions",
+    "set_class",
+    "set_region",
+    "smooth",
+    "split_along",
+    "split_at",
+]

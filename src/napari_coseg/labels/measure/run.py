@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -13,6 +13,7 @@ from pydantic import Field
 from napari_coseg.core.errors import Cancelled, ImageError
 from napari_coseg.core.settings import Settings
 from napari_coseg.core.types import Image, LabelClass, Prediction
+from napari_coseg.images.readers.registry import as_image
 from napari_coseg.labels.measure.intensities import CHANNELS, Intensities, is_of_colours
 from napari_coseg.labels.measure.moments import Moments
 from napari_coseg.labels.measure.neighbours import border_distances, nearest_distances
@@ -56,23 +57,33 @@ class Measurements:
 
 def measure(
     prediction: Prediction,
-    image: Image | None = None,
+    image: Any = None,
     settings: MeasureSettings | None = None,
     *,
     progress: Callable[[float, str], None] | None = None,
     should_cancel: Callable[[], bool] | None = None,
 ) -> Measurements:
-    """Measure the labels as they are; of the table only classes and probabilities are taken, by id.
+    """Measure shape, stains or channels, distances and densities of labels as they are now.
 
     Parameters
     ----------
     prediction
-        Labels, regions, classes and pixel size.
+        Labels, regions, classes and pixel size. Of its table only classes and their probabilities
+        are used, by id, so that labels may have been corrected since.
     image
-        Whose intensities are measured, on the grid of the labels; read window by window. None
-        measures none.
-    progress, should_cancel
-        Called again and again with the part done and what is being done; asked whether to stop.
+        Whose intensities are measured, on the grid of the labels: an array, an `Image` or the path
+        of an image file, read window by window. None measures none.
+    settings
+        Which intensities are measured; the defaults where None.
+    progress
+        Called with the part done (0..1) and one line of text.
+    should_cancel
+        Asked between windows; True ends the measuring.
+
+    Returns
+    -------
+    Measurements
+        One table with a row per object, and one with a row per region and class.
 
     Raises
     ------
@@ -89,6 +100,7 @@ def measure(
         told(fraction, doing)
 
     labels, size = prediction.instances.labels, prediction.pixel_size_um
+    image = None if image is None else as_image(image)
     _check_fit(labels, image)
     reached(0.0, "counting pixels")
     prediction = _all_named(prediction)
