@@ -1,4 +1,4 @@
-"""One run: an image of any kind in; regions, objects and a table out, whatever the tiles."""
+"""`segment`: tiles, kinds of images, stacks, progress, cancelling and memory."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_every_disc_is_found_once_with_its_class_and_region(model, picture):
         assert row.class_probability > 0.9
         inside = labels == labels[y, x]
         assert row.area_um2 == pytest.approx(inside.sum() * 0.25)
-    assert set(table["region"]) == {"tissue"}, "an object is darker than tissue, so it is tissue"
+    assert set(table["region"]) == {"tissue"}, "objects are darker than tissue, so they are in it"
 
 
 def test_tiled_equals_whole(model, picture):
@@ -90,7 +90,7 @@ def test_tiled_equals_whole_on_another_grid(model, pixel_size_um):
 
 
 @pytest.mark.parametrize("settings", [WHOLE, TILED], ids=["whole", "tiled"])
-def test_from_perfect_maps_every_touching_nucleus_comes_back(settings):
+def test_exact_maps_give_every_touching_nucleus(settings):
     labels = nuclei(300, 200, seed=4)
     settings = settings.model_copy(update={"min_object_area_um2": 2.5})
     found = segment(truth_picture(labels), OracleModel(), 0.5, settings=settings)
@@ -108,7 +108,7 @@ def test_a_nucleus_across_a_seam_is_one_nucleus(model, position):
     np.testing.assert_array_equal(found.instances.labels, labels)
 
 
-def test_results_are_on_the_image_s_own_grid_where_it_is_finer(model):
+def test_results_are_on_the_image_s_grid_if_it_is_finer(model):
     image, labels = disc_picture((240, 240), [(60, 60), (60, 140), (150, 100)], radius=12)
     found = segment(image, model, 0.25, settings=EXACT)
     assert found.instances.labels.shape == (240, 240)
@@ -116,7 +116,7 @@ def test_results_are_on_the_image_s_own_grid_where_it_is_finer(model):
     assert ((found.instances.labels > 0) == (labels > 0)).mean() > 0.99
 
 
-def test_flips_change_nothing_where_the_network_is_symmetric(model, picture):
+def test_flips_change_nothing_for_a_symmetric_network(model, picture):
     image, _ = picture
     plain = segment(image, model, 0.5, settings=WHOLE)
     flipped = WHOLE.model_copy(update={"test_time_augmentation": True})
@@ -125,7 +125,7 @@ def test_flips_change_nothing_where_the_network_is_symmetric(model, picture):
     assert same_partition(plain.instances.labels, averaged.instances.labels)
 
 
-def test_small_objects_regions_and_holes_go_by_their_area_in_um2(model):
+def test_small_objects_regions_and_holes_are_removed_by_area_in_um2(model):
     tissue = np.full((160, 160, 3), 250, np.uint8)
     tissue[20:100, 20:100] = (240, 190, 215)
     tissue[50:54, 50:54] = 250
@@ -144,13 +144,13 @@ def test_small_objects_regions_and_holes_go_by_their_area_in_um2(model):
         assert len(segment(image, model, 0.5, settings=settings).instances) == count
 
 
-@pytest.mark.parametrize("without_end", [float("inf"), 1e308, "inf"])
-def test_areas_without_end_take_all_there_is(model, without_end):
+@pytest.mark.parametrize("unlimited", [float("inf"), 1e308, "inf"])
+def test_unlimited_areas_remove_everything(model, unlimited):
     image, _ = disc_picture((64, 64), [(20, 20), (44, 44)], tissue=(slice(8, 60), slice(8, 60)))
     image[30:34, 20:24] = disc_picture((4, 4), [], tissue=(slice(0), slice(0)))[0]
     found = {}
     for area in ("min_object_area_um2", "min_region_area_um2", "max_hole_area_um2"):
-        settings = InferenceSettings.from_mapping(EXACT.model_dump() | {area: without_end})
+        settings = InferenceSettings.from_mapping(EXACT.model_dump() | {area: unlimited})
         found[area] = segment(image, model, 0.5, settings=settings)
         json.dumps(found[area].provenance, allow_nan=False)
     assert len(found["min_object_area_um2"].instances) == 0
@@ -159,7 +159,7 @@ def test_areas_without_end_take_all_there_is(model, without_end):
     assert found["max_hole_area_um2"].semantic[30:34, 20:24].all()
 
 
-def test_large_planes_are_cleaned_a_window_at_a_time_and_come_out_the_same(model, monkeypatch):
+def test_large_planes_are_cleaned_in_windows_with_the_same_result(model, monkeypatch):
     rng = np.random.default_rng(5)
     image = np.full((200, 304, 3), 250, np.uint8)
     for y, x in rng.integers(0, (196, 300), (150, 2)):
@@ -186,7 +186,7 @@ def test_models_without_regions_or_types_give_empty_ones():
 
 
 # ---------------------------------------------------------------------------------------------
-# Images of every kind
+# Kinds of images
 
 RGB = disc_picture((64, 96), [(20, 20), (40, 60)])[0]
 TINY = [(1, 1), (1, 40), (37, 1501), (5, 3), (63, 65)]
@@ -201,7 +201,7 @@ def test_odd_sizes(model, shape):
     np.testing.assert_array_equal(found.semantic, image[..., 1] < 225)
 
 
-def test_few_values_that_are_not_finite_are_replaced_and_told(model):
+def test_a_few_non_finite_values_are_replaced_with_a_warning(model):
     image = RGB.astype(np.float32)
     image[0, 0, 0], image[0, 1, 0], image[0, 2, 0] = np.nan, np.inf, -np.inf
     with pytest.warns(UserWarning, match="3 values are not finite"):
@@ -236,13 +236,13 @@ REFUSED = [
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize(("image", "options", "message"), REFUSED)
-def test_what_cannot_be_understood_is_refused_with_a_reason(model, image, options, message):
+def test_unsupported_images_are_an_error(model, image, options, message):
     with pytest.raises(ImageError, match=message):
         segment(image, model, **options)
 
 
 @pytest.mark.parametrize("kind", ["dask", "zarr"])
-def test_lazy_arrays_are_read_in_windows_and_give_the_same(model, picture, kind):
+def test_lazy_arrays_give_the_same_result(model, picture, kind):
     image, _ = picture
     if kind == "dask":
         lazy = pytest.importorskip("dask.array").from_array(image, chunks=(50, 70, 3))
@@ -255,7 +255,7 @@ def test_lazy_arrays_are_read_in_windows_and_give_the_same(model, picture, kind)
 
 
 class Watched:
-    """An array that remembers its largest read."""
+    """An array that records its largest read."""
 
     def __init__(self, data):
         self.data, self.shape, self.dtype, self.largest = data, data.shape, data.dtype, 0
@@ -272,7 +272,7 @@ def test_no_read_is_larger_than_a_tile_needs(model):
     assert image.largest <= (2 * 96 + 8) ** 2 * 3
 
 
-def test_very_large_lazy_images_are_judged_from_a_sample(monkeypatch):
+def test_intensities_of_very_large_lazy_images_are_sampled(monkeypatch):
     monkeypatch.setattr("napari_coseg.images.intensity.SCAN_LIMIT", 1000)
     values = np.zeros((900, 900), np.uint16)
     values[200:700, 200:700] = 4000
@@ -293,7 +293,7 @@ def test_a_path_is_read_and_its_pixel_size_taken(model, tmp_path):
     assert same_partition(found.instances.labels, labels)
 
 
-def test_a_region_gives_that_part_with_the_whole_image_s_intensities(model):
+def test_a_region_is_segmented_with_the_whole_image_s_intensities(model):
     image, _ = disc_picture((128, 128), [(30, 30), (90, 100)])
     deep = image.astype(np.uint16)
     deep[0, 0] = 4095
@@ -307,9 +307,9 @@ def test_a_region_gives_that_part_with_the_whole_image_s_intensities(model):
     assert found.instances.table.loc[0, "centroid_x"] == pytest.approx(36)
 
 
-def test_an_unknown_pixel_size_is_assumed_and_told(model):
-    told = segment(RGB, model).provenance["pixel_size_from"]
-    assert told.startswith("assumed")
+def test_an_unknown_pixel_size_is_assumed_and_recorded(model):
+    source = segment(RGB, model).provenance["pixel_size_from"]
+    assert source.startswith("assumed")
     assert segment(RGB, model).pixel_size_um == (0.5, 0.5)
     assert not segment(RGB, model, 0.5).provenance["pixel_size_from"].startswith("assumed")
 
@@ -318,7 +318,7 @@ def test_an_unknown_pixel_size_is_assumed_and_told(model):
 # Stacks
 
 
-def test_a_stack_is_linked_into_one_object_an_id(model):
+def test_objects_of_a_stack_are_linked_across_slices(model):
     planes = [
         disc_picture((64, 96), centres)[0]
         for centres in ([(20, 20)], [(21, 22), (40, 70)], [(22, 23), (40, 71)], [(40, 72)])
@@ -366,15 +366,15 @@ def test_progress_rises_to_one(model, picture):
     assert any(message.startswith("tiles: ") for _, message in steps)
 
 
-def test_cancelling_ends_the_run_at_the_next_tile_and_frees_its_arrays(picture):
+def test_cancelling_stops_at_the_next_tile_and_frees_arrays(picture):
     alive = []
 
-    class Remembering(StubModel):
+    class Recording(StubModel):
         def second_forward(self, features, prompts, tasks=None):
             alive.append(weakref.ref(features.embedding))
             return super().second_forward(features, prompts, tasks)
 
-    model = Remembering()
+    model = Recording()
     settings = TILED.model_copy(update={"batch_size": 1})
     with pytest.raises(Cancelled) as caught:
         segment(picture[0], model, settings=settings, should_cancel=lambda: len(model.seen) >= 3)
@@ -392,7 +392,7 @@ def test_cancelling_ends_the_run_at_the_next_tile_and_frees_its_arrays(picture):
         pytest.param(128 * 128, ["batch 4 -> 2", "batch 2 -> 1"], id="one tile at a time"),
     ],
 )
-def test_out_of_memory_halves_the_batch_and_says_so(picture, fits, adapted):
+def test_out_of_memory_halves_the_batch_with_a_message(picture, fits, adapted):
     model, steps = StubModel(fits=fits), []
     settings = EXACT.model_copy(update={"tile_size_px": 128, "halo_px": 24, "batch_size": 4})
     found = segment(picture[0], model, settings=settings, progress=lambda f, m: steps.append(m))
@@ -402,7 +402,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(picture, fits, adapted):
     np.testing.assert_array_equal(found.instances.labels, expected.instances.labels)
 
 
-def test_then_it_halves_the_tile(picture):
+def test_out_of_memory_with_one_tile_halves_the_tile(picture):
     settings = EXACT.model_copy(update={"tile_size_px": 256, "halo_px": 24, "batch_size": 1})
     found = segment(picture[0], StubModel(fits=128 * 128), settings=settings)
     assert found.provenance["adapted"] == ["out of memory: tile 256 -> 128"]
@@ -411,13 +411,13 @@ def test_then_it_halves_the_tile(picture):
     assert same_partition(found.instances.labels, expected.instances.labels)
 
 
-def test_a_device_too_small_for_the_smallest_tile_is_told():
+def test_a_device_too_small_for_the_smallest_tile_is_an_error():
     image = np.zeros((300, 300), np.uint8)
-    with pytest.raises(SettingsError, match="not enough memory for one tile"):
+    with pytest.raises(SettingsError, match="not enough memory for a tile"):
         segment(image, StubModel(fits=10), settings=EXACT)
 
 
-def test_other_errors_of_the_network_are_not_swallowed():
+def test_other_errors_of_the_network_are_raised():
     class Broken(StubModel):
         def encode(self, images):
             raise RuntimeError("a bug")
@@ -426,7 +426,7 @@ def test_other_errors_of_the_network_are_not_swallowed():
         segment(RGB, Broken())
 
 
-def test_a_model_in_training_is_put_back_into_training(model):
+def test_training_mode_of_the_model_is_restored(model):
     model.train()
     segment(RGB, model)
     assert model.training
@@ -437,17 +437,17 @@ def test_a_model_in_training_is_put_back_into_training(model):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"tile_size_px": 64, "halo_px": 32}, "leaves nothing"),
+        ({"tile_size_px": 64, "halo_px": 32}, "larger than twice"),
         ({"tile_sise_px": 64}, "did you mean 'tile_size_px'"),
         ({"batch_size": 0}, "batch_size"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(model, values, message):
+def test_invalid_settings_are_an_error(model, values, message):
     with pytest.raises(SettingsError, match=message):
         segment(RGB, model, settings=InferenceSettings.from_mapping(values))
 
 
-def test_the_same_image_gives_the_same_answer(model, picture):
+def test_the_same_image_gives_the_same_result(model, picture):
     a, b = (segment(picture[0], model, settings=TILED) for _ in range(2))
     np.testing.assert_array_equal(a.instances.labels, b.instances.labels)
     assert a.instances.table.equals(b.instances.table)

@@ -69,7 +69,7 @@ class CachingNetwork(TileNetwork):
         self._flipped = []
         return found
 
-    def _answer(self, images: Tensor) -> TaskMaps:
+    def _both_forwards(self, images: Tensor) -> TaskMaps:
         features = self.model.encode(images)
         first = self.model.first_forward(features)
         self._flipped.append((features, first))

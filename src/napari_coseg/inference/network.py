@@ -1,4 +1,4 @@
-"""Batches of tiles through a network, within the memory that there is."""
+"""Run a network on batches of tiles, halving them when memory runs out."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ GPU_BATCH = 8
 
 
 class TileTooLargeError(Exception):
-    """Even one tile does not fit the device's memory; caught by the run, never shown."""
+    """One tile does not fit the device's memory; the run catches it and makes tiles smaller."""
 
 
 @dataclass(frozen=True)
 class MapChannels:
-    """Where the maps of `TileNetwork.maps` stand among its channels."""
+    """Channels of the maps in what `TileNetwork.maps` returns."""
 
     semantic: slice
     object: int
@@ -39,15 +39,18 @@ class MapChannels:
 
 
 class TileNetwork:
-    """A network on its device, fed with lists of tiles.
+    """A network on its device.
 
     Parameters
     ----------
     batch_size
-        Tiles in one call, None for what suits the device; halved whenever the device runs out of
-        memory.
-    tell
-        Called with one line when that happens.
+        Tiles in one batch, None for the device's default; halved when memory runs out.
+    flips
+        Average over the four flips of each tile.
+    half_precision
+        Use bfloat16 on CUDA.
+    report
+        Called with one line of text when the batch size changes.
     """
 
     def __init__(
@@ -56,33 +59,32 @@ class TileNetwork:
         batch_size: int | None,
         flips: bool,
         half_precision: bool,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
         self.model = model
         self._flips = FLIPS if flips else FLIPS[:1]
-        self._tell = tell
+        self._report = report
         self.device = next(model.buffers()).device
         self.batch_size = batch_size or (1 if self.device.type == "cpu" else GPU_BATCH)
         self._half = half_precision and self.device.type == "cuda"
 
     def maps(self, tiles: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Probabilities of each tile.
+        """Predict the maps of tiles.
 
         Parameters
         ----------
         tiles
-            float32 (Y, X, 3) of 0..255, all of one shape, at most `batch_size` of them.
+            float32 (Y, X, 3) of 0..255, all of one shape.
 
         Returns
         -------
         list of np.ndarray
-            float16 (C, Y, X): region and object probabilities and distance maps, in the order of
-            `MapChannels`.
+            float16 (C, Y, X): probabilities and distance maps, in the order of `MapChannels`.
 
         Raises
         ------
         TileTooLargeError
-            Where one tile alone runs out of memory.
+            If one tile alone runs out of memory.
         """
         found: list[np.ndarray] = []
         while len(found) < len(tiles):
@@ -94,12 +96,12 @@ class TileNetwork:
                 raise TileTooLargeError
             else:
                 fewer = min(self.batch_size, len(batch)) // 2 or 1
-                self._tell(f"out of memory: batch {self.batch_size} -> {fewer}")
+                self._report(f"out of memory: batch {self.batch_size} -> {fewer}")
                 self.batch_size = fewer
         return found
 
     def free(self) -> None:
-        """Give the memory that torch keeps back to the device."""
+        """Return cached memory to the device."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -120,22 +122,22 @@ class TileNetwork:
         total: Tensor | None = None
         for dims in self._flips:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
-                maps = self._answer(images.flip(dims) if dims else images)
+                maps = self._both_forwards(images.flip(dims) if dims else images)
             found = probabilities(maps, dims)
             total = found if total is None else total + found
         if total is None:
             raise ValueError("no flips")
         return (total / len(self._flips)).to(torch.float16).cpu().numpy()
 
-    def _answer(self, images: Tensor) -> TaskMaps:
-        """What the network says of normalised images (B, 3, Y, X)."""
-        answer: TaskMaps = self.model(images).second
-        return answer
+    def _both_forwards(self, images: Tensor) -> TaskMaps:
+        """Run both forwards on normalised images (B, 3, Y, X)."""
+        maps: TaskMaps = self.model(images).second
+        return maps
 
 
 @contextmanager
 def evaluating(model: CosegModel) -> Iterator[None]:
-    """Dropout off for the while, as it was afterwards."""
+    """Put the model in evaluation mode, and afterwards back in its former mode."""
     was_training = model.training
     model.eval()
     try:
@@ -145,8 +147,8 @@ def evaluating(model: CosegModel) -> Iterator[None]:
 
 
 def probabilities(maps: TaskMaps, flipped: tuple[int, ...]) -> Tensor:
-    """Logits -> (B, C, Y, X) as `MapChannels` counts them, of images flipped back."""
-    hv = maps.hv.float()  # horizontal, vertical: each changes its sign where its axis is flipped
+    """Convert logits of flipped images to (B, C, Y, X) in the order of `MapChannels`, unflipped."""
+    hv = maps.hv.float()  # horizontal, vertical: a flip changes the sign along its axis
     if flipped:
         signs = [-1.0 if axis in flipped else 1.0 for axis in (-1, -2)]
         hv = hv * torch.tensor(signs, device=hv.device).view(1, 2, 1, 1)

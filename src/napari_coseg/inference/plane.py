@@ -1,11 +1,11 @@
-"""One plane of an image: tiles through the network, maps to objects, objects across seams.
+"""Segment one plane: tiles to maps, maps to objects, objects of blocks to one label image.
 
     image --(read, resample)--> tiles --> network --> maps, blended where tiles overlap
                                                         |
     labels <--(stitch, resample)-- objects <--(decode)-- blocks
 
-The maps of a plane never exist as a whole: rows are let go once the last block that needs them is
-decoded. Blocks that overlap see the same values, and so find the same objects.
+The maps are never in memory as a whole: rows are freed when the last block that needs them is
+decoded. Overlapping blocks read the same maps, and so find the same objects.
 """
 
 from __future__ import annotations
@@ -47,28 +47,28 @@ Progress = Callable[[float, str], None]
 SMALLEST_TILE_PX = 128
 SOURCE_PIXELS_AT_ONCE = 2**24
 CLEANED_AT_ONCE_PX = 4096
-TILES_SHARE = 0.85
-"""Of the time of a plane, about; the rest is decoding."""
+TILES_FRACTION = 0.85
+"""Fraction of the progress for tiles; the rest is for decoding."""
 
 
 @dataclass(frozen=True)
 class TilePlan:
-    """How one plane is cut; the same for every slice of a stack.
+    """Grids and tiles of a plane, the same for all slices of a stack.
 
     Parameters
     ----------
     image_shape, model_shape
-        (Y, X) of the image's grid and of the network's.
+        (Y, X) of the image's grid and of the network's grid.
     pixel_size_um
         (y, x) of the image.
     model_pixel_size_um
-        Of the network's grid.
+        Pixel size of the network's grid.
     tile_px, halo_px
-        On the network's grid.
+        Side of a tile and its halo, on the network's grid.
     margin_px
-        What decoding looks at around a block, on the image's grid.
+        Context around a block, on the image's grid.
     size_multiple
-        Sides of what the network gets are multiples of this.
+        Sides of network inputs are multiples of this.
     """
 
     image_shape: tuple[int, int]
@@ -86,7 +86,7 @@ class TilePlan:
 
     @property
     def network_shape(self) -> tuple[int, int]:
-        """(Y, X) of every tile, short sides of the image padded to `size_multiple`."""
+        """(Y, X) of a tile as the network gets it, padded to `size_multiple`."""
         m = self.size_multiple
         y, x = (min(self.tile_px, -(-side // m) * m) for side in self.model_shape)
         return y, x
@@ -96,11 +96,11 @@ class TilePlan:
         return self.pixel_size_um[0] * self.pixel_size_um[1]
 
     def with_smaller_tile(self) -> TilePlan:
-        """Half the tile; the halo shrinks with it where it must."""
+        """Halve the tile, and limit the halo to a quarter of it."""
         tile = self.tile_px // 2 // self.size_multiple * self.size_multiple
         if tile < SMALLEST_TILE_PX:
             raise SettingsError(
-                f"the device has not enough memory for one tile of {self.tile_px} pixels; close "
+                f"the device has not enough memory for a tile of {self.tile_px} pixels; close "
                 "other programs that use it, or choose the device 'cpu'"
             )
         return replace(self, tile_px=tile, halo_px=min(self.halo_px, tile // 4))
@@ -108,7 +108,7 @@ class TilePlan:
 
 @dataclass(frozen=True)
 class PlaneResult:
-    """Regions, objects 1..n, and the class of each object."""
+    """Regions uint8, labels int32 with ids 1..n, and class and probability of each object (n,)."""
 
     semantic: np.ndarray
     labels: np.ndarray
@@ -117,19 +117,19 @@ class PlaneResult:
 
 
 class TileMaps(Protocol):
-    """What answers for tiles: a network, or what was kept of one."""
+    """Source of maps: a network, or one behind a cache."""
 
     @property
     def batch_size(self) -> int: ...
 
     def maps(self, tiles: Sequence[Block]) -> list[np.ndarray]:
-        """float16 (C, y, x) of each tile, at least as large as the tile."""
+        """Maps of each tile, float16 (C, y, x), at least as large as the tile."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class FreshTiles:
-    """Tiles of one slice of an image, read and shown to a network."""
+    """Tiles of one slice, read from the image and predicted by the network."""
 
     source: RgbSource
     plan: TilePlan
@@ -145,7 +145,7 @@ class FreshTiles:
 
 
 class Decoded(NamedTuple):
-    """What lies in one block's window, on the image's grid.
+    """Regions and objects of a window on the image's grid.
 
     regions        uint8 (y, x)
     labels         int32 (y, x), ids 1..n
@@ -160,41 +160,41 @@ class Decoded(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class BlockDecoder:
-    """Turns the maps under a block into its regions and objects."""
+    """Decodes the maps under a block to regions and objects."""
 
     plan: TilePlan
     channels: MapChannels
     settings: InferenceSettings
 
     def __call__(self, maps: np.ndarray, window: tuple[slice, slice]) -> Decoded:
-        """Objects are told apart on the network's grid, at which their maps are sharpest.
+        """Separate objects on the network's grid; cut outlines and regions on the image's grid.
 
-        Their outlines and the regions are cut on the image's grid, from enlarged or shrunk maps.
-        (From perfect maps of CoNSeP's nuclei at half resolution that gives a panoptic quality of
-        0.947; enlarging the distance maps and decoding those gives 0.933, at a third 0.804, 0.757.)
+        Distance maps are sharpest on the network's grid, outlines come from resampled
+        probabilities. (Ground-truth maps of CoNSeP's nuclei at 1/2 resolution give a panoptic
+        quality of 0.947 this way and 0.933 from resampled distance maps; at 1/3, 0.804 and 0.757.)
 
         Parameters
         ----------
         maps
-            (C, y, x) on the network's grid, exactly the `source_range` of the window.
+            (C, y, x) on the network's grid: the `source_range` of the window.
         window
-            Half-open, on the image's grid.
+            Half-open rows and columns on the image's grid.
         """
         channels, plan = self.channels, self.plan
         keep = [*range(*channels.semantic.indices(len(maps))), channels.object]
         rows, columns = ((part.start, part.stop) for part in window)
-        shown = resample_maps(maps[keep], plan.model_shape, plan.image_shape, rows, columns)
+        resampled = resample_maps(maps[keep], plan.model_shape, plan.image_shape, rows, columns)
         maps = maps.astype(np.float32)
         found = hover.decode_instances(maps[channels.object], maps[channels.hv], self.hover)
         classes, probabilities = hover.classify(found, maps[channels.classes])
-        mask = shown[-1] >= self.settings.object_threshold
+        mask = resampled[-1] >= self.settings.object_threshold
         labels = carry_labels(found, mask, plan.model_shape, plan.image_shape, window)
-        regions = semantic.decode_semantic(shown[:-1])
+        regions = semantic.decode_semantic(resampled[:-1])
         return Decoded(regions, labels, classes, probabilities)
 
     @property
     def hover(self) -> hover.HoverSettings:
-        """Settings in pixels of the network's grid."""
+        """Settings on the network's grid."""
         settings, pixel_um = self.settings, self.plan.model_pixel_size_um
         return hover.HoverSettings(
             object_threshold=settings.object_threshold,
@@ -204,7 +204,7 @@ class BlockDecoder:
 
 
 class PlaneRun:
-    """Segments a plane by `plan`, from what `tiles` says of its tiles."""
+    """Segmentation of a plane from the maps of its tiles."""
 
     def __init__(
         self,
@@ -220,7 +220,6 @@ class PlaneRun:
         self._progress, self._should_cancel = progress, should_cancel
 
     def run(self) -> PlaneResult:
-        """Segment the plane."""
         self._tiles_done = self._blocks_done = 0
         self._n_tiles = len(self.plan.tiles) * len(self.plan.tiles[0])
         shape = self.plan.image_shape
@@ -239,17 +238,16 @@ class PlaneRun:
         return PlaneResult(self._cleaned(regions), labels, classes, probabilities)
 
     def _cleaned(self, regions: np.ndarray) -> np.ndarray:
-        """Without specks and holes.
+        """Remove small regions and fill holes.
 
-        Up to `CLEANED_AT_ONCE_PX` a side that is exact. Of larger planes a window at a time is
-        cleaned; a piece is misjudged there only if it reaches through the window's whole margin and
-        is still below the area.
+        Exact for planes up to `CLEANED_AT_ONCE_PX` per side. Larger planes are cleaned in windows;
+        a piece is misjudged only if it crosses a window's whole margin and is still below the area.
         """
         least, hole = smallest_px(self.plan, self.settings)
         side = CLEANED_AT_ONCE_PX
         cleaned = np.empty_like(regions)
         for block in itertools.chain(*cut_plane(regions.shape, (side, side), side // 8)):
-            self._stop_if_asked()
+            self._stop_if_cancelled()
             window = semantic.remove_small_regions(regions[block.window], least, hole)
             cleaned[block.core] = window[block.core_in_window]
         return cleaned
@@ -263,42 +261,42 @@ class PlaneRun:
         canvas.votes.add(ids, found.class_ids, found.probabilities, areas)
 
     def _block_maps(self, blocks: Grid) -> Iterator[tuple[Block, np.ndarray]]:
-        """Every block with the maps under its window, float16 (C, y, x) on the network's grid."""
+        """Yield each block with the maps under its window, float16 (C, y, x)."""
         (n_y, n_x), (m_y, m_x) = self.plan.image_shape, self.plan.model_shape
-        coming, rows = self._map_rows(), RollingMaps()
+        new_rows, rows = self._map_rows(), RollingMaps()
         for row in blocks:
             first, last = source_range(m_y, n_y, row[0].y.start, row[0].y.stop)
             while rows.stop < last:
-                rows.append(next(coming))
+                rows.append(next(new_rows))
             rows.drop_before(first)
             for block in row:
-                self._stop_if_asked()
+                self._stop_if_cancelled()
                 columns = source_range(m_x, n_x, block.x.start, block.x.stop)
                 yield block, rows.read(slice(first, last), slice(*columns))
 
     def _map_rows(self) -> Iterator[np.ndarray]:
-        """Maps of the plane as float16 (C, rows, X) of the network's grid, some rows at a time."""
+        """Yield the plane's maps in bands of rows, float16 (C, rows, X) on the network's grid."""
         rows = self.plan.tiles
         along_y = blend_weights([row[0].y for row in rows], self.plan.halo_px)
         along_x = blend_weights([tile.x for tile in rows[0]], self.plan.halo_px)
-        begun: np.ndarray | None = None  # rows that the tiles below still add to
+        unfinished: np.ndarray | None = None  # rows that the tiles below overlap
         for i, windows in enumerate(self._tile_rows(rows)):
             band = blend_row(rows[i], windows, along_x) * along_y[i][:, None]
-            if begun is not None:
-                band[:, : begun.shape[1]] += begun
+            if unfinished is not None:
+                band[:, : unfinished.shape[1]] += unfinished
             last = i + 1 == len(rows)
             finished = band.shape[1] if last else rows[i + 1][0].y.start - rows[i][0].y.start
             yield band[:, :finished].astype(np.float16)
-            begun = band[:, finished:]
+            unfinished = band[:, finished:]
 
     def _tile_rows(self, rows: Grid) -> Iterator[list[np.ndarray]]:
-        """The network's answer for each tile, a row of tiles at a time; batches span rows."""
+        """Yield the maps of a row of tiles at a time; batches may span rows."""
         tiles = [tile for row in rows for tile in row]
         width = len(rows[0])
         pending: list[Block] = []
         finished: list[np.ndarray] = []
         for i, tile in enumerate(tiles):
-            self._stop_if_asked()
+            self._stop_if_cancelled()
             pending.append(tile)
             if len(pending) < self.tiles.batch_size and i + 1 < len(tiles):
                 continue
@@ -310,28 +308,28 @@ class PlaneRun:
                 yield finished[:width]
                 del finished[:width]
 
-    def _stop_if_asked(self) -> None:
+    def _stop_if_cancelled(self) -> None:
         if self._should_cancel():
-            raise Cancelled("the segmentation was cancelled; nothing was kept")
+            raise Cancelled("the segmentation was cancelled; its results were discarded")
 
     def _report(self, what: str) -> None:
         done, of = self._tiles_done, self._n_tiles
         if what == "objects":
             done, of = self._blocks_done, self._n_blocks
-        fraction = TILES_SHARE * self._tiles_done / self._n_tiles
-        fraction += (1 - TILES_SHARE) * self._blocks_done / self._n_blocks
+        fraction = TILES_FRACTION * self._tiles_done / self._n_tiles
+        fraction += (1 - TILES_FRACTION) * self._blocks_done / self._n_blocks
         self._progress(min(1.0, fraction), f"{what}: {done} of {of}")
 
 
 def smallest_px(plan: TilePlan, settings: InferenceSettings) -> tuple[int, int]:
-    """Pixels of the image that a region must have, and those up to which a hole is filled."""
+    """Smallest region and largest hole that is filled, in pixels of the image."""
     area = plan.pixel_area_um2
-    least = math.ceil(settings.min_region_area_um2 / area)
-    return least, math.ceil(settings.max_hole_area_um2 / area)
+    region = math.ceil(settings.min_region_area_um2 / area)
+    return region, math.ceil(settings.max_hole_area_um2 / area)
 
 
 def read_tile(source: RgbSource, plan: TilePlan, z: int, tile: Block) -> np.ndarray:
-    """float32 (Y, X, 3) of 0..255 on the network's grid, padded where the image ends."""
+    """Read a tile on the network's grid: float32 (Y, X, 3) of 0..255, padded at the image's end."""
     if plan.model_shape == plan.image_shape:
         return pad_to(source.read(z, *tile.window), plan.network_shape)
     (n_y, n_x), (m_y, m_x) = plan.image_shape, plan.model_shape

@@ -1,4 +1,4 @@
-"""`segment`: from an image of any kind to regions, objects and a table."""
+"""`segment`: predict regions, objects and their table from an image."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from napari_coseg.models.base import CosegModel
 
 SAME_SIZE_TOLERANCE = 0.02
-"""Pixel sizes this close to the model's are not worth a resampling."""
+"""Images whose pixel size differs from the model's by at most this fraction are not resampled."""
 LARGEST_FACTOR = 64.0
-"""Of the image's pixel size and the model's, either way; more is a wrong unit."""
+"""Largest ratio of the image's and the model's pixel sizes; larger ones come from a wrong unit."""
 SMALLEST_MARGIN_PX, LARGEST_MARGIN_PX = 16, 512
 
 
@@ -106,7 +106,7 @@ def segment(
     try:
         prediction = run.predict()
     except Cancelled as cancelled:
-        # A fresh exception: the old one's traceback would keep the arrays of the run alive.
+        # A new exception: the old one's traceback would keep the run's arrays in memory.
         message = str(cancelled)
     else:
         prediction.provenance["region_offset"] = list(offset)
@@ -125,9 +125,9 @@ def read_for(
     channels: int | Sequence[int] | None = None,
     settings: InferenceSettings | None = None,
 ) -> RgbSource:
-    """The pixels of an image as the model of `card` wants them: its window, or its stretch.
+    """Read an image with the intensities that the model of `card` expects.
 
-    A window in `settings` goes before the card's, which is for images of more than 8 bits.
+    A window in `settings` overrides the card's, which is for images of more than 8 bits.
     """
     wanted = card.normalisation
     window = settings.window if settings else None
@@ -143,7 +143,15 @@ def plan_plane(
     settings: InferenceSettings,
     size_multiple: int,
 ) -> TilePlan:
-    """How a plane of this size is resampled and cut for the model of `card`."""
+    """Plan how a plane is resampled and tiled for the model of `card`.
+
+    Raises
+    ------
+    ImageError
+        If the pixel sizes of image and model differ by more than `LARGEST_FACTOR`.
+    SettingsError
+        If the halo is as large as the tile.
+    """
     from napari_coseg.inference.plane import TilePlan
 
     model_shape = [
@@ -157,8 +165,8 @@ def plan_plane(
         halo = min(halo, tile // 4)
     if 2 * halo >= tile:
         raise SettingsError(
-            f"halo_px {halo} on both sides leaves nothing of a tile of {tile} pixels; make "
-            f"tile_size_px larger than {2 * halo}"
+            f"a tile of {tile} pixels must be larger than twice its halo_px, {halo}; set "
+            f"tile_size_px above {2 * halo}"
         )
     margin = math.ceil(card.halo_px * card.pixel_size_um / min(pixel_size_um))
     return TilePlan(
@@ -201,10 +209,10 @@ class _Run:
         from napari_coseg.inference.network import TileNetwork, evaluating
 
         settings = self.settings
-        kind: type[TileNetwork] = TileNetwork
+        network_class: type[TileNetwork] = TileNetwork
         if self._caches:
-            from napari_coseg.inference.caching_network import CachingNetwork as kind
-        network = kind(
+            from napari_coseg.inference.caching_network import CachingNetwork as network_class
+        network = network_class(
             self.model,
             settings.batch_size,
             settings.test_time_augmentation,
@@ -213,10 +221,8 @@ class _Run:
         )
         try:
             with evaluating(self.model):
-                if self.image.is_stack:
-                    result = self._stack(network)
-                else:
-                    result = self._plane(network, 0)
+                is_stack = self.image.is_stack
+                result = self._stack(network) if is_stack else self._plane(network, 0)
         finally:
             network.free()
         return self._prediction(result, str(network.device))
@@ -275,7 +281,7 @@ class _Run:
     def _report(self, z: int, part: float, what: str) -> None:
         slices = self.source.n_slices
         where = f"slice {z + 1} of {slices}, " if slices > 1 else ""
-        # Never backwards, even where a plane began again with smaller tiles.
+        # Never backwards, even if a plane is restarted with smaller tiles.
         self._fraction = max(self._fraction, (z + part) / slices)
         self._progress(self._fraction, where + what)
 
@@ -333,12 +339,12 @@ class _Run:
 def _side_on_model_grid(side: int, factor: float) -> int:
     if not 1 / LARGEST_FACTOR <= factor <= LARGEST_FACTOR:
         raise ImageError(
-            f"the image's pixels are {factor:.3g} times the model's; more than {LARGEST_FACTOR:g} "
-            "times either way is not supported: check that the pixel size is in micrometres"
+            f"the image's pixels are {factor:.3g} times the model's; ratios beyond "
+            f"{LARGEST_FACTOR:g} are not supported: check that the pixel size is in micrometres"
         )
     return side if keeps_its_grid(factor) else max(1, round(side * factor))
 
 
 def keeps_its_grid(factor: float) -> bool:
-    """Whether an image is not resampled, whose pixels are `factor` times the model's."""
+    """Whether an image with pixels of `factor` times the model's size is not resampled."""
     return abs(factor - 1) <= SAME_SIZE_TOLERANCE
