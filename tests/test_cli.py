@@ -141,7 +141,7 @@ def test_existing_results_are_kept_without_overwrite(picture, capsys):
 MISTAKES = [
     pytest.param(["segment", "gone.png"], "there is no image file gone.png", id="no image"),
     pytest.param(["segment", "a.png", "--model", "m.pt"], "no weights file", id="no model"),
-    pytest.param(["segment", "a.png", "--device", "gpu7"], "cannot be used here", id="device"),
+    pytest.param(["segment", "a.png", "--device", "gpu7"], "is not available", id="device"),
     pytest.param(["segment", "a.png", "--format", "pdf"], "'pdf' is not known", id="format"),
     pytest.param(["segment", "a.png", "--set", "halo=1"], "did you mean 'halo_px'", id="setting"),
     pytest.param(["segment", "a.png", "--tile-size", "3"], "tile_size_px", id="tile size"),

@@ -1,4 +1,4 @@
-"""Looking into a prediction: whose maps they are, where they lie, and that nothing stays behind."""
+"""Guidance: its maps, their place in the image, and no side effects on the model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def picture(height: int, width: int) -> np.ndarray:
     [
         pytest.param((60, 90), 0.5, (60, 90), (0, 0), id="small"),
         pytest.param((50, 70), 0.25, (50, 70), (0, 0), id="finer than the model"),
-        pytest.param((200, 300), 0.5, (128, 128), (36, 86), id="the middle of a large one"),
+        pytest.param((200, 300), 0.5, (128, 128), (36, 86), id="centre of a large one"),
         pytest.param((300, 300), 0.25, (256, 256), (22, 22), id="large and fine"),
         pytest.param((1, 37), 1.0, (1, 37), (0, 0), id="a line"),
         pytest.param((200, 300), 0.499, (128, 128), (36, 86), id="hardly finer"),
@@ -70,7 +70,7 @@ def test_prompts_are_the_first_forwards_masks() -> None:
         pytest.param(lambda: tiny_coseg(tiny_coseg_card(spare_token=True)), id="with a spare one"),
     ],
 )
-def test_attention_is_told_as_a_multiple_of_even_attention(make: Callable) -> None:
+def test_attention_is_relative_to_uniform_attention(make: Callable) -> None:
     found = mutual_guidance(picture(128, 128), make(), 0.5)
     for attention in (found.region_attention, found.object_attention):
         assert attention is not None
@@ -79,10 +79,10 @@ def test_attention_is_told_as_a_multiple_of_even_attention(make: Callable) -> No
     assert not np.allclose(found.region_attention, found.object_attention)
 
 
-def test_a_token_that_becomes_no_channel_is_not_listened_to() -> None:
+def test_attention_of_a_spare_token_is_ignored() -> None:
     image, model = picture(64, 64), tiny_coseg(tiny_coseg_card(spare_token=True))
     before = mutual_guidance(image, model, 0.5).region_attention
-    # Tokens attend to each other, so the spare one is changed where only it is: its own query.
+    # Tokens attend to each other, so only the slice of tokens changes here, not the network.
     seen: list[int] = []
     attention = model.semantic_decoder.transformer.final_attn_token_to_image
     attention.register_forward_pre_hook(
@@ -95,12 +95,12 @@ def test_a_token_that_becomes_no_channel_is_not_listened_to() -> None:
     assert not np.allclose(before, with_spare)
 
 
-def test_a_decoder_without_attention_has_no_such_maps() -> None:
+def test_a_decoder_without_attention_has_no_attention_maps() -> None:
     found = mutual_guidance(picture(64, 64), tiny_model(tiny_card(decoder="plain")), 0.5)
     assert list(found.maps()) == ["region mask, prompts objects", "object mask, prompts regions"]
 
 
-def test_looking_leaves_the_model_as_it_was() -> None:
+def test_the_model_is_unchanged_afterwards() -> None:
     model = tiny_model().train()
     mutual_guidance(picture(64, 64), model, 0.5)
     assert model.training
@@ -120,7 +120,7 @@ def test_heat_runs_from_dark_to_light(values, expected) -> None:
     assert [tuple(color) for color in heat(values)[0]] == expected
 
 
-def test_a_panel_for_the_image_and_one_a_map() -> None:
+def test_panels_for_the_image_and_each_map() -> None:
     one = draw(picture(400, 400), {})
     three = draw(picture(400, 400), {"a": np.zeros((400, 400)), "b": np.eye(400)})
     assert one.shape == (430, 400, 3)
@@ -137,4 +137,4 @@ def test_the_command_writes_a_picture(tmp_path: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out.strip() == str(written)
     with PIL.Image.open(written) as opened:
         assert opened.width > 4 * opened.height
-    assert main(command) == 2  # never over what is there without --overwrite
+    assert main(command) == 2  # existing files are kept without --overwrite

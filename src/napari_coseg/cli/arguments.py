@@ -99,9 +99,9 @@ def _key_and_value(text: str) -> tuple[str, str]:
 
 
 def add_init_argument(parser: argparse.ArgumentParser) -> None:
-    """Declare --init, which the commands that train share."""
+    """Declare the checkpoint that a training starts from."""
     parser.add_argument(
         "--init",
         metavar="CHECKPOINT",
-        help="start from SAM2's weights: a file, or a name to download, as sam2.1-large",
+        help="SAM2 checkpoint to start from: a file, or a name to download, such as sam2.1-large",
     )

@@ -15,19 +15,19 @@ class ProgressLine:
 
     def __init__(self, title: str, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream
-        self._title, self._began, self._told = title, time.monotonic(), -1
+        self._title, self._started, self._tenths = title, time.monotonic(), -1
         self._drawn, self._fraction = 0, 0.0
 
     def __call__(self, fraction: float, message: str) -> None:
-        if fraction < self._fraction:  # another piece of work starts
-            self._began, self._told = time.monotonic(), -1
+        if fraction < self._fraction:  # another job starts
+            self._started, self._tenths = time.monotonic(), -1
         self._fraction = fraction
         line = f"{self._title}: {fraction:4.0%} {message}{self._time_left(fraction)}"
         if self._stream.isatty():
             self._stream.write("\r" + line.ljust(self._drawn))
             self._drawn = len(line)
-        elif int(fraction * 10) > self._told:
-            self._told = int(fraction * 10)
+        elif int(fraction * 10) > self._tenths:
+            self._tenths = int(fraction * 10)
             self._stream.write(line + "\n")
         self._stream.flush()
 
@@ -44,7 +44,7 @@ class ProgressLine:
         self.close()
 
     def _time_left(self, fraction: float) -> str:
-        passed = time.monotonic() - self._began
+        passed = time.monotonic() - self._started
         if not 0.02 < fraction < 1 or passed < 2:
             return ""
         left = round(passed / fraction - passed)

@@ -1,7 +1,4 @@
-"""From an image to regions and objects: tile, predict, decode, stitch, measure.
-
-`segment` and `load_model` are the way in; importing them loads no torch yet.
-"""
+"""Inference: images to regions and objects; refinement; prompted objects."""
 
 from napari_coseg.images.intake import understand
 from napari_coseg.inference.loading import load_model

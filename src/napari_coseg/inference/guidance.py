@@ -1,4 +1,4 @@
-"""What each task tells the other (Co-Seg++ section 4.9): mask prompts and where decoders look."""
+"""Mask prompts and attention of the two tasks' decoders (Co-Seg++ section 4.9)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Guidance:
-    """Of one window of a plane, on the image's pixels.
+    """Prompts and attention of one window of a plane, on the image's grid.
 
     Parameters
     ----------
@@ -34,11 +34,11 @@ class Guidance:
         float32 (Y, X) of 0..1: the first forward's masks. The region mask prompts the object
         decoder, the object mask the region decoder.
     region_attention, object_attention
-        float32 (Y, X): how much the class tokens of that task's decoder attend to a place in the
-        second forward, as a multiple of even attention; mean over heads and tokens. None where the
-        model's decoder has no such attention.
+        float32 (Y, X): attention of the class tokens of that task's decoder to each pixel in the
+        second forward, mean over heads and tokens; 1 is uniform attention. None for decoders
+        without attention.
     rgb
-        uint8 (Y, X, 3), what the network was shown there.
+        uint8 (Y, X, 3), the network's input.
     offset
         y and x of the window's corner in the image.
     """
@@ -51,7 +51,7 @@ class Guidance:
     offset: tuple[int, int]
 
     def maps(self) -> dict[str, np.ndarray]:
-        """The maps that there are, by the name that a person reads."""
+        """Maps by their display name."""
         named = {
             "region mask, prompts objects": self.region_prompt,
             "object mask, prompts regions": self.object_prompt,
@@ -71,9 +71,7 @@ def mutual_guidance(
     region: Sequence[tuple[int, int]] | None = None,
     z: int = 0,
 ) -> Guidance:
-    """Look into one prediction.
-
-    Attention is over one tile of the network; of a larger image, or region, the middle is taken.
+    """Predict the central tile of an image or region, with its prompts and attention.
 
     Parameters
     ----------
@@ -82,12 +80,12 @@ def mutual_guidance(
     region
         Half-open bounds for y and x.
     z
-        The slice of a stack.
+        Slice of a stack.
 
     Raises
     ------
     ImageError
-        Where the image cannot be understood.
+        If the image is not supported.
     """
     from napari_coseg.models.base import CosegModel
 
@@ -98,16 +96,16 @@ def mutual_guidance(
     source = read_for(card, understood, channels)
     y_um, x_um = (understood.pixel_size_um or (card.pixel_size_um,) * 2)[-2:]
     bounds = region or tuple((0, side) for side in source.plane_shape)
-    largest = [_side_of_a_tile(card, size) for size in (y_um, x_um)]
-    window = [_middle(part, most) for part, most in zip(bounds, largest, strict=True)]
+    largest = [_tile_side_on_image(card, size) for size in (y_um, x_um)]
+    window = [_centre(part, side) for part, side in zip(bounds, largest, strict=True)]
     part, offset = crop(understood, window)
     source = RgbSource(part, channels, source.intensity)
     settings = InferenceSettings()
     plan = plan_plane(source.plane_shape, (y_um, x_um), card, settings, model.size_multiple)
-    return _look(source, plan, model, z, (offset[-2], offset[-1]))
+    return _predict(source, plan, model, z, (offset[-2], offset[-1]))
 
 
-def _look(
+def _predict(
     source: RgbSource, plan: TilePlan, model: CosegModel, z: int, offset: tuple[int, int]
 ) -> Guidance:
     import torch
@@ -119,69 +117,68 @@ def _look(
     tile = read_tile(source, plan, z, plan.tiles[0][0])
     device = next(model.buffers()).device
     images = torch.from_numpy(tile).permute(2, 0, 1)[None].contiguous().to(device)
-    with evaluating(model), torch.inference_mode(), _listening(model) as attention:
+    with evaluating(model), torch.inference_mode(), _recorded_attention(model) as attention:
         features = model.encode(model.normalise(images))
         first = model.first_forward(features)
         prompts = MaskPrompts(first.semantic_mask, first.instance_mask)
         model.second_forward(features, prompts)
     grid = features.embedding.shape[-2:]
-    found = [first.semantic_mask[0, 0].sigmoid(), first.instance_mask[0, 0].sigmoid()]
-    found += [
+    values = [first.semantic_mask[0, 0].sigmoid(), first.instance_mask[0, 0].sigmoid()]
+    values += [
         (attention[task] * grid.numel()).unflatten(0, grid)
         for task in ("semantic", "instance")
         if task in attention
     ]
-    maps = [_on_image(one, plan) for one in found]
-    looks: list[Any] = maps[2:] if len(maps) == 4 else [None, None]
+    maps: list[Any] = [_on_image(one, plan) for one in values]
+    attended = maps[2:] if len(maps) == 4 else [None, None]
     height, width = plan.image_shape
     rgb = source.read(z, slice(0, height), slice(0, width))
     shown = np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
-    return Guidance(maps[0], maps[1], looks[0], looks[1], shown, offset)
+    return Guidance(*maps[:2], *attended, shown, offset)
 
 
 @contextmanager
-def _listening(model: CosegModel) -> Iterator[dict[str, Tensor]]:
-    """Collect the attention of each decoder's tokens to the image while the model runs.
+def _recorded_attention(model: CosegModel) -> Iterator[dict[str, Tensor]]:
+    """Record the attention of each decoder's tokens to the image in its last run: (N,) by task.
 
-    sam2's fused attention keeps no weights, so they are computed again from its inputs. What is
-    left afterwards is each decoder's last run: (N,) by task, summing to 1.
+    sam2's fused attention does not return its weights, so they are computed again from its inputs.
     """
     from sam2.modeling.sam.transformer import TwoWayTransformer
 
-    kept: dict[str, Tensor] = {}
+    recorded: dict[str, Tensor] = {}
 
-    def listener(task: str, answering: slice) -> Any:
-        def listen(attention: Any, _: Any, inputs: dict[str, Tensor]) -> None:
-            kept[task] = _attention_to_image(attention, inputs["q"][:, answering], inputs["k"])
+    def recorder(task: str, tokens: slice) -> Any:
+        def record(attention: Any, _: Any, inputs: dict[str, Tensor]) -> None:
+            recorded[task] = _attention_to_image(attention, inputs["q"][:, tokens], inputs["k"])
 
-        return listen
+        return record
 
     hooks = [
         decoder.transformer.final_attn_token_to_image.register_forward_pre_hook(
-            listener("semantic" if "semantic" in name else "instance", decoder.answering),
+            recorder("semantic" if "semantic" in name else "instance", decoder.answering),
             with_kwargs=True,
         )
         for name, decoder in model.named_modules()
         if isinstance(getattr(decoder, "transformer", None), TwoWayTransformer)
     ]
     try:
-        yield kept
+        yield recorded
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _attention_to_image(attention: Any, tokens: Tensor, places: Tensor) -> Tensor:
-    """(N,): softmax of scaled products of the first image, mean over heads and tokens."""
+def _attention_to_image(attention: Any, tokens: Tensor, pixels: Tensor) -> Tensor:
+    """Attention (N,) of the first image's tokens to its N pixels, mean over heads and tokens."""
     heads = attention.num_heads
     query = attention.q_proj(tokens[:1]).unflatten(-1, (heads, -1)).transpose(1, 2)
-    key = attention.k_proj(places[:1]).unflatten(-1, (heads, -1)).transpose(1, 2)
+    key = attention.k_proj(pixels[:1]).unflatten(-1, (heads, -1)).transpose(1, 2)
     weights = (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1)
     return weights.mean(dim=(0, 1, 2)).float()
 
 
 def _on_image(values: Tensor, plan: TilePlan) -> np.ndarray:
-    """A map of the padded tile, of any resolution -> float32 (Y, X) on the image's pixels."""
+    """Resample a map of the padded tile, of any resolution, to the image: float32 (Y, X)."""
     import torch.nn.functional as F
 
     from napari_coseg.labels.tiling.resample import resample_maps
@@ -194,13 +191,13 @@ def _on_image(values: Tensor, plan: TilePlan) -> np.ndarray:
     return resample_maps(on_model, plan.model_shape, plan.image_shape, (0, n_y), (0, n_x))[0]
 
 
-def _side_of_a_tile(card: ModelCard, size_um: float) -> int:
-    """Pixels of the image, of this size, under one tile."""
+def _tile_side_on_image(card: ModelCard, size_um: float) -> int:
+    """Side of a tile in image pixels of this size."""
     factor = size_um / card.pixel_size_um
     return card.tile_size_px if keeps_its_grid(factor) else int(card.tile_size_px / factor)
 
 
-def _middle(bounds: tuple[int, int], most: int) -> tuple[int, int]:
+def _centre(bounds: tuple[int, int], side: int) -> tuple[int, int]:
     start, stop = bounds
-    spare = max(0, stop - start - max(1, most))
+    spare = max(0, stop - start - max(1, side))
     return start + spare // 2, stop - (spare - spare // 2)

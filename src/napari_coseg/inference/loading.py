@@ -1,4 +1,4 @@
-"""From a name or a file to a network on a device."""
+"""Load models and adapters onto a device."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def list_models() -> dict[str, ModelCard]:
     Returns
     -------
     dict
-        Model cards by name. A card says what the model finds (``semantic_classes``,
-        ``instance_classes``), at which pixel size, what it was trained on, and how well it scores.
+        Model cards by name: classes (``semantic_classes``, ``instance_classes``), pixel size,
+        training data and scores.
 
     Raises
     ------
@@ -47,25 +47,24 @@ def load_model(
     Parameters
     ----------
     source
-        A name that `list_models` gives, or the path of a weights file.
+        A name from `list_models`, or the path of a weights file.
     device
-        "auto" (CUDA where there is one, else the CPU), or a name that torch knows: "cpu", "cuda",
-        "cuda:1", "mps".
+        "auto" (CUDA if available, else the CPU), or a torch device: "cpu", "cuda", "cuda:1", "mps".
     adapter
-        File of an adapter that was fine-tuned from `source`; None for the weights as they are.
+        File of an adapter that was fine-tuned from `source`; None for no adapter.
 
     Returns
     -------
     CosegModel
-        For `segment` and `evaluate`; ``model.card`` says what it finds.
+        For `segment` and `evaluate`; ``model.card`` has its classes.
 
     Raises
     ------
     CheckpointError
-        Where there is no such file, or it is not one of ours, or of a family that does not give
-        regions and objects, or the adapter is of another model.
+        If the file is missing, is no weights file, or is of a family without regions and objects;
+        or if the adapter belongs to another model.
     SettingsError
-        Where this machine has no such device.
+        If the device is not available.
     """
     from napari_coseg.models.base import as_two_task
     from napari_coseg.models.checkpoints import native
@@ -78,12 +77,12 @@ def load_model(
 
 
 def switch_adapter(base: CosegModel, adapter: str | Path) -> CosegModel:
-    """A model that `load_model` gave, with an adapter; the model itself stays as it is.
+    """Copy a model from `load_model` and put an adapter on the copy.
 
     Raises
     ------
     CheckpointError
-        Where the model did not come from a file, or the adapter is of another model.
+        If the model is not from a file or has an adapter, or the adapter is of another model.
     """
     from napari_coseg.models.checkpoints import native
     from napari_coseg.models.checkpoints.adapters import with_adapter
@@ -91,36 +90,38 @@ def switch_adapter(base: CosegModel, adapter: str | Path) -> CosegModel:
     origin = model_origin(base)
     if "sha256" not in origin or "adapter" in origin:
         raise CheckpointError(
-            "an adapter goes on a base as load_model gave it, without another adapter; load that"
+            "adapters need the base model from load_model without another adapter; load that"
         )
     path = Path(adapter).expanduser()
     adapted = with_adapter(base, origin["sha256"], path)
-    told = {"file": path.name, "sha256": native.file_sha256(path)}
-    _ORIGINS[adapted] = {**origin, "adapter": told}
+    _ORIGINS[adapted] = {
+        **origin,
+        "adapter": {"file": path.name, "sha256": native.file_sha256(path)},
+    }
     return adapted
 
 
 def weights_path(source: str | Path = DEFAULT_MODEL) -> Path:
-    """Where the weights that `source` names lie on disk."""
+    """Path of a weights file, given by name or path; raises `CheckpointError` if it is missing."""
     if str(source) == DEFAULT_MODEL:
         path = Path(str(resources.files("napari_coseg.models"))) / "weights" / "default.safetensors"
         if not path.is_file():
             raise CheckpointError(
-                f"the default weights are missing from this installation ({path}); install the "
-                "package again, or name a weights file"
+                f"the default weights are missing from this installation ({path}); reinstall the "
+                "package, or give a weights file"
             )
         return path
     path = Path(source).expanduser()
     if not path.is_file():
         raise CheckpointError(
             f"there is no weights file {path}; give the path of a .safetensors file, or "
-            f"{DEFAULT_MODEL!r} for the model that comes with the package"
+            f"{DEFAULT_MODEL!r} for the shipped model"
         )
     return path
 
 
 def choose_device(name: str = "auto") -> str:
-    """Check that this machine has the device; "auto" is CUDA where there is one, else the CPU."""
+    """Check that a device is available; "auto" is CUDA if available, else the CPU."""
     import torch
 
     if name == "auto":
@@ -130,11 +131,11 @@ def choose_device(name: str = "auto") -> str:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         first_line = str(error).splitlines()[0]
         raise SettingsError(
-            f"device {name!r} cannot be used here ({first_line}); use 'cpu' or 'auto'"
+            f"device {name!r} is not available ({first_line}); use 'cpu' or 'auto'"
         ) from error
     return name
 
 
 def model_origin(model: CosegModel) -> dict[str, Any]:
-    """File name and hash of the weights of a model that `load_model` gave; else empty."""
+    """File names and hashes of a model from `load_model` and its adapter; else empty."""
     return dict(_ORIGINS.get(model, {}))

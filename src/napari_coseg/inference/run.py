@@ -50,30 +50,29 @@ def segment(
     Parameters
     ----------
     image
-        numpy, dask or zarr array, an `Image`, or the path of an image file. Axes that nobody names
-        are guessed from the shape: (Y, X), (Y, X, 3 or 4), (Z, Y, X) or (Z, Y, X, 3 or 4). Every
-        slice of a stack is segmented by itself, and objects are linked from slice to slice.
+        numpy, dask or zarr array, an `Image`, or the path of an image file. Axes are guessed from
+        the shape: (Y, X), (Y, X, 3 or 4), (Z, Y, X) or (Z, Y, X, 3 or 4). Slices of a stack are
+        segmented separately, then objects are linked across slices.
     model
-        "default", the path of a weights file, or what `load_model` returned.
+        "default", the path of a weights file, or a model from `load_model`.
     pixel_size_um
-        Micrometres: one number, or one each for (z,) y, x. None takes what `image` says, and
-        assumes the model's own where it says nothing; ``provenance`` records which.
+        Micrometres: one number, or (z,) y, x. None for that of `image`, or if that is unknown, of
+        the model; ``provenance`` records which.
     axes
         Overrides the guess, for example "CYX".
     channels
-        Which channels are red, green and blue, or which one is grey.
+        Indices of the red, green and blue channels, or of one grey channel.
     settings
-        Tiles, thresholds, smallest areas; the defaults where None.
+        Tiles, thresholds, smallest areas; None for the defaults.
     region
-        Half-open bounds for y and x, or for z, y and x: only that part is segmented. The results
-        have its shape; centroids and boxes count from its corner; ``provenance["region_offset"]``
-        says where it lies.
+        Half-open bounds for y and x, or for z, y and x, of the part to segment. Results have its
+        shape and coordinates from its corner, which is ``provenance["region_offset"]``.
     state
         Caches the features and maps of a plane for `refine`; stacks are not cached.
     progress
-        Called with the part done (0..1) and one line of text.
+        Called with the fraction done (0 to 1) and one line of text.
     should_cancel
-        Asked before every tile and every block; True ends the run.
+        Called before every tile and block; the run is cancelled if it returns True.
 
     Returns
     -------
@@ -83,11 +82,11 @@ def segment(
     Raises
     ------
     ImageError
-        Where the image cannot be understood.
+        If the image is not supported.
     SettingsError
-        Where settings contradict each other, or the device is too small for one tile.
+        If settings contradict each other, or one tile does not fit the device's memory.
     Cancelled
-        Where `should_cancel` said so. Nothing of the run is kept in memory.
+        If `should_cancel` returned True. All memory of the run is freed.
     """
     from napari_coseg.models.base import CosegModel
 
