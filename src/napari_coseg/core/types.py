@@ -1,17 +1,19 @@
 """The values that travel through the package: an image in, a prediction out.
 
 All are frozen. Arrays are never copied on construction; treat them as read-only.
-Spatial axes are always ordered (Z,) Y, X. Pixel sizes are in micrometres.
+Spatial axes are always ordered (Z,) Y, X. Where their pixels lie is said by a `Geometry`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_coseg.core.errors import ImageError
+from napari_coseg.core.geometry import Geometry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,49 +44,65 @@ class LabelClass:
     color: tuple[int, int, int]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Image:
-    """A picture or a stack, with what its axes mean.
+    """A picture or a stack, with what its axes mean and where its pixels lie.
 
     Parameters
     ----------
     data
         numpy, dask or zarr array; any real dtype.
     axes
-        One letter an axis, in order: ``YX``, ``YXC``, ``CYX``, ``ZYX``, ``ZYXC`` or ``ZCYX``.
+        One letter per axis, in order: ``YX``, ``YXC``, ``CYX``, ``ZYX``, ``ZYXC`` or ``ZCYX``.
     pixel_size_um
-        Micrometres a pixel along the spatial axes, in the order they stand in `axes`
-        ((y, x) or (z, y, x)); None where it is not known.
+        Micrometres per pixel along the spatial axes, ordered as in `axes` ((y, x) or (z, y, x)),
+        if it is not that of `geometry`; None where it is, or is not known.
     name
         As shown to people and used for the names of outputs.
+    geometry
+        Of the spatial axes; None where no more than the pixel size is known.
+
+    Raises
+    ------
+    ImageError
+        Where axes, array, pixel size and geometry do not fit each other.
     """
 
     data: Any
     axes: str
-    pixel_size_um: tuple[float, ...] | None = None
-    name: str = "image"
+    geometry: Geometry
+    name: str
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        data: Any,
+        axes: str,
+        pixel_size_um: Sequence[float] | None = None,
+        name: str = "image",
+        *,
+        geometry: Geometry | None = None,
+    ) -> None:
         known = ("YX", "YXC", "CYX", "ZYX", "ZYXC", "ZCYX")
-        if self.axes not in known:
+        if axes not in known:
+            raise ImageError(f"axes {axes!r} are not understood; use one of {', '.join(known)}")
+        if len(axes) != len(data.shape):
             raise ImageError(
-                f"axes {self.axes!r} are not understood; use one of {', '.join(known)}"
+                f"axes {axes!r} name {len(axes)} axes, but the image has shape "
+                f"{tuple(data.shape)}; name every axis once"
             )
-        if len(self.axes) != len(self.data.shape):
-            raise ImageError(
-                f"axes {self.axes!r} name {len(self.axes)} axes, but the image has shape "
-                f"{tuple(self.data.shape)}; name every axis once"
-            )
-        if self.pixel_size_um is not None:
-            if len(self.pixel_size_um) != len(self.spatial_axes):
-                raise ImageError(
-                    f"pixel size {self.pixel_size_um} has {len(self.pixel_size_um)} numbers; the "
-                    f"spatial axes {self.spatial_axes} need {len(self.spatial_axes)}"
-                )
-            if not all(np.isfinite(size) and size > 0 for size in self.pixel_size_um):
-                raise ImageError(
-                    f"pixel size {self.pixel_size_um} must be positive, in micrometres"
-                )
+        geometry = geometry_of(pixel_size_um, geometry, axes.replace("C", ""))
+        for field, value in (
+            ("data", data),
+            ("axes", axes),
+            ("geometry", geometry),
+            ("name", name),
+        ):
+            object.__setattr__(self, field, value)
+
+    @property
+    def pixel_size_um(self) -> tuple[float, ...] | None:
+        """Micrometres per pixel along the spatial axes; None where it is not known."""
+        return self.geometry.pixel_size_um
 
     @property
     def spatial_axes(self) -> str:
@@ -123,7 +141,7 @@ class Instances:
         return len(self.table)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Prediction:
     """What one run gives: regions, objects and where they came from.
 
@@ -136,14 +154,76 @@ class Prediction:
     instances
         The objects, on the same grid.
     pixel_size_um
-        Along the spatial axes of the image; always known here (the model's own was assumed where
-        the image had none, and `provenance` says so).
+        Micrometres per pixel along these axes, if it is not that of `geometry`.
     provenance
         Plain JSON values: model, its hash, version, settings, what was assumed.
+    geometry
+        Of these labels (of a part of an image, that part's). The size of a pixel is always known: the model's own was assumed where the image had none,
+        and `provenance` and the geometry's source say so.
+
+    Raises
+    ------
+    ImageError
+        Where the size of a pixel is not known, or does not fit the labels.
     """
 
     semantic: np.ndarray
     semantic_classes: tuple[LabelClass, ...]
     instances: Instances
-    pixel_size_um: tuple[float, ...]
-    provenance: dict[str, Any] = field(default_factory=dict)
+    geometry: Geometry
+    provenance: dict[str, Any]
+
+    def __init__(
+        self,
+        semantic: np.ndarray,
+        semantic_classes: tuple[LabelClass, ...],
+        instances: Instances,
+        pixel_size_um: Sequence[float] | None = None,
+        provenance: dict[str, Any] | None = None,
+        *,
+        geometry: Geometry | None = None,
+    ) -> None:
+        geometry = geometry_of(pixel_size_um, geometry, "ZYX"[-semantic.ndim :])
+        if not geometry.is_known:
+            raise ImageError("labels need the size of a pixel; give it in micrometres")
+        for field, value in (
+            ("semantic", semantic),
+            ("semantic_classes", semantic_classes),
+            ("instances", instances),
+            ("geometry", geometry),
+            ("provenance", {} if provenance is None else provenance),
+        ):
+            object.__setattr__(self, field, value)
+
+    @property
+    def pixel_size_um(self) -> tuple[float, ...]:
+        """Micrometres per pixel along the axes of the labels."""
+        size = self.geometry.pixel_size_um
+        assert size is not None  # checked above
+        return size
+
+
+def geometry_of(
+    pixel_size_um: Sequence[float] | None, geometry: Geometry | None, axes: str
+) -> Geometry:
+    """The geometry of these spatial axes; a given pixel size goes before the geometry's own.
+
+    Raises
+    ------
+    ImageError
+        Where it does not fit the axes.
+    """
+    if geometry is None:
+        if pixel_size_um is None:
+            return Geometry.unknown(len(axes))
+        if len(pixel_size_um) != len(axes):
+            raise ImageError(
+                f"pixel size {tuple(pixel_size_um)} has {len(pixel_size_um)} numbers; the spatial "
+                f"axes {axes} need {len(axes)}"
+            )
+        return Geometry.from_spacing(pixel_size_um)
+    if geometry.axes != axes:
+        raise ImageError(f"a geometry of {geometry.axes} does not fit the spatial axes {axes}")
+    if pixel_size_um is not None and not geometry.has_pixel_size(pixel_size_um):
+        return geometry.with_pixel_size(pixel_size_um)
+    return geometry

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from napari_coseg.core.errors import ImageError
+from napari_coseg.core.geometry import Geometry
 from napari_coseg.core.types import Image
 from napari_coseg.images.intensity import Intensity, measure_intensity
 
@@ -59,11 +60,14 @@ def understand(
         data = _as_array(data)
     _check_values(data)
     axes = axes.upper() if axes else (known.axes if known else guess_axes(data.shape))
-    same_axes = known is not None and known.spatial_axes == axes.replace("C", "")
-    size = known.pixel_size_um if known and same_axes else None
-    if pixel_size_um is not None:
-        size = _per_axis(pixel_size_um, len(axes.replace("C", "")))
-    return Image(data, axes, size, name or (known.name if known else "image"))
+    spatial, geometry = axes.replace("C", ""), None
+    if known is not None:
+        same_axes = known.spatial_axes == spatial
+        source = replace(known.geometry.source, axes=(), flipped=())
+        geometry = known.geometry if same_axes else Geometry.unknown(len(spatial), source)
+    size = None if pixel_size_um is None else _per_axis(pixel_size_um, len(spatial))
+    name = name or (known.name if known else "image")
+    return Image(data, axes, size, name, geometry=geometry)
 
 
 def guess_axes(shape: Sequence[int]) -> str:
@@ -102,7 +106,8 @@ def crop(image: Image, region: Sequence[tuple[int, int] | slice]) -> tuple[Image
         cuts[axis] = slice(first, last)
     offset = tuple(cuts[axis].start for axis in image.spatial_axes)
     index = tuple(cuts.get(axis, slice(None)) for axis in image.axes)
-    return replace(image, data=_Cut(image.data, index)), offset
+    geometry = image.geometry.crop(offset)
+    return replace(image, data=_Cut(image.data, index), geometry=geometry), offset
 
 
 class RgbSource:

@@ -1,12 +1,12 @@
 """Volumes on disk (.mha, .nii, .nii.gz): what their headers say, judged before anything else.
 
 Axes. A file stores a volume plane by plane; `VolumeHeader.shape` has its slowest axis first. In an
-*upright* volume the axes are head, back, left: Z grows towards the head, Y towards the back, X
-towards the patient's left, however the file ordered them. It is nearest to the file's own axes;
-nothing is resampled.
+*upright* volume Z grows towards the head, Y towards the back, X towards the patient's left, however
+the file ordered them, as nearly as reordering and reversing axes allows; nothing is resampled.
+`VolumeHeader.geometry` says where the voxels lie in the patient.
 
-Planes are unpacked in the order they are stored, never more than one at a time, and are counted: a
-file that was cut short is told, not filled up with zeros.
+Planes are unpacked in the order they are stored, one at a time, and counted: a file that was cut
+short is an error, not filled up with zeros.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import itertools
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
 import numpy as np
 
-from napari_coseg.core.errors import DatasetError
+from napari_coseg.core.errors import DatasetError, ImageError
+from napari_coseg.core.geometry import Geometry, ImageSource
 
 VOLUME_SUFFIXES = (".mha", ".nii.gz", ".nii")
 MAX_VOLUME_BYTES = 2**31
@@ -48,6 +49,10 @@ MHA_TYPES = {
     "MET_DOUBLE": "f8",
 }
 """MET_LONG is left out: files disagree whether it has 4 or 8 bytes."""
+MHA_ORIGINS = ("Offset", "Position", "Origin")
+"""Names of the position of the first voxel, of which MetaImage knows three."""
+NO_UNIT = "the file names no unit of length; mm is taken"
+NO_ORIENTATION = "the file does not say its orientation; that of most files is taken"
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,10 @@ class VolumeHeader:
 
     Parameters
     ----------
-    shape, spacing_mm
-        Of the file's axes, slowest first; millimetres a voxel.
+    shape
+        Of the file's axes, slowest first.
+    geometry
+        Of the array in the file's order; its unit is "px" where the file gives no size of a voxel.
     dtype
         Of a stored value, with its byte order.
     offset
@@ -72,7 +79,7 @@ class VolumeHeader:
 
     path: Path
     shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
+    geometry: Geometry
     dtype: np.dtype
     offset: int
     packing: str
@@ -85,6 +92,18 @@ class VolumeHeader:
     def is_scaled(self) -> bool:
         """Whether values are not the stored ones; they are then float32."""
         return (self.slope, self.intercept) != (1.0, 0.0)
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Millimetres per voxel along the file's axes; 1 where the file does not say it."""
+        z, y, x = self.geometry.pixel_size_um or (1000.0,) * 3
+        return z / 1000, y / 1000, x / 1000
+
+    @property
+    def upright_geometry(self) -> Geometry:
+        """Of the upright volume."""
+        turned = [axis for axis, flip in enumerate(self.flipped) if flip]
+        return self.geometry.permuted(self.axes).flipped(turned, self.upright_shape)
 
     @property
     def upright_shape(self) -> tuple[int, int, int]:
@@ -126,13 +145,14 @@ _Number = TypeVar("_Number", int, float)
 
 def read_header(path: Path) -> VolumeHeader:
     """What the header says; `DatasetError` where it cannot be true or is not understood."""
+    broken = (OSError, EOFError, ValueError, KeyError, OverflowError, ImageError, zlib.error)
     try:
         if path.name.lower().endswith(".mha"):
             header = _read_mha_header(path)
         else:
             header = _read_nifti_header(path)
         _refuse_impossible(header)
-    except (OSError, EOFError, ValueError, KeyError, OverflowError, zlib.error) as error:
+    except broken as error:
         raise DatasetError(f"cannot read the volume {path}: {error}") from error
     return header
 
@@ -141,8 +161,6 @@ def _refuse_impossible(header: VolumeHeader) -> None:
     """Sizes and spacings that cannot be; before anything is allocated."""
     if min(header.shape) < 1:
         raise ValueError(f"its axes have {header.shape} voxels")
-    if not all(np.isfinite(s) and s > 0 for s in header.spacing_mm):
-        raise ValueError(f"its voxels measure {header.spacing_mm} mm")
     if not (np.isfinite(header.slope) and np.isfinite(header.intercept)):
         raise ValueError(f"its values are scaled by {header.slope} and {header.intercept}")
     if not 0 <= header.offset <= MAX_HEADER_BYTES:
@@ -185,19 +203,45 @@ def _read_mha_header(path: Path) -> VolumeHeader:
     if entries["ElementType"] not in MHA_TYPES:
         raise ValueError(f"its values are {entries['ElementType']}; known: {', '.join(MHA_TYPES)}")
     big = _is_true(entries, "BinaryDataByteOrderMSB") or _is_true(entries, "ElementByteOrderMSB")
-    directions = np.array([float(c) for c in entries.get("TransformMatrix", "").split()])
-    # One row an axis of the file, fastest first, towards left, back and head.
-    axes, flipped = _upright(directions.reshape(3, 3) if directions.size == 9 else np.eye(3))
+    geometry = _mha_geometry(path, entries, spacing)
+    axes, flipped = _upright(geometry.directions)
     return VolumeHeader(
         path=path,
         shape=_three(size, 1),
-        spacing_mm=_three(spacing, 1.0),
+        geometry=geometry,
         dtype=np.dtype((">" if big else "<") + MHA_TYPES[entries["ElementType"]]),
         offset=offset,
         packing="zlib" if _is_true(entries, "CompressedData") else "none",
         axes=axes,
         flipped=flipped,
     )
+
+
+def _mha_geometry(path: Path, entries: dict[str, str], spacing: Sequence[float]) -> Geometry:
+    """MetaImage's matrix has one row per axis of the file, fastest first; positions are LPS."""
+    steps = np.array([*spacing, 1.0][:3])
+    rows = np.array([float(part) for part in entries.get("TransformMatrix", "").split()])
+    origins = next((entries[key] for key in MHA_ORIGINS if key in entries), "0 0 0").split()
+    fallback, placed = np.diag([*steps, 1.0]), None
+    fallback[: min(3, len(origins)), 3] = [float(part) for part in origins[:3]]
+    if rows.size == 9:
+        placed = fallback.copy()
+        placed[:3, :3] = rows.reshape(3, 3).T * steps
+    unit = "mm" if "ElementSpacing" in entries else "px"
+    return _geometry(placed, fallback, steps, unit, ImageSource(path.name))
+
+
+def _geometry(
+    placed: np.ndarray | None, fallback: np.ndarray, steps: Any, unit: str, source: ImageSource
+) -> Geometry:
+    """From an affine in LPS; from the fallback where there is none, or none that can be right."""
+    if not all(np.isfinite(step) and step > 0 for step in steps):
+        raise ValueError(f"its voxels measure {tuple(map(float, steps[::-1]))} mm")
+    if placed is not None:
+        with suppress(ImageError):
+            return Geometry.from_lps(placed, unit=unit, source=source)
+    source = replace(source, assumed=(*source.assumed, NO_ORIENTATION))
+    return Geometry.from_lps(fallback, unit=unit, space="image", source=source)
 
 
 def _is_true(entries: dict[str, str], key: str, otherwise: str = "False") -> bool:
@@ -234,13 +278,12 @@ def _read_nifti_header(path: Path) -> VolumeHeader:
         shape = shape[:-1]
     if len(shape) not in (2, 3) or dtype.kind not in "iuf":
         raise ValueError(f"it has {len(shape)} axes {shape} of {dtype}; expected 3 axes of numbers")
-    unit = {"meter": 1000.0, "micron": 0.001}.get(header.get_xyzt_units()[0], 1.0)
-    # NIfTI's axes run towards right, front and head; one row an axis of the file here.
-    axes, flipped = _upright(affine[:3, :3].T * (-1, -1, 1))
+    geometry = _nifti_geometry(path, header)
+    axes, flipped = _upright(geometry.directions)
     return VolumeHeader(
         path=path,
         shape=_three([int(n) for n in shape], 1),
-        spacing_mm=_three([float(z) * unit for z in header.get_zooms()[: len(shape)]], 1.0),
+        geometry=geometry,
         dtype=dtype,
         offset=int(header.get_data_offset()),
         packing="gzip" if packed else "none",
@@ -248,6 +291,27 @@ def _read_nifti_header(path: Path) -> VolumeHeader:
         flipped=flipped,
         slope=1.0 if slope is None else float(slope),
         intercept=0.0 if intercept is None else float(intercept),
+    )
+
+
+def _nifti_geometry(path: Path, header: Any) -> Geometry:
+    """From the sform, else the qform, else the size of a voxel alone."""
+    named = header.get_xyzt_units()[0]
+    to_lps = np.diag([-1.0, -1.0, 1.0, 1.0])
+    if named == "meter":
+        to_lps[:3] *= 1000
+    is_placed = header["sform_code"] > 0 or header["qform_code"] > 0
+    low, high = float(header["cal_min"]), float(header["cal_max"])
+    return _geometry(
+        to_lps @ header.get_best_affine() if is_placed else None,
+        to_lps @ header.get_base_affine(),
+        header.get_zooms()[:3],
+        "um" if named == "micron" else "mm",
+        ImageSource(
+            path.name,
+            window=(low, high) if -np.inf < low < high < np.inf else None,
+            assumed=() if named != "unknown" else (NO_UNIT,),
+        ),
     )
 
 
@@ -269,12 +333,9 @@ def _upright(directions: np.ndarray) -> tuple[tuple[int, int, int], tuple[bool, 
     Parameters
     ----------
     directions
-        (3, 3): one row an axis of the file, fastest first; its steps to the left, back and head.
+        (3, 3): one column per axis of the file, slowest first, towards head, back and left.
     """
-    length = np.linalg.norm(directions, axis=1, keepdims=True)
-    if not (np.isfinite(directions).all() and (length > 0).all()):
-        directions, length = np.eye(3), np.ones((3, 1))
-    cosines = (directions / length)[::-1, ::-1]  # slowest axis first; to the head, back and left
+    cosines = directions.T
     axes = max(
         itertools.permutations(range(3)),
         key=lambda order: sum(abs(cosines[axis, i]) for i, axis in enumerate(order)),

@@ -29,6 +29,7 @@ SAME_SIZE_TOLERANCE = 0.02
 """Images whose pixel size differs from the model's by at most this fraction are not resampled."""
 LARGEST_FACTOR = 64.0
 """Largest ratio of the image's and the model's pixel sizes; larger ones come from a wrong unit."""
+ASSUMED_SIZE = "the size of a pixel: the model's own"
 SMALLEST_MARGIN_PX, LARGEST_MARGIN_PX = 16, 512
 
 
@@ -199,10 +200,18 @@ class _Run:
         self._should_cancel = should_cancel or (lambda: False)
         self._fraction = 0.0
         self.adapted: list[str] = []
-        known = self.image.pixel_size_um
-        self.pixel_size_um = known or (self.card.pixel_size_um,) * len(self.image.spatial_axes)
+        self.geometry = self.image.geometry
+        if not self.geometry.is_known:
+            own = (self.card.pixel_size_um,) * len(self.image.spatial_axes)
+            self.geometry = self.geometry.with_pixel_size(own, assumed=ASSUMED_SIZE)
         y, x = self.pixel_size_um[-2:]
         self.plan = plan_plane(source.plane_shape, (y, x), self.card, settings, model.size_multiple)
+
+    @property
+    def pixel_size_um(self) -> tuple[float, ...]:
+        size = self.geometry.pixel_size_um
+        assert size is not None  # assumed where it was not known
+        return size
 
     def predict(self) -> Prediction:
         from napari_coseg.inference.network import TileNetwork, evaluating
@@ -303,8 +312,8 @@ class _Run:
             result.semantic,
             card.semantic_label_classes,
             Instances(result.labels, table, card.instance_label_classes),
-            self.pixel_size_um,
-            self._provenance(device),
+            provenance=self._provenance(device),
+            geometry=self.geometry,
         )
 
     def _provenance(self, device: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Volumes of radiology, .mha and NIfTI: turned upright, with the values that were measured."""
+"""Volumes of radiology (.mha, NIfTI): turned upright, with the values that were measured."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from napari_coseg.images.volumes import planes, read_header
 
 
 def read(path: Path) -> Image:
-    """A stack (Z, Y, X) towards head, back and left, in memory; its pixel size in micrometres.
+    """A stack (Z, Y, X) towards head, back and left, in memory, with its geometry in mm.
 
     Values are those of the file, float32 where it gives them a slope and an intercept: Hounsfield
-    units of CT, which `napari-coseg segment --window` cuts to a range.
+    units of CT, of which `napari-coseg segment --window` takes a range.
+
+    Raises
+    ------
+    ImageError
+        Where the file is damaged, or nobody reads its kind.
     """
     try:
         header = read_header(path)
@@ -26,5 +31,5 @@ def read(path: Path) -> Image:
             volume[index] = plane
     except DatasetError as error:  # the same reader serves datasets
         raise ImageError(str(error)) from error
-    size_um = tuple(size * 1000 for size in header.upright_spacing_mm)
-    return Image(header.upright(volume), "ZYX", size_um, stem_of(path))
+    geometry = header.upright_geometry
+    return Image(header.upright(volume), "ZYX", name=stem_of(path), geometry=geometry)
