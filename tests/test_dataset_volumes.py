@@ -350,6 +350,10 @@ def test_nibabel_is_asked_for_by_the_name_of_its_extra(tmp_path: Path, monkeypat
         read_header(tmp_path / "x.nii")
 
 
+ELSEWHERE = "1 0 0 0 1 0 0 0 1\nOffset = 0 0 0.3"
+TILTED = "0.96 0.28 0 -0.28 0.96 0 0 0 1"
+
+
 def remove(relative: str):
     return lambda root: (root / relative).unlink()
 
@@ -365,6 +369,8 @@ def put(relative: str, volume: np.ndarray, **changes):
         (remove("labelsTr/a_2.mha"), "tells of 2 training cases"),
         (put("imagesTr/a_2_0000.mha", VALUES[:4]), "labels must lie on"),
         (put("imagesTr/a_2_0000.mha", VALUES, spacing="1 1 1"), "labels must lie on"),
+        (put("imagesTr/a_2_0000.mha", VALUES, matrix=ELSEWHERE), "lies elsewhere"),
+        (put("imagesTr/a_2_0000.mha", VALUES, matrix=TILTED), "lies elsewhere"),
         (put("labelsTr/a_2.mha", LABELS * 9), "numbers 9, 18"),
         (put("labelsTr/a_2.mha", LABELS, spacing="1 2 3"), "resample"),
         (lambda root: cut_short(root / "labelsTr/a_2.mha"), "cut short"),
@@ -376,6 +382,8 @@ def put(relative: str, volume: np.ndarray, **changes):
         "labels missing",
         "shape",
         "spacing",
+        "position",
+        "directions",
         "unknown number",
         "no square pixels",
         "labels cut",

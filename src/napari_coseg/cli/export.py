@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from napari_coseg.core.geometry import Geometry
     from napari_coseg.core.types import Image, LabelClass, Prediction
 
 HELP = "write labels in other formats: GeoJSON for QuPath, OME-Zarr, COCO, NIfTI and others"
@@ -149,7 +150,7 @@ def read_result(
         result.geojson,
         shape=shape,
         pixel_size_um=_size(None, pixel_size_um, len(shape or (0, 0))),
-        image_pixel_size_um=image.pixel_size_um if image else None,
+        image_geometry=image.geometry if image else None,
     )
 
 
@@ -172,28 +173,45 @@ def _from_rasters(
             f"{result.objects} has shape {shape}, {result.regions} {regions.data.shape}; they are "
             "not of the same image"
         )
-    size = _size(None, pixel_size_um, len(shape)) or either.pixel_size_um or _size(image, None, 0)
-    if size is None or len(size) != len(shape) or not all(0 < n < float("inf") for n in size):
-        raise ImageError(
-            f"the labels of {result.name} have {len(shape)} axes and a pixel size of "
-            f"{size or 'nobody knows what'}; give it by --pixel-size-um"
-        )
-    semantic = regions.data.astype(np.uint8) if regions else np.zeros(shape, np.uint8)
-    labels = objects.data.astype(LABEL_DTYPE) if objects else np.zeros(shape, LABEL_DTYPE)
     region_classes, provenance = _notes(result.regions)
     classes, provenance = _notes(result.objects) if objects else ((), provenance)
+    geometry = _geometry(result, either, image, pixel_size_um, provenance)
+    semantic = regions.data.astype(np.uint8) if regions else np.zeros(shape, np.uint8)
+    labels = objects.data.astype(LABEL_DTYPE) if objects else np.zeros(shape, LABEL_DTYPE)
     region_classes = _named(semantic, region_classes)
     class_ids, sure, classes = _kinds(result, labels, classes)
     table = object_table(
         labels,
         semantic,
-        pixel_size_um=size,
+        pixel_size_um=geometry.known_size_um,
         class_ids=class_ids,
         class_probabilities=sure,
         classes=classes,
         semantic_classes=region_classes,
     )
-    return Prediction(semantic, region_classes, Instances(labels, table, classes), size, provenance)
+    instances = Instances(labels, table, classes)
+    return Prediction(semantic, region_classes, instances, provenance=provenance, geometry=geometry)
+
+
+def _geometry(
+    result: Result,
+    labels: Image,
+    image: Image | None,
+    pixel_size_um: list[float] | None,
+    provenance: dict[str, Any],
+) -> Geometry:
+    """Of the labels. Raises `ImageError` where their pixel size is not known or cannot be."""
+    from napari_coseg.formats.place import geometry_of_labels
+
+    shape, said = labels.data.shape, labels.geometry
+    size = _size(None, pixel_size_um, len(shape)) or said.pixel_size_um or _size(image, None, 0)
+    if size is None or len(size) != len(shape) or not all(0 < n < float("inf") for n in size):
+        raise ImageError(
+            f"the labels of {result.name} have {len(shape)} axes and a pixel size of "
+            f"{size or 'nobody knows what'}; give it by --pixel-size-um"
+        )
+    found = geometry_of_labels(said, shape, provenance.get("region_offset") or (), image)
+    return found if found.has_pixel_size(size) else found.with_pixel_size(size)
 
 
 def _labels(path: Path, largest: int) -> Image:
@@ -214,7 +232,7 @@ def _labels(path: Path, largest: int) -> Image:
         raise ImageError(
             f"{path} has values from {data.min()} to {data.max()}; expected 0 to {largest}"
         )
-    return Image(data, read.axes, read.pixel_size_um, read.name)
+    return Image(data, read.axes, name=read.name, geometry=read.geometry)
 
 
 def _notes(path: Path | None) -> tuple[tuple[LabelClass, ...], dict[str, Any]]:

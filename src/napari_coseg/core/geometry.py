@@ -29,6 +29,10 @@ UNITS = (*UNITS_UM, "px")
 SPACES = ("image", "patient")
 SAME_SIZE = 1e-3
 """Pixel sizes that differ by less than this part are equal: files round them."""
+ONLY_SIZE = "position and orientation: of these labels only the size of a pixel was kept"
+"""What is assumed of labels that were written before geometries were."""
+NOTE = "napari-coseg geometry"
+"""Key under which a geometry is written as JSON into formats that hold notes."""
 MAX_TEXT = 1000
 """Longest text read back from a file."""
 _BROKEN = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError)
@@ -68,8 +72,8 @@ class Geometry:
     Parameters
     ----------
     affine
-        (N + 1, N + 1), N = 2 or 3 spatial axes: from an index to a position, both homogeneous and in
-        the order (z,) y, x, as described at the top of this module.
+        (N + 1, N + 1) of N = 2 or 3 spatial axes: from an index to a position, both homogeneous and
+        in the order (z,) y, x, as described at the top of this module.
     unit
         "um" or "mm", of positions; "px" where sizes are not known.
     space
@@ -109,7 +113,7 @@ class Geometry:
 
     @classmethod
     def from_parts(cls, linear: Any, origin: Any, **about: Any) -> Self:
-        """From an (N, N) matrix of steps per pixel (columns) and the position of the first pixel."""
+        """From the steps of a pixel along each axis (columns of (N, N)) and the first position."""
         n = len(origin)
         matrix = np.eye(n + 1)
         matrix[:n, :n], matrix[:n, n] = linear, origin
@@ -187,6 +191,20 @@ class Geometry:
             return None
         factor = UNITS_UM[self.unit]
         return tuple(size * factor for size in self.spacing)
+
+    @property
+    def known_size_um(self) -> tuple[float, ...]:
+        """As `pixel_size_um`; raises `ImageError` where it is not known."""
+        size = self.pixel_size_um
+        if size is None:
+            raise ImageError("the size of a pixel is not known; give it in micrometres")
+        return size
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it says no more than the size of a pixel, if that."""
+        aligned = np.allclose(self.directions, np.eye(self.ndim), atol=1e-6)
+        return self.space == "image" and aligned and not self.origin.any()
 
     @property
     def origin_along_axes(self) -> np.ndarray:
@@ -334,8 +352,8 @@ class Geometry:
                 _source(values.get("source", {})),
             )
             order, flipped = found.source.axes, found.source.flipped
-            whole = {(): True}.get(order, sorted(order) == list(range(found.ndim)))
-            if not whole or len(flipped) not in (0, found.ndim):
+            is_order = not order or sorted(order) == list(range(found.ndim))
+            if not is_order or len(flipped) not in (0, found.ndim):
                 raise ValueError(f"axes {order}, flipped {flipped}")
         except _BROKEN as error:
             raise ImageError(f"a geometry cannot be understood: {error!r:.300}") from error

@@ -158,8 +158,9 @@ class Prediction:
     provenance
         Plain JSON values: model, its hash, version, settings, what was assumed.
     geometry
-        Of these labels (of a part of an image, that part's). The size of a pixel is always known: the model's own was assumed where the image had none,
-        and `provenance` and the geometry's source say so.
+        Of these labels (of a part of an image, that part's). The size of a pixel is always known:
+        the model's own was assumed where the image had none, and `provenance` and the geometry's
+        source say so.
 
     Raises
     ------
@@ -184,8 +185,7 @@ class Prediction:
         geometry: Geometry | None = None,
     ) -> None:
         geometry = geometry_of(pixel_size_um, geometry, "ZYX"[-semantic.ndim :])
-        if not geometry.is_known:
-            raise ImageError("labels need the size of a pixel; give it in micrometres")
+        _ = geometry.known_size_um
         for field, value in (
             ("semantic", semantic),
             ("semantic_classes", semantic_classes),
@@ -198,9 +198,7 @@ class Prediction:
     @property
     def pixel_size_um(self) -> tuple[float, ...]:
         """Micrometres per pixel along the axes of the labels."""
-        size = self.geometry.pixel_size_um
-        assert size is not None  # checked above
-        return size
+        return self.geometry.known_size_um
 
 
 def geometry_of(

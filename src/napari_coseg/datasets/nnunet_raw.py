@@ -53,6 +53,8 @@ CT_WINDOW_HU = (-1000.0, 1000.0)
 """From air to dense bone, 8 HU a step."""
 CT_NAMES = ("ct", "cbct")
 FOLDERS = {"train": ("imagesTr", "labelsTr"), "test": ("imagesTs", "labelsTs")}
+LARGEST_SHIFT = 0.5
+"""Voxels that labels may lie away from their image: files round."""
 MOST_CHANNELS = 3
 MOST_THREADS = 4
 
@@ -315,8 +317,27 @@ class NnunetRaw(Dataset):
                 f"{labels.path} {labels.upright_shape} of {labels.upright_spacing_mm} mm (z, y, "
                 "x); labels must lie on the image's voxels"
             )
+        away = farthest_apart(header, labels)
+        if away > LARGEST_SHIFT:
+            raise DatasetError(
+                f"{labels.path} lies elsewhere than {path}: voxels of the same index are up to "
+                f"{away:.3g} voxels apart; labels must have the image's origin and directions"
+            )
         is_ct = self.channels[number].lower() in CT_NAMES
         return header.upright(read_8_bits(header, self.window_hu if is_ct else None))
+
+
+def farthest_apart(one: VolumeHeader, other: VolumeHeader) -> float:
+    """Largest distance of two volumes' corners of the same index, in voxels of `one`.
+
+    0 where one of the files gives no position.
+    """
+    here, there = one.upright_geometry, other.upright_geometry
+    if (here.unit, here.space) != (there.unit, there.space):
+        return 0.0
+    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(one.upright_shape) - 1)
+    away = here.index(there.world(corners)) - corners
+    return float(np.linalg.norm(away, axis=1).max())
 
 
 def described(root: Path, description: Description) -> dict[str, Any]:

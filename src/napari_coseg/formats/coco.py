@@ -49,7 +49,10 @@ def write(prediction: Prediction, image: Image, paths: list[Path], overwrite: bo
     stuff_ids = {entry.id: number for number, entry in enumerate(stuff, start=len(things) + 1)}
     offset = offset_in(prediction, image)
     height, width = (int(n) for n in image.spatial_shape)
-    about = prediction.provenance | {"pixel_size_um": list(prediction.pixel_size_um)}
+    about = prediction.provenance | {
+        "pixel_size_um": list(prediction.pixel_size_um),
+        "geometry": prediction.geometry.as_json(),
+    }
     content = {
         "info": {"description": f"napari-coseg: {image.name}", "napari_coseg": about},
         "images": [{"id": 1, "file_name": image.name, "width": width, "height": height}],

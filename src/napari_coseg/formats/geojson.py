@@ -168,6 +168,7 @@ def _header(prediction: Prediction, name: str) -> dict[str, Any]:
         "shape": [int(n) for n in shape],
         "origin": list(_offset(prediction)[-len(shape) :]),
         "pixel_size_um": [float(size) for size in prediction.pixel_size_um],
+        "geometry": prediction.geometry.as_json(),
         "semantic_classes": [_class(entry) for entry in prediction.semantic_classes],
         "instance_classes": [_class(entry) for entry in prediction.instances.classes],
         "provenance": prediction.provenance,

@@ -1,4 +1,4 @@
-"""Two label images as OME-TIFF, with pixel size, class names and where they came from."""
+"""Two label images as OME-TIFF, with geometry, class names and provenance."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import numpy as np
 
 from napari_coseg.core.errors import ImageError
 from napari_coseg.core.files import atomic_write
+from napari_coseg.core.geometry import NOTE, Geometry
 from napari_coseg.core.provenance import checked_provenance
 from napari_coseg.core.types import Image, LabelClass, Prediction
 
+OME_UNITS = {"um": "µm", "mm": "mm"}
 TILE_PX = 512
 PROVENANCE = "napari-coseg"
 """Key of the provenance in the map annotation."""
@@ -24,8 +26,9 @@ PROVENANCE = "napari-coseg"
 def write(prediction: Prediction, image: Image, paths: list[Path], overwrite: bool) -> None:
     """Regions as uint8 and objects as int32, compressed without loss, in tiles.
 
-    The classes and the provenance stand in a map annotation: ``class 1`` is a name,
-    ``class 1 color`` is ``#RRGGBB``, ``napari-coseg`` is the provenance as JSON.
+    A map annotation holds the classes (``class 1`` is a name, ``class 1 color`` is ``#RRGGBB``)
+    and, as JSON, the provenance (``napari-coseg``) and the geometry (``napari-coseg geometry``).
+    OME's own fields hold sizes and positions along the image's axes.
     """
     regions, objects = paths
     labelled = (
@@ -35,14 +38,14 @@ def write(prediction: Prediction, image: Image, paths: list[Path], overwrite: bo
     for path, kind, labels, classes in labelled:
         metadata = _metadata(f"{image.name} {kind}", prediction, classes)
         with atomic_write(path, overwrite) as partial:
-            _write(partial, labels, "ZYX"[-labels.ndim :], prediction.pixel_size_um, metadata)
+            _write(partial, labels, "ZYX"[-labels.ndim :], prediction.geometry, metadata)
 
 
 def write_image(path: Path, image: Image, overwrite: bool = False) -> None:
     """The image itself, so that a folder of results is complete."""
     data = np.asarray(image.data)
     with atomic_write(path, overwrite) as partial:
-        _write(partial, data, image.axes, image.pixel_size_um, {"Name": image.name})
+        _write(partial, data, image.axes, image.geometry, {"Name": image.name})
 
 
 def read_notes(path: Path) -> tuple[tuple[LabelClass, ...], dict[str, Any]]:
@@ -83,7 +86,7 @@ def _write(
     path: Path,
     data: np.ndarray,
     axes: str,
-    pixel_size_um: Sequence[float] | None,
+    geometry: Geometry,
     metadata: dict[str, Any],
 ) -> None:
     import tifffile
@@ -92,11 +95,12 @@ def _write(
     axes = axes.replace("XC", "XS")
     values = {"axes": axes} | metadata
     dots: dict[str, Any] = {}
-    if pixel_size_um is not None:
-        for axis, size in zip(axes.replace("S", "").replace("C", ""), pixel_size_um, strict=True):
-            values[f"PhysicalSize{axis}"] = size
-            values[f"PhysicalSize{axis}Unit"] = "µm"
-        dots = {"resolution": (1e4 / pixel_size_um[-1], 1e4 / pixel_size_um[-2])}
+    size = geometry.pixel_size_um
+    if size is not None:
+        values |= _placed(geometry, dict(zip(axes, data.shape, strict=True)))
+        note = {NOTE: json.dumps(geometry.as_json())}
+        values["MapAnnotation"] = metadata.get("MapAnnotation", {}) | note
+        dots = {"resolution": (1e4 / size[-1], 1e4 / size[-2])}
     sides = [length for axis, length in zip(axes, data.shape, strict=True) if axis in "YX"]
     tifffile.imwrite(
         path,
@@ -111,6 +115,25 @@ def _write(
         metadata=values,
         **dots,
     )
+
+
+def _placed(geometry: Geometry, lengths: dict[str, int]) -> dict[str, Any]:
+    """Sizes of the pixels and positions of the planes; `lengths` are those of the axes."""
+    unit = OME_UNITS[geometry.unit]
+    sizes = dict(zip(geometry.axes, geometry.spacing, strict=True))
+    origin = dict(zip(geometry.axes, geometry.origin_along_axes.tolist(), strict=True))
+    values: dict[str, Any] = {}
+    for axis, size in sizes.items():
+        values |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": unit}
+    if any(origin.values()):
+        slices, channels = lengths.get("Z", 1), lengths.get("C", 1)
+        count = slices * channels
+        planes = {f"Position{axis}": [start] * count for axis, start in origin.items()}
+        if "Z" in sizes:
+            steps = np.repeat(np.arange(slices), channels)
+            planes["PositionZ"] = (origin["Z"] + steps * sizes["Z"]).tolist()
+        values["Plane"] = planes | {f"Position{axis}Unit": [unit] * count for axis in origin}
+    return values
 
 
 def _metadata(name: str, prediction: Prediction, classes: Sequence[LabelClass]) -> dict[str, Any]:

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 
 from napari_coseg.core.files import atomic_folder
+from napari_coseg.core.geometry import Geometry
 from napari_coseg.core.types import Image, LabelClass, Prediction
 from napari_coseg.formats.place import offset_in
 
 VERSION = "0.4"
 OURS = "napari-coseg"
-"""Key, beside NGFF's own, of what it has no place for: all classes, and the provenance."""
+"""Key, beside NGFF's own, of what it has no place for: all classes, provenance, full geometry."""
+UNITS = {"um": "micrometer", "mm": "millimeter"}
 CHUNK_PX = 512
 SMALLEST_LEVEL_PX = 512
 """Levels are added until the longer side of a plane is no longer than this."""
@@ -32,7 +34,9 @@ def write(prediction: Prediction, image: Image, paths: list[Path], overwrite: bo
     """One folder: the image at its root, ``labels/regions`` and ``labels/objects`` within.
 
     Every level halves rows and columns: labels keep every second pixel, the image takes means.
-    Of an image that was segmented in part, only that part is written.
+    Of an image that was segmented in part, only that part is written. NGFF 0.4 knows no rotations:
+    its scale and translation are along the image's own axes, and the full geometry stands under
+    our own key.
 
     Raises
     ------
@@ -43,10 +47,11 @@ def write(prediction: Prediction, image: Image, paths: list[Path], overwrite: bo
 
     data, axes = _image(prediction, image)
     levels = _levels(prediction.semantic.shape)
-    size = prediction.pixel_size_um
+    geometry = prediction.geometry
     with atomic_folder(paths[0], overwrite) as partial:
         root = zarr.open_group(partial, mode="w", zarr_format=2)
-        root.attrs.update(_multiscales(image.name, axes, size, levels, means=True))
+        root.attrs.update(_multiscales(image.name, axes, geometry, levels, means=True))
+        root.attrs[OURS] = {"geometry": geometry.as_json()}
         root.attrs.update(_omero(image.name, data, axes))
         _pyramid(root, data, levels, means=True)
         group = root.create_group("labels")
@@ -58,10 +63,10 @@ def write(prediction: Prediction, image: Image, paths: list[Path], overwrite: bo
         for name, labels, classes, notes in labelled:
             inner = group.create_group(name)
             spatial = "ZYX"[-labels.ndim :]
-            inner.attrs.update(_multiscales(name, spatial, size, levels, means=False))
+            inner.attrs.update(_multiscales(name, spatial, geometry, levels, means=False))
             source = {"version": VERSION, "source": {"image": "../../"}}
             inner.attrs["image-label"] = source | notes(prediction)
-            inner.attrs[OURS] = _ours(classes, prediction.provenance)
+            inner.attrs[OURS] = _ours(classes, prediction)
             _pyramid(inner, labels, levels, means=False)
 
 
@@ -88,21 +93,22 @@ def _levels(shape: tuple[int, ...]) -> int:
 
 
 def _multiscales(
-    name: str, axes: str, pixel_size_um: Sequence[float], levels: int, *, means: bool
+    name: str, axes: str, geometry: Geometry, levels: int, *, means: bool
 ) -> dict[str, Any]:
-    kinds = {"C": {"type": "channel"}}
-    sizes = ([1.0] * len(axes) + [float(size) for size in pixel_size_um])[-len(axes) :]
+    channels = len(axes) - geometry.ndim
+    sizes = np.array([1.0] * channels + list(geometry.spacing))
+    start = np.array([0.0] * channels + geometry.origin_along_axes.tolist())
     datasets = []
     for level in range(levels):
-        times = [2.0**level if axis in "YX" else 1.0 for axis in axes]
-        scale = [size * factor for size, factor in zip(sizes, times, strict=True)]
-        steps: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
-        if means and level:
-            # The middle of the first pixel lies in the middle of those it is the mean of.
-            moved = [size * (factor - 1) / 2 for size, factor in zip(sizes, times, strict=True)]
-            steps.append({"type": "translation", "translation": moved})
+        factors = np.array([2.0**level if axis in "YX" else 1.0 for axis in axes])
+        # The centre of a mean is the centre of the pixels that it is the mean of.
+        moved = start + sizes * (factors - 1) / 2 * means
+        steps: list[dict[str, Any]] = [{"type": "scale", "scale": (sizes * factors).tolist()}]
+        if moved.any():
+            steps.append({"type": "translation", "translation": moved.tolist()})
         datasets.append({"path": str(level), "coordinateTransformations": steps})
-    space = {"type": "space", "unit": "micrometer"}
+    kinds = {"C": {"type": "channel"}}
+    space = {"type": "space", "unit": UNITS[geometry.unit]}
     entry = {
         "version": VERSION,
         "name": name,
@@ -157,12 +163,16 @@ def _halved(band: np.ndarray, means: bool) -> np.ndarray:
     return (np.rint(mean) if band.dtype.kind in "iu" else mean).astype(band.dtype)
 
 
-def _ours(classes: Sequence[LabelClass], provenance: dict[str, Any]) -> dict[str, Any]:
-    """Classes that nothing is of as well, and where the labels came from."""
+def _ours(classes: Sequence[LabelClass], prediction: Prediction) -> dict[str, Any]:
+    """All classes, those without objects included, the provenance and the geometry."""
     entries = [
         {"id": c.id, "name": c.name, "color": [int(part) for part in c.color]} for c in classes
     ]
-    return {"classes": entries, "provenance": provenance}
+    return {
+        "classes": entries,
+        "provenance": prediction.provenance,
+        "geometry": prediction.geometry.as_json(),
+    }
 
 
 def _region_notes(prediction: Prediction) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """GeoJSON of objects and regions back to labels: ours, or as QuPath wrote it after corrections.
 
 QuPath keeps the ids, classes, measurements and metadata of features, but not what stands beside
-them; then the caller says the shape and the pixel size, and classes are numbered in the order in
-which they are met.
+them; then the caller gives the image's shape and geometry, and classes are numbered in the order of
+the features.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from napari_coseg.core.errors import ImageError
+from napari_coseg.core.geometry import ONLY_SIZE, Geometry
 from napari_coseg.core.provenance import checked_provenance
 from napari_coseg.core.types import LABEL_DTYPE, Instances, LabelClass, Prediction
 from napari_coseg.formats.geojson import CLASS_PROBABILITY, HEADER, LABEL
@@ -57,7 +58,7 @@ def read_geojson(
     *,
     shape: Sequence[int] | None = None,
     pixel_size_um: Sequence[float] | None = None,
-    image_pixel_size_um: Sequence[float] | None = None,
+    image_geometry: Geometry | None = None,
 ) -> Prediction:
     """Read GeoJSON, such as QuPath writes: detections as objects, annotations as regions.
 
@@ -70,8 +71,8 @@ def read_geojson(
         as the outlines go if None. Parts beyond it are cut off.
     pixel_size_um
         Along these axes, whatever the file says; None goes by the file.
-    image_pixel_size_um
-        For files that do not say theirs.
+    image_geometry
+        Of the whole image, for files that do not say theirs.
 
     Returns
     -------
@@ -89,8 +90,8 @@ def read_geojson(
     said = _said(path, content)
     found = _shapes(path, content)
     extent = said.shape or tuple(int(n) for n in shape or _extent(found))
-    size = tuple(float(n) for n in pixel_size_um or said.pixel_size_um or image_pixel_size_um or ())
-    _check(path, extent, size)
+    _check_shape(path, extent)
+    geometry = _geometry(path, len(extent), said, pixel_size_um, image_geometry)
     regions = [one for one in found if not one.is_object]
     objects = [one for one in found if one.is_object]
     semantic_classes = _classes(path, said.semantic_classes, regions)
@@ -100,14 +101,16 @@ def read_geojson(
     table = object_table(
         labels,
         semantic,
-        pixel_size_um=size,
+        pixel_size_um=geometry.known_size_um,
         class_ids=class_ids,
         class_probabilities=sure,
         classes=classes,
         semantic_classes=semantic_classes,
     )
+    instances = Instances(labels, table, classes)
+    provenance = said.provenance
     return Prediction(
-        semantic, semantic_classes, Instances(labels, table, classes), size, said.provenance
+        semantic, semantic_classes, instances, provenance=provenance, geometry=geometry
     )
 
 
@@ -118,6 +121,7 @@ class _Said:
     shape: tuple[int, ...] = ()
     origin: tuple[int, ...] = ()
     pixel_size_um: tuple[float, ...] = ()
+    geometry: Geometry | None = None
     semantic_classes: tuple[LabelClass, ...] = ()
     instance_classes: tuple[LabelClass, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -136,6 +140,7 @@ def _said(path: Path, content: Any) -> _Said:
             shape=tuple(int(n) for n in header["shape"]),
             origin=tuple(int(n) for n in header["origin"]),
             pixel_size_um=tuple(float(n) for n in header["pixel_size_um"]),
+            geometry=Geometry.from_json(header["geometry"]) if "geometry" in header else None,
             semantic_classes=semantic,
             instance_classes=objects,
             provenance=checked_provenance(header["provenance"]),
@@ -222,17 +227,38 @@ def _extent(found: Sequence[_Shape]) -> tuple[int, ...]:
     return plane if deep == 1 else (deep, *plane)
 
 
-def _check(path: Path, shape: tuple[int, ...], size: tuple[float, ...]) -> None:
+def _check_shape(path: Path, shape: tuple[int, ...]) -> None:
     if len(shape) not in (2, 3) or min(shape) < 0 or math.prod(shape) > MAX_PIXELS:
         raise ImageError(
             f"{path} does not say a shape that can be painted (got {shape or 'none'}, expected "
             f"Y, X or Z, Y, X of {MAX_PIXELS} pixels at most); give the shape of its image"
         )
-    if len(size) != len(shape) or not all(math.isfinite(n) and n > 0 for n in size):
+
+
+def _geometry(
+    path: Path,
+    ndim: int,
+    said: _Said,
+    pixel_size_um: Sequence[float] | None,
+    of_image: Geometry | None,
+) -> Geometry:
+    """Of the labels: the file's, else that of the part of the image that they cover."""
+    size = tuple(float(n) for n in pixel_size_um or said.pixel_size_um)
+    found = said.geometry
+    if found is None and of_image is not None and of_image.ndim == ndim:
+        found = of_image.crop(said.origin or (0,) * ndim)
+    size = size or (found and found.pixel_size_um) or ()
+    if len(size) != ndim or not all(math.isfinite(n) and n > 0 for n in size):
         raise ImageError(
             f"{path} does not say how large its pixels are (got {size or 'nothing'} for "
-            f"{len(shape)} axes); give the size in micrometres"
+            f"{ndim} axes); give the size in micrometres"
         )
+    if found is None:
+        unplaced = Geometry.unknown(ndim).crop(said.origin or (0,) * ndim)
+        return unplaced.with_pixel_size(size, assumed=ONLY_SIZE)
+    if found.ndim != ndim:
+        raise ImageError(f"{path} has a geometry of {found.axes} for {ndim} axes")
+    return found if found.has_pixel_size(size) else found.with_pixel_size(size)
 
 
 def _classes(

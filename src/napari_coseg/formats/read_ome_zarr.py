@@ -1,7 +1,7 @@
-"""OME-Zarr (NGFF 0.4) back to labels: ours, or label images that others laid beside an image.
+"""OME-Zarr (NGFF 0.4) back to labels: ours, or label images that others stored beside an image.
 
-A folder from a stranger is read as data alone: sizes, types, codecs and paths are checked before a
-chunk is opened.
+Sizes, types, codecs and paths are checked before a chunk is opened, since folders may come from
+anybody.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from napari_coseg.core.errors import ImageError
+from napari_coseg.core.geometry import Geometry, ImageSource
 from napari_coseg.core.provenance import checked_provenance
 from napari_coseg.core.types import LABEL_DTYPE, Instances, LabelClass, Prediction
 from napari_coseg.formats.chunk_sizes import check_chunks
@@ -40,13 +41,13 @@ _GREY = (128, 128, 128)
 
 @dataclass(frozen=True, eq=False)
 class _Labels:
-    """One label image: values, pixel size, and what is said of its values.
+    """One label image: values, geometry, and what is said of its values.
 
     classes and provenance are what we wrote beside; empty in label images of others.
     """
 
     values: np.ndarray
-    pixel_size_um: tuple[float, ...]
+    geometry: Geometry
     properties: dict[int, dict[str, Any]]
     colors: dict[int, tuple[int, int, int]]
     classes: dict[int, LabelClass]
@@ -70,7 +71,8 @@ def read_ome_zarr(
     -------
     Prediction
         Objects are measured anew; classes and class probabilities are taken from the properties.
-        Where we wrote the folder, classes that nothing is of and the provenance come back as well.
+        From a folder that we wrote, classes without objects, the provenance and the full geometry
+        come back as well; from others, size and position along the image's axes.
 
     Raises
     ------
@@ -87,7 +89,7 @@ def read_ome_zarr(
                 "to read"
             )
     of_objects = _read(path, objects, MAX_ID, LABEL_DTYPE)
-    labels, size = of_objects.values, of_objects.pixel_size_um
+    labels, geometry = of_objects.values, of_objects.geometry
     semantic = np.zeros(labels.shape, np.uint8)
     region_classes: tuple[LabelClass, ...] = ()
     if regions is not None:
@@ -102,14 +104,15 @@ def read_ome_zarr(
     table = object_table(
         labels,
         semantic,
-        pixel_size_um=size,
+        pixel_size_um=geometry.known_size_um,
         class_ids=class_ids,
         class_probabilities=sure,
         classes=classes,
         semantic_classes=region_classes,
     )
     instances = Instances(labels, table, classes)
-    return Prediction(semantic, region_classes, instances, size, of_objects.provenance)
+    provenance = of_objects.provenance
+    return Prediction(semantic, region_classes, instances, provenance=provenance, geometry=geometry)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -150,23 +153,24 @@ def _read(path: Path, name: str, largest: int, dtype: Any) -> _Labels:
     try:
         entry = attributes["multiscales"][0]
         finest = entry["datasets"][0]
-        level, size = str(finest["path"]), _pixel_size(entry, finest)
+        level = str(finest["path"])
         notes = attributes.get("image-label", {})
         properties = {int(one["label-value"]): dict(one) for one in notes.get("properties", ())}
         colors = {int(one["label-value"]): _color(one["rgba"]) for one in notes.get("colors", ())}
         ours = attributes.get(OURS, {})
+        geometry = _geometry(entry, finest, ours.get("geometry"))
         classes = _classes(ours.get("classes", ()))
         provenance = checked_provenance(ours.get("provenance", {}))
     except _BROKEN as error:
         raise ImageError(f"what {folder} says of itself cannot be understood: {error!r}") from error
     if not _NAME.fullmatch(level):
         raise ImageError(f"{folder} has its pixels in {level!r}; expected a folder within it")
-    values = _array(folder / level, len(size))
+    values = _array(folder / level, geometry.ndim)
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
     if low < 0 or high > largest:
         raise ImageError(f"{folder} has values from {low} to {high}; expected 0 to {largest}")
     values = values.astype(dtype, copy=False)
-    return _Labels(values, size, properties, colors, classes, provenance)
+    return _Labels(values, geometry, properties, colors, classes, provenance)
 
 
 def _array(folder: Path, ndim: int) -> np.ndarray:
@@ -213,20 +217,45 @@ def _check(folder: Path, header: dict[str, Any], ndim: int) -> tuple[str | None,
 # What is said of values
 
 
-def _pixel_size(entry: dict[str, Any], dataset: dict[str, Any]) -> tuple[float, ...]:
-    """Micrometres along z, y, x or y, x. Raises one of `_BROKEN` for other axes and units."""
+def _geometry(entry: dict[str, Any], dataset: dict[str, Any], ours: Any) -> Geometry:
+    """Of the finest level, along z, y, x or y, x; what we wrote where it agrees.
+
+    Raises one of `_BROKEN` for other axes and units, and `ImageError`.
+    """
     axes = [str(axis["name"]) for axis in entry["axes"]]
     if "".join(axes) not in ("yx", "zyx"):
         raise ValueError(f"its axes are {axes}, expected y, x or z, y, x")
-    size = [UNITS_UM[axis.get("unit", "micrometer")] for axis in entry["axes"]]
-    for level in (entry, dataset):
+    scale, start = np.ones(len(axes)), np.zeros(len(axes))
+    for level in (dataset, entry):
         for step in level.get("coordinateTransformations", ()):
             if step["type"] == "scale":
-                factors = [float(factor) for factor in step["scale"]]
-                size = [one * factor for one, factor in zip(size, factors, strict=True)]
-    if not all(math.isfinite(one) and one > 0 for one in size):
-        raise ValueError(f"its pixels have the size {size}")
-    return tuple(size)
+                factors = np.array([float(factor) for factor in step["scale"]])
+                scale, start = _alike(scale, factors) * factors, start * factors
+            elif step["type"] == "translation":
+                moved = np.array([float(value) for value in step["translation"]])
+                start = _alike(start, moved) + moved
+    names = [axis.get("unit") for axis in entry["axes"]]
+    in_mm = set(names) == {"millimeter"}
+    factors = np.array([UNITS_UM[name or "micrometer"] / (1000 if in_mm else 1) for name in names])
+    found = Geometry.from_spacing(
+        (scale * factors).tolist(),
+        (start * factors).tolist(),
+        unit="mm" if in_mm else "um",
+        source=ImageSource(assumed=() if all(names) else ("the unit of length: micrometre",)),
+    )
+    if ours is None:
+        return found
+    written = Geometry.from_json(ours)
+    if written.ndim != found.ndim:
+        raise ValueError(f"a geometry of {written.axes} for axes {axes}")
+    size = found.known_size_um  # another program may have changed it since
+    return written if written.has_pixel_size(size) else written.with_pixel_size(size)
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    if one.shape != other.shape:
+        raise ValueError(f"{other.tolist()} for {len(one)} axes")
+    return one
 
 
 def _color(rgba: Sequence[Any]) -> tuple[int, int, int]:

@@ -267,7 +267,7 @@ def _read_nifti_header(path: Path) -> VolumeHeader:
         if not kind(block, check=False)["pixdim"][1:4].all():  # nibabel would make it 1 mm
             raise ValueError("its header does not tell the size of a voxel")
         header = kind(block)
-        affine = header.get_best_affine()
+        geometry = _nifti_geometry(path, header)
         slope, intercept = header.get_slope_inter()
     except (nibabel.spatialimages.HeaderDataError, nibabel.wrapstruct.WrapStructError) as error:
         raise ValueError(f"its NIfTI header is not right: {error}") from error
@@ -278,7 +278,6 @@ def _read_nifti_header(path: Path) -> VolumeHeader:
         shape = shape[:-1]
     if len(shape) not in (2, 3) or dtype.kind not in "iuf":
         raise ValueError(f"it has {len(shape)} axes {shape} of {dtype}; expected 3 axes of numbers")
-    geometry = _nifti_geometry(path, header)
     axes, flipped = _upright(geometry.directions)
     return VolumeHeader(
         path=path,

@@ -209,9 +209,7 @@ class _Run:
 
     @property
     def pixel_size_um(self) -> tuple[float, ...]:
-        size = self.geometry.pixel_size_um
-        assert size is not None  # assumed where it was not known
-        return size
+        return self.geometry.known_size_um
 
     def predict(self) -> Prediction:
         from napari_coseg.inference.network import TileNetwork, evaluating

@@ -1,7 +1,9 @@
-"""TIFF, OME-TIFF, ImageJ TIFF and slide scanners' TIFF, with axes and pixel size."""
+"""TIFF, OME-TIFF, ImageJ TIFF and slide scanners' TIFF, with axes and geometry."""
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import struct
 import warnings
@@ -13,6 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from napari_coseg.core.errors import ImageError
+from napari_coseg.core.geometry import NOTE, Geometry, ImageSource
 from napari_coseg.core.types import Image
 from napari_coseg.images.readers.photometric import conversion_of
 from napari_coseg.images.readers.registry import stem_of
@@ -44,7 +47,7 @@ def read(path: Path) -> Image:
                 raise ImageError(f"{path} holds no image")
             series = file.series[0]
             kept, axes = _our_axes(series.axes, series.shape, path)
-            size = _pixel_size(file, axes)
+            geometry = _geometry(file, axes)
             shown = conversion_of(file, series.keyframe, axes)
             loaded = series.nbytes <= LOADED_BYTES
             data = series.asarray() if loaded else None
@@ -52,7 +55,7 @@ def read(path: Path) -> Image:
             data = _opened(path)
     except BROKEN as error:
         raise ImageError(f"{path} cannot be read as TIFF: {error}") from error
-    image = _in_our_order(data, kept, axes, size, stem_of(path))
+    image = _in_our_order(data, kept, axes, geometry, stem_of(path))
     if shown is None:
         return image
     data = image.data if loaded else _as_dask(image.data)
@@ -78,14 +81,17 @@ def _our_axes(axes: str, shape: tuple[int, ...], path: Path) -> tuple[tuple[Any,
 
 
 def _in_our_order(
-    data: Any, kept: tuple[Any, ...], axes: str, size: tuple[float, ...] | None, name: str
+    data: Any, kept: tuple[Any, ...], axes: str, geometry: Geometry, name: str
 ) -> Image:
-    if any(part == 0 for part in kept if not isinstance(part, slice)):
-        data = data[kept] if isinstance(data, np.ndarray) else _as_dask(data)[kept]
+    lacks_z = "Z" in geometry.axes and "Z" not in axes  # a stack of one slice that we wrote
+    index = (None, *kept) if lacks_z else kept
+    if any(part in (0, None) for part in index if not isinstance(part, slice)):
+        data = data[index] if isinstance(data, np.ndarray) else _as_dask(data)[index]
+        axes = "Z" * lacks_z + axes
     if axes == "CZYX":
         data = np.moveaxis(data if isinstance(data, np.ndarray) else _as_dask(data), 0, 1)
         axes = "ZCYX"
-    return Image(data, axes, size, name)
+    return Image(data, axes, name=name, geometry=geometry)
 
 
 def _opened(path: Path) -> Any:
@@ -103,38 +109,79 @@ def _as_dask(data: Any) -> Any:
     return data if isinstance(data, dask.array.Array) else dask.array.from_array(data)
 
 
-def _pixel_size(file: tifffile.TiffFile, axes: str) -> tuple[float, ...] | None:
-    z, plane = None, None
-    if file.ome_metadata:
-        z, plane = _from_ome(file.ome_metadata)
-    elif file.imagej_metadata:
-        z, plane = _from_imagej(file)
-    plane = plane or _from_scanner(file) or _from_tags(file)
-    if plane is None or "Z" not in axes:
-        return plane
-    if z is None:
+def _geometry(file: tifffile.TiffFile, axes: str) -> Geometry:
+    """What the file says of its pixels: what we wrote into it, else size and position.
+
+    `axes` are those that are kept of the array.
+    """
+    source = ImageSource(file.filename, file.series[0].name if file.ome_metadata else "")
+    pixels = _ome_pixels(file.ome_metadata) if file.ome_metadata else None
+    size = _pixel_size(file, axes, pixels)
+    note = _note(file.ome_metadata) if file.ome_metadata else None
+    if note is not None and note.ndim >= len(axes.replace("C", "")):
+        written = note.known_size_um
+        now = (*written[: -len(size)], *size) if size else written
+        # Another program may have changed the size since.
+        return note if note.has_pixel_size(now) else note.with_pixel_size(now)
+    if size is None:
+        return Geometry.unknown(len(axes.replace("C", "")), source)
+    if "Z" in axes and len(size) == 2:
+        assumed = f"the distance of the slices: {size[0]:g} um, as between rows"
         warnings.warn(
-            f"{file.filename} does not say how far apart its slices are; {plane[0]:g} um is taken, "
+            f"{file.filename} does not say how far apart its slices are; {size[0]:g} um is taken, "
             "as between rows",
             stacklevel=3,
         )
-    return (z or plane[0], *plane)
+        source = replace(source, assumed=(assumed,))
+        size = (size[0], *size)
+    return Geometry.from_spacing(size, _position(pixels, len(size)), source=source)
 
 
-def _from_ome(xml: str) -> tuple[float | None, tuple[float, float] | None]:
+def _pixel_size(
+    file: tifffile.TiffFile, axes: str, pixels: ElementTree.Element | None
+) -> tuple[float, ...] | None:
+    """(y, x) in micrometres, or (z, y, x) of a stack whose slices' distance is known."""
+    z, plane = None, None
+    if pixels is not None:
+        z, y, x = (_ome_length(pixels, f"PhysicalSize{axis}") for axis in "ZYX")
+        plane = (y, x) if y and x and min(y, x) > 0 else None
+    elif file.imagej_metadata:
+        z, plane = _from_imagej(file)
+    plane = plane or _from_scanner(file) or _from_tags(file)
+    return (z, *plane) if plane and z and z > 0 and "Z" in axes else plane
+
+
+def _ome_pixels(xml: str) -> ElementTree.Element | None:
+    """The first element Pixels, which describes the first series."""
+    elements = ElementTree.fromstring(xml).iter()
+    return next((one for one in elements if one.tag.rsplit("}", 1)[-1] == "Pixels"), None)
+
+
+def _note(xml: str) -> Geometry | None:
+    """The geometry that `napari_coseg.formats.ome_tiff` writes into its map annotation."""
     for element in ElementTree.fromstring(xml).iter():
-        if element.tag.rsplit("}", 1)[-1] == "Pixels":
-            z, y, x = (_ome_length(element, axis) for axis in "ZYX")
-            return z, (y, x) if y and x else None
-    return None, None
+        if element.tag.rsplit("}", 1)[-1] == "M" and element.get("K") == NOTE:
+            return Geometry.from_json(json.loads(element.text or ""))
+    return None
 
 
-def _ome_length(pixels: ElementTree.Element, axis: str) -> float | None:
-    size = pixels.get(f"PhysicalSize{axis}")
-    unit = UNITS_UM.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-    if size is None or unit is None or not 0 < float(size) < float("inf"):
+def _position(pixels: ElementTree.Element | None, ndim: int) -> list[float] | None:
+    """(z,) y, x of the first plane in micrometres; None where the file gives no lengths."""
+    planes = [] if pixels is None else pixels.iter()
+    first = next((one for one in planes if one.tag.rsplit("}", 1)[-1] == "Plane"), None)
+    if first is None:
         return None
-    return float(size) * unit
+    lengths = [_ome_length(first, f"Position{axis}", unit="") for axis in "ZYX"[-ndim:]]
+    return [length or 0.0 for length in lengths]
+
+
+def _ome_length(element: ElementTree.Element, key: str, unit: str = "µm") -> float | None:
+    """An attribute in micrometres; `unit` is what OME says of lengths without one."""
+    value = element.get(key)
+    factor = UNITS_UM.get(element.get(f"{key}Unit", unit))
+    if value is None or factor is None or not math.isfinite(float(value)):
+        return None
+    return float(value) * factor
 
 
 def _from_imagej(file: tifffile.TiffFile) -> tuple[float | None, tuple[float, float] | None]:
