@@ -1,11 +1,11 @@
-"""A plain U-Net of about 1.3 million parameters for one task, trained for a number of minutes.
+"""Single-task baseline: a U-Net with about 1.3 million parameters, trained for some minutes.
 
     python benchmarks/unet_baseline.py --task nuclei --minutes 30 [--root DATA] [--run runs/unet]
 
-Nuclei: 192 px crops of CoNSeP at 0.25 um a pixel, a head for "object or not" and one for the
-horizontal and vertical maps. Glands: 256 px crops of GlaS at 1 um a pixel, one head. Both with the
-project's own crops, decoding and metrics. The weights with the best validation score are scored on
-the test images. A run that was stopped goes on when started again with the same folder.
+Nuclei: crops of CoNSeP, 192 px at 0.25 um per pixel; outputs are object probability and horizontal
+and vertical maps. Glands: crops of GlaS, 256 px at 1 um per pixel; one output. Crops, decoding and
+metrics are the package's. The weights with the best validation score are scored on the test images.
+A stopped run resumes when started again with the same folder.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ HV_WEIGHT = 2.0
 
 @dataclass(frozen=True)
 class Task:
-    """What differs between the two."""
+    """Settings of a task."""
 
     name: str
     dataset: str
@@ -43,7 +43,7 @@ class Task:
     pixel_size_um: float
     size_px: int
     channels: int
-    chosen_by: str
+    selection_metric: str
 
 
 TASKS = {
@@ -54,7 +54,7 @@ BATCH_SIZE = 8
 
 
 class UNet(nn.Module):
-    """Two convolutions a level, max pooling down, bilinear up with skip connections."""
+    """Two convolutions per level, max pooling down, bilinear up with skip connections."""
 
     def __init__(self, widths: Sequence[int], channels: int) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ def loss_of(task: Task, maps: Tensor, batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def predict(network: nn.Module, image: np.ndarray, device: torch.device) -> np.ndarray:
-    """uint8 (Y, X, 3) at the network's pixel size -> float32 maps (channels, Y, X)."""
+    """Predict float32 maps (channels, Y, X) of uint8 (Y, X, 3) at the network's pixel size."""
     height, width, _ = image.shape
     multiple = 2 ** (len(WIDTHS) - 1)
     below, right = -height % multiple, -width % multiple
@@ -153,7 +153,7 @@ def _sigmoid(logit: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Run:
-    """A training that can be stopped and gone on with: everything in its folder."""
+    """A resumable training with its state in a folder."""
 
     task: Task
     network: nn.Module
@@ -188,10 +188,10 @@ class Run:
 
     def validate(self, samples: Sequence[Sample]) -> None:
         scores = score(self.task, self.network, samples, self.device)
-        told = " ".join(f"{name} {value:.4f}" for name, value in scores.items())
-        print(f"step {self.step}, {self.seconds / 60:.1f} min: validation {told}", flush=True)
-        if scores[self.task.chosen_by] > self.best:
-            self.best = scores[self.task.chosen_by]
+        text = " ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        print(f"step {self.step}, {self.seconds / 60:.1f} min: validation {text}", flush=True)
+        if scores[self.task.selection_metric] > self.best:
+            self.best = scores[self.task.selection_metric]
             torch.save(self.network.state_dict(), self.chosen)
         self.save()
 
@@ -204,15 +204,15 @@ def train(
     validations: int,
     threads: int,
 ) -> None:
-    """Cosine decay over the time, not the steps; validation does not count as time."""
+    """Train with cosine decay over time instead of steps; validation time is not counted."""
     limit = 60 * minutes
     next_validation = limit / validations * (1 + int(run.seconds / limit * validations))
     for batch in sampler.draw_ahead(run.step, 10**9, threads):
         if run.seconds >= limit:
             break
         start = time.perf_counter()
-        share = min(run.seconds / limit, 1.0)
-        rate = LEARNING_RATE * min(1.0, (run.step + 1) / 50) * (1 + np.cos(np.pi * share)) / 2
+        fraction = min(run.seconds / limit, 1.0)
+        rate = LEARNING_RATE * min(1.0, (run.step + 1) / 50) * (1 + np.cos(np.pi * fraction)) / 2
         for group in run.optimizer.param_groups:
             group["lr"] = float(rate)
         images = torch.from_numpy(batch.images).to(run.device)
@@ -236,9 +236,11 @@ def train(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=TASKS)
-    parser.add_argument("--minutes", type=float, default=30.0, help="of training alone")
+    parser.add_argument(
+        "--minutes", type=float, default=30.0, help="training time, without validation"
+    )
     parser.add_argument("--validations", type=int, default=6)
-    parser.add_argument("--threads", type=int, default=1, help="that draw crops ahead")
+    parser.add_argument("--threads", type=int, default=1, help="threads that prepare crops")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--root", help="folder with consep and glas")
     parser.add_argument("--run", type=Path, default=Path("runs/unet"), help="folder of the run")
@@ -273,7 +275,7 @@ def main() -> None:
         "parameters": sum(p.numel() for p in network.parameters()),
         "steps": run.step,
         "minutes": f"{run.seconds / 60:.1f}",
-        f"validation_{task.chosen_by}": f"{run.best:.4f}",
+        f"validation_{task.selection_metric}": f"{run.best:.4f}",
     }
     scores = score(task, network, dataset.load_all(task.test_split), device)
     write_row(labels, scores, arguments.csv)

@@ -1,8 +1,8 @@
-"""Make docs/images/correct.png: the real window, the sample image, two areas that are reviewed.
+"""Make docs/images/correct.png: the sample image with two reviewed areas.
 
 xvfb-run -a -s "-screen 0 1920x1200x24" .venv/bin/python scripts/make_correct_screenshot.py
 
-Nuclei and regions are those of `make_measure_screenshot`, made without a network.
+Nuclei and regions are those of `make_measure_screenshot`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ OF_OBJECTS = np.array([(60.0, 230.0), (50.0, 380.0), (170.0, 390.0), (200.0, 250
 
 
 def main() -> None:
-    """Do what a person does, then take the picture."""
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1500, 1060)
     (layer,) = viewer.open_sample("napari-coseg", "colon")
