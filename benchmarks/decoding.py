@@ -42,8 +42,8 @@ def main() -> None:
             print(typed.line(f"{name}: their types", size))
             quality = panoptic_quality(contingency(labels, found))
             print(
-                f"    panoptic quality {quality.pq:.4f}, false negatives {quality.false_negatives}, "
-                f"false positives {quality.false_positives}",
+                f"    PQ {quality.pq:.4f}; {quality.false_negatives} false negatives, "
+                f"{quality.false_positives} false positives",
                 flush=True,
             )
 

@@ -6,8 +6,8 @@
 
 Corrections are simulated from the labels: whole images, in random order, are reviewed. Each row
 runs in a process of its own, to measure its peak memory. The base's own validation images (of its
-recipe's split) are scored as well, to measure forgetting. ``--replay`` adds images that the base was
-trained on. ``type PQ`` is that of the new type, for ``consep-type``.
+recipe's split) are scored as well, to measure forgetting. ``--replay`` adds images that the base
+was trained on. ``type PQ`` is that of the new type, for ``consep-type``.
 
 DATA has ``dsb2018/``, ``consep/`` and ``glas/``. For ``consep-type`` the base must not have the new
 type. ``--train-base FOLDER`` trains one with the shipped recipe, or a faster ``--recipe`` such as
