@@ -2,7 +2,8 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.napari-coseg-installed
-XVFB := xvfb-run --auto-servernum --server-args="-screen 0 1920x1200x24"
+# Worker processes of the tests; each needs about 2 GB of memory and has a screen of its own.
+WORKERS ?= logical
 
 .PHONY: help system-packages setup demo test lint format benchmarks train-default clean
 
@@ -22,9 +23,9 @@ setup: $(INSTALLED) ## make .venv with the package, the tests' and the linters' 
 demo: setup ## segment a real image; opens napari where there is a screen, else writes files
 	$(BIN)/napari-coseg demo
 
-test: setup ## the whole suite, on a screen of its own
-	@command -v xvfb-run >/dev/null || { echo "xvfb-run is missing: sudo apt-get install xvfb xauth" >&2; exit 1; }
-	$(XVFB) $(BIN)/python -m pytest $(PYTEST_ARGS)
+test: setup ## the whole suite, in parallel, on screens of its own
+	@[ "$$(uname)" != Linux ] || command -v Xvfb >/dev/null || { echo "Xvfb is missing: sudo apt-get install xvfb" >&2; exit 1; }
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile $(PYTEST_ARGS)
 
 lint: setup ## ruff and mypy; the import directions are part of `make test`
 	$(BIN)/ruff check .
