@@ -85,7 +85,7 @@ def test_a_network_of_each_family_starts_from_sam2(family: str, tmp_path: Path) 
     torch.save({"model": theirs}, tmp_path / "sam2.1_hiera_tiny.pt")
     model = build(card)
     report = initialise(model, tmp_path / "sam2.1_hiera_tiny.pt")
-    assert {"encoder.trunk", "encoder.neck"} < {*report.from_sam2}
+    assert {"encoder.trunk", "encoder.neck"} < {*report.filled}
     own = {"encoder adapters"} | ({"encoder LoRA"} if family == "coseg" else set())
     assert own == {part for part in report.random if part.startswith("encoder")}
     ours = dict(model.named_parameters())["encoder.trunk.patch_embed.proj.weight"]

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import torch
-from sam2.modeling.backbones.hieradet import MultiScaleBlock
 from torch import Tensor, nn
 
 from napari_coseg.datasets.batches import Batch
@@ -107,8 +106,8 @@ class Tuner:
 
         A step may take seconds on a CPU, and a person who stops it waits two at most.
         """
-        blocks = (m for m in self.network.modules() if isinstance(m, MultiScaleBlock))
-        for module in (*self.network.children(), *blocks):
+        encoder = self.network.image_encoder
+        for module in (*self.network.children(), *(encoder.blocks() if encoder else ())):
             handle = module.register_forward_pre_hook(self._pass_gate)
             self._within.callback(handle.remove)
 

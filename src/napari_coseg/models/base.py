@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from napari_coseg.core.card import ModelCard
 from napari_coseg.core.errors import CheckpointError, ImageError, SettingsError
+from napari_coseg.models.nn.encoders.base import Encoder
 
 Task = Literal["semantic", "instance"]
 BOTH_TASKS: tuple[Task, ...] = ("semantic", "instance")
@@ -156,6 +157,11 @@ class SegmentationModel(nn.Module, ABC):
         std = torch.tensor(card.normalisation.std).view(shape)
         self.register_buffer("pixel_mean", mean, persistent=False)
         self.register_buffer("pixel_std", std, persistent=False)
+
+    @property
+    def image_encoder(self) -> Encoder | None:
+        """What encodes the images; None where a family has no encoder of `models.nn.encoders`."""
+        return None
 
     def normalise(self, values: Tensor) -> Tensor:
         """(B, C, [Z,] Y, X) values as `card.normalisation.values` says -> the network's input."""

@@ -9,28 +9,29 @@ from functools import partial
 from typing import Any
 
 import torch
-from sam2.modeling.backbones.hieradet import MultiScaleBlock
-from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from napari_coseg.core.errors import SettingsError
+from napari_coseg.models.base import CosegModel
 
 
 @contextmanager
-def checkpointed_blocks(model: nn.Module, wanted: bool = True) -> Iterator[None]:
+def checkpointed_blocks(model: CosegModel, wanted: bool = True) -> Iterator[None]:
     """Within, the trunk's blocks keep their inputs only and are computed again for the gradient.
 
-    The gradients are the same. The parameters and their names are untouched.
+    The gradients are the same. The parameters and their names are untouched. Batch normalisation
+    that learns its statistics would count each batch twice.
 
     Raises
     ------
     SettingsError
-        Where it is wanted and the network has no blocks of a Hiera trunk.
+        Where it is wanted and the network has no encoder with blocks.
     """
-    blocks = [m for m in model.modules() if isinstance(m, MultiScaleBlock)] if wanted else []
+    encoder = model.image_encoder if wanted else None
+    blocks = encoder.blocks() if encoder else ()
     if wanted and not blocks:
         raise SettingsError(
-            f"{type(model).__name__} has no Hiera trunk whose blocks could be computed again; "
+            f"{model.card.name!r} has no encoder whose blocks could be computed again; "
             "set activation_checkpointing = false"
         )
     for block in blocks:
