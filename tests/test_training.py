@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from cases.stub_models import StubModel
 from cases.tiny_training import draw, losses_of, make_batch, tiny_recipe, trained, without_dropout
 from napari_coseg.core.errors import Cancelled, CheckpointError, CosegError, SettingsError
 from napari_coseg.datasets.batches import Batch
@@ -305,7 +306,7 @@ def test_blocks_are_as_they_were_afterwards() -> None:
 def test_a_network_without_blocks_says_so() -> None:
     with (
         pytest.raises(SettingsError, match="activation_checkpointing = false"),
-        checkpointed_blocks(nn.Linear(2, 2)),
+        checkpointed_blocks(StubModel()),
     ):
         pass
 

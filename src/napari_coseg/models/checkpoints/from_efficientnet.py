@@ -101,7 +101,7 @@ def initialise_trunk(model: CosegModel, source: str | Path | Mapping[str, Tensor
     CheckpointError
         If entries of the trunk are missing, unknown, misshapen or not finite.
     """
-    theirs, told = _tensors(source)
+    theirs, told = read_weights(source)
     ours = model.state_dict()
     names = {
         name: counterpart(name.removeprefix(TRUNK))
@@ -124,7 +124,7 @@ def initialise_trunk(model: CosegModel, source: str | Path | Mapping[str, Tensor
     return StartReport(told, "ImageNet", "EfficientNet-Lite", ("encoder.trunk",), tuple(random))
 
 
-def _tensors(source: str | Path | Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], str]:
+def read_weights(source: str | Path | Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], str]:
     """A known file of the old format has no sizes to check, so that its digest is."""
     if not isinstance(source, Mapping) and Path(source).is_file():
         if file_sha256(source) in OLD_FILES:

@@ -107,18 +107,18 @@ class EfficientNetLite(Encoder):
         self.config = config
         self.trunk = Trunk(config)
         of_stride = self.trunk.channels
-        self.context = nn.Conv2d(of_stride[32], width, 1)
-        self.reduce = nn.Conv2d(of_stride[16], width, 1)
+        self.context = Pointwise(of_stride[32], width)
+        self.reduce = Pointwise(of_stride[16], width)
         self.embedding_norm = ChannelNorm(width)
         strides = finer_strides(len(high_resolution_channels))  # from coarse to fine
         path = config.top_down_channels[::-1][: len(strides)]
         self.laterals = nn.ModuleList(
-            nn.Conv2d(of_stride[stride], channels, 1)
+            Pointwise(of_stride[stride], channels)
             for stride, channels in zip(strides, path, strict=True)
         )
         self.top_down = TopDown(width, path[::-1], ChannelNorm)
         self.projections = nn.ModuleList(
-            nn.Conv2d(before, after, 1)
+            Pointwise(before, after)
             for before, after in zip(path, high_resolution_channels, strict=True)
         )
         self.channels = {16: width, **dict(zip(strides, high_resolution_channels, strict=True))}
@@ -192,10 +192,10 @@ class InvertedBottleneck(nn.Module):
     def __init__(self, before: int, after: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
         hidden = before * expansion
-        self.expand = _convolution(before, hidden, 1) if expansion > 1 else nn.Identity()
+        self.expand = _expansion(before, hidden) if expansion > 1 else nn.Identity()
         self.filter = _convolution(hidden, hidden, kernel, stride, groups=hidden)
         self.project = nn.Sequential(
-            nn.Conv2d(hidden, after, 1, bias=False), nn.BatchNorm2d(after, eps=BATCH_NORM_EPS)
+            Pointwise(hidden, after, bias=False), nn.BatchNorm2d(after, eps=BATCH_NORM_EPS)
         )
         self.is_residual = stride == 1 and before == after
 
@@ -204,12 +204,32 @@ class InvertedBottleneck(nn.Module):
         return pixels + changed if self.is_residual else changed
 
 
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution as a product of matrices on (B, Y, X, C).
+
+    With one thread torch has no fast 1x1 convolution for channels that lie last: forward and
+    backward take a tenth less time so.
+    """
+
+    def __init__(self, before: int, after: int, bias: bool = True) -> None:
+        super().__init__(before, after, 1, bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        last = F.linear(input.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias)
+        return last.permute(0, 3, 1, 2)
+
+
 class _StridedConv2d(nn.Conv2d):
     """A convolution of stride 2 padded as TensorFlow pads: for an even size more at the far end."""
 
     def forward(self, input: Tensor) -> Tensor:
         before, after = (self.kernel_size[0] - 2) // 2, (self.kernel_size[0] - 1) // 2
         return super().forward(F.pad(input, (before, after, before, after)))
+
+
+def _expansion(before: int, after: int) -> nn.Sequential:
+    norm = nn.BatchNorm2d(after, eps=BATCH_NORM_EPS)
+    return nn.Sequential(Pointwise(before, after, bias=False), norm, nn.ReLU6(inplace=True))
 
 
 def _convolution(
