@@ -13,7 +13,12 @@ from torch import Tensor, nn
 from napari_coseg.core.errors import CosegError, SettingsError
 from napari_coseg.datasets.batches import NOT_GIVEN, Batch
 from napari_coseg.models.base import CosegModel, GivenMasks
-from napari_coseg.training.losses import Shares, Targets, two_forward_loss
+from napari_coseg.training.losses import (
+    Shares,
+    Targets,
+    near_two_objects,
+    two_forward_loss,
+)
 from napari_coseg.training.processes import Processes
 from napari_coseg.training.recipe import OptimiserSettings, Recipe
 from napari_coseg.training.trainable import decay_groups
@@ -163,6 +168,7 @@ def to_tensors(batch: Batch, device: str) -> tuple[Tensor, Targets]:
         semantic_known=put(batch.semantic_known),
         objects_known=put(batch.instances_known),
         classes_known=put(batch.types_known),
+        crowded=near_two_objects(put(batch.instances)),
     )
     return put(batch.images), targets
 
