@@ -126,12 +126,12 @@ def initialise_trunk(model: CosegModel, source: str | Path | Mapping[str, Tensor
 
 def read_weights(source: str | Path | Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], str]:
     """A known file of the old format has no sizes to check, so that its digest is."""
-    if not isinstance(source, Mapping) and Path(source).is_file():
-        if file_sha256(source) in OLD_FILES:
-            import torch
+    is_file = not isinstance(source, Mapping) and Path(source).is_file()
+    if is_file and file_sha256(source) in OLD_FILES:
+        import torch
 
-            state = torch.load(source, map_location="cpu", weights_only=True)
-            return dict(state), str(source)
+        state = torch.load(source, map_location="cpu", weights_only=True)
+        return dict(state), str(source)
     return named_tensors(source, "the EfficientNet-Lite checkpoint")
 
 

@@ -52,7 +52,7 @@ class Encoder(nn.Module, ABC):
     sizes
         Shapes by the names that cards and recipes may use in their place.
     start
-        Key of `napari_coseg.models.checkpoints.starting.STARTS`: what reads published weights for it.
+        Key of `models.checkpoints.starting.STARTS`: what reads published weights for it.
     config
         The shape, in full.
     channels
