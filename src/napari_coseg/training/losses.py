@@ -40,7 +40,7 @@ class Targets(NamedTuple):
     hv             (B, 2, Y, X) float32
     semantic_known, objects_known, classes_known
                    (B, Y, X) bool: where these are read; `objects_known` is of `hv` as well
-    crowded        (B, Y, X) bool: near two objects (`near_two_objects`); None: nowhere
+    crowded        (B, Y, X) bool: near two objects (`near_two_objects`)
     """
 
     semantic: Tensor
@@ -50,7 +50,7 @@ class Targets(NamedTuple):
     semantic_known: Tensor
     objects_known: Tensor
     classes_known: Tensor
-    crowded: Tensor | None = None
+    crowded: Tensor
 
     @property
     def labelled(self) -> dict[Task, Tensor]:
@@ -174,7 +174,7 @@ def _instance_terms(
     # The gradient looks two pixels further: beyond what is known the map counts as right.
     hv = torch.where(known.unsqueeze(1), maps.hv[rows].float(), hv_truth)
     error = (hv - hv_truth).square().mean(dim=1)
-    if targets.crowded is not None and settings.crowded:
+    if settings.crowded:
         # Where a pixel of the wrong kind merges two objects.
         more = 1 + settings.crowded * targets.crowded[rows].float()
         per_pixel, error = per_pixel * more, error * more
