@@ -78,8 +78,12 @@ def test_labels_and_table_come_back_as_they_went(tmp_path, labels, size):
         assert image.axes == "ZYX"[-labels.ndim :]
     table = pd.read_csv(paths[2])
     columns = STACK_OBJECT_COLUMNS if labels.ndim == 3 else OBJECT_COLUMNS
-    assert tuple(table.columns) == columns
-    pd.testing.assert_frame_equal(table, found.instances.table, check_dtype=False)
+    axes = "zyx"[-labels.ndim :]
+    worlds = tuple(f"world_{axis}_um" for axis in axes)
+    assert tuple(table.columns) == columns + worlds
+    pd.testing.assert_frame_equal(table[[*columns]], found.instances.table, check_dtype=False)
+    for axis, name, um in zip(axes, worlds, size, strict=True):
+        np.testing.assert_allclose(table[name], table[f"centroid_{axis}"] * um)
     assert not [path for path in paths[0].parent.iterdir() if path.name not in NAMES]
 
 

@@ -105,21 +105,23 @@ def measure_workspace(path: Path, arguments: argparse.Namespace) -> None:
             name = name.replace("/", "_").replace("\\", "_")
             _refuse_existing(folder, name, arguments)
             image = _image_of(entry) if arguments.intensity != "none" else None
-            _measure(_prediction_of(entry.load()), image, folder, name, arguments)
+            _measure(_prediction_of(entry.load(), image), image, folder, name, arguments)
 
 
-def _prediction_of(saved: Saved) -> Prediction:
+def _prediction_of(saved: Saved, image: Image | None) -> Prediction:
+    """`image` is the part under the labels; it says where they lie if the workspace does not."""
     import numpy as np
 
     from napari_coseg.core.types import Instances, Prediction
+    from napari_coseg.formats.place import geometry_of_labels
 
     regions = saved.regions
     return Prediction(
         np.zeros(saved.labels.shape, np.uint8) if regions is None else regions,
         saved.region_classes,
         Instances(saved.labels, saved.table, saved.classes),
-        saved.pixel_size_um,
-        saved.provenance,
+        provenance=saved.provenance,
+        geometry=geometry_of_labels(saved.geometry, saved.labels.shape, (), image),
     )
 
 

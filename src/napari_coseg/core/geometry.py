@@ -203,6 +203,8 @@ class Geometry:
     @property
     def is_plain(self) -> bool:
         """Whether it says no more than the size of a pixel, if that."""
+        if ONLY_SIZE in self.source.assumed:
+            return True
         aligned = np.allclose(self.directions, np.eye(self.ndim), atol=1e-6)
         return self.space == "image" and aligned and not self.origin.any()
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_coseg.core.errors import ImageError
+from napari_coseg.core.geometry import Geometry
 from napari_coseg.core.types import LABEL_DTYPE, Instances, LabelClass, Prediction
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class LabelsOf:
 def corrected_prediction(
     labels: np.ndarray | None,
     regions: np.ndarray | None,
-    pixel_size_um: Sequence[float],
+    geometry: Geometry | Sequence[float],
     of_labels: LabelsOf,
     of_regions: LabelsOf,
 ) -> Prediction:
@@ -95,8 +96,8 @@ def corrected_prediction(
         Object ids, whole numbers (Y, X) or (Z, Y, X); None where there are none.
     regions
         Region class ids of the same shape, 0 to 255; None where there are none.
-    pixel_size_um
-        Along the axes of the labels.
+    geometry
+        Of the labels, or the size of a pixel along their axes in micrometres.
 
     Raises
     ------
@@ -117,11 +118,13 @@ def corrected_prediction(
             "for example with skimage.segmentation.relabel_sequential"
         )
     class_ids, probabilities = of_labels.kinds(largest)
+    if not isinstance(geometry, Geometry):
+        geometry = Geometry.from_spacing(geometry)
     region_classes = _named(semantic, of_regions.classes)
     table = object_table(
         objects,
         semantic,
-        pixel_size_um=tuple(pixel_size_um),
+        pixel_size_um=geometry.known_size_um,
         class_ids=class_ids,
         class_probabilities=probabilities,
         classes=of_labels.classes,
@@ -131,8 +134,8 @@ def corrected_prediction(
         semantic,
         region_classes,
         Instances(objects, table, of_labels.classes),
-        tuple(pixel_size_um),
-        of_labels.provenance or of_regions.provenance,
+        provenance=of_labels.provenance or of_regions.provenance,
+        geometry=geometry,
     )
 
 

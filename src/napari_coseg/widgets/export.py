@@ -152,7 +152,7 @@ class ExportWidget(JobWidget):
         arguments = {
             "name": name,
             "axes": axes,
-            "pixel_size_um": outputs.pixel_size_of(either),
+            "geometry": outputs.geometry_of(either, self._viewer).as_json(),
             "classes": [tasks.pack_class(entry) for entry in of_objects.classes],
             "region_classes": [tasks.pack_class(entry) for entry in of_regions.classes],
             "provenance": of_objects.provenance or of_regions.provenance,

@@ -12,6 +12,7 @@ from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Worker
 from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.dock_widget import group, notify_errors
+from napari_coseg.widgets.geometry import placement
 from napari_coseg.widgets.image_choice import ChosenImage
 from napari_coseg.widgets.image_job import ImageJobWidget
 from napari_coseg.widgets.job_bar import in_words
@@ -58,7 +59,7 @@ class GuidanceWidget(ImageJobWidget):
         if chosen is None:
             return
         self.bar.finish(f"<b>{len(reply.arrays)} maps</b> in {in_words(seconds)}", done=True)
-        place = layers.geometry(chosen.layer, chosen.axes, reply.values["offset"])
+        place = placement(chosen.layer, chosen.axes, reply.values["offset"])
         for number, (name, values) in enumerate(reply.arrays.items()):
             self._viewer.add_image(
                 values if len(reply.values["offset"]) == 2 else values[None],

@@ -20,9 +20,16 @@ from qtpy.QtWidgets import (
 )
 
 from napari_coseg.core.errors import ImageError
+from napari_coseg.core.geometry import Geometry
+from napari_coseg.core.types import geometry_of
 from napari_coseg.images.intake import understand
 from napari_coseg.widgets import layers
-from napari_coseg.widgets.layers import PixelSize
+from napari_coseg.widgets.geometry import (
+    PixelSize,
+    layer_pixel_size,
+    of_layers_array,
+    spatial_dims,
+)
 
 if TYPE_CHECKING:
     from napari.layers import Image as ImageLayer
@@ -43,20 +50,24 @@ IMPLAUSIBLE_FACTOR = 8.0
 
 @dataclass(frozen=True)
 class ChosenImage:
-    """What the person chose; `channels` and `pixel_size_um` are None where there is no choice."""
+    """What the person chose; `channels` is None where there is no choice."""
 
     layer: ImageLayer
     axes: str
     channels: list[int] | None
-    pixel_size_um: tuple[float, ...] | None
+    geometry: Geometry
+
+    @property
+    def pixel_size_um(self) -> tuple[float, ...] | None:
+        return self.geometry.pixel_size_um
 
     def arguments(self) -> dict[str, Any]:
-        """What a job of the worker process is told of it."""
+        """What the worker process needs to know of it."""
         return {
             "name": self.layer.name,
             "axes": self.axes,
             "channels": self.channels,
-            "pixel_size_um": self.pixel_size_um,
+            "geometry": self.geometry.as_json(),
         }
 
 
@@ -69,7 +80,7 @@ class ImageChoice(QWidget):
         Another layer, or something else understood of it.
     file_asked(str)
         A layer's pixel size is not known, but it came from this file; answer with
-        `set_file_pixel_size`.
+        `set_file_geometry`.
     """
 
     changed = Signal()
@@ -81,6 +92,7 @@ class ImageChoice(QWidget):
         self._listed: list[ImageLayer] = []
         self._layer: ImageLayer | None = None
         self._size = PixelSize(None, "")
+        self._file: Geometry | None = None
         self._model_um: float | None = None
         self._build()
         events = viewer.layers.events
@@ -148,7 +160,10 @@ class ImageChoice(QWidget):
         axes = self.axes
         image = layers.layer_to_image(self._layer, axes, self._size.um)
         understand(image)
-        return ChosenImage(self._layer, axes, self.channels_box.currentData(), self._size.um)
+        geometry = geometry_of(self._size.um, self._file or image.geometry, image.spatial_axes)
+        if self._size.um is None:
+            geometry = Geometry.unknown(geometry.ndim, geometry.source)
+        return ChosenImage(self._layer, axes, self.channels_box.currentData(), geometry)
 
     @property
     def layer(self) -> ImageLayer | None:
@@ -182,14 +197,22 @@ class ImageChoice(QWidget):
         self.spacing_box.setSpecialValueText("same as the pixel size")
         self._tell_size()
 
-    def set_file_pixel_size(self, path: str, um: Sequence[float]) -> None:
-        """What the metadata of the file at `path` say of the chosen layer."""
+    def set_file_geometry(self, path: str, geometry: Geometry, shape: Sequence[int]) -> None:
+        """What the metadata of the file at `path` say of the chosen layer.
+
+        Parameters
+        ----------
+        geometry, shape
+            Of the file's image as our reader turns it.
+        """
         layer = self._layer
         if layer is None or layer.source.path != path or self._size.um is not None:
             return
-        count = len(layers.spatial_dims(self.axes))
-        if len(um) >= count:
-            self._set_size(PixelSize(tuple(um[-count:]), "from the file's metadata"))
+        image = layers.layer_to_image(layer, self.axes)
+        self._file = of_layers_array(geometry, shape, image.spatial_shape)
+        um = self._file.pixel_size_um if self._file else None
+        if um is not None:
+            self._set_size(PixelSize(um, "from the file's metadata"))
 
     def ask_file(self) -> None:
         """Emit `file_asked` where the chosen layer's file may say what the layer does not."""
@@ -301,12 +324,13 @@ class ImageChoice(QWidget):
     def _read_size(self) -> None:
         if self._layer is None:
             return
-        self._set_size(layers.layer_pixel_size(self._layer, self.axes))
+        self._file = None
+        self._set_size(layer_pixel_size(self._layer, self.axes))
         self.ask_file()
 
     def _on_size_typed(self, _: float) -> None:
         side, spacing = self.size_box.value(), self.spacing_box.value()
-        count = len(layers.spatial_dims(self.axes))
+        count = len(spatial_dims(self.axes))
         if side == 0:
             self._size = PixelSize(None, "set here: the model's own")
         else:

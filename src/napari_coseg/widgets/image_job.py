@@ -1,10 +1,11 @@
-"""Base of the docks that run a model on an image layer: both choices, and what they ask for."""
+"""Base of the docks that run a model on an image layer."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from napari_coseg.core.errors import CosegError
+from napari_coseg.core.geometry import Geometry
 from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Worker
@@ -17,17 +18,17 @@ if TYPE_CHECKING:
 
 
 class ImageJobWidget(JobWidget):
-    """Has `image` and `model`, and asks the worker process for devices and files' pixel sizes."""
+    """Has `image` and `model`, and asks the worker process for devices and files' geometries."""
 
     def __init__(self, napari_viewer: Viewer, worker: Worker | None = None) -> None:
         super().__init__(napari_viewer, worker)
-        self._file_sizes: dict[str, list[float] | None] = {}
+        self._files: dict[str, tuple[Geometry, list[int]]] = {}
         self.image = ImageChoice(napari_viewer)
         self.model = ModelChoice()
         self.model.changed.connect(self._on_model)
         self.image.file_asked.connect(self._ask_file)
         self._on_model()
-        self.image.ask_file()  # of the layer that was there before anybody could hear
+        self.image.ask_file()  # of the layer that was there before the signal was connected
 
     def first_shown(self) -> None:
         """Ask for the devices: that starts the process, which is then warm when Run is clicked."""
@@ -42,24 +43,20 @@ class ImageJobWidget(JobWidget):
         self.image.set_model_pixel_size(card.pixel_size_um if card else None)
 
     def _ask_file(self, path: str) -> None:
-        if path in self._file_sizes:
-            self._use_file_size(path)
+        if path in self._files:
+            self.image.set_file_geometry(path, *self._files[path])
             return
-        job = self.submit(tasks.FILE_PIXEL_SIZE, {"path": path})
-        job.done.connect(lambda reply: self._on_file_size(path, reply))
+        job = self.submit(tasks.FILE_GEOMETRY, {"path": path})
+        job.done.connect(lambda reply: self._on_file(path, reply))
         job.failed.connect(_pass_over)
 
-    def _on_file_size(self, path: str, reply: Reply) -> None:
-        self._file_sizes[path] = reply.values["pixel_size_um"]
-        self._use_file_size(path)
-
-    def _use_file_size(self, path: str) -> None:
-        size = self._file_sizes[path]
-        if size:
-            self.image.set_file_pixel_size(path, size)
+    def _on_file(self, path: str, reply: Reply) -> None:
+        geometry = Geometry.from_json(reply.values["geometry"])
+        self._files[path] = (geometry, reply.values["shape"])
+        self.image.set_file_geometry(path, *self._files[path])
 
 
 def _pass_over(error: Exception) -> None:
-    """A file that no reader of ours knows says nothing of its pixel size; nothing is wrong."""
+    """A file that no reader of ours knows says nothing of its geometry; that is no error."""
     if not isinstance(error, CosegError):
         raise error

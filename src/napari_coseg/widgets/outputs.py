@@ -14,9 +14,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_coseg.core.errors import ImageError
+from napari_coseg.core.geometry import Geometry
 from napari_coseg.core.types import LabelClass, Prediction
 from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf
-from napari_coseg.widgets.layers import geometry, said_pixel_size
+from napari_coseg.widgets.geometry import (
+    attributes_of,
+    layer_geometry,
+    note_of,
+    noted,
+    placement,
+    said_geometry,
+    same_place,
+    spatial_dims,
+)
+from napari_coseg.widgets.layers import axes_with, level_0
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +68,7 @@ def add_prediction(
         How objects are shown: coloured by one of `COLOR_BY`, filled or not.
     """
     regions_name, objects_name = free_names(viewer, layer.name)
-    place = geometry(layer, axes, prediction.provenance.get("region_offset", ()))
+    place = placement(layer, axes, prediction.provenance.get("region_offset", ()))
     regions = viewer.add_labels(
         prediction.semantic,
         name=regions_name,
@@ -198,31 +209,69 @@ def labels_of(layer: Labels | None) -> LabelsOf:
     return LabelsOf() if layer is None else LabelsOf.read(layer.metadata, layer.features)
 
 
-def pixel_size_of(layer: Labels) -> list[float]:
-    """In micrometres: what the run took; of a layer painted by hand, what its scale says.
+def geometry_of(layer: Labels, viewer: Viewer | None = None) -> Geometry:
+    """Where labels lie: what the run took; of a layer painted by hand, what its place says.
+
+    Parameters
+    ----------
+    viewer
+        Where given, a layer painted by hand that lies right over an image has that image's
+        geometry, which may say more than napari shows.
 
     Raises
     ------
     ImageError
-        Where nobody says.
+        Where the size of a pixel is not known.
     """
-    return attributes_pixel_size(layer.name, layer.metadata, layer.scale, layer.units)
+    attributes = attributes_of(layer)
+    found = _geometry_of(attributes)
+    if viewer is not None and note_of(layer.metadata) is None:
+        seen = said_geometry({**attributes, "metadata": {}}, "ZYX"[-layer.ndim :])[0]
+        found = _of_image_under(viewer, layer, seen) or found
+    return _sized(found, layer.name)
 
 
-def attributes_pixel_size(
-    name: str, metadata: Mapping[str, Any], scale: Sequence[float], units: Sequence[Any]
-) -> list[float]:
-    """As `pixel_size_of`, of a layer's attributes alone."""
-    told_by_run = dict(metadata.get(METADATA_KEY, {})).get("pixel_size_um")
-    if told_by_run:
-        return [float(size) for size in told_by_run]
-    size = said_pixel_size(scale, units, "ZYX"[-len(scale) :])
-    if size.um is None:
+def attributes_geometry(name: str, attributes: Mapping[str, Any]) -> Geometry:
+    """As `geometry_of`, of the attributes that napari hands to writers."""
+    return _sized(_geometry_of(attributes), name)
+
+
+def _geometry_of(attributes: Mapping[str, Any]) -> Geometry:
+    metadata = attributes.get("metadata", {})
+    note = note_of(metadata)
+    if note is not None:
+        return note
+    found = said_geometry(attributes, "ZYX"[-len(attributes["scale"]) :])[0]
+    by_run = dict(metadata.get(METADATA_KEY, {})).get("pixel_size_um")
+    if by_run and not found.has_pixel_size(by_run):
+        return found.with_pixel_size(by_run)
+    return found
+
+
+def _of_image_under(viewer: Viewer, labels: Labels, seen: Geometry) -> Geometry | None:
+    """Of the topmost image whose pixels lie right under those of the labels."""
+    from napari.layers import Image as ImageLayer
+
+    for layer in reversed(viewer.layers):
+        if not isinstance(layer, ImageLayer) or note_of(layer.metadata) is None:
+            continue
+        axes = axes_with(layer, labels.ndim)
+        if axes is None:
+            continue
+        under = said_geometry({**attributes_of(layer), "metadata": {}}, axes)[0]
+        shape = [level_0(layer).shape[dim] for dim in spatial_dims(axes)]
+        if shape == list(level_0(labels).shape) and same_place(seen, under):
+            return layer_geometry(layer, axes)
+    return None
+
+
+def _sized(geometry: Geometry, name: str) -> Geometry:
+    if not geometry.is_known:
         raise ImageError(
             f"the pixel size of {name!r} is not known; set the layer's scale and units, or "
             "make it over an image that has them"
         )
-    return [float(value) for value in size.um]
+    return geometry
 
 
 def _direct(colors: dict[int, tuple[int, int, int]], unknown: tuple[int, int, int] | None) -> Any:
@@ -249,6 +298,7 @@ def _metadata(
             IMAGE_ID: str(layer.unique_id),
             "classes": listed,
             "pixel_size_um": list(prediction.pixel_size_um),
+            **noted(prediction.geometry),
             "provenance": prediction.provenance,
         }
     }

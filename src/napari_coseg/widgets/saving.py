@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from napari_coseg.core.errors import ImageError
+from napari_coseg.core.geometry import Geometry
 from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf, corrected_prediction
-from napari_coseg.widgets.outputs import attributes_pixel_size
+from napari_coseg.widgets.outputs import attributes_geometry
 
 FullLayerData = tuple[Any, dict[str, Any], str]
 """Data, attributes and type of a layer, as napari hands them to a writer."""
@@ -19,12 +20,12 @@ FullLayerData = tuple[Any, dict[str, Any], str]
 def write_geojson(path: str, layer_data: Sequence[FullLayerData]) -> list[str]:
     """Write a layer of objects, one of regions, or both.
 
-    A layer that Segment did not make holds objects. napari has asked before it writes over a file.
+    A layer that Segment did not make holds objects. napari asks before it overwrites a file.
 
     Raises
     ------
     ImageError
-        For two layers of one kind, and where nobody says how large a pixel is.
+        For two layers of one kind, and where the size of a pixel is not known.
     """
     from napari_coseg.formats.geojson import write
     from napari_coseg.formats.registry import stand_in
@@ -42,7 +43,7 @@ def write_geojson(path: str, layer_data: Sequence[FullLayerData]) -> list[str]:
     prediction = corrected_prediction(
         None if labels is None else np.asarray(labels[0]),
         None if regions is None else np.asarray(regions[0]),
-        _pixel_size(labels or regions),
+        _geometry(labels or regions),
         _known(labels),
         _known(regions),
     )
@@ -57,14 +58,8 @@ def _known(layer: FullLayerData | None) -> LabelsOf:
     return LabelsOf.read(layer[1].get("metadata", {}), layer[1].get("features"))
 
 
-def _pixel_size(layer: FullLayerData | None) -> list[float]:
-    """In micrometres: what the run took, else what the layer's scale and units say."""
+def _geometry(layer: FullLayerData | None) -> Geometry:
+    """What the run took, else what the layer's scale and units say."""
     if layer is None:
         raise ImageError("there are no labels to save")
-    attributes = layer[1]
-    return attributes_pixel_size(
-        attributes.get("name", "?"),
-        attributes.get("metadata", {}),
-        attributes["scale"],
-        attributes["units"],
-    )
+    return attributes_geometry(layer[1].get("name", "?"), layer[1])

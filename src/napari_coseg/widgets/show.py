@@ -10,13 +10,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import numpy as np
 
 from napari_coseg.core.errors import CosegError, ImageError
+from napari_coseg.core.geometry import Geometry
 from napari_coseg.core.types import Image, Instances, LabelClass, Prediction
 from napari_coseg.images.readers.registry import read_image
 from napari_coseg.widgets.layers import image_to_layer
@@ -48,12 +50,13 @@ def read_prediction(regions: Path, objects: Path, table: Path) -> Prediction:
         rows = pd.read_csv(table)
     except (OSError, ValueError) as error:
         raise ImageError(f"the object table {table} cannot be read: {error}") from error
-    size = labels.pixel_size_um or (1.0,) * len(labels.spatial_axes)
+    size = None if labels.geometry.is_known else (1.0,) * len(labels.spatial_axes)
     return Prediction(
         np.asarray(semantic.data),
         read_classes(regions),
         Instances(np.asarray(labels.data), rows, read_classes(objects)),
         size,
+        geometry=labels.geometry,
     )
 
 
@@ -85,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         prediction = read_prediction(chosen.regions, chosen.objects, chosen.table)
-        image = _sized(read_image(chosen.image), prediction.pixel_size_um)
+        image = _sized(read_image(chosen.image), prediction.geometry)
     except CosegError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -98,10 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _sized(image: Image, pixel_size_um: tuple[float, ...]) -> Image:
-    """The image with the pixel size at which it was segmented, where it says none itself."""
-    values: dict[str, Any] = {"pixel_size_um": image.pixel_size_um or pixel_size_um}
-    return Image(image.data, image.axes, name=image.name, **values)
+def _sized(image: Image, geometry: Geometry) -> Image:
+    """The image with the geometry that it was segmented with, where it says none itself."""
+    return image if image.geometry.is_known else replace(image, geometry=geometry)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,14 @@ import numpy as np
 
 from napari_coseg.core.errors import EditError, WorkspaceError
 from napari_coseg.core.files import sync
+from napari_coseg.core.geometry import Geometry
 from napari_coseg.core.types import LabelClass
 from napari_coseg.labels.editing.review import Reviewed
 from napari_coseg.workspace import arrays
 from napari_coseg.workspace.facts import (
     EntryFacts,
     class_facts,
+    geometry_of_labels,
     label_classes,
     read_entry_facts,
     reference,
@@ -89,6 +91,11 @@ class Entry:
     @property
     def pixel_size_um(self) -> tuple[float, ...]:
         return self.facts.pixel_size_um
+
+    @property
+    def geometry(self) -> Geometry:
+        """Of the labels."""
+        return geometry_of_labels(self.facts)
 
     @property
     def classes(self) -> tuple[LabelClass, ...]:
@@ -163,6 +170,7 @@ def _loaded(folder: Path, facts: EntryFacts, salvage: bool) -> tuple[Saved, list
         replay.region_classes,
         facts.provenance,
         facts.offset,
+        geometry_of_labels(facts),
     )
     saved, found = remeasured(saved, replay.stale, everything=replay.regions_are_stale)
     notes += found

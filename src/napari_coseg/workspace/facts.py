@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from napari_coseg.core.errors import SettingsError, WorkspaceError
+from napari_coseg.core.errors import ImageError, SettingsError, WorkspaceError
+from napari_coseg.core.geometry import ONLY_SIZE, Geometry
 from napari_coseg.core.provenance import checked_provenance
 from napari_coseg.core.settings import Settings
 from napari_coseg.core.types import LabelClass
@@ -25,6 +26,17 @@ Name = Annotated[str, Field(max_length=1000)]
 Micrometres = Annotated[float, Field(gt=0, lt=1e9, allow_inf_nan=False)]
 Channel = Annotated[int, Field(ge=0, le=255)]
 DtypeName = Literal["uint8", "uint16", "int32", "uint32", "int64"]
+
+
+def _checked_geometry(values: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return Geometry.from_json(values).as_json()
+    except ImageError as error:
+        raise ValueError(str(error)) from error
+
+
+GeometryJson = Annotated[dict[str, Any], AfterValidator(_checked_geometry)]
+"""As `Geometry.as_json` gives it; None in workspaces that are older than geometries."""
 
 
 class ClassFacts(Settings):
@@ -53,6 +65,7 @@ class ImageFacts(Settings):
     shape: Annotated[tuple[Side, ...], Field(min_length=2, max_length=4)]
     pixel_size_um: tuple[Micrometres, ...] | None
     content: HashFacts | None
+    geometry: GeometryJson | None = None
 
 
 class EntryFacts(Settings):
@@ -67,6 +80,7 @@ class EntryFacts(Settings):
     labels_dtype: DtypeName
     regions_dtype: DtypeName | None
     pixel_size_um: tuple[Micrometres, ...]
+    geometry: GeometryJson | None = None
     classes: Annotated[tuple[ClassFacts, ...], Field(max_length=10_000)] = ()
     region_classes: Annotated[tuple[ClassFacts, ...], Field(max_length=10_000)] = ()
     provenance: Annotated[dict[str, Any], AfterValidator(checked_provenance)] = {}
@@ -107,7 +121,18 @@ def read_entry_facts(path: Path) -> EntryFacts:
             "damaged or was not made by napari-coseg"
         )
     reference(facts.image)  # its paths are checked there
+    if geometry_of_labels(facts).ndim != len(facts.shape):
+        raise WorkspaceError(f"{path} is damaged: the geometry does not fit the shape")
     return facts
+
+
+def geometry_of_labels(facts: EntryFacts) -> Geometry:
+    """As it was kept; of an older workspace, from the size of a pixel and the offset."""
+    if facts.geometry is not None:
+        return Geometry.from_json(facts.geometry)
+    size, offset = facts.pixel_size_um, facts.offset or (0,) * len(facts.shape)
+    unplaced = Geometry.unknown(len(size)).crop(offset)
+    return unplaced.with_pixel_size(size, assumed=ONLY_SIZE)
 
 
 def read_workspace_facts(path: Path) -> WorkspaceFacts:
@@ -133,7 +158,8 @@ def reference(facts: ImageFacts) -> ImageReference:
     """The value for the facts."""
     values = {key: getattr(facts, key) for key in ImageFacts.model_fields}
     content = facts.content and ContentHash(**facts.content.model_dump())
-    return ImageReference(**(values | {"content": content}))
+    geometry = facts.geometry and Geometry.from_json(facts.geometry)
+    return ImageReference(**(values | {"content": content, "geometry": geometry}))
 
 
 def image_facts(image: ImageReference) -> ImageFacts:
@@ -142,7 +168,8 @@ def image_facts(image: ImageReference) -> ImageFacts:
         method=image.content.method, size=image.content.size, digest=image.content.digest
     )
     values = {key: getattr(image, key) for key in ImageFacts.model_fields}
-    return ImageFacts(**(values | {"content": content}))
+    geometry = image.geometry and image.geometry.as_json()
+    return ImageFacts(**(values | {"content": content, "geometry": geometry}))
 
 
 def class_facts(classes: tuple[LabelClass, ...]) -> tuple[ClassFacts, ...]:

@@ -275,6 +275,7 @@ def _write_new(folder: Path, image: ImageReference, saved: Saved) -> None:
             "labels_dtype": str(labels.dtype),
             "regions_dtype": regions_dtype,
             "pixel_size_um": tuple(saved.pixel_size_um),
+            "geometry": saved.geometry.as_json(),
             "classes": class_facts(saved.classes),
             "region_classes": class_facts(saved.region_classes),
             "provenance": saved.provenance,

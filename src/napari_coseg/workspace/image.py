@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from napari_coseg.core.errors import WorkspaceError
+from napari_coseg.core.geometry import Geometry
 from napari_coseg.core.types import Image
 from napari_coseg.workspace.files import refusals
 
@@ -72,6 +73,8 @@ class ImageReference:
         As it was taken, in micrometres along the spatial axes; None where nobody knew.
     content
         None where it is not known; then only a person can say which file it is.
+    geometry
+        As it was taken; None in workspaces that are older than geometries.
     """
 
     name: str
@@ -81,6 +84,7 @@ class ImageReference:
     shape: tuple[int, ...]
     pixel_size_um: tuple[float, ...] | None = None
     content: ContentHash | None = None
+    geometry: Geometry | None = None
 
     def __post_init__(self) -> None:
         if self.path is not None:
@@ -142,6 +146,7 @@ def reference_of(image: Image, path: Path | None, workspace: Path) -> ImageRefer
         "axes": image.axes,
         "shape": tuple(int(n) for n in image.data.shape),
         "pixel_size_um": image.pixel_size_um,
+        "geometry": image.geometry,
     }
     if path is None:
         return ImageReference(path=None, file_name="image.npy", **facts)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from napari_coseg.core.errors import WorkspaceError
-from napari_coseg.core.types import LabelClass, Prediction
+from napari_coseg.core.geometry import Geometry
+from napari_coseg.core.types import LabelClass, Prediction, geometry_of
 from napari_coseg.labels.editing.edit import Target
 from napari_coseg.labels.editing.index import ObjectIndex
 from napari_coseg.labels.editing.label_editor import LabelEditor
@@ -62,6 +63,8 @@ class Saved:
         Plain JSON values: which model, which settings. Empty for labels made by hand.
     offset
         Of the labels' first pixel in the image, along the spatial axes; () is its corner.
+    geometry
+        Of `labels`, with `pixel_size_um`; None makes it from that alone.
     """
 
     labels: np.ndarray
@@ -73,8 +76,11 @@ class Saved:
     region_classes: tuple[LabelClass, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
     offset: tuple[int, ...] = ()
+    geometry: Geometry = None  # type: ignore[assignment]  # made in __post_init__
 
     def __post_init__(self) -> None:
+        geometry = geometry_of(self.pixel_size_um, self.geometry, "ZYX"[-self.labels.ndim :])
+        object.__setattr__(self, "geometry", geometry)
         if self.table is None:
             measured = object_table(
                 self.labels,
@@ -99,6 +105,7 @@ class Saved:
             region_classes=prediction.semantic_classes,
             provenance=prediction.provenance,
             offset=tuple(int(at) for at in prediction.provenance.get("region_offset", ())),
+            geometry=prediction.geometry,
         )
 
     def reviewed_area(self, target: Target) -> np.ndarray:

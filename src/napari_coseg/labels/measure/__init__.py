@@ -1,7 +1,7 @@
-"""Numbers from labels: one row an object, one row a region, one row a region and class.
+"""Measurements of labels: one row per object, per region, per region and class.
 
-`tables` counts pixels: what every result of a run comes with. `run.measure` adds what costs more:
-shape, intensity, distances and densities.
+`tables` counts pixels, for the result of every run. `run.measure` adds what costs more: shape,
+intensity, distances and densities.
 """
 
 from napari_coseg.labels.measure.tables import (
@@ -12,6 +12,7 @@ from napari_coseg.labels.measure.tables import (
     object_table,
     region_table,
     table_of_pixels,
+    with_positions,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "object_table",
     "region_table",
     "table_of_pixels",
+    "with_positions",
 ]

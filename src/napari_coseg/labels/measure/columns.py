@@ -28,6 +28,12 @@ class Column:
         return f"{self.words} ({self.unit})" if self.unit else self.words
 
 
+_DIRECTIONS = {
+    "z": "Centre of the object in the world; in a patient towards the head",
+    "y": "Centre of the object in the world; in a patient towards the back",
+    "x": "Centre of the object in the world; in a patient towards the left",
+}
+
 COLUMNS: dict[str, Column] = {
     "id": Column("Id", "", "Value of the object in the labels"),
     "class": Column("Class", "", "Type of the object"),
@@ -53,6 +59,11 @@ COLUMNS: dict[str, Column] = {
     "centroid_z": Column("Centre z", "px"),
     "centroid_y": Column("Centre y", "px"),
     "centroid_x": Column("Centre x", "px"),
+    **{
+        f"world_{axis}_{unit}": Column(f"World {axis}", unit.replace("u", "µ"), about)
+        for unit in ("um", "mm")
+        for axis, about in _DIRECTIONS.items()
+    },
     "objects": Column("Objects", "", "Whose pixels lie mostly in the region"),
     "objects_per_mm2": Column("Per mm²", "", "Objects an area of the region"),
     "objects_per_mm3": Column("Per mm³", "", "Objects a volume of the region"),

@@ -19,7 +19,7 @@ from napari_coseg.labels.measure.moments import Moments
 from napari_coseg.labels.measure.neighbours import border_distances, nearest_distances
 from napari_coseg.labels.measure.outline import Outlines
 from napari_coseg.labels.measure.summary import Coverage, summarise
-from napari_coseg.labels.measure.tables import object_table
+from napari_coseg.labels.measure.tables import object_table, with_positions
 from napari_coseg.labels.measure.windows import count, values_in, windows
 
 if TYPE_CHECKING:
@@ -124,7 +124,8 @@ def measure(
         semantic_classes=prediction.semantic_classes,
     )
     reached(1.0, "measured")
-    return Measurements(table.assign(**values, **distances), summary)
+    table = with_positions(table.assign(**values, **distances), prediction.geometry)
+    return Measurements(table, summary)
 
 
 def centroids(table: pd.DataFrame, ndim: int) -> np.ndarray:

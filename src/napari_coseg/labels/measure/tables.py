@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_coseg.core.geometry import Geometry
 from napari_coseg.core.types import LabelClass
 
 if TYPE_CHECKING:
@@ -188,6 +189,18 @@ def _shape_columns(
         values[f"bbox_{name}0"] = boxes[:, axis, 0]
         values[f"bbox_{name}1"] = boxes[:, axis, 1]
     return values
+
+
+def with_positions(table: pd.DataFrame, geometry: Geometry) -> pd.DataFrame:
+    """An object table with the centroids in the world, in columns such as ``world_y_um``.
+
+    ``world_z_mm`` and so on of volumes of a patient: to the head, to the back, to the left.
+    """
+    axes = geometry.axes.lower()
+    index = table[[f"centroid_{axis}" for axis in axes]].to_numpy(float)
+    positions = geometry.world(index).T
+    names = [f"world_{axis}_{geometry.unit}" for axis in axes]
+    return table.assign(**dict(zip(names, positions, strict=True)))
 
 
 def region_table(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from napari_coseg.core.errors import Cancelled
+from napari_coseg.core.geometry import Geometry
 from napari_coseg.core.types import Image, Instances, LabelClass, Prediction
 from napari_coseg.widgets.background.process import JobContext, Reply
 from napari_coseg.widgets.background.tables import pack_table, unpack_table
@@ -24,7 +25,7 @@ DEVICES = "napari_coseg.widgets.background.tasks:devices"
 SEGMENT = "napari_coseg.widgets.background.tasks:segment"
 GUIDANCE = "napari_coseg.widgets.background.tasks:guidance"
 EXPORT = "napari_coseg.widgets.background.tasks:export"
-FILE_PIXEL_SIZE = "napari_coseg.widgets.background.tasks:file_pixel_size"
+FILE_GEOMETRY = "napari_coseg.widgets.background.tasks:file_geometry"
 
 
 # ---------------------------------------------------------------------------------------------
@@ -42,11 +43,12 @@ def devices(job: JobContext) -> Reply:
     return Reply({"devices": names})
 
 
-def file_pixel_size(job: JobContext, path: str) -> Reply:
-    """Pixel size in micrometres that a file's metadata tell; None where they do not."""
+def file_geometry(job: JobContext, path: str) -> Reply:
+    """Where the pixels of an image file lie, by its metadata, and the shape of its spatial axes."""
     from napari_coseg.images.readers.registry import read_image
 
-    return Reply({"pixel_size_um": read_image(path).pixel_size_um})
+    image = read_image(path)
+    return Reply({"geometry": image.geometry.as_json(), "shape": list(image.spatial_shape)})
 
 
 def segment(job: JobContext, *, key: str | None = None, **arguments: Any) -> Reply:
@@ -89,7 +91,7 @@ def _segment(
     name: str,
     axes: str,
     channels: list[int] | None,
-    pixel_size_um: list[float] | None,
+    geometry: dict[str, Any],
     region: list[list[int]] | None,
     settings: dict[str, Any],
 ) -> Prediction:
@@ -99,9 +101,8 @@ def _segment(
     chosen = InferenceSettings.from_mapping(settings)
     job.progress(0.0, "loading the model")
     network = _model(job, model, device, adapter)
-    size = tuple(pixel_size_um) if pixel_size_um else None
     return run(
-        Image(job.arrays["image"], axes, size, name),
+        Image(job.arrays["image"], axes, name=name, geometry=Geometry.from_json(geometry)),
         network,
         channels=channels,
         settings=chosen,
@@ -121,7 +122,7 @@ def guidance(
     name: str,
     axes: str,
     channels: list[int] | None,
-    pixel_size_um: list[float] | None,
+    geometry: dict[str, Any],
     region: list[list[int]],
     z: int,
 ) -> Reply:
@@ -131,9 +132,8 @@ def guidance(
     job.progress(0.0, "loading the model")
     network = _model(job, model, device, adapter)
     job.progress(0.5, "looking")
-    size = tuple(pixel_size_um) if pixel_size_um else None
     found = mutual_guidance(
-        Image(job.arrays["image"], axes, size, name),
+        Image(job.arrays["image"], axes, name=name, geometry=Geometry.from_json(geometry)),
         network,
         channels=channels,
         region=[(region[0][0], region[0][1]), (region[1][0], region[1][1])],
@@ -148,7 +148,7 @@ def export(
     *,
     name: str,
     axes: str | None,
-    pixel_size_um: list[float],
+    geometry: dict[str, Any],
     classes: list[list[Any]],
     region_classes: list[list[Any]],
     provenance: dict[str, Any],
@@ -177,13 +177,13 @@ def export(
     found = corrected_prediction(
         arrays.get("labels"),
         arrays.get("regions"),
-        pixel_size_um,
+        Geometry.from_json(geometry),
         of_labels,
         LabelsOf(unpack_classes(region_classes)),
     )
     image = stand_in(found, name)
     if axes is not None:
-        image = Image(job.arrays["image"], axes, tuple(pixel_size_um), name)
+        image = Image(job.arrays["image"], axes, name=name)
     files: list[Path] = []
     for number, one in enumerate(formats):
         job.progress((1 + number) / (1 + len(formats)), f"writing {one}")
@@ -232,14 +232,14 @@ def _changed_at(path: Path) -> int:
 def pack(prediction: Prediction) -> Reply:
     """A prediction as JSON values and arrays.
 
-    ``region_pixels`` comes with it: counting them in napari would hold up the window.
+    ``region_pixels`` comes with it: counting them in napari would block the window.
     """
     arrays = {"semantic": prediction.semantic, "labels": prediction.instances.labels}
     table, columns = pack_table(prediction.instances.table, TABLE)
     values = {
         "semantic_classes": [pack_class(entry) for entry in prediction.semantic_classes],
         "classes": [pack_class(entry) for entry in prediction.instances.classes],
-        "pixel_size_um": list(prediction.pixel_size_um),
+        "geometry": prediction.geometry.as_json(),
         "provenance": prediction.provenance,
         "region_pixels": np.bincount(prediction.semantic.ravel(), minlength=256).tolist(),
         "table": table,
@@ -265,8 +265,8 @@ def unpack(reply: Reply) -> Prediction:
         arrays["semantic"],
         unpack_classes(values["semantic_classes"]),
         instances,
-        tuple(values["pixel_size_um"]),
-        values["provenance"],
+        provenance=values["provenance"],
+        geometry=Geometry.from_json(values["geometry"]),
     )
 
 

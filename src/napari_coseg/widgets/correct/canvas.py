@@ -11,7 +11,7 @@ from napari_coseg.core.errors import EditError
 from napari_coseg.widgets.correct.gesture import Gesture
 from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.dock_widget import notify_errors
-from napari_coseg.widgets.layers import placed_like
+from napari_coseg.widgets.geometry import placed_like
 
 if TYPE_CHECKING:
     from napari.layers import Labels, Vectors

@@ -16,7 +16,7 @@ from napari_coseg.widgets.correct.colors import ObjectColormap
 from napari_coseg.widgets.correct.refresh import Refresher
 from napari_coseg.widgets.correct.session import Change, CorrectionSession
 from napari_coseg.widgets.corrected import METADATA_KEY
-from napari_coseg.widgets.layers import placed_like
+from napari_coseg.widgets.geometry import placed_like
 
 if TYPE_CHECKING:
     from napari.layers import Labels

@@ -10,8 +10,8 @@ import numpy as np
 from napari_coseg.core.errors import EditError
 from napari_coseg.labels.editing.label_editor import LabelEditor, check_images
 from napari_coseg.labels.measure import object_table
-from napari_coseg.widgets import layers
 from napari_coseg.widgets.corrected import LARGEST_ID, METADATA_KEY, LabelsOf
+from napari_coseg.widgets.geometry import layer_pixel_size
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -90,4 +90,4 @@ def pixel_size_um(layer: Labels) -> tuple[float, ...] | None:
     by_run = dict(layer.metadata.get(METADATA_KEY, {})).get("pixel_size_um")
     if by_run:
         return tuple(float(size) for size in by_run)
-    return layers.layer_pixel_size(layer, "ZYX"[-layer.ndim :]).um
+    return layer_pixel_size(layer, "ZYX"[-layer.ndim :]).um

@@ -12,7 +12,7 @@ from napari_coseg.labels.editing.regions import clean_regions
 from napari_coseg.widgets.correct.session import CorrectionSession
 from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.dock_widget import notify
-from napari_coseg.widgets.layers import placed_like
+from napari_coseg.widgets.geometry import placed_like
 from napari_coseg.widgets.run_in_thread import run_in_thread
 
 if TYPE_CHECKING:

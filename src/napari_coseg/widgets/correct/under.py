@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_coseg.core.errors import EditError, ImageError
+from napari_coseg.core.errors import EditError
 from napari_coseg.widgets import layers, outputs
+from napari_coseg.widgets.geometry import spatial_dims
 from napari_coseg.widgets.runs import arguments_of
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def image_under(viewer: Viewer, objects: Labels, z: int | None = None) -> Under:
         Where there is no image, or it is turned out of the objects' plane.
     """
     layer, axes, channels = _image_of(viewer, objects)
-    dims = layers.spatial_dims(axes)
+    dims = spatial_dims(axes)
     ours = _to_world(viewer, objects, list(range(objects.ndim)))
     theirs = _to_world(viewer, layer, dims)
     if abs(np.linalg.det(theirs)) < 1e-30:
@@ -92,22 +93,13 @@ def _image_of(viewer: Viewer, objects: Labels) -> tuple[ImageLayer, str, list[in
     if named is not None and run is not None:
         return named, run["axes"], run["channels"]
     for layer in [named] if named is not None else _topmost_first(images):
-        axes = _axes_of(layer, objects.ndim)
+        axes = layers.axes_with(layer, objects.ndim)
         if axes is not None:
             return layer, axes, _channels(viewer, layer, axes)
     raise EditError(
         f"there is no image under {objects.name!r} for SAM2 to look at; open it, with as many "
         "dimensions as the objects"
     )
-
-
-def _axes_of(layer: ImageLayer, ndim: int) -> str | None:
-    """The likeliest axes with so many in space; None where none are likely."""
-    try:
-        choices = layers.axes_choices(layer)
-    except ImageError:
-        return None
-    return next((axes for axes in choices if len(layers.spatial_dims(axes)) == ndim), None)
 
 
 def _channels(viewer: Viewer, layer: ImageLayer, axes: str) -> list[int] | None:

@@ -12,6 +12,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QWidget
 
 from napari_coseg.core.errors import CosegError, ImageError
+from napari_coseg.core.geometry import Geometry
 from napari_coseg.core.types import LabelClass
 from napari_coseg.labels.measure.tables import UNTYPED
 from napari_coseg.widgets import layer_box, layers, outputs
@@ -46,6 +47,10 @@ class ChosenLayers:
     kinds: tuple[LabelClass, ...]
     name: str
     """Beginning of file names."""
+
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry.from_json(self.arguments["geometry"])
 
     @property
     def labels(self) -> tuple[Labels, ...]:
@@ -117,7 +122,7 @@ class LayersChoice(QWidget):
             "name": image.name if image is not None else "",
             "axes": axes,
             "offset": offset,
-            "pixel_size_um": outputs.pixel_size_of(objects),
+            "geometry": outputs.geometry_of(objects, self._viewer).as_json(),
             "classes": [tasks.pack_class(entry) for entry in of_objects.classes],
             "region_classes": [tasks.pack_class(entry) for entry in of_regions.classes],
             "intensity": intensity,
@@ -163,7 +168,7 @@ class LayersChoice(QWidget):
 
     def _tell_size(self, objects: Labels) -> None:
         try:
-            size = outputs.pixel_size_of(objects)
+            size = outputs.geometry_of(objects).known_size_um
         except ImageError:
             self.size.setText("not known")
         else:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_coseg.core.geometry import Geometry
 from napari_coseg.core.types import Image
 from napari_coseg.widgets.background.process import JobContext, Reply
 from napari_coseg.widgets.background.tables import pack_table, unpack_table
@@ -34,7 +35,7 @@ def measure(
     name: str,
     axes: str | None,
     offset: list[int],
-    pixel_size_um: list[float],
+    geometry: dict[str, Any],
     classes: list[list[Any]],
     region_classes: list[list[Any]],
     intensity: str,
@@ -54,7 +55,7 @@ def measure(
     found = corrected_prediction(
         arrays["labels"],
         arrays.get("regions"),
-        pixel_size_um,
+        Geometry.from_json(geometry),
         LabelsOf(
             unpack_classes(classes), arrays["ids"], arrays["class_ids"], arrays["probabilities"]
         ),
@@ -62,7 +63,7 @@ def measure(
     )
     image = None
     if axes is not None:
-        whole = Image(job.arrays["image"], axes, tuple(pixel_size_um), name)
+        whole = Image(job.arrays["image"], axes, name=name)
         bounds = [
             (first, first + length)
             for first, length in zip(offset, arrays["labels"].shape, strict=True)

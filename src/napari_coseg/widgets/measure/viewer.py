@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,8 @@ from napari.layers import Labels
 from qtpy.QtCore import QObject, Signal
 
 from napari_coseg.widgets.corrected import METADATA_KEY
-from napari_coseg.widgets.layers import placed_like, units_in_view
+from napari_coseg.widgets.geometry import placed_like
+from napari_coseg.widgets.layers import units_in_view
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +63,7 @@ class ViewerLink(QObject):
 
     # -- to the viewer -------------------------------------------------------------------------
 
-    def show_objects(self, objects: pd.DataFrame, pixel_size_um: list[float]) -> None:
+    def show_objects(self, objects: pd.DataFrame, pixel_size_um: Sequence[float]) -> None:
         """Ring the objects of some rows of the measured table; a single one comes into view."""
         labels = self._labels
         if labels is None or labels not in self._viewer.layers or not len(objects):

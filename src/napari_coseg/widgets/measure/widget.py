@@ -172,7 +172,7 @@ class MeasureWidget(JobWidget):
         if source is not self.summary_table:
             self.summary_table.choose(np.zeros(0, np.int64))
         self.link.show_objects(
-            self.objects.iloc[self._chosen], self._measured.arguments["pixel_size_um"]
+            self.objects.iloc[self._chosen], self._measured.geometry.known_size_um
         )
         self._on_selection_changed()
 

@@ -17,7 +17,7 @@ from napari_coseg.widgets import outputs
 from napari_coseg.widgets.correct.reading import editor_of, request_of
 from napari_coseg.widgets.correct.session import CorrectionSession, marks_kept, session_of
 from napari_coseg.widgets.corrected import METADATA_KEY
-from napari_coseg.widgets.layers import placed_like
+from napari_coseg.widgets.geometry import placed_like
 from napari_coseg.widgets.refine.rows import make_with_rows
 
 if TYPE_CHECKING:

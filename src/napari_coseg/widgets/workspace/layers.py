@@ -12,11 +12,13 @@ import numpy as np
 from napari_coseg.core.errors import CosegError, ImageError
 from napari_coseg.core.types import LABEL_DTYPE, Image, Instances, Prediction
 from napari_coseg.finetuning.from_workspace import WITHOUT_OBJECTS
+from napari_coseg.formats.place import geometry_of_labels
 from napari_coseg.images.readers.registry import read_image
 from napari_coseg.widgets import layers, outputs
 from napari_coseg.widgets.correct.reading import editor_of, request_of
 from napari_coseg.widgets.correct.session import REVIEWED_KEY, marks_kept, session_of
 from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf
+from napari_coseg.widgets.geometry import note_of, noted, placement_of, spatial_dims
 from napari_coseg.widgets.workspace.link import Known
 from napari_coseg.workspace.entry import Entry
 from napari_coseg.workspace.folder import Workspace
@@ -84,6 +86,7 @@ def adding(
         provenance[WITHOUT_OBJECTS] = True  # else no objects would read as: there are none
     offset = tuple(int(at) for at in provenance.get("region_offset", ()))
     _check_fit(image, either, offset)
+    geometry = note_of(either.metadata) or image.geometry.crop(offset or (0,) * either.ndim)
     path = _file_of(image_layer)
     table, marks = (
         (None, marks_kept(either))
@@ -109,6 +112,7 @@ def adding(
             editor.region_classes,
             provenance,
             offset,
+            geometry if geometry.is_known else None,
         )
         pixels = None if path is not None else np.asarray(image.data)
         reference = reference_of(image, path, workspace.path)
@@ -134,7 +138,7 @@ def _axes(image_layer: ImageLayer, labels: Labels, provenance: dict[str, Any]) -
     told = provenance.get("axes")
     if told in choices:
         return str(told)
-    spatial = [axes for axes in choices if len(layers.spatial_dims(axes)) == labels.ndim]
+    spatial = [axes for axes in choices if len(spatial_dims(axes)) == labels.ndim]
     return (spatial or list(choices))[0]
 
 
@@ -200,7 +204,16 @@ def loaded(entry: Entry, also: Sequence[Path] = (), *, salvage: bool, with_image
                 f"{path} was read with shape {tuple(image.data.shape)}, expected "
                 f"{entry.image.shape}; open the image in napari as you did before"
             )
-        image = Image(image.data, entry.image.axes, entry.image.pixel_size_um, entry.name)
+        kept = entry.image
+        geometry = kept.geometry or image.geometry
+        fits = geometry.axes == kept.axes.replace("C", "")
+        image = Image(
+            image.data,
+            kept.axes,
+            kept.pixel_size_um,
+            entry.name,
+            geometry=geometry if fits else None,
+        )
     except CosegError as error:
         return Loaded(entry, saved, known, path, None, str(error))
     return Loaded(entry, saved, known, path, image)
@@ -218,8 +231,8 @@ def show(viewer: Viewer, found: Loaded) -> tuple[Labels, Labels | None]:
         np.zeros(saved.labels.shape, np.uint8) if saved.regions is None else saved.regions,
         saved.region_classes,
         Instances(saved.labels, saved.table, saved.classes),
-        saved.pixel_size_um,
-        {**saved.provenance, "region_offset": list(offset)},
+        provenance={**saved.provenance, "region_offset": list(offset)},
+        geometry=geometry_of_labels(saved.geometry, saved.labels.shape, offset, found.image),
     )
     regions, objects = outputs.add_prediction(viewer, layer, axes, prediction)
     for one in (objects, regions):
@@ -238,8 +251,8 @@ def _stand_in(viewer: Viewer, found: Loaded) -> ImageLayer:
     layer: ImageLayer = viewer.add_image(
         np.zeros(saved.labels.shape, np.uint8),
         name=found.entry.name,
-        scale=saved.pixel_size_um,
-        units=["micrometer"] * saved.labels.ndim,
+        metadata={METADATA_KEY: noted(saved.geometry)},
+        **placement_of(saved.geometry, saved.geometry.axes),
     )
     return layer
 
