@@ -92,7 +92,7 @@ def in_the_window(folder: Path, seconds: float) -> None:
     print(f"its process and {held_mb:.0f} MB were gone after {gone - asked:.2f} s")
     session.close()
     dock.close()
-    controller.give_up()
+    controller.abandon()
     viewer.close()
 
 

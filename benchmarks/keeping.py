@@ -94,7 +94,7 @@ def main(folder: Path) -> None:
     print(f"bytes an edit            {journal // EDITS:8,}")
     looking = cpu_ms(lambda: link._look({t: one.data for t, one in link.layers.items()}))
     link.scan()
-    gap = gaps.during(lambda: not (link._scanning or link._differing or writer.state.waiting))
+    gap = gaps.during(lambda: not (link.is_scanning or writer.state.waiting))
     print(f"looking at all pixels    {looking:8.0f} ms (in a thread)")
     print(f"longest gap, looking     {gap:8.0f} ms")
     controller.close()

@@ -1,4 +1,4 @@
-"""Base of the dock widgets that have work done by a process beside the window."""
+"""Base of the dock widgets whose work is done in a worker process."""
 
 from __future__ import annotations
 
@@ -21,17 +21,15 @@ if TYPE_CHECKING:
 
 
 class JobWidget(DockWidget):
-    """A form above a `JobBar`, and one `Worker` that is warm from the first look to the end.
+    """A form above a `JobBar`, and a `Worker` that is started when the widget is first shown.
 
-    A subclass builds its form with `lay_out`, and says what a click on Run does in `run` (usually
-    `start`) and what comes back in `receive`.
+    A subclass builds its form with `lay_out`, starts a job in `run` (by `start`) and uses the
+    reply in `receive`.
 
     Parameters
     ----------
-    napari_viewer
-        The viewer that it is docked in.
     worker
-        None makes one of its own, which is closed with the widget; another is left running.
+        None makes one that is closed with the widget; another is left running.
     """
 
     def __init__(self, napari_viewer: Viewer, worker: Worker | None = None) -> None:
@@ -50,15 +48,15 @@ class JobWidget(DockWidget):
         super().lay_out(*groups, below=below or self.bar)
 
     def run(self) -> None:
-        """What a click on Run does."""
-        raise NotImplementedError(f"{type(self).__name__} must say what Run does")
+        """Start a job; called by a click on the run button."""
+        raise NotImplementedError(f"{type(self).__name__} must define run")
 
     def receive(self, reply: Reply, seconds: float) -> None:
-        """What came back, and how long it took."""
-        raise NotImplementedError(f"{type(self).__name__} must say what to do with a reply")
+        """Use the reply to the job that `start` submitted; it took `seconds`."""
+        raise NotImplementedError(f"{type(self).__name__} must define receive")
 
     def first_shown(self) -> None:
-        """The widget is seen and its process not yet started; starting it now keeps Run quick."""
+        """Start the worker process early, so that the first run need not wait for it."""
         self.worker.prepare()
 
     def submit(
@@ -68,7 +66,7 @@ class JobWidget(DockWidget):
         arrays: Mapping[str, Any] | None = None,
         worker: Worker | None = None,
     ) -> Job:
-        """As `Worker.submit`; nothing is heard of the job once this widget is closed."""
+        """As `Worker.submit`; the job's signals are blocked once this widget is closed."""
         job = (worker or self.worker).submit(function, arguments, arrays)
         self._jobs.add(job)
         return job
@@ -85,7 +83,7 @@ class JobWidget(DockWidget):
         Parameters
         ----------
         worker
-            Of another widget, where it holds what the job needs; None: this widget's own.
+            Another widget's, where it holds what the job needs; None: this widget's own.
         """
         job = self.submit(function, arguments, arrays, worker)
         self._began = time.monotonic()
@@ -95,7 +93,7 @@ class JobWidget(DockWidget):
         return job
 
     def failed(self) -> None:
-        """The job ended without a reply; what was kept for it can go."""
+        """Forget what was kept for the job: it ended without a reply."""
 
     def _on_done(self, reply: Reply) -> None:
         self.receive(reply, time.monotonic() - self._began)
@@ -114,21 +112,20 @@ class JobWidget(DockWidget):
             self.first_shown()
 
     def shut_down(self) -> None:
-        """Stop what runs, end the worker process and let go of the viewer."""
-        _silence(self._jobs)
+        """Cancel the running job, end the worker process and disconnect from the viewer."""
+        _block_signals(self._jobs)
         self.bar.cancel()
         if self._owns_worker:
             self.worker.close()
-        self.let_go()
+        super().shut_down()
 
 
-def _silence(jobs: Iterable[Job]) -> None:
-    """Nobody is left to hear of them."""
+def _block_signals(jobs: Iterable[Job]) -> None:
     for job in jobs:
         job.blockSignals(True)
 
 
 def _end(worker: Worker, jobs: Iterable[Job], _: Any = None) -> None:
-    """Of a widget that is gone: jobs that others have given its worker are told."""
-    _silence(jobs)
+    """Close the worker of a deleted widget; jobs of other widgets fail and are reported."""
+    _block_signals(jobs)
     worker.close()
