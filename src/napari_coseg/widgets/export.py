@@ -16,7 +16,6 @@ from napari_coseg.widgets import layers, outputs
 from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Worker
-from napari_coseg.widgets.dock_widget import notify_errors
 from napari_coseg.widgets.forms import column_of, form, group, row, text_label
 from napari_coseg.widgets.job_bar import in_words
 from napari_coseg.widgets.job_widget import JobWidget
@@ -75,13 +74,9 @@ class ExportWidget(JobWidget):
         self.layers.changed.connect(self._propose_name)
         self._propose_name()
 
-    def run(self) -> None:
-        """Write the chosen layers; a `CosegError` becomes a notification."""
-        if self.bar.is_busy:
-            return
-        with notify_errors():
-            arguments, arrays = self.request()
-            self.start(tasks.EXPORT, arguments, arrays)
+    def begin(self) -> None:
+        """Write the chosen layers."""
+        self.start(tasks.EXPORT, *self.request())
 
     def receive(self, reply: Reply, seconds: float) -> None:
         files = [Path(path) for path in reply.values["files"]]

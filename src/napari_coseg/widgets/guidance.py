@@ -9,7 +9,6 @@ from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Worker
 from napari_coseg.widgets.corrected import METADATA_KEY
-from napari_coseg.widgets.dock_widget import notify_errors
 from napari_coseg.widgets.forms import group, text_label
 from napari_coseg.widgets.geometry import placement
 from napari_coseg.widgets.image_choice import ChosenImage
@@ -32,29 +31,23 @@ class GuidanceWidget(ImageJobWidget):
 
     def __init__(self, napari_viewer: Viewer, worker: Worker | None = None) -> None:
         super().__init__(napari_viewer, worker)
-        self._chosen: ChosenImage | None = None
         self.lay_out(text_label(ABOUT), group("Image", self.image), group("Model", self.model))
 
-    def run(self) -> None:
-        """Predict the current view; a `CosegError` becomes a notification."""
-        if self.bar.is_busy:
-            return
-        with notify_errors():
-            chosen = self.image.chosen()
-            *depth, rows, columns = layers.view_region(self._viewer, chosen.layer, chosen.axes)
-            arguments = {
-                **self.model.arguments(),
-                **chosen.arguments(),
-                "region": [rows, columns],
-                "z": depth[0][0] if depth else 0,
-            }
-            self._chosen = chosen
-            self.start(tasks.GUIDANCE, arguments, {"image": layers.level_0(chosen.layer)})
+    def begin(self) -> None:
+        """Predict the current view."""
+        chosen = self.image.chosen()
+        *depth, rows, columns = layers.view_region(self._viewer, chosen.layer, chosen.axes)
+        arguments = {
+            **self.model.arguments(),
+            **chosen.arguments(),
+            "region": [rows, columns],
+            "z": depth[0][0] if depth else 0,
+        }
+        arrays = {"image": layers.level_0(chosen.layer)}
+        self.start(tasks.GUIDANCE, arguments, arrays, asked=chosen)
 
     def receive(self, reply: Reply, seconds: float) -> None:
-        chosen, self._chosen = self._chosen, None
-        if chosen is None:
-            return
+        chosen: ChosenImage = self.asked
         self.bar.finish(f"<b>{len(reply.arrays)} maps</b> in {in_words(seconds)}", done=True)
         place = placement(chosen.layer, chosen.axes, reply.values["offset"])
         for number, (name, values) in enumerate(reply.arrays.items()):
@@ -68,6 +61,3 @@ class GuidanceWidget(ImageJobWidget):
                 metadata={METADATA_KEY: {"kind": "guidance", "image": chosen.layer.name}},
                 **place,
             )
-
-    def failed(self) -> None:
-        self._chosen = None

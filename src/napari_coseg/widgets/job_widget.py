@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QWidget
 from napari_coseg.core.errors import Cancelled
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Job, Worker
-from napari_coseg.widgets.dock_widget import DockWidget, notify
+from napari_coseg.widgets.dock_widget import DockWidget, notify, notify_errors
 from napari_coseg.widgets.job_bar import JobBar
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class JobWidget(DockWidget):
     """A form above a `JobBar`, and a `Worker` that is started when the widget is first shown.
 
-    A subclass builds its form with `lay_out`, starts a job in `run` (by `start`) and uses the
+    A subclass builds its form with `lay_out`, submits a job in `begin` (by `start`) and uses the
     reply in `receive`.
 
     Parameters
@@ -35,6 +35,7 @@ class JobWidget(DockWidget):
     def __init__(self, napari_viewer: Viewer, worker: Worker | None = None) -> None:
         super().__init__(napari_viewer)
         self._began = 0.0
+        self.asked: Any = None
         self.worker = worker or Worker()
         self._owns_worker = worker is None
         self._jobs: weakref.WeakSet[Job] = weakref.WeakSet()
@@ -48,8 +49,14 @@ class JobWidget(DockWidget):
         super().lay_out(*groups, below=below or self.bar)
 
     def run(self) -> None:
-        """Start a job; called by a click on the run button."""
-        raise NotImplementedError(f"{type(self).__name__} must define run")
+        """Begin a job unless one is running; a `CosegError` becomes a notification."""
+        if not self.bar.is_busy:
+            with notify_errors():
+                self.begin()
+
+    def begin(self) -> None:
+        """Submit what the form asks for; called by a click on the run button."""
+        raise NotImplementedError(f"{type(self).__name__} must define begin")
 
     def receive(self, reply: Reply, seconds: float) -> None:
         """Use the reply to the job that `start` submitted; it took `seconds`."""
@@ -77,6 +84,7 @@ class JobWidget(DockWidget):
         arguments: Mapping[str, Any],
         arrays: Mapping[str, Any],
         worker: Worker | None = None,
+        asked: Any = None,
     ) -> Job:
         """Submit a job, show its progress, and `receive` its reply.
 
@@ -84,22 +92,22 @@ class JobWidget(DockWidget):
         ----------
         worker
             Another widget's, where it holds what the job needs; None: this widget's own.
+        asked
+            Kept as `asked` until the job has ended.
         """
         job = self.submit(function, arguments, arrays, worker)
-        self._began = time.monotonic()
+        self._began, self.asked = time.monotonic(), asked
         self.bar.follow(job)
         job.done.connect(self._on_done)
         job.failed.connect(self._on_failed)
         return job
 
-    def failed(self) -> None:
-        """Forget what was kept for the job: it ended without a reply."""
-
     def _on_done(self, reply: Reply) -> None:
         self.receive(reply, time.monotonic() - self._began)
+        self.asked = None
 
     def _on_failed(self, error: Exception) -> None:
-        self.failed()
+        self.asked = None
         if isinstance(error, Cancelled):
             self.bar.finish("Cancelled.")
             return

@@ -13,9 +13,7 @@ from napari_coseg.widgets import layers, outputs, runs
 from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Worker
-from napari_coseg.widgets.dock_widget import notify_errors
 from napari_coseg.widgets.forms import column_of, group, row
-from napari_coseg.widgets.image_choice import ChosenImage
 from napari_coseg.widgets.image_job import ImageJobWidget
 from napari_coseg.widgets.job_bar import in_words
 from napari_coseg.widgets.model_choice import swatch
@@ -42,8 +40,6 @@ class SegmentWidget(ImageJobWidget):
 
     def __init__(self, napari_viewer: Viewer, worker: Worker | None = None) -> None:
         super().__init__(napari_viewer, worker)
-        self._chosen: ChosenImage | None = None
-        self._run: dict[str, Any] = {}
         self.settings = SettingsForm(InferenceSettings, ADVANCED, none_text="model's own")
         self._build()
         self.color_box.currentTextChanged.connect(self._restyle)
@@ -77,25 +73,22 @@ class SegmentWidget(ImageJobWidget):
 
     # -- a run ---------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Segment what is chosen; a `CosegError` becomes a notification."""
-        if self.bar.is_busy:
-            return
-        with notify_errors():
-            chosen = self.image.chosen()
-            region = None
-            if self.view_button.isChecked():
-                region = layers.view_region(self._viewer, chosen.layer, chosen.axes)
-            arguments = {
+    def begin(self) -> None:
+        """Segment what is chosen."""
+        chosen = self.image.chosen()
+        region = None
+        if self.view_button.isChecked():
+            region = layers.view_region(self._viewer, chosen.layer, chosen.axes)
+        arguments = runs.new_run(
+            {
                 **self.model.arguments(),
                 **chosen.arguments(),
                 "region": region,
                 "settings": self._settings_for(chosen.layer),
             }
-            array = layers.level_0(chosen.layer)
-            self._chosen = chosen
-            self._run = runs.new_run(arguments)
-            self.start(tasks.SEGMENT, self._run, {"image": array})
+        )
+        arrays = {"image": layers.level_0(chosen.layer)}
+        self.start(tasks.SEGMENT, arguments, arrays, asked=(chosen, arguments))
 
     def _settings_for(self, layer: Image) -> dict[str, Any]:
         values = self.settings.values()
@@ -105,9 +98,7 @@ class SegmentWidget(ImageJobWidget):
         return InferenceSettings.from_mapping(values).model_dump()
 
     def receive(self, reply: Reply, seconds: float) -> None:
-        chosen, self._chosen = self._chosen, None
-        if chosen is None:
-            return
+        chosen, arguments = self.asked
         prediction = tasks.unpack(reply)
         self.bar.finish(summary(prediction, reply.values["region_pixels"], seconds), done=True)
         regions, objects = outputs.add_prediction(
@@ -118,10 +109,7 @@ class SegmentWidget(ImageJobWidget):
             color_by=self.color_box.currentText(),
             outlines=self.outline_box.isChecked(),
         )
-        runs.remember(objects, regions, self._run, self.worker)
-
-    def failed(self) -> None:
-        self._chosen = None
+        runs.remember(objects, regions, arguments, self.worker)
 
     def _restyle(self, _: Any = None) -> None:
         for layer in self._viewer.layers:

@@ -1,23 +1,15 @@
 """Jobs in a worker process that stays warm between them: progress, cancel, errors.
 
-Why a process and not a thread
-------------------------------
-A thread shares the interpreter's lock with the window. torch releases it, but decoding does not
-always (scikit-image's watershed, pandas, plain Python), so that a thread blocks the window for the
-duration of such a call (`benchmarks/gui_gap.py` measures both). A process can also be killed, gives
-all its memory back, and may crash (a segmentation fault, the kernel's out-of-memory killer) without
-losing napari and an hour of corrections. napari's own worker threads keep their arguments, images
-and models, as long as the window lives.
-
-The cost is that torch is imported again, which takes seconds. The process is therefore started
-early (`prepare`) and kept between jobs, with the model loaded.
+A thread would share the interpreter's lock with the window, and decoding holds it for long (in
+scikit-image, pandas and plain Python; `benchmarks/gui_gap.py` measures both). A process can also be
+killed, gives all its memory back, and may crash without losing napari and an hour of corrections.
+Its cost, importing torch, is paid early (`prepare`) and once: it stays, with the model loaded.
 
 Neither multiprocessing nor QProcess is used: multiprocessing's spawn runs the user's main script
-again, which opens a second napari where the script has no main guard; and windows of the image are
-served while a job runs, from a thread in which QProcess must not be used. Instead there are
-`subprocess`, two pipes, and one thread that reads and serves (it uses Qt only to emit signals).
-Images are not copied: the process requests the windows it needs, so that dask and zarr stay lazy
-and memory stays flat.
+again, which opens a second napari where it has no main guard, and QProcess must not be used from
+the thread that serves windows of the image during a job. Instead there are `subprocess`, two pipes,
+and one thread that reads and serves (it uses Qt only to emit signals). Images are not copied: the
+process requests the windows it needs, so that dask and zarr stay lazy and memory stays flat.
 """
 
 from __future__ import annotations

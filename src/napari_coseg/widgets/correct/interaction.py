@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from psygnal import Signal
 
 from napari_coseg.core.errors import EditError
 from napari_coseg.widgets import layers
 from napari_coseg.widgets.connections import Connections
+from napari_coseg.widgets.correct import tools
 from napari_coseg.widgets.correct.actions import Corrector
 from napari_coseg.widgets.correct.add import MapsProvider
 from napari_coseg.widgets.correct.canvas import PAN_KEY, KeyBindings, MouseInput
@@ -20,20 +20,7 @@ from napari_coseg.widgets.correct.display import Display
 from napari_coseg.widgets.correct.gesture import ObjectProposer
 from napari_coseg.widgets.correct.proposals import HINT
 from napari_coseg.widgets.correct.session import CorrectionSession
-from napari_coseg.widgets.correct.tools import (
-    ACTIONS,
-    ADD,
-    BRUSH,
-    CLASS_KEYS,
-    MERGE_SELECTED,
-    NEXT,
-    PREVIOUS,
-    REGION_BRUSH,
-    REST,
-    REVIEWED,
-    TOOLS,
-    Tool,
-)
+from napari_coseg.widgets.correct.tools import ACTIONS, ADD, REVIEWED, TOOLS, Tool
 from napari_coseg.widgets.dock_widget import notify_errors
 
 if TYPE_CHECKING:
@@ -246,21 +233,12 @@ class Interaction:
         """Move the camera to an object, and zoom in where it is too small to see."""
         viewer, layer = self.viewer, self.session.objects
         row = self.session.editor.rows([object_id]).iloc[0]
-        axes = "zyx"[-layer.ndim :]
-        factors = layers.units_in_view(viewer, layer)
-        centre = [row[f"centroid_{axis}"] for axis in axes]
-        world = np.asarray(layer.data_to_world(centre)) * factors
-        shown = viewer.dims.displayed
-        for axis, value in enumerate(world, start=viewer.dims.ndim - layer.ndim):
-            if axis not in shown:
-                viewer.dims.set_point(axis, float(value))
-        camera = viewer.scene.camera
-        at = world[[axis - viewer.dims.ndim for axis in shown]]
-        camera.center = (*camera.center[: 3 - len(at)], *at.tolist())
+        layers.centre_on(viewer, layer, [row[f"centroid_{axis}"] for axis in "zyx"[-layer.ndim :]])
         size = max(row["bbox_y1"] - row["bbox_y0"], row["bbox_x1"] - row["bbox_x0"])
-        extent = float(size * abs(layer.scale[-1]) * factors[-1])
-        if extent * camera.zoom < SMALL_PX:
-            camera.zoom = ZOOMED_PX / extent
+        unit = layers.units_in_view(viewer, layer)[-1]
+        extent = float(size * abs(layer.scale[-1]) * unit)
+        if extent * viewer.scene.camera.zoom < SMALL_PX:
+            viewer.scene.camera.zoom = ZOOMED_PX / extent
 
     # -- keys ----------------------------------------------------------------------------------
 
@@ -269,17 +247,17 @@ class Interaction:
         calls: dict[str, Callable[[], None]] = {
             **{tool.key: partial(self._on_tool_key, tool) for tool in TOOLS},
             **{one.key: partial(self.act, one.use, pointer=True) for one in (*ACTIONS, REVIEWED)},
-            **{key: partial(self._on_class_key, int(key)) for key in CLASS_KEYS},
-            BRUSH: self.brush,
-            REGION_BRUSH: self.region_brush,
-            NEXT: self.go,
-            PREVIOUS: partial(self.go, -1),
-            REST: self._on_rest,
+            **{key: partial(self._on_class_key, int(key)) for key in tools.CLASS_KEYS},
+            tools.BRUSH: self.brush,
+            tools.REGION_BRUSH: self.region_brush,
+            tools.NEXT: self.go,
+            tools.PREVIOUS: partial(self.go, -1),
+            tools.REST: self._on_rest,
         }
         return {**{key: _pressed(call) for key, call in calls.items()}, PAN_KEY: self._on_pan_key}
 
     def _on_tool_key(self, tool: Tool) -> None:
-        if tool.key == MERGE_SELECTED and len(self.display.selected) > 1:
+        if tool.key == tools.MERGE_SELECTED and len(self.display.selected) > 1:
             self.corrector.merge_ids(self.display.selected)
         else:
             self.use_tool(tool)

@@ -13,6 +13,7 @@ from napari_coseg.labels.editing.edit import Target
 from napari_coseg.labels.editing.label_editor import LabelEditor
 from napari_coseg.labels.measure import BACKGROUND, UNTYPED
 from napari_coseg.widgets.connections import layer_list_events
+from napari_coseg.widgets.correct import tools
 from napari_coseg.widgets.correct.add import MapsProvider
 from napari_coseg.widgets.correct.add_choice import AddChoice
 from napari_coseg.widgets.correct.interaction import Interaction
@@ -29,17 +30,7 @@ from napari_coseg.widgets.correct.reading import editor_of, request_of
 from napari_coseg.widgets.correct.region_cleanup import RegionCleanup
 from napari_coseg.widgets.correct.sam import SamController
 from napari_coseg.widgets.correct.session import CorrectionSession, session_of
-from napari_coseg.widgets.correct.tools import (
-    ACTIONS,
-    BRUSH,
-    CLASS_KEYS,
-    NEXT,
-    PREVIOUS,
-    REGION_BRUSH,
-    REVIEWED,
-    TOOLS,
-    Tool,
-)
+from napari_coseg.widgets.correct.tools import ACTIONS, REVIEWED, TOOLS, Tool
 from napari_coseg.widgets.dock_widget import DockWidget, notify, notify_errors
 from napari_coseg.widgets.forms import column_of, group, row, text_label
 from napari_coseg.widgets.layer_choice import LayerChoice
@@ -81,14 +72,16 @@ class CorrectWidget(DockWidget):
         self.tools: dict[str, QPushButton] = {tool.key: tool_button(tool) for tool in TOOLS}
         self.actions = {action.key: action_button(action) for action in (*ACTIONS, REVIEWED)}
         self.brush_button = button(
-            "Brush", BRUSH, "napari's brush: paints the selected object, or a new one"
+            "Brush", tools.BRUSH, "napari's brush: paints the selected object, or a new one"
         )
         self.region_brush_button = button(
-            "Brush", REGION_BRUSH, "napari's brush: paints the region class selected below"
+            "Brush", tools.REGION_BRUSH, "napari's brush: paints the region class selected below"
         )
-        self.next_button = button("Next", NEXT, "The least certain object that is not reviewed")
-        self.previous_button = button("Previous", PREVIOUS, "The object before it")
-        self.classes, self.region_classes = ClassButtons(CLASS_KEYS), ClassButtons()
+        self.next_button = button(
+            "Next", tools.NEXT, "The least certain object that is not reviewed"
+        )
+        self.previous_button = button("Previous", tools.PREVIOUS, "The object before it")
+        self.classes, self.region_classes = ClassButtons(tools.CLASS_KEYS), ClassButtons()
         self.area_choice = AreaChoice()
         self.add_choice = AddChoice()
         self.sam_control = SamController(napari_viewer, self.add_choice, self._show)
@@ -104,7 +97,7 @@ class CorrectWidget(DockWidget):
 
     def _build(self) -> None:
         self.status.setMinimumHeight(self.status.fontMetrics().lineSpacing() * 2)
-        tools = {
+        by_group = {
             name: [self.tools[tool.key] for tool in TOOLS if tool.group == name]
             for name in ("objects", "regions", "review")
         }
@@ -113,19 +106,19 @@ class CorrectWidget(DockWidget):
         self.parts = [
             group(
                 "Objects",
-                grid([*tools["objects"], self.brush_button, *actions]),
+                grid([*by_group["objects"], self.brush_button, *actions]),
                 self.add_choice,
                 self.classes,
             ),
             group(
                 "Review",
-                grid([*review, *tools["review"]]),
+                grid([*review, *by_group["review"]]),
                 row(QLabel("Area counts for"), self.area_choice),
                 self.left_label,
             ),
             group(
                 "Regions",
-                grid([*tools["regions"], self.region_brush_button]),
+                grid([*by_group["regions"], self.region_brush_button]),
                 self.region_classes,
                 self.cleanup_form,
             ),

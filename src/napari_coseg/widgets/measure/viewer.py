@@ -12,7 +12,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_coseg.widgets.connections import Connections
 from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.geometry import placed_like
-from napari_coseg.widgets.layers import units_in_view
+from napari_coseg.widgets.layers import centre_on
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +79,8 @@ class ViewerLink(QObject):
             self._emits = False
             labels.selected_label = int(objects["id"].iloc[0])
             self._emits = True
-            self._bring_into_view(labels, centres[0])
+            if self._viewer.dims.ndisplay == 2:
+                centre_on(self._viewer, labels, centres[0], if_hidden=True)
 
     def _ring(self, labels: Labels, centres: np.ndarray, sizes: np.ndarray) -> None:
         """Replace the layer of rings, as its sizes and positions change together."""
@@ -104,22 +105,6 @@ class ViewerLink(QObject):
         rings, self._rings = self._rings, None
         if rings is not None and rings in self._viewer.layers:
             self._viewer.layers.remove(rings)
-
-    def _bring_into_view(self, labels: Labels, centre: np.ndarray) -> None:
-        """Show the object's slice, and move the camera only where the object is out of view."""
-        dims = self._viewer.dims
-        if dims.ndisplay != 2:
-            return
-        world = np.zeros(dims.ndim)
-        first = dims.ndim - labels.ndim
-        world[first:] = labels.data_to_world(centre) * units_in_view(self._viewer, labels)
-        for axis in range(first, dims.ndim):
-            if axis not in dims.displayed:
-                dims.set_point(axis, world[axis])
-        camera, target = self._viewer.scene.camera, world[list(dims.displayed)]
-        half = np.asarray(self._viewer.canvas.viewbox_size(self._viewer.layers)) / camera.zoom / 2
-        if (np.abs(target - np.asarray(camera.center)[-2:]) > half).any():
-            camera.center = (*camera.center[:-2], *target)
 
     # -- from the viewer -----------------------------------------------------------------------
 

@@ -53,7 +53,6 @@ class MeasureWidget(JobWidget):
         super().__init__(napari_viewer, worker)
         self.objects: pd.DataFrame | None = None
         self.summary: pd.DataFrame | None = None
-        self._asked: ChosenLayers | None = None
         self._measured: ChosenLayers | None = None
         self._selected = np.zeros(0, np.int64)
         self.layers = MeasureChoice(napari_viewer)
@@ -104,21 +103,15 @@ class MeasureWidget(JobWidget):
 
     # -- measuring -----------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Measure what is chosen; a `CosegError` becomes a notification."""
-        if self.bar.is_busy:
-            return
-        with notify_errors():
-            asked = self.layers.chosen()
-            # Remembered before the labels are read, so that a later edit counts as a change.
-            self.watch.remember(*asked.labels)
-            self._asked = asked
-            self.start(MEASURE, asked.arguments, asked.arrays)
+    def begin(self) -> None:
+        """Measure what is chosen."""
+        asked = self.layers.chosen()
+        # Remembered before the labels are read, so that a later edit counts as a change.
+        self.watch.remember(*asked.labels)
+        self.start(MEASURE, asked.arguments, asked.arrays, asked=asked)
 
     def receive(self, reply: Reply, seconds: float) -> None:
-        asked, self._asked = self._asked, None
-        if asked is None:
-            return
+        asked: ChosenLayers = self.asked
         self.objects, self.summary = unpack(reply)
         self._measured = dataclasses.replace(asked, arrays={})  # frees the pixels
         self.bar.finish(f"<b>{len(self.objects):,} objects</b> in {in_words(seconds)}", done=True)
@@ -132,9 +125,6 @@ class MeasureWidget(JobWidget):
         self.summary_table.show_table(self.summary, HIDDEN, asked.kinds)
         self.plots.show_table(self.objects.drop(columns=unknown), asked.kinds)
         self.select(np.zeros(0, np.int64))
-
-    def failed(self) -> None:
-        self._asked = None
 
     def let_go(self) -> None:
         self.layers.connections.close()

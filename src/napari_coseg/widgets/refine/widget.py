@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,10 +49,8 @@ class RefineWidget(JobWidget):
     def __init__(self, napari_viewer: Viewer, worker: Worker | None = None) -> None:
         super().__init__(napari_viewer, worker)
         self._run: Run | None = None
-        self._prompting: list[str] = []
         self._proposal: Proposal | None = None
         self._preview: list[Labels] = []
-        self._seconds = 0.0
         self.objects_box = LayerBox("Objects that Segment found", optional=False)
         self.corrected = {task: QCheckBox(text) for task, (text, _) in CHOICES.items()}
         self.corrected["regions"].setChecked(True)
@@ -82,50 +81,44 @@ class RefineWidget(JobWidget):
 
     # -- a refinement --------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Refine the chosen layers; a `CosegError` becomes a notification."""
-        if self.bar.is_busy:
-            return
+    def begin(self) -> None:
+        """Refine the chosen layers."""
         self.discard()
-        with notify_errors():
-            objects = self.objects_box.currentData()
-            if objects is None:
-                raise EditError("there is nothing to refine; segment an image first")
-            self._run = run = runs.run_of(self._viewer, objects)
-            self._prompting = [task for task, box in self.corrected.items() if box.isChecked()]
-            if not self._prompting:
-                raise EditError("choose what you corrected: the regions, the objects, or both")
-            labels, regions, _, of_labels, _ = request_of(run.objects, run.regions)
-            reviewed = refine_preview.reviewed_of(run.objects)
-            arrays = {
-                "image": run.image,
-                "labels": labels,
-                "regions": regions,
-                **row_arrays(of_labels),
-                "reviewed_objects": reviewed.objects.runs,
-                "reviewed_regions": reviewed.regions.runs,
-                "reviewed_ids": np.array(sorted(reviewed.ids), dtype=np.int64),
-            }
-            arguments = {"run": run.arguments, "prompt_with": self._prompting}
-            worker = run.worker or self.worker
-            runs.hold(run.arguments["key"], worker)
-            self.start(refine_tasks.REFINE, arguments, arrays, worker=worker)
+        self._run = None
+        objects = self.objects_box.currentData()
+        if objects is None:
+            raise EditError("there is nothing to refine; segment an image first")
+        run = runs.run_of(self._viewer, objects)
+        prompts = [task for task, box in self.corrected.items() if box.isChecked()]
+        if not prompts:
+            raise EditError("choose what you corrected: the regions, the objects, or both")
+        labels, regions, _, of_labels, _ = request_of(run.objects, run.regions)
+        reviewed = refine_preview.reviewed_of(run.objects)
+        arrays = {
+            "image": run.image,
+            "labels": labels,
+            "regions": regions,
+            **row_arrays(of_labels),
+            "reviewed_objects": reviewed.objects.runs,
+            "reviewed_regions": reviewed.regions.runs,
+            "reviewed_ids": np.array(sorted(reviewed.ids), dtype=np.int64),
+        }
+        arguments = {"run": run.arguments, "prompt_with": prompts}
+        worker = run.worker or self.worker
+        runs.hold(run.arguments["key"], worker)
+        self.start(refine_tasks.REFINE, arguments, arrays, worker, asked=(run, prompts))
 
     def first_shown(self) -> None:
         """Start no process: the run's own process does the work while it lives."""
 
     def receive(self, reply: Reply, seconds: float) -> None:
-        run = self._run
-        if run is None:
-            return
-        self._seconds = seconds
+        self._run, prompts = self.asked
         self.bar.finish("Comparing …")
-        prediction = tasks.unpack(reply)
-        find = refine_preview.propose(run.objects, run.regions, prediction, self._prompting)
-        run_in_thread(find, done=self._on_proposal, failed=self._on_failed)
-
-    def failed(self) -> None:
-        self._run = None
+        find = refine_preview.propose(
+            self._run.objects, self._run.regions, tasks.unpack(reply), prompts
+        )
+        show = partial(self._on_proposal, in_words(seconds))
+        run_in_thread(find, done=show, failed=self._on_failed)
 
     def accept(self) -> None:
         """Apply what is shown, as one undo step on each layer."""
@@ -154,14 +147,11 @@ class RefineWidget(JobWidget):
 
     # ------------------------------------------------------------------------------------------
 
-    def _on_proposal(self, found: Proposal) -> None:
-        if self._run is None:
-            return
+    def _on_proposal(self, took: str, found: Proposal) -> None:
         layers = self._layers()
         if not layers:
             self.bar.finish("The layers were removed.")
             return
-        took = in_words(self._seconds)
         if found.is_empty:
             self.bar.finish(f"Nothing changes (took {took}).")
             return
