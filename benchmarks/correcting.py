@@ -31,8 +31,8 @@ from napari_coseg.labels.editing.label_editor import LabelEditor
 from napari_coseg.widgets import outputs
 from napari_coseg.widgets.correct import refresh as correct_refresh
 from napari_coseg.widgets.correct.gesture import Gesture
+from napari_coseg.widgets.correct.interaction import Interaction
 from napari_coseg.widgets.correct.session import CorrectionSession
-from napari_coseg.widgets.correct.work import Work
 
 Call = Callable[[np.random.Generator], None]
 
@@ -41,8 +41,8 @@ def gesture(points: Any, *, click: bool = False) -> Gesture:
     return Gesture(np.atleast_2d(np.asarray(points, float)), None, click)
 
 
-def actions_on(work: Work) -> dict[str, Call]:
-    """All actions of the widget, with random arguments."""
+def actions_on(work: Interaction) -> dict[str, Call]:
+    """Every action of the widget, with random arguments."""
     corrector, editor = work.corrector, work.session.editor
     holed = with_holes(work)
     corrector.region_class = 2  # existing regions have class 1
@@ -86,7 +86,7 @@ def actions_on(work: Work) -> dict[str, Call]:
                 return pixel
 
     return {
-        "select by click": lambda rng: work.display.choose([one(rng)]),
+        "select by click": lambda rng: work.display.select([one(rng)]),
         "select by lasso of 1,000 px": lambda rng: corrector.select(
             gesture(ellipse(place(rng), 500))
         ),
@@ -121,7 +121,7 @@ def actions_on(work: Work) -> dict[str, Call]:
     }
 
 
-def with_holes(work: Work) -> list[int]:
+def with_holes(work: Interaction) -> list[int]:
     """Erase a pixel in every 50th object; returns their ids."""
     editor, found, pixels = work.session.editor, [], []
     for object_id in editor.index.ids[::50].tolist():
@@ -146,7 +146,7 @@ class Pieces:
 
         correct_refresh.Refresher._draw_some = timed  # type: ignore[method-assign]
 
-    def rest(self, work: Work) -> float:
+    def rest(self, work: Interaction) -> float:
         """Let the event loop draw everything; returns the longest piece in ms."""
         self.ms.clear()
         application = QApplication.instance()
@@ -155,14 +155,14 @@ class Pieces:
         return max(self.ms, default=0.0)
 
 
-def timed(work: Work, call: Call, pieces: Pieces, repeats: int) -> dict[str, list[float]]:
+def timed(work: Interaction, call: Call, pieces: Pieces, repeats: int) -> dict[str, list[float]]:
     rng = np.random.default_rng(3)
     found: dict[str, list[float]] = {"made": [], "undone": [], "redone": [], "piece": []}
     tries = 0
     while len(found["made"]) < repeats and tries < 40 * repeats:
         tries += 1
         gc.collect()
-        steps = len(work.session._done)
+        before = work.session.last_step
         start = time.process_time()
         try:
             call(rng)
@@ -170,7 +170,7 @@ def timed(work: Work, call: Call, pieces: Pieces, repeats: int) -> dict[str, lis
             continue
         found["made"].append(1000 * (time.process_time() - start))
         found["piece"].append(pieces.rest(work))
-        if len(work.session._done) == steps:  # a selection, not an edit
+        if work.session.last_step is before:  # a selection, not a step
             continue
         found["undone"].append(cpu_ms(work.session.undo))
         found["piece"].append(pieces.rest(work))
@@ -208,7 +208,7 @@ def main() -> None:
     editor = synthetic_editor()
     objects, regions = layers_of(viewer, editor)
     start = time.perf_counter()
-    work = Work(viewer, CorrectionSession(objects, regions, editor))
+    work = Interaction(viewer, CorrectionSession(objects, regions, editor))
     print(f"{SIZE_PX:,} x {SIZE_PX:,} px, {len(editor.index):,} objects; limit {LIMIT_MS} ms")
     print(f"starting a session: {time.perf_counter() - start:.2f} s")
     settle()

@@ -94,7 +94,7 @@ def in_the_window(folder: Path, seconds: float) -> None:
     print(f"its process and {memory_mb:.0f} MB were released after {gone - asked:.2f} s")
     session.close()
     dock.close()
-    controller.give_up()
+    controller.abandon()
     viewer.close()
 
 

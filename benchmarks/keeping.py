@@ -93,7 +93,7 @@ def main(folder: Path) -> None:
     print(f"bytes per edit           {journal // EDITS:8,}")
     scanning = cpu_ms(lambda: link._look({t: one.data for t, one in link.layers.items()}))
     link.scan()
-    gap = gaps.during(lambda: not (link._scanning or link._differing or writer.state.waiting))
+    gap = gaps.during(lambda: not (link.is_scanning or writer.state.waiting))
     print(f"scanning all pixels      {scanning:8.0f} ms (in a thread)")
     print(f"longest gap, scanning    {gap:8.0f} ms")
     controller.close()

@@ -28,10 +28,10 @@ def main() -> None:
     regions.opacity = 0.2
     _, widget = viewer.window.add_plugin_dock_widget("napari-coseg", "Correct")
     widget.start()
-    until(lambda: widget.work is not None)
-    widget.work.corrector.review_area(Gesture(AREA, is_click=False))
+    until(lambda: widget.interaction is not None)
+    widget.interaction.corrector.review_area(Gesture(AREA, is_click=False))
     widget.area_choice.setCurrentIndex(1)
-    widget.work.corrector.review_area(Gesture(OF_OBJECTS, is_click=False))
+    widget.interaction.corrector.review_area(Gesture(OF_OBJECTS, is_click=False))
     widget.next_button.click()
     viewer.reset_view(margin=0.02)
     wait(1)

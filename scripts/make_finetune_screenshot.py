@@ -73,7 +73,7 @@ def main() -> None:
         wait(1)
         save(viewer, IMAGES / ("fine-tune-setup.png" if first_page else "fine-tune.png"))
         session.close()
-        controller.give_up()
+        controller.abandon()
         viewer.close()
 
 

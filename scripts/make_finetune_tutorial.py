@@ -20,7 +20,6 @@ from screenshots import IMAGES, save, until, wait
 from napari_coseg.finetuning.library import FOLDER_VARIABLE
 from napari_coseg.labels.metrics.contingency import contingency
 from napari_coseg.labels.metrics.instances import panoptic_quality
-from napari_coseg.widgets import layer_box
 from napari_coseg.widgets.correct.gesture import Gesture
 from napari_coseg.widgets.workspace.controller import controller_of
 from napari_coseg.workspace import recent
@@ -61,7 +60,7 @@ def main() -> None:
         picture(viewer, "4-after")
         for when, (_, objects) in (("before", before), ("after", after)):
             print_scores(when, drawn.data, objects.data)
-        controller_of(viewer).give_up()
+        controller_of(viewer).abandon()
         viewer.close()
 
 
@@ -102,10 +101,10 @@ def keep(viewer: Any, image: Any, drawn: Any, path: Path) -> None:
 def review(viewer: Any, drawn: Any) -> Any:
     """Mark the left half as reviewed."""
     correct = dock(viewer, "Correct")
-    layer_box.choose(correct.pair.objects_box, drawn)
+    correct.pair.objects_box.choose(drawn)
     correct.start()
-    until(lambda: correct.work is not None)
-    correct.work.corrector.review_area(Gesture(REVIEWED, is_click=False))
+    until(lambda: correct.interaction is not None)
+    correct.interaction.corrector.review_area(Gesture(REVIEWED, is_click=False))
     return correct
 
 

@@ -20,6 +20,7 @@ from napari_coseg.models.checkpoints import native
 from napari_coseg.widgets import geometry as placing
 from napari_coseg.widgets import layers, outputs
 from napari_coseg.widgets.background import tasks
+from napari_coseg.widgets.labelled_image import image_of
 
 pytest_plugins = ["cases.widget_fixtures"]
 UM, MM = "micrometer", "millimeter"
@@ -139,7 +140,7 @@ def export_of(labels: Any, viewer: Any, folder: Path) -> Path:
         job,
         name="v",
         axes=None,
-        geometry=outputs.geometry_of(labels, viewer).as_json(),
+        geometry=outputs.geometry_of(labels, image_of(viewer, labels)).as_json(),
         classes=[],
         region_classes=[],
         provenance={},

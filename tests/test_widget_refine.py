@@ -50,7 +50,7 @@ def wipe_regions(viewer: Any) -> None:
 
 
 def session_on(objects: Any, regions: Any) -> Any:
-    """Correcting, as the Correct dock begins it."""
+    """A correction session, as the Correct dock starts it."""
     from napari_coseg.widgets.correct.reading import editor_of, request_of
     from napari_coseg.widgets.correct.session import CorrectionSession
 
@@ -80,8 +80,10 @@ def test_objects_follow_wiped_regions_and_undo_brings_them_back(
     assert set(objects.features["index"]) == set(np.unique(objects.data)) - {0}
     objects.undo()
     np.testing.assert_array_equal(objects.data, before)
-    anew = "region"  # of objects in what was wiped by hand
-    pd.testing.assert_frame_equal(objects.features.drop(columns=anew), rows.drop(columns=anew))
+    changed = "region"  # of objects in what was wiped by hand
+    pd.testing.assert_frame_equal(
+        objects.features.drop(columns=changed), rows.drop(columns=changed)
+    )
 
 
 def test_layers_may_be_renamed_after_the_run(segmented: Any, widget: Any, qtbot: Any) -> None:
@@ -117,17 +119,20 @@ def test_layers_may_be_renamed_after_the_run(segmented: Any, widget: Any, qtbot:
 def test_the_image_of_a_run_is_found_again(
     segmented: Any, act: Any, found: str | None, stem: str
 ) -> None:
-    from napari_coseg.widgets import outputs
+    from napari_coseg.widgets.labelled_image import file_stem, image_of, run_image_of
+    from napari_coseg.widgets.outputs import made_of
 
     objects = segmented.layers["biopsy objects"]
     act(segmented)
-    image = outputs.image_of(segmented, objects)
+    image = image_of(segmented, objects)
     assert (image and image.name) == found
-    assert outputs.made_of(objects) == "biopsy"
-    assert outputs.file_stem(segmented, objects) == stem
+    assert made_of(objects) == "biopsy"
+    assert file_stem(segmented, objects) == stem
     by_hand = segmented.add_labels(objects.data.copy(), name="my nuclei")
-    assert outputs.image_of(segmented, by_hand) is None
-    assert outputs.file_stem(segmented, by_hand) == "my_nuclei"
+    assert run_image_of(segmented, by_hand) is None
+    by_shape = image_of(segmented, by_hand)
+    assert (by_shape and by_shape.name) == found
+    assert file_stem(segmented, by_hand) == "my_nuclei"
 
 
 def test_labels_that_changed_meanwhile_are_not_overwritten(
@@ -211,7 +216,7 @@ def test_regions_follow_objects(segmented: Any, widget: Any, qtbot: Any) -> None
     assert regions.data[140:155, 160:180].all()
 
 
-def test_what_the_process_has_lost_is_had_by_the_same_run(
+def test_what_the_process_has_lost_is_computed_by_the_same_run(
     segmented: Any, widget: Any, worker: Any, qtbot: Any
 ) -> None:
     forgotten: list[Any] = []
@@ -260,7 +265,7 @@ def test_maps_come_for_growing_an_object(segmented: Any, widget: Any, qtbot: Any
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         pytest.param(lambda viewer, widget: viewer.layers.clear(), "segment an image", id="empty"),
         pytest.param(
@@ -273,21 +278,21 @@ def test_maps_come_for_growing_an_object(segmented: Any, widget: Any, qtbot: Any
         ),
         pytest.param(
             lambda viewer, widget: widget.corrected["regions"].setChecked(False),
-            "Say what you corrected",
+            "Choose what you corrected",
             id="nothing said",
         ),
     ],
 )
-def test_what_is_missing_is_told(
-    segmented: Any, widget: Any, notes: list[str], spoil: Any, told: str
+def test_what_is_missing_is_reported(
+    segmented: Any, widget: Any, notes: list[str], spoil: Any, message: str
 ) -> None:
     spoil(segmented, widget)
     widget.bar.run_button.click()
     assert not widget.bar.is_busy
-    assert told.lower() in notes[-1].lower()
+    assert message.lower() in notes[-1].lower()
 
 
-def test_nothing_corrected_is_told(
+def test_nothing_corrected_is_reported(
     segmented: Any, widget: Any, notes: list[str], qtbot: Any
 ) -> None:
     widget.bar.run_button.click()

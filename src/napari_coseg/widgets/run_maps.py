@@ -1,4 +1,4 @@
-"""Maps to grow an object on, from the process that ran the model."""
+"""The model's maps around a click, from the worker process that ran the model."""
 
 from __future__ import annotations
 
@@ -17,21 +17,15 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 REACH_PX = 256
-"""How far the maps reach from the point; farther than any object that grows from a click."""
+"""Half side of the maps' window; more than any object that grows from a click."""
 
 
 class RunMaps:
-    """A `MapsProvider` for the objects of a run.
-
-    Parameters
-    ----------
-    objects
-        The layer that the run made.
-    """
+    """A `MapsProvider` for the objects layer of a run."""
 
     def __init__(self, viewer: Viewer, objects: Labels) -> None:
         self._viewer, self._objects = viewer, objects
-        self._own: Worker | None = None
+        self._own_worker: Worker | None = None
 
     def ask(
         self,
@@ -39,7 +33,7 @@ class RunMaps:
         done: Callable[[Maps], None],
         failed: Callable[[Exception], None],
     ) -> None:
-        """As `MapsProvider.ask`. Where the run's process has ended, the run is done again first."""
+        """As `MapsProvider.ask`. Where the run's process has ended, the run is repeated first."""
         try:
             run = run_of(self._viewer, self._objects)
         except CosegError as error:
@@ -50,31 +44,25 @@ class RunMaps:
             for at, size in zip(point[-2:], run.objects.data.shape, strict=True)
         )
 
-        def take(reply: Reply) -> None:
+        def receive(reply: Reply) -> None:
             types = reply.arrays["class_probability"]
-            done(
-                Maps(
-                    reply.arrays["object_probability"],
-                    reply.arrays["hv"],
-                    types if len(types) else None,
-                    (rows, columns),
-                )
-            )
+            maps = reply.arrays["object_probability"], reply.arrays["hv"]
+            done(Maps(*maps, types if len(types) else None, (rows, columns)))
 
-        window = [[rows.start, rows.stop], [columns.start, columns.stop]]
+        window = [[part.start, part.stop] for part in (rows, columns)]
         worker = run.worker or self._worker()
         hold(run.arguments["key"], worker)
         job = worker.submit(
             refine_tasks.MAPS, {"run": run.arguments, "window": window}, {"image": run.image}
         )
-        job.done.connect(take)
+        job.done.connect(receive)
         job.failed.connect(failed)
 
     def close(self) -> None:
-        """End the process that was started for it, if any."""
-        if self._own is not None:
-            self._own.close()
+        """End the process that this started, if any."""
+        if self._own_worker is not None:
+            self._own_worker.close()
 
     def _worker(self) -> Worker:
-        self._own = self._own or Worker()
-        return self._own
+        self._own_worker = self._own_worker or Worker()
+        return self._own_worker

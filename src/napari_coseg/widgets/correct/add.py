@@ -1,4 +1,4 @@
-"""Where the maps come from that an object is grown on under a click."""
+"""The model's maps around a click, from which an object is grown."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from napari_coseg.labels.editing.add import grow
-from napari_coseg.labels.editing.edit import Box, Edit
-from napari_coseg.labels.editing.label_editor import LabelEditor
-from napari_coseg.labels.editing.review import Reviewed
+from napari_coseg.labels.editing.edit import Box
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,13 +18,13 @@ class Maps:
     Parameters
     ----------
     object_probability
-        Float (Ym, Xm), 0 to 1.
+        float (Ym, Xm), 0 to 1.
     hv
-        Float (2, Ym, Xm), -1 to 1: horizontal and vertical distance to the object's centre.
+        float (2, Ym, Xm), -1 to 1: horizontal and vertical distance to the object's centre.
     class_probability
-        Float (1 + T, Ym, Xm), background first; None where the model knows no types.
+        float (1 + T, Ym, Xm), background first; None where the model has no object classes.
     field
-        Rows and columns of the labels that they cover, on whatever grid.
+        Rows and columns of the labels that the maps cover, on a grid of any resolution.
     """
 
     object_probability: np.ndarray
@@ -37,7 +34,7 @@ class Maps:
 
 
 class MapsProvider(Protocol):
-    """Gives maps around a point, now or later; calls exactly one of the two in the GUI thread."""
+    """Gives maps around a point, now or later."""
 
     def ask(
         self,
@@ -45,20 +42,7 @@ class MapsProvider(Protocol):
         done: Callable[[Maps], None],
         failed: Callable[[Exception], None],
     ) -> None:
-        """Maps of a part with (y, x) or (z, y, x), in pixels of the labels, well inside."""
+        """Call `done` or `failed` once, in the GUI thread.
 
-
-def grown(
-    editor: LabelEditor, point: Sequence[float], maps: Maps, reviewed: Reviewed, class_id: int
-) -> Edit:
-    """The object under a click as the model sees it; of `class_id` where the model has no types."""
-    return grow(
-        editor,
-        point,
-        maps.object_probability,
-        maps.hv,
-        class_probability=maps.class_probability,
-        field=maps.field,
-        class_id=class_id,
-        reviewed=reviewed,
-    )
+        The maps contain the point (y, x) or (z, y, x), in pixels of the labels, well inside.
+        """

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_coseg.core.types import LabelClass
-from napari_coseg.widgets.dock_widget import group, row
+from napari_coseg.widgets.forms import group, row
 from napari_coseg.widgets.model_choice import swatch
 
 # pyqtgraph would take any Qt binding that it finds first; two in one window break each other.
