@@ -7,10 +7,10 @@ be drawn ahead, in any order, by any number of threads or processes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from napari_coseg.core.errors import DatasetError
 from napari_coseg.core.types import LABEL_DTYPE
 from napari_coseg.datasets.base import Sample
 from napari_coseg.datasets.transforms import AugmentationSettings, Crop, training_crop
+
+Drawn = TypeVar("Drawn")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +31,8 @@ class Batch:
     bool (B, Y, X): where labels of that kind are to be learnt.
 
     derived   uint8 (B, Y, X), `NOT_GIVEN` for a crop without one; None where no crop has one
+    features  what a frozen encoder made of the images, (B, C, y, x) each, the coarsest first; None
+              where it has to be run
     prompts   uint8 (B, 2, Y, X): masks of regions and objects that the second forward is prompted
               with, `NOT_GIVEN` where it is the first forward's own; None for the first's everywhere
     """
@@ -43,6 +47,15 @@ class Batch:
     types_known: np.ndarray
     derived: np.ndarray | None = None
     prompts: np.ndarray | None = None
+    features: tuple[Any, ...] | None = None
+
+    def part(self, crops: slice) -> Batch:
+        """Some crops of the batch."""
+
+        def cut(value: Any) -> Any:
+            return tuple(map(cut, value)) if isinstance(value, tuple) else value[crops]
+
+        return Batch(**{name: cut(v) for name, v in vars(self).items() if v is not None})
 
 
 NOT_GIVEN = 2
@@ -132,21 +145,6 @@ class CropSampler:
             ]
         )
 
-    def draw_ahead(self, first_step: int, last_step: int, threads: int = 1) -> Iterator[Batch]:
-        """Batches of ``range(first_step, last_step)`` in order, computed by `threads` ahead."""
-        with ThreadPoolExecutor(threads, thread_name_prefix="crops") as pool:
-            waiting: deque[Future[Batch]] = deque()
-            try:
-                for step in range(first_step, last_step):
-                    waiting.append(pool.submit(self.draw, step))
-                    if len(waiting) > 2 * threads:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
-
     def _crop(self, number: int, rng: np.random.Generator) -> Crop:
         side = self.sources[number].mosaic
         if side == 1:
@@ -165,6 +163,24 @@ class CropSampler:
             sample = source.samples[int(places.sample[place])]
             near = (float(places.y[place]), float(places.x[place]))
         return training_crop(sample, size_px, self.pixel_size_um, rng, self.settings, near)
+
+
+def drawn_ahead(
+    draw: Callable[[int], Drawn], first_step: int, last_step: int, threads: int = 1
+) -> Iterator[Drawn]:
+    """What `draw` gives for ``range(first_step, last_step)``, in order, computed by `threads`."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="crops") as pool:
+        waiting: deque[Future[Drawn]] = deque()
+        try:
+            for step in range(first_step, last_step):
+                waiting.append(pool.submit(draw, step))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def put_together(pieces: Sequence[Sequence[Crop]]) -> Crop:

@@ -12,6 +12,7 @@ import torch
 
 from napari_coseg.core.errors import Cancelled
 from napari_coseg.core.types import Prediction
+from napari_coseg.core.words import counted
 from napari_coseg.finetuning.features import FeatureCache
 from napari_coseg.finetuning.feeding import Drawing, Take, drawn_ahead, fill, from_cache
 from napari_coseg.finetuning.hooks import Gate
@@ -27,7 +28,6 @@ from napari_coseg.finetuning.reviewed import ReviewedImage
 from napari_coseg.finetuning.scores import Scores, score, worth
 from napari_coseg.finetuning.state import resume_state, save_state
 from napari_coseg.finetuning.stepping import DTYPES, OutOfMemory
-from napari_coseg.finetuning.words import counted
 from napari_coseg.training.logs import LOG_FILE, CsvLog
 from napari_coseg.training.recipe import OptimiserSettings
 from napari_coseg.training.schedule import learning_rate

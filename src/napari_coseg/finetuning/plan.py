@@ -15,12 +15,12 @@ from pydantic import Field
 from napari_coseg.core.card import Normalisation
 from napari_coseg.core.errors import OutputError, SettingsError
 from napari_coseg.core.settings import Settings
+from napari_coseg.core.words import counted
 from napari_coseg.finetuning.costs import Cost
 from napari_coseg.finetuning.interpolation import FRACTIONS
 from napari_coseg.finetuning.request import PLAN_FILE
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 from napari_coseg.finetuning.settings import FinetuneSettings
-from napari_coseg.finetuning.words import counted
 
 LEAST_STEPS = 20
 CACHING_SHARE = 0.25

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from napari_coseg.core.errors import CheckpointError, OutputError
+from napari_coseg.core.words import counted
 from napari_coseg.finetuning.begun import BEGUN_FILE, write_begun
 from napari_coseg.finetuning.features import FeatureCache
 from napari_coseg.finetuning.forgetting import LEARNT_ALONG, SCORED, answers_of, is_shipped
@@ -30,7 +31,6 @@ from napari_coseg.finetuning.request import (
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 from napari_coseg.finetuning.scores import Scores, score, worth
 from napari_coseg.finetuning.settings import FinetuneSettings
-from napari_coseg.finetuning.words import counted
 from napari_coseg.inference.loading import DEFAULT_MODEL
 from napari_coseg.models.checkpoints.adapters import (
     AdapterCard,

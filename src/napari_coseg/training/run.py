@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -141,6 +142,7 @@ def train_recipe(
         progress=progress or (lambda fraction, message: None),
         should_cancel=should_cancel or (lambda: False),
         validate=_KeepBest(recipe, validate, data_root, chosen),
+        notify=lambda message: warnings.warn(message, stacklevel=2),
     )
     train(model, source, recipe, output_dir, hooks, device, workers, processes)
     return chosen
