@@ -17,8 +17,7 @@ from napari_coseg.datasets.batches import Batch
 from napari_coseg.models.coseg_plus.config import COMPACT
 from napari_coseg.training.loop import train
 from napari_coseg.training.memory import checkpointed_blocks, reproducible
-from napari_coseg.training.saving import STATE_FILE
-from napari_coseg.training.settings import OptimiserSettings
+from napari_coseg.training.settings import STATE_FILE, OptimiserSettings
 from napari_coseg.training.stepping import (
     DivergedError,
     Stepper,

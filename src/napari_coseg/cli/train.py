@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     from napari_coseg.training.processes import first_of_all, joined
     from napari_coseg.training.recipe import read_recipe
     from napari_coseg.training.run import train_recipe
-    from napari_coseg.training.saving import STATE_FILE
+    from napari_coseg.training.settings import STATE_FILE
 
     recipe = _with_logs(read_recipe(arguments.recipe), arguments)
     output = arguments.output or Path("training") / recipe.name

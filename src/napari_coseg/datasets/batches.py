@@ -121,7 +121,7 @@ class CropSampler:
         self.settings = settings or AugmentationSettings()
         # Looked for where crops are laid around them only: that reads every sample once.
         self._objects = [
-            _objects_by_class(source.samples) if source.object_fraction else []
+            objects_by_class(source.samples) if source.object_fraction else []
             for source in self.sources
         ]
 
@@ -158,10 +158,8 @@ class CropSampler:
         source, objects = self.sources[number], self._objects[number]
         sample, near = source.samples[int(rng.integers(len(source.samples)))], None
         if objects and rng.random() < source.object_fraction:
-            places = objects[rng.integers(len(objects))]
-            place = rng.integers(len(places.sample))
-            sample = source.samples[int(places.sample[place])]
-            near = (float(places.y[place]), float(places.x[place]))
+            number, near = objects[rng.integers(len(objects))].draw(rng)
+            sample = source.samples[number]
         return training_crop(sample, size_px, self.pixel_size_um, rng, self.settings, near)
 
 
@@ -220,11 +218,12 @@ def stack(crops: Sequence[Crop]) -> Batch:
             maps[:] = horizontal_vertical_maps(crop.instances)
     kinds = ("semantic", "instances", "types")
     names = (*kinds, *(f"{kind}_known" for kind in kinds))
+    labels: dict[str, Any] = {n: np.stack([getattr(crop, n) for crop in crops]) for n in names}
     return Batch(
         images=np.stack([crop.image for crop in crops]),
         hv=hv,
         derived=_stack_derived(crops),
-        **{name: np.stack([getattr(crop, name) for crop in crops]) for name in names},
+        **labels,
     )
 
 
@@ -235,20 +234,25 @@ def _stack_derived(crops: Sequence[Crop]) -> np.ndarray | None:
     return np.stack([nothing if crop.derived is None else crop.derived for crop in crops])
 
 
-class _Places(NamedTuple):
-    """Objects of one class: index of the sample, y, x of a centre."""
+class Places(NamedTuple):
+    """Places to lay crops around: index of the sample, y, x."""
 
     sample: np.ndarray
     y: np.ndarray
     x: np.ndarray
 
+    def draw(self, rng: np.random.Generator) -> tuple[int, tuple[float, float]]:
+        """Index of a sample, and y, x in it."""
+        i = rng.integers(len(self.sample))
+        return int(self.sample[i]), (float(self.y[i]), float(self.x[i]))
 
-def _objects_by_class(samples: Iterable[Sample]) -> list[_Places]:
-    """One entry a class that occurs; objects without classes make one entry together."""
+
+def objects_by_class(samples: Iterable[Sample]) -> list[Places]:
+    """Centres of the known objects, an entry for each class; those of no known class make one."""
     found = [_objects_of(number, sample) for number, sample in enumerate(samples)]
     table = np.concatenate(found)  # columns: class, sample, y, x
     return [
-        _Places(rows[:, 1].astype(int), rows[:, 2], rows[:, 3])
+        Places(rows[:, 1].astype(int), rows[:, 2], rows[:, 3])
         for rows in (table[table[:, 0] == kind] for kind in np.unique(table[:, 0]))
     ]
 
@@ -257,7 +261,10 @@ def _objects_of(number: int, sample: Sample) -> np.ndarray:
     """(objects, 4): class (0 where unknown), sample number, y and x of the centre of mass."""
     if sample.instances is None:
         return np.zeros((0, 4))
-    y, x = np.nonzero(sample.instances)
+    objects = sample.instances > 0
+    if sample.instances_known is not None:
+        objects &= sample.instances_known
+    y, x = np.nonzero(objects)
     _, first, owner, area = np.unique(
         sample.instances[y, x], return_index=True, return_inverse=True, return_counts=True
     )

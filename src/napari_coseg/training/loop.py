@@ -25,9 +25,9 @@ from napari_coseg.models.base import CosegModel
 from napari_coseg.training.logs import Logs
 from napari_coseg.training.memory import OutOfMemory, reproducible
 from napari_coseg.training.processes import ALONE, Processes
-from napari_coseg.training.saving import STATE_FILE, TrainingState
+from napari_coseg.training.saving import TrainingState
 from napari_coseg.training.schedule import learning_rate, steps_of
-from napari_coseg.training.settings import TrainingSettings
+from napari_coseg.training.settings import STATE_FILE, TrainingSettings
 from napari_coseg.training.stepping import (
     DivergedError,
     Outcome,
@@ -203,7 +203,12 @@ class _Loop:
         if self.state.skipped >= self.steps:
             raise DivergedError(
                 f"none of the {self.steps} steps had a finite loss and gradient, so nothing was "
-                f"learnt. {ADVICE}, and start anew"
+                f"learnt. {ADVICE}, and start over"
+            )
+        if self.state.skipped:
+            self.hooks.notify(
+                f"{self.state.skipped} of {self.steps} steps were left out: no finite loss or "
+                "gradient"
             )
         return self.averaged.eval()
 

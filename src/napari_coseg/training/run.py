@@ -37,8 +37,8 @@ from napari_coseg.training.loop import TrainingHooks, train
 from napari_coseg.training.processes import ALONE, Processes
 from napari_coseg.training.prompting import NO_PROMPTS, PromptSettings, draw_prompts
 from napari_coseg.training.recipe import BatchPart, Recipe, read_recipe
-from napari_coseg.training.saving import STATE_FILE
 from napari_coseg.training.schedule import with_steps
+from napari_coseg.training.settings import STATE_FILE
 
 Value = TypeVar("Value")
 DRAWN = "7:1:2"

@@ -6,7 +6,6 @@ dropout are seeded by the number of the step. A step is whole or has not been.
 
 from __future__ import annotations
 
-import os
 import pickle
 import zipfile
 from dataclasses import dataclass
@@ -16,10 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from napari_coseg.core.errors import CheckpointError, OutputError
+from napari_coseg.core.errors import CheckpointError
+from napari_coseg.core.files import atomic_write
 from napari_coseg.training.processes import Processes
 
-STATE_FILE = "training-state.pt"
 _BROKEN = (
     *(KeyError, TypeError, ValueError, RuntimeError, EOFError, OSError),
     *(pickle.UnpicklingError, zipfile.BadZipFile),
@@ -70,13 +69,8 @@ class TrainingState:
         }
         if self.average is not None:
             state["average"] = self.average.state_dict()
-        unfinished = path.with_suffix(f".{os.getpid()}.part")
-        try:
-            torch.save(state, unfinished)
-            os.replace(unfinished, path)
-        except (OSError, RuntimeError) as error:
-            unfinished.unlink(missing_ok=True)
-            raise OutputError(f"the state cannot be written to {path}: {error}") from error
+        with atomic_write(path, overwrite=True, failures=(RuntimeError,)) as partial:
+            torch.save(state, partial)
 
     def resume(self, path: Path, processes: Processes) -> None:
         """Take over what `path` holds; nothing without a file.
@@ -116,6 +110,6 @@ class TrainingState:
             self.step = int(state["step"])
         except _BROKEN as error:
             raise CheckpointError(
-                f"{path} is not a state of this training: {error}; start anew, or give another "
+                f"{path} is not a state of this training: {error}; start over, or give another "
                 "output folder"
             ) from error

@@ -9,6 +9,9 @@ from pydantic import Field
 from napari_coseg.core.settings import Settings
 from napari_coseg.training.loss_settings import LossSettings
 
+STATE_FILE = "training-state.pt"
+"""In the output folder: what a training resumes from."""
+
 
 class OptimiserSettings(Settings):
     """The papers' own (Co-Seg++ section 4.1, Co-Seg 3.1) is Adam, 1e-4, times 0.98 an epoch."""

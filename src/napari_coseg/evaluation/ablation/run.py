@@ -169,7 +169,7 @@ class _Maker:
     def _network(self, tell: Progress) -> CosegModel:
         """Trained before, or now; a training's state is not kept once it has ended."""
         from napari_coseg.models.checkpoints import native
-        from napari_coseg.training.saving import STATE_FILE
+        from napari_coseg.training.settings import STATE_FILE
 
         path = self.folder / NETWORK_FILE
         if path.is_file():
@@ -186,8 +186,8 @@ class _Maker:
         from napari_coseg.models.registry import build
         from napari_coseg.training.loop import TrainingHooks, train
         from napari_coseg.training.run import step_source
-        from napari_coseg.training.saving import STATE_FILE
         from napari_coseg.training.schedule import with_steps
+        from napari_coseg.training.settings import STATE_FILE
 
         torch.manual_seed(self.recipe.seed)
         source = step_source(self.recipe, self.data_root)
