@@ -20,11 +20,11 @@ from cases.tiny_sam2 import save_tiny, tiny_in_use
 from napari_coseg.core.errors import EditError
 from napari_coseg.core.types import Image
 from napari_coseg.images.intake import RgbSource, understand
-from napari_coseg.inference.sam_prompts import SamPrompts
-from napari_coseg.inference.sam_windows import Prompt, SamMask, on_labels
+from napari_coseg.inference.sam2.model import load_sam2
+from napari_coseg.inference.sam2.prompts import SamPrompts
+from napari_coseg.inference.sam2.windows import Prompt, SamMask, on_labels
 from napari_coseg.labels.editing.add_mask import add_mask
 from napari_coseg.labels.editing.label_editor import LabelEditor
-from napari_coseg.models.checkpoints.sam2_model import load_sam2
 from napari_coseg.widgets.correct import sam_tasks
 
 pytestmark = pytest.mark.gui

@@ -7,7 +7,7 @@ from pathlib import Path
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QLabel, QWidget
 
-from napari_coseg.models.checkpoints.sam2_model import at_hand
+from napari_coseg.inference.sam2.model import at_hand
 from napari_coseg.widgets.background.worker import Job
 from napari_coseg.widgets.correct.proposals import HINT
 from napari_coseg.widgets.image_choice import narrow_box
