@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_coseg.core.types import Image, Instances, LabelClass, Prediction
-from napari_coseg.labels.measure import object_table
+from napari_coseg.labels.measure import class_table, object_table
 
 GLAND = LabelClass(1, "gland", (0, 200, 0))
 STROMA = LabelClass(2, "stroma", (200, 0, 200))
@@ -64,8 +64,7 @@ def prediction(labels, semantic=None, size=None, classes=TYPES, regions=REGIONS,
         labels,
         semantic,
         pixel_size_um=size,
-        class_ids=np.arange(count) % 2 + 1 if classes else None,
-        class_probabilities=sure,
+        known=class_table(np.arange(count) % 2 + 1 if classes else np.zeros(count, int), sure),
         classes=classes,
         semantic_classes=regions,
     )

@@ -115,7 +115,7 @@ def made_workspace(
     import tifffile
 
     from napari_coseg.images.readers.registry import read_image
-    from napari_coseg.labels.measure import object_table
+    from napari_coseg.labels.measure import class_table, object_table
     from napari_coseg.workspace.folder import create_workspace
     from napari_coseg.workspace.image import reference_of
     from napari_coseg.workspace.saved import Saved
@@ -129,8 +129,7 @@ def made_workspace(
         image.objects,
         image.semantic,
         pixel_size_um=(0.5, 0.5),
-        class_ids=kinds,
-        class_probabilities=np.ones(len(ids)),
+        known=class_table(kinds, np.ones(len(ids))),
         classes=TYPES,
         semantic_classes=region_classes,
     )

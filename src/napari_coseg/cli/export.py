@@ -179,13 +179,12 @@ def _from_rasters(
     semantic = regions.data.astype(np.uint8) if regions else np.zeros(shape, np.uint8)
     labels = objects.data.astype(LABEL_DTYPE) if objects else np.zeros(shape, LABEL_DTYPE)
     region_classes = _named(semantic, region_classes)
-    class_ids, sure, classes = _kinds(result, labels, classes)
+    known, classes = _kinds(result, labels, classes)
     table = object_table(
         labels,
         semantic,
         pixel_size_um=geometry.known_size_um,
-        class_ids=class_ids,
-        class_probabilities=sure,
+        known=known,
         classes=classes,
         semantic_classes=region_classes,
     )
@@ -256,31 +255,26 @@ def _named(semantic: np.ndarray, classes: tuple[LabelClass, ...]) -> tuple[Label
 
 def _kinds(
     result: Result, labels: np.ndarray, classes: tuple[LabelClass, ...]
-) -> tuple[np.ndarray, np.ndarray, tuple[LabelClass, ...]]:
-    """Class and class probability of each id, from 1 on; the classes, and those the table names."""
+) -> tuple[pd.DataFrame | None, tuple[LabelClass, ...]]:
+    """The table of the objects, if it lists these; the classes, and those that it names."""
     import warnings
 
     import numpy as np
 
-    largest = int(labels.max(initial=0))
-    class_ids, sure = np.zeros(largest, np.int64), np.full(largest, np.nan)
+    from napari_coseg.labels.measure.rows import ids_in
+
     path = result.folder / f"{result.name}{TABLE}"
     if result.objects is None or not path.exists():
-        return class_ids, sure, classes
+        return None, classes
     table = _rows(path)
-    ids = np.unique(labels)
-    ids = ids[ids > 0]
-    if not np.array_equal(table["id"].sort_values(), ids):
+    if not np.array_equal(table["id"].sort_values(), ids_in(labels)):
         warnings.warn(
             f"{path.name} lists other objects than {result.objects.name} has; they are measured "
             "without classes",
             stacklevel=2,
         )
-        return class_ids, sure, classes
-    at = table["id"].to_numpy(np.int64) - 1
-    class_ids[at] = table["class_id"].fillna(0).to_numpy(np.int64)
-    sure[at] = table["class_probability"].to_numpy(np.float64)
-    return class_ids, sure, _named_by(table, classes)
+        return None, classes
+    return table, _named_by(table, classes)
 
 
 def _rows(path: Path) -> pd.DataFrame:

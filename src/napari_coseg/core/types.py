@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 LABEL_DTYPE = np.int32
 """Ids of objects. 16 bits would merge object 65,536 with background."""
 
+LARGEST_ID = 2**26
+"""Largest id of an object that is read or edited; a larger one is a sign of a damaged file."""
+
 SPATIAL_AXES = "ZYX"
 
 

@@ -12,24 +12,25 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_coseg.core.errors import ImageError
 from napari_coseg.core.geometry import Geometry, ImageSource
 from napari_coseg.core.provenance import checked_provenance
-from napari_coseg.core.types import LABEL_DTYPE, Instances, LabelClass, Prediction
+from napari_coseg.core.types import LABEL_DTYPE, LARGEST_ID, Instances, LabelClass, Prediction
 from napari_coseg.formats.chunk_sizes import check_chunks
 from napari_coseg.formats.ome_zarr import OURS
-from napari_coseg.labels.measure import object_table
+from napari_coseg.labels.measure import class_table, object_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_JSON_BYTES = 2**29
 """Largest file of metadata read: some 400 bytes an object."""
 MAX_PIXELS = 2**31
 MAX_CHUNK_BYTES = 2**28
-MAX_ID = 20_000_000
-"""Largest id of an object: tables grow with it."""
 MAX_CLASS = 255
 COMPRESSORS = ("blosc", "zlib", "gzip", "zstd", "lz4")
 """Codecs that give bytes. There are others that run what is written in the file."""
@@ -88,7 +89,7 @@ def read_ome_zarr(
                 f"{path} has no labels {name!r} (it has {', '.join(listed) or 'none'}); say which "
                 "to read"
             )
-    of_objects = _read(path, objects, MAX_ID, LABEL_DTYPE)
+    of_objects = _read(path, objects, LARGEST_ID, LABEL_DTYPE)
     labels, geometry = of_objects.values, of_objects.geometry
     semantic = np.zeros(labels.shape, np.uint8)
     region_classes: tuple[LabelClass, ...] = ()
@@ -100,13 +101,12 @@ def read_ome_zarr(
                 f"the labels of {path} have shapes {labels.shape} and {semantic.shape}; objects "
                 "and regions of one image are expected"
             )
-    class_ids, sure, classes = _object_classes(path, of_objects)
+    known, classes = _object_classes(path, of_objects)
     table = object_table(
         labels,
         semantic,
         pixel_size_um=geometry.known_size_um,
-        class_ids=class_ids,
-        class_probabilities=sure,
+        known=known,
         classes=classes,
         semantic_classes=region_classes,
     )
@@ -293,25 +293,24 @@ def _region_classes(found: _Labels) -> tuple[LabelClass, ...]:
     return tuple(classes[value] for value in sorted(classes))
 
 
-def _object_classes(
-    path: Path, found: _Labels
-) -> tuple[np.ndarray, np.ndarray, tuple[LabelClass, ...]]:
-    """Class and class probability of each id, from 1 on; all classes."""
+def _object_classes(path: Path, found: _Labels) -> tuple[pd.DataFrame, tuple[LabelClass, ...]]:
+    """Class and class probability of the objects that are described; all classes."""
     largest = int(found.values.max(initial=0))
-    class_ids, sure = np.zeros(largest, np.int64), np.full(largest, np.nan)
+    rows: list[tuple[int, int, float]] = []
     classes = dict(found.classes)
     try:
         for label, said in found.properties.items():
             if not 1 <= label <= largest:
                 continue
-            sure[label - 1] = float(said.get("class_probability", math.nan))
             number = int(said.get("class_id", 0))
             if not 0 <= number <= MAX_CLASS:
                 raise ValueError(f"object {label} is of class {number}, beyond 0 to {MAX_CLASS}")
-            class_ids[label - 1] = number
+            rows.append((label, number, float(said.get("class_probability", math.nan))))
             if number:
                 name = str(said.get("class", number))
                 classes.setdefault(number, LabelClass(number, name, found.colors.get(label, _GREY)))
     except _BROKEN as error:
         raise ImageError(f"the objects of {path} are described wrongly: {error!r}") from error
-    return class_ids, sure, tuple(classes[number] for number in sorted(classes))
+    ids, class_ids, probabilities = np.array(rows, dtype=float).reshape(-1, 3).T
+    known = class_table(class_ids, probabilities, ids.astype(np.int64))
+    return known, tuple(classes[number] for number in sorted(classes))

@@ -15,7 +15,7 @@ from napari_coseg.images.intake import RgbSource, crop
 from napari_coseg.images.readers.registry import as_image
 from napari_coseg.inference.loading import DEFAULT_MODEL, load_model, model_origin
 from napari_coseg.inference.settings import InferenceSettings
-from napari_coseg.labels.measure import object_table
+from napari_coseg.labels.measure import class_table, object_table
 from napari_coseg.labels.tiling.stitch import Votes, continue_ids, relabel
 
 if TYPE_CHECKING:
@@ -301,8 +301,7 @@ class _Run:
             result.labels,
             result.semantic,
             pixel_size_um=self.pixel_size_um,
-            class_ids=result.class_ids,
-            class_probabilities=result.class_probabilities,
+            known=class_table(result.class_ids, result.class_probabilities),
             classes=card.instance_label_classes,
             semantic_classes=card.semantic_label_classes,
         )

@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_coseg.core.errors import WorkspaceError
 from napari_coseg.core.geometry import Geometry
-from napari_coseg.core.types import LabelClass, Prediction, geometry_of
+from napari_coseg.core.types import LARGEST_ID, LabelClass, Prediction, geometry_of
 from napari_coseg.labels.editing.edit import Target
 from napari_coseg.labels.editing.index import ObjectIndex
 from napari_coseg.labels.editing.label_editor import LabelEditor
@@ -30,11 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LARGEST_TABLE = 8 * 2**30
-LARGEST_ID = 2**26
-"""Measuring takes memory for every id up to the largest, whether it is there or not."""
 LARGEST_REGION = 65_535
-LARGEST_COUNTS = 2**30
-"""Of ids and regions up to the largest: each pair is counted, in eight bytes."""
 _ROWS_AT_ONCE = 500
 """Rows written in one go: pandas keeps the interpreter's lock for as long as that takes."""
 _WHOLE = ("id", "class_id", "region_id")
@@ -225,18 +221,12 @@ def remeasured(
     odd = set(np.setxor1d(saved.table["id"].to_numpy(), ids).tolist()) | set(stale)
     if not (odd or everything):
         return saved, []
-    largest = int(ids.max(initial=0))
-    _check_countable(largest, saved)
-    by_id = saved.table.set_index("id").reindex(ids)
-    class_ids, sure = np.zeros(largest, np.int64), np.full(largest, np.nan)
-    class_ids[ids - 1] = by_id["class_id"].fillna(0).to_numpy(np.int64)
-    sure[ids - 1] = by_id["class_probability"].to_numpy(np.float64)
+    _check_countable(int(ids.max(initial=0)), saved)
     measured = object_table(
         saved.labels,
         saved.regions,
         pixel_size_um=saved.pixel_size_um,
-        class_ids=class_ids,
-        class_probabilities=sure,
+        known=saved.table,
         classes=saved.classes,
         semantic_classes=saved.region_classes,
     )
@@ -252,11 +242,10 @@ def _check_countable(largest: int, saved: Saved) -> None:
     region = max((entry.id for entry in saved.region_classes), default=0)
     if saved.regions is not None:
         region = max(region, int(saved.regions.max(initial=0)))
-    if region > LARGEST_REGION or (largest + 1) * (region + 1) > LARGEST_COUNTS:
+    if region > LARGEST_REGION:
         raise WorkspaceError(
-            f"the regions have values up to {region:,} and the labels ids up to {largest:,}; "
-            f"regions up to {LARGEST_REGION:,}, and {LARGEST_COUNTS:,} pairs of both, are "
-            "measured; they are damaged, or must be numbered anew"
+            f"the regions have values up to {region:,}, more than {LARGEST_REGION:,}; they are "
+            "damaged, or must be numbered anew"
         )
 
 

@@ -9,9 +9,7 @@ import numpy as np
 
 from napari_coseg.core.errors import EditError
 from napari_coseg.labels.editing.edit import Box, Edit
-
-# Above this, ids are numbered anew before arrays as long as the largest id are made.
-_LARGE_ID = 4_000_000
+from napari_coseg.labels.measure.rows import LONGEST_LOOKUP, ids_in, row_lookup
 
 
 class ObjectIndex:
@@ -31,22 +29,12 @@ class ObjectIndex:
         """Look at every pixel of `labels`, whole numbers (Y, X) or (Z, Y, X), once."""
         from scipy import ndimage
 
-        largest = int(labels.max(initial=0))
-        names = None
-        if largest > _LARGE_ID:
-            names, compact = np.unique(labels, return_inverse=True)
-            if names[0] != 0:
-                names, compact = np.insert(names, 0, 0), compact + 1
-            labels = compact.reshape(labels.shape).astype(np.int32)
-            largest = len(names) - 1
-        counts = np.bincount(labels.reshape(-1), minlength=largest + 1)
-        boxes = ndimage.find_objects(labels, max_label=largest)
-        there = np.flatnonzero(counts[1:]) + 1
-        ids = [int(i) for i in (there if names is None else names[there])]
-        return cls(
-            {i: boxes[n - 1] for i, n in zip(ids, there, strict=True)},
-            {i: int(counts[n]) for i, n in zip(ids, there, strict=True)},
-        )
+        found = ids_in(labels)
+        rows = row_lookup(found)(labels)
+        ids = found.tolist()
+        counts = np.bincount(rows.reshape(-1), minlength=len(ids) + 1)[1:]
+        boxes = ndimage.find_objects(rows, max_label=len(ids))
+        return cls(dict(zip(ids, boxes, strict=True)), dict(zip(ids, counts.tolist(), strict=True)))
 
     def __len__(self) -> int:
         return len(self._boxes)
@@ -110,7 +98,7 @@ def counted(values: np.ndarray) -> dict[int, int]:
     """How often each value but 0 is there."""
     if not len(values):
         return {}
-    if int(values.min()) >= 0 and int(values.max()) <= _LARGE_ID:
+    if int(values.min()) >= 0 and int(values.max()) <= LONGEST_LOOKUP:
         counts = np.bincount(values)
         found = np.flatnonzero(counts)
         times = counts[found]

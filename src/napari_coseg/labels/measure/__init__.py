@@ -4,6 +4,7 @@
 intensity, distances and densities.
 """
 
+from napari_coseg.labels.measure.rows import class_table
 from napari_coseg.labels.measure.tables import (
     BACKGROUND,
     OBJECT_COLUMNS,
@@ -20,6 +21,7 @@ __all__ = [
     "OBJECT_COLUMNS",
     "STACK_OBJECT_COLUMNS",
     "UNTYPED",
+    "class_table",
     "object_table",
     "region_table",
     "table_of_pixels",

@@ -224,21 +224,11 @@ def _named(
 
 def _counted(prediction: Prediction) -> pd.DataFrame:
     """The labels as they are, with the classes and probabilities of the prediction's table."""
-    known, labels = prediction.instances.table, prediction.instances.labels
-    largest = int(labels.max(initial=0))
-    class_ids, sure = np.zeros(largest, np.int64), np.full(largest, np.nan)
-    if len(known):
-        ids = known["id"].to_numpy(np.int64)
-        there = (ids > 0) & (ids <= largest)
-        at = ids[there] - 1
-        class_ids[at] = known["class_id"].fillna(0).to_numpy(np.int64)[there]
-        sure[at] = known["class_probability"].to_numpy(float)[there]
     return object_table(
-        labels,
+        prediction.instances.labels,
         prediction.semantic,
         pixel_size_um=prediction.pixel_size_um,
-        class_ids=class_ids,
-        class_probabilities=sure,
+        known=prediction.instances.table,
         classes=prediction.instances.classes,
         semantic_classes=prediction.semantic_classes,
     )

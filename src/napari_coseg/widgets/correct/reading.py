@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_coseg.core.errors import EditError
+from napari_coseg.core.types import LARGEST_ID
 from napari_coseg.labels.editing.label_editor import LabelEditor, check_images
 from napari_coseg.labels.measure import object_table
-from napari_coseg.widgets.corrected import LARGEST_ID, METADATA_KEY, LabelsOf
+from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf
 from napari_coseg.widgets.geometry import layer_pixel_size
 
 if TYPE_CHECKING:
@@ -52,13 +53,11 @@ def editor_of(
             f"the objects have ids up to {largest:,}, more than {LARGEST_ID:,}; number them anew, "
             "for example with skimage.segmentation.relabel_sequential"
         )
-    class_ids, probabilities = of_labels.kinds(largest)
     table = object_table(
         labels,
         regions,
         pixel_size_um=size,
-        class_ids=class_ids,
-        class_probabilities=probabilities,
+        known=of_labels.known,
         classes=of_labels.classes,
         semantic_classes=of_regions.classes,
     )
