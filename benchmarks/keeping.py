@@ -69,9 +69,7 @@ def main(folder: Path) -> None:
     workspace_link.SCAN_MS = 10**9  # when it is asked, not by the clock
     editor, viewer, gaps = made_up_editor(), ViewerModel(), Gaps()
     image = viewer.add_image(np.zeros(editor.labels.shape, np.uint8), name="image")
-    found = Instances(editor.labels, editor.table, editor.classes)
-    prediction = Prediction(editor.regions, editor.region_classes, found, (0.25, 0.25), {})
-    regions, objects = outputs.add_prediction(viewer, image, "YX", prediction)
+    regions, objects = outputs.add_prediction(viewer, image, "YX", editor.prediction)
     controller = controller_of(viewer)
     until = time.perf_counter() + 3
     print(f"longest gap, idle        {gaps.during(lambda: time.perf_counter() > until):8.0f} ms")

@@ -162,7 +162,7 @@ def test_a_new_run_overwrites_nothing_that_is_reviewed(make):
 
 
 def taken_by_a_merge(new, free):
-    editor = LabelEditor(np.where(free, 0, 5).astype(np.int32), (1.0, 1.0))
+    editor = LabelEditor.of_labels(np.where(free, 0, 5).astype(np.int32), (1.0, 1.0))
     table = object_table(new, pixel_size_um=(1, 1))
     editor.apply(merge_prediction(editor, new, table, Reviewed(new.shape).with_objects([5])))
     return np.where(free, editor.labels > 0, 0)

@@ -103,7 +103,7 @@ def assert_added(by_hand: SamPrompts, before: np.ndarray, prompt: Prompt, widget
     )
     clicks = [p for p, on in zip(prompt.points, prompt.positive, strict=True) if on]
     edit = add_mask(
-        LabelEditor(before.copy(), (0.5, 0.25)), found.mask, found.corner, clicks=clicks
+        LabelEditor.of_labels(before.copy(), (0.5, 0.25)), found.mask, found.corner, clicks=clicks
     )
     after = widget.work.session.objects.data
     (new,) = set(np.unique(after)) - set(np.unique(before))
@@ -270,7 +270,7 @@ def test_a_slice_of_a_stack_is_asked_about(
     found = by_hand.answer(source, prompt.mapped(matrix), z=2, pixel_size_um=(1, 0.5), key="z")
     mask, corner = on_labels(found, matrix, (96, 96))
     edit = add_mask(
-        LabelEditor(before.copy(), editor.pixel_size_um),
+        LabelEditor.of_labels(before.copy(), editor.pixel_size_um),
         mask,
         corner,
         clicks=[(y, x)],

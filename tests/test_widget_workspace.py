@@ -56,7 +56,7 @@ def test_corrections_of_a_session_are_kept_as_they_are_made_and_undone(
     same(path, objects, regions)
     saved = open_workspace(path).entries[0].load()
     np.testing.assert_array_equal(
-        saved.editor().table["class_id"], session.editor.table["class_id"]
+        saved.table["class_id"], session.editor.table["class_id"]
     )
     assert saved.reviewed.ids == session.reviewed.ids == set()
     objects.redo()

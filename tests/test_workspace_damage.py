@@ -82,10 +82,10 @@ def test_a_half_written_last_record_is_left_out_with_a_word(lost: int, tmp_path:
 def test_values_beyond_the_limits_are_refused(regions: np.ndarray, class_id: int, ids: int) -> None:
     labels = np.zeros(regions.shape, np.int32)
     labels[:5, :5] = ids
-    small = np.zeros(regions.shape, np.uint8)
-    saved = Saved(labels, (1.0, 1.0), small)
     classes = (LabelClass(class_id, "gland", (0, 0, 0)),)
-    saved = dataclasses.replace(saved, regions=regions, region_classes=classes)
+    saved = Saved(labelled(labels, pixel_size_um=(1.0, 1.0), region_classes=classes))
+    prediction = dataclasses.replace(saved.prediction, regions=regions)
+    saved = dataclasses.replace(saved, prediction=prediction)
     with pytest.raises(WorkspaceError, match="numbered anew"):
         remeasured(saved, [ids])
 

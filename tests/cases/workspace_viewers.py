@@ -97,7 +97,7 @@ def same(path: Path, objects: Any, regions: Any) -> None:
     saved = open_workspace(path).entries[0].load()
     np.testing.assert_array_equal(saved.labels, objects.data)
     np.testing.assert_array_equal(saved.regions, regions.data)
-    assert saved.editor().table["id"].tolist() == np.unique(objects.data)[1:].tolist()
+    assert saved.table["id"].tolist() == np.unique(objects.data)[1:].tolist()
 
 
 @pytest.fixture

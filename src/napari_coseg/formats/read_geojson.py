@@ -19,10 +19,10 @@ import numpy as np
 from napari_coseg.core.errors import ImageError
 from napari_coseg.core.geometry import ONLY_SIZE, Geometry
 from napari_coseg.core.provenance import checked_provenance
-from napari_coseg.core.types import LABEL_DTYPE, LARGEST_ID, Instances, LabelClass, Prediction
+from napari_coseg.core.types import LABEL_DTYPE, LARGEST_ID, LabelClass, Prediction
 from napari_coseg.formats.geojson import CLASS_PROBABILITY, HEADER, LABEL
 from napari_coseg.formats.outlines import paint
-from napari_coseg.labels.measure import class_table, object_table
+from napari_coseg.labels.measure import class_table, labelled
 from napari_coseg.labels.polygons.geojson import box_area, features_of, read_json, rings_of
 
 if TYPE_CHECKING:
@@ -99,18 +99,14 @@ def read_geojson(
     semantic = np.zeros(extent, np.uint8)
     _paint(semantic, regions, [_class_id(one, semantic_classes) for one in regions], said.origin)
     labels, known, classes = _instances(path, said, objects, extent)
-    table = object_table(
+    return labelled(
         labels,
         semantic,
-        pixel_size_um=geometry.known_size_um,
+        geometry=geometry,
         known=known,
         classes=classes,
-        semantic_classes=semantic_classes,
-    )
-    instances = Instances(labels, table, classes)
-    provenance = said.provenance
-    return Prediction(
-        semantic, semantic_classes, instances, provenance=provenance, geometry=geometry
+        region_classes=semantic_classes,
+        provenance=said.provenance,
     )
 
 

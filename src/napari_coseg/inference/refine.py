@@ -307,7 +307,7 @@ class _Refinement:
         refined = {"prompted_by": list(self.corrected.prompting), "tiles": tiles}
         return replace(
             before,
-            semantic=regions,
+            regions=regions,
             instances=Instances(objects.labels, table, before.instances.classes),
             provenance={**before.provenance, "refined": refined},
         )

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from napari_coseg.core.errors import WorkspaceError
-from napari_coseg.core.geometry import Geometry
-from napari_coseg.core.types import LARGEST_ID, LabelClass, Prediction, geometry_of
+from napari_coseg.core.types import LARGEST_ID, LabelClass, Labelled, Prediction
 from napari_coseg.labels.editing.edit import Target
-from napari_coseg.labels.editing.index import ObjectIndex
-from napari_coseg.labels.editing.label_editor import LabelEditor
 from napari_coseg.labels.editing.review import Reviewed
 from napari_coseg.labels.measure import (
     BACKGROUND,
     OBJECT_COLUMNS,
     STACK_OBJECT_COLUMNS,
     UNTYPED,
-    object_table,
+    remeasure,
 )
+from napari_coseg.labels.measure.rows import ids_in
 from napari_coseg.workspace.files import checked_size, refusals
 from napari_coseg.workspace.records import TEXT_COLUMNS
 
@@ -37,72 +35,23 @@ _WHOLE = ("id", "class_id", "region_id")
 
 
 @dataclass(frozen=True, eq=False)
-class Saved:
-    """Labels of one image and all that belongs to them.
+class Saved(Labelled):
+    """Labels of one image, and which of them a person has reviewed.
 
     Parameters
     ----------
-    labels
-        Object ids, (Y, X) or (Z, Y, X), 0 is background.
-    pixel_size_um
-        Along the axes of `labels`.
-    regions
-        Region class ids on the same grid, 0 is background; None where there are none.
-    table
-        One row an object, as `labels.measure.object_table` measures it; None measures it
-        here, and then no object has a class.
+    prediction
+        The labels. Its provenance is empty for labels that were drawn.
     reviewed
-        What a person has checked; None means nothing.
-    classes, region_classes
-        What class ids mean.
-    provenance
-        Plain JSON values: which model, which settings. Empty for labels made by hand.
-    offset
-        Of the labels' first pixel in the image, along the spatial axes; () is its corner.
-    geometry
-        Of `labels`, with `pixel_size_um`; None makes it from that alone.
+        None means nothing.
     """
 
-    labels: np.ndarray
-    pixel_size_um: tuple[float, ...]
-    regions: np.ndarray | None = None
-    table: pd.DataFrame = None  # made in __post_init__
+    prediction: Prediction
     reviewed: Reviewed = None  # type: ignore[assignment]  # made in __post_init__
-    classes: tuple[LabelClass, ...] = ()
-    region_classes: tuple[LabelClass, ...] = ()
-    provenance: dict[str, Any] = field(default_factory=dict)
-    offset: tuple[int, ...] = ()
-    geometry: Geometry = None  # type: ignore[assignment]  # made in __post_init__
 
     def __post_init__(self) -> None:
-        geometry = geometry_of(self.pixel_size_um, self.geometry, "ZYX"[-self.labels.ndim :])
-        object.__setattr__(self, "geometry", geometry)
-        if self.table is None:
-            measured = object_table(
-                self.labels,
-                self.regions,
-                pixel_size_um=self.pixel_size_um,
-                classes=self.classes,
-                semantic_classes=self.region_classes,
-            )
-            object.__setattr__(self, "table", measured)
         if cast(object, self.reviewed) is None:
             object.__setattr__(self, "reviewed", Reviewed(self.labels.shape))
-
-    @classmethod
-    def of_prediction(cls, prediction: Prediction) -> Saved:
-        """What one run gave, nothing of it reviewed. Arrays are not copied."""
-        return cls(
-            prediction.instances.labels,
-            prediction.pixel_size_um,
-            prediction.semantic,
-            prediction.instances.table,
-            classes=prediction.instances.classes,
-            region_classes=prediction.semantic_classes,
-            provenance=prediction.provenance,
-            offset=tuple(int(at) for at in prediction.provenance.get("region_offset", ())),
-            geometry=prediction.geometry,
-        )
 
     def reviewed_area(self, target: Target) -> np.ndarray:
         """Bool, of the labels' shape: where all objects, or the regions, are reviewed."""
@@ -112,17 +61,6 @@ class Saved:
         """Bool, of the labels' shape: pixels of objects that are marked as reviewed."""
         ids = np.fromiter(self.reviewed.ids, dtype=np.int64, count=len(self.reviewed.ids))
         return np.isin(self.labels, ids)
-
-    def editor(self) -> LabelEditor:
-        """A editor that edits these very arrays."""
-        return LabelEditor(
-            self.labels,
-            self.pixel_size_um,
-            self.regions,
-            self.table,
-            self.classes,
-            self.region_classes,
-        )
 
 
 def columns_of(ndim: int) -> tuple[str, ...]:
@@ -214,23 +152,14 @@ def remeasured(
     WorkspaceError
         For ids or regions so large that measuring them would take more memory than there is.
     """
-    index = ObjectIndex.of(saved.labels)
-    ids = index.ids
-    reviewed = saved.reviewed.among(ids.tolist())
-    saved = replace(saved, reviewed=reviewed)
+    ids = ids_in(saved.labels)
+    saved = replace(saved, reviewed=saved.reviewed.among(ids.tolist()))
     odd = set(np.setxor1d(saved.table["id"].to_numpy(), ids).tolist()) | set(stale)
     if not (odd or everything):
         return saved, []
     _check_countable(int(ids.max(initial=0)), saved)
-    measured = object_table(
-        saved.labels,
-        saved.regions,
-        pixel_size_um=saved.pixel_size_um,
-        known=saved.table,
-        classes=saved.classes,
-        semantic_classes=saved.region_classes,
-    )
-    return replace(saved, table=measured), ["objects painted without the table were measured anew"]
+    saved = replace(saved, prediction=remeasure(saved.prediction))
+    return saved, ["objects that were changed without their table rows were measured again"]
 
 
 def _check_countable(largest: int, saved: Saved) -> None:

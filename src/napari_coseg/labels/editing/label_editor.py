@@ -1,26 +1,26 @@
-"""The editor: labels, regions and table that are edited together, and stay in step.
+"""The label editor: labels, regions and table that are edited together and stay consistent.
 
 The functions of this package take a `LabelEditor` and return an `Edit`; they change nothing.
-`LabelEditor.apply` makes the edit, `LabelEditor.revert` takes it back. After either, the table is
-what measuring from scratch gives.
+`LabelEditor.apply` makes the edit, `LabelEditor.revert` undoes it. After either, the table is what
+measuring all labels again gives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
 from napari_coseg.core.errors import EditError
-from napari_coseg.core.types import LabelClass, Prediction
+from napari_coseg.core.types import LabelClass, Labelled, Prediction
 from napari_coseg.labels.editing.edit import Edit, with_rows
 from napari_coseg.labels.editing.index import ObjectIndex, pixels_of
 from napari_coseg.labels.measure import (
     OBJECT_COLUMNS,
     STACK_OBJECT_COLUMNS,
-    object_table,
+    labelled,
     table_of_pixels,
 )
 
@@ -39,25 +39,20 @@ BY_HAND = 1.0
 """Class probability of an object whose class a person gave."""
 
 
-@dataclass(eq=False)
-class LabelEditor:
-    """What a person corrects.
+class LabelEditor(Labelled):
+    """A prediction that is corrected: its labels, regions and table change together.
 
     Parameters
     ----------
-    labels
-        Whole numbers (Y, X) or (Z, Y, X), 0 is background. Edited in place.
-    pixel_size_um
-        Along the axes of `labels`.
-    regions
-        Class ids of regions on the same grid, edited in place; None where there are none.
-    table
-        As `labels.measure.object_table` gives it for these labels; only its columns are kept.
-        None measures it, and then no object has a class.
-    classes, region_classes
-        Names of class ids.
+    prediction
+        Its label images are edited in place; its table must be that of its labels.
+
+    Attributes
+    ----------
+    prediction
+        As it is now.
     index
-        Made here.
+        Where each object is.
 
     Raises
     ------
@@ -66,29 +61,35 @@ class LabelEditor:
         labels.
     """
 
-    labels: np.ndarray
-    pixel_size_um: tuple[float, ...]
-    regions: np.ndarray | None = None
-    table: pd.DataFrame = None  # made in __post_init__
-    classes: tuple[LabelClass, ...] = ()
-    region_classes: tuple[LabelClass, ...] = ()
-    index: ObjectIndex = field(init=False)
-
-    def __post_init__(self) -> None:
-        check_images(self.labels, self.regions, self.pixel_size_um)
-        self.index = ObjectIndex.of(self.labels)
-        self.table = self._checked(self.table)
+    def __init__(self, prediction: Prediction) -> None:
+        labels = prediction.instances.labels
+        check_images(labels, prediction.regions, prediction.pixel_size_um)
+        self.index = ObjectIndex.of(labels)
+        self.prediction = prediction
+        self._set_table(self._checked(prediction.instances.table))
 
     @classmethod
-    def of(cls, prediction: Prediction) -> LabelEditor:
-        """A editor on copies of a run's arrays."""
+    def of_labels(
+        cls,
+        labels: np.ndarray,
+        pixel_size_um: Sequence[float],
+        regions: np.ndarray | None = None,
+        *,
+        known: pd.DataFrame | None = None,
+        classes: tuple[LabelClass, ...] = (),
+        region_classes: tuple[LabelClass, ...] = (),
+    ) -> Self:
+        """On label images that are measured now; arguments as for `labels.measure.labelled`."""
+        check_images(labels, regions, pixel_size_um)
         return cls(
-            prediction.instances.labels.copy(),
-            prediction.pixel_size_um,
-            prediction.semantic.copy(),
-            prediction.instances.table,
-            prediction.instances.classes,
-            prediction.semantic_classes,
+            labelled(
+                labels,
+                regions,
+                pixel_size_um=pixel_size_um,
+                known=known,
+                classes=classes,
+                region_classes=region_classes,
+            )
         )
 
     def apply(self, edit: Edit) -> None:
@@ -112,7 +113,7 @@ class LabelEditor:
                 "take back what came after it first"
             )
         image[edit.indices] = edit.new_values
-        self.table = with_rows(self.table, edit.old_rows, edit.new_rows)
+        self._set_table(with_rows(self.table, edit.old_rows, edit.new_rows))
         if edit.target == "objects" and len(edit.new_values):
             self.index.update(edit)
 
@@ -173,17 +174,13 @@ class LabelEditor:
         )
         return rows.astype(self.table.dtypes.to_dict())
 
-    def _checked(self, table: pd.DataFrame | None) -> pd.DataFrame:
+    def _set_table(self, table: pd.DataFrame) -> None:
+        instances = replace(self.prediction.instances, table=table)
+        self.prediction = replace(self.prediction, instances=instances)
+
+    def _checked(self, table: pd.DataFrame) -> pd.DataFrame:
         import pandas as pd
 
-        if table is None:
-            table = object_table(
-                self.labels,
-                self.regions,
-                pixel_size_um=self.pixel_size_um,
-                classes=self.classes,
-                semantic_classes=self.region_classes,
-            )
         columns = STACK_OBJECT_COLUMNS if self.labels.ndim == 3 else OBJECT_COLUMNS
         missing = [column for column in columns if column not in table]
         if missing:

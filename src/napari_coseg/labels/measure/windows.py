@@ -98,15 +98,6 @@ def places(shape: tuple[int, ...]) -> Iterator[tuple[int, slice, slice]]:
         yield z, slice(y, min(y + height, shape[1])), slice(x, min(x + width, shape[2]))
 
 
-def values_in(array: np.ndarray) -> set[int]:
-    """The values, 0 or more, of an array (Y, X) or (Z, Y, X)."""
-    planes = array if array.ndim == 3 else array[None]
-    found: set[int] = set()
-    for z, rows, columns in places(planes.shape):
-        found.update(np.flatnonzero(np.bincount(planes[z, rows, columns].ravel())).tolist())
-    return found
-
-
 def with_rim(plane: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
     """A window of a plane and one pixel around it; 0 outside the plane."""
     top, left = max(rows.start - 1, 0), max(columns.start - 1, 0)
