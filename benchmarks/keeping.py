@@ -21,7 +21,6 @@ from napari.components import ViewerModel
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
-from napari_coseg.core.types import Instances, Prediction
 from napari_coseg.labels.editing.objects import delete
 from napari_coseg.widgets import outputs
 from napari_coseg.widgets.workspace import link as workspace_link

@@ -15,6 +15,7 @@ from napari_coseg.finetuning.from_workspace import WITHOUT_OBJECTS
 from napari_coseg.finetuning.held_back import hold_back
 from napari_coseg.finetuning.sources import read_reviewed
 from napari_coseg.images.readers.registry import read_image
+from napari_coseg.labels.measure import labelled
 from napari_coseg.workspace.folder import create_workspace
 from napari_coseg.workspace.image import reference_of
 from napari_coseg.workspace.saved import Saved

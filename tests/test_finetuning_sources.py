@@ -207,7 +207,6 @@ def test_folders_that_are_neither(make: Any, told: str, tmp_path: Path) -> None:
 
 
 def test_a_workspace_without_reviews(tmp_path: Path) -> None:
-    from napari_coseg.labels.measure import labelled
     from napari_coseg.workspace.folder import create_workspace
 
     create_workspace(tmp_path / "mine.coseg").close()

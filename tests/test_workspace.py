@@ -13,7 +13,7 @@ import pytest
 from cases import label_editors
 from cases.workspace_cases import DESKS, add_to, assert_same, filled, saved_of, wide_editor
 from napari_coseg.core.errors import WorkspaceError
-from napari_coseg.core.types import Image, LabelClass
+from napari_coseg.core.types import Image, Instances, LabelClass, Prediction
 from napari_coseg.labels.editing.changes import change_pixels, change_regions
 from napari_coseg.labels.editing.edit import Edit
 from napari_coseg.labels.editing.label_editor import LabelEditor

@@ -21,6 +21,7 @@ from napari_coseg.core.types import LARGEST_ID, LabelClass
 from napari_coseg.labels.editing.edit import Edit
 from napari_coseg.labels.editing.label_editor import LabelEditor
 from napari_coseg.labels.editing.objects import delete
+from napari_coseg.labels.measure import labelled
 from napari_coseg.workspace import records
 from napari_coseg.workspace.entry import Entry
 from napari_coseg.workspace.facts import ImageFacts, reference

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_coseg.core.types import Image, Instances, LabelClass, Prediction
+from napari_coseg.core.types import Image, LabelClass
 from napari_coseg.labels.measure import class_table, labelled
 
 GLAND = LabelClass(1, "gland", (0, 200, 0))

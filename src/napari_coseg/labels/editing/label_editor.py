@@ -29,14 +29,15 @@ if TYPE_CHECKING:
 
 
 class Kind(NamedTuple):
-    """Class of an object and how sure it is; 1 where a person said so, nan where nobody did."""
+    """Class of an object and its probability: 1 if a person chose it, nan if not known."""
 
     class_id: int = 0
     probability: float = float("nan")
 
 
+NO_REGIONS = "there are no regions here; run a model that finds some"
 BY_HAND = 1.0
-"""Class probability of an object whose class a person gave."""
+"""Class probability of an object whose class a person chose."""
 
 
 class LabelEditor(Labelled):
@@ -93,10 +94,9 @@ class LabelEditor(Labelled):
         )
 
     def apply(self, edit: Edit) -> None:
-        """Make an edit that was made for the editor as it is now.
+        """Apply an edit that was made for the editor as it is now.
 
-        Writing the pixels again changes nothing, so it may also follow a change that napari has
-        already made to the layer's array.
+        The pixels may already have the new values, as napari writes them itself on undo and redo.
 
         Raises
         ------
@@ -105,12 +105,12 @@ class LabelEditor(Labelled):
         """
         image = self.labels if edit.target == "objects" else self.regions
         if image is None:
-            raise EditError("there are no regions here; run a model that finds some")
+            raise EditError(NO_REGIONS)
         present = image[edit.indices]
         if not ((present == edit.old_values) | (present == edit.new_values)).all():
             raise EditError(
-                f"{edit.name!r} was made for other {edit.target}: they have changed since; "
-                "take back what came after it first"
+                f"{edit.name!r} was made for other {edit.target}: they have changed since; undo the "
+                "later edits first"
             )
         image[edit.indices] = edit.new_values
         self._set_table(with_rows(self.table, edit.old_rows, edit.new_rows))
@@ -118,18 +118,18 @@ class LabelEditor(Labelled):
             self.index.update(edit)
 
     def revert(self, edit: Edit) -> None:
-        """Take back the edit that was made last."""
+        """Revert the edit that was applied last."""
         self.apply(edit.inverse())
 
     def rows(self, ids: Iterable[int]) -> pd.DataFrame:
-        """Rows of those of the objects that are there, ordered by id."""
+        """Rows of the objects that exist among these, ordered by id."""
         known = self.table["id"].to_numpy()
         wanted = np.unique(np.fromiter(ids, dtype=np.int64))
         at = np.searchsorted(known, wanted[np.isin(wanted, known)])
         return self.table.take(at).reset_index(drop=True)
 
     def pixels(self, ids: Sequence[int]) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-        """Coordinates of all pixels of objects that are there, and whose each is."""
+        """Coordinates of all pixels of existing objects, and the id of each."""
         return pixels_of(self.labels, [self.index.box(i) for i in ids], ids)
 
     def free_ids(self, count: int) -> list[int]:
@@ -143,12 +143,12 @@ class LabelEditor(Labelled):
         kinds: Mapping[int, Kind],
         regions: np.ndarray | None,
     ) -> pd.DataFrame:
-        """Rows of objects given by their pixels.
+        """Rows of objects that are given by their pixels.
 
         Parameters
         ----------
         kinds
-            Of objects whose kind is not that of their present row.
+            Of objects whose kind differs from their present row.
         regions
             (n,): region class id at each pixel.
         """
@@ -184,14 +184,14 @@ class LabelEditor(Labelled):
         columns = STACK_OBJECT_COLUMNS if self.labels.ndim == 3 else OBJECT_COLUMNS
         missing = [column for column in columns if column not in table]
         if missing:
-            raise EditError(f"the table has no column {missing[0]!r}; measure the labels anew")
+            raise EditError(f"the table has no column {missing[0]!r}; measure the labels again")
         table = table[list(columns)].sort_values("id", ignore_index=True)
         if not np.array_equal(table["id"], self.index.ids):
             raise EditError(
                 f"the table has {len(table)} objects and the labels {len(self.index)}, or others; "
-                "measure the labels anew"
+                "measure the labels again"
             )
-        # A table of no rows has other types of text than one of some, and rows come and go.
+        # An empty table has another text dtype, and rows are added and removed.
         text = pd.Series(["text"]).dtype
         return table.astype({"class": text, "region": text})
 
@@ -199,7 +199,7 @@ class LabelEditor(Labelled):
 def check_images(
     labels: np.ndarray, regions: np.ndarray | None, pixel_size_um: Sequence[float]
 ) -> None:
-    """See that an editor can be made of these; raises `EditError` where it cannot."""
+    """Raise `EditError` where these images cannot be edited."""
     if labels.ndim not in (2, 3):
         raise EditError(f"labels have shape {labels.shape}; expected (Y, X) or (Z, Y, X)")
     _check_numbers(labels, "labels")
@@ -227,9 +227,9 @@ def _check_numbers(image: np.ndarray, name: str) -> None:
 
 
 def regions_of(editor: LabelEditor) -> np.ndarray:
-    """The regions of the editor, or an error that says there are none."""
+    """The regions of the editor; raises `EditError` where it has none."""
     if editor.regions is None:
-        raise EditError("there are no regions here; run a model that finds some")
+        raise EditError(NO_REGIONS)
     return editor.regions
 
 
@@ -239,7 +239,7 @@ def known_ids(editor: LabelEditor, ids: Collection[int]) -> list[int]:
     Raises
     ------
     EditError
-        Where there are none, or one is of no object.
+        Where there are none, or one has no object.
     """
     wanted = sorted({int(i) for i in ids} - {0})
     if not wanted:

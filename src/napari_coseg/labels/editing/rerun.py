@@ -1,4 +1,4 @@
-"""Take a new run's result without losing what a person has reviewed."""
+"""Take the result of a new run, except where a person has reviewed the labels."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ if TYPE_CHECKING:
 def merge_prediction(
     editor: LabelEditor, new_labels: np.ndarray, new_table: pd.DataFrame, reviewed: Reviewed
 ) -> Edit:
-    """The edit that takes the objects of a new run, but for what is reviewed.
+    """The edit that takes the objects of a new run, except what is reviewed.
 
-    Reviewed objects stay, and every object that reaches into an area whose objects are reviewed,
-    with all their pixels; in such an area background stays background. New objects are fitted
-    around these (`fit_around`). One that overlaps an old one by more than half of their union
-    takes its id, others get new ids.
+    Reviewed objects stay, and every object that extends into an area whose objects are reviewed; in
+    such an area background stays background. New objects are fitted around these (`fit_around`).
+    One that overlaps an old one by more than half of their union takes its id, others get new ids.
 
     Time and memory grow with the number of pixels: not for interactive use.
 
@@ -43,7 +42,7 @@ def merge_prediction(
     protected = mask | np.isin(labels, kept_ids)
     arriving = fit_around(new_labels, ~protected)
     ids = _ids_for(editor, arriving)
-    # Objects of a run have ids from 1 on without holes, so a table by id is short.
+    # Objects of a run have ids from 1 on without gaps, so a table by id is short.
     number = np.zeros(int(arriving.max(initial=0)) + 1, dtype=labels.dtype)
     number[list(ids)] = list(ids.values())
     after = np.where(protected, labels, number[arriving])
@@ -53,7 +52,7 @@ def merge_prediction(
 
 
 def merge_regions(editor: LabelEditor, new_regions: np.ndarray, reviewed: Reviewed) -> Edit:
-    """The edit that takes the regions of a new run, but for those that are reviewed."""
+    """The edit that takes the regions of a new run, except where regions are reviewed."""
     regions = regions_of(editor)
     _same_shape(new_regions, regions, "new regions")
     indices = np.nonzero((new_regions != regions) & ~reviewed.regions.mask())
@@ -97,7 +96,7 @@ def fit_around(found: np.ndarray, free: np.ndarray) -> np.ndarray:
 
 
 def _ids_for(editor: LabelEditor, arriving: np.ndarray) -> dict[int, int]:
-    """Each new object's id on the editor."""
+    """Each new object's id in the editor."""
     sizes = np.bincount(arriving.reshape(-1))
     new_ids = np.flatnonzero(sizes[1:]) + 1
     both = (arriving > 0) & (editor.labels > 0)
@@ -108,7 +107,7 @@ def _ids_for(editor: LabelEditor, arriving: np.ndarray) -> dict[int, int]:
         (key >> 32).tolist(), (key & 0xFFFFFFFF).tolist(), common.tolist(), strict=True
     ):
         union = int(sizes[new]) + editor.index.count(old) - shared
-        if 2 * shared > union:  # so it can be that of one pair only
+        if 2 * shared > union:  # true for one pair at most
             found[new] = old
     rest = [int(i) for i in new_ids if int(i) not in found]
     return found | dict(zip(rest, editor.free_ids(len(rest)), strict=True))
@@ -128,11 +127,11 @@ def _changed_kinds(
         if row[0] in ids
     }
     if len(arriving) < len(ids):
-        raise EditError("the new table lacks objects of the new labels; measure them anew")
+        raise EditError("the new table lacks objects of the new labels; measure them again")
     return {
         i: kind
         for i, kind in arriving.items()
-        # nan, no probability, is the same as nan
+        # nan means no probability and equals nan
         if i not in present or not np.array_equal(kind, present[i], equal_nan=True)
     }
 
