@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 import pytest
 
 from cases.workspace_cases import image_file, wide_editor
-from napari_coseg.core.types import Instances, Prediction
 from napari_coseg.workspace import recent, writer
 from napari_coseg.workspace.folder import open_workspace
 
@@ -54,13 +54,7 @@ def filled(viewer: Any, folder: Path) -> Corrected:
     editor = wide_editor()
     path = image_file(folder, editor.labels.shape)
     (image,) = _opened(viewer, path)
-    prediction = Prediction(
-        editor.regions,
-        editor.region_classes,
-        Instances(editor.labels, editor.table, editor.classes),
-        editor.pixel_size_um,
-        {"axes": "YX", "model": "discs"},
-    )
+    prediction = replace(editor.prediction, provenance={"axes": "YX", "model": "discs"})
     regions, objects = outputs.add_prediction(viewer, image, "YX", prediction)
     return image, objects, regions
 

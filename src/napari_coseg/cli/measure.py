@@ -90,6 +90,7 @@ def measure_result(result: Result, arguments: argparse.Namespace) -> None:
 
 def measure_workspace(path: Path, arguments: argparse.Namespace) -> None:
     """Measure all images of a workspace; tables are written beside its folder by default."""
+    from napari_coseg.formats.place import geometry_of_labels
     from napari_coseg.workspace.folder import open_workspace
 
     if arguments.pixel_size_um:

@@ -109,8 +109,8 @@ class LabelEditor(Labelled):
         present = image[edit.indices]
         if not ((present == edit.old_values) | (present == edit.new_values)).all():
             raise EditError(
-                f"{edit.name!r} was made for other {edit.target}: they have changed since; undo the "
-                "later edits first"
+                f"{edit.name!r} was made for other {edit.target}: they have changed since; undo "
+                "the later edits first"
             )
         image[edit.indices] = edit.new_values
         self._set_table(with_rows(self.table, edit.old_rows, edit.new_rows))

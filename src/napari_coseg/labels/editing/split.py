@@ -21,9 +21,9 @@ def split_along(
 ) -> Edit:
     """Cut objects along a line from side to side.
 
-    The pieces are the connected parts (by edges or corners) without the line; the line's pixels, and
-    pieces below `min_piece_px`, then join the nearest piece within the object. The largest piece
-    keeps the id; all keep the class. In a stack the line cuts through all slices.
+    The pieces are the connected parts (by edges or corners) without the line; the line's pixels,
+    and pieces below `min_piece_px`, then join the nearest piece within the object. The largest
+    piece keeps the id; all keep the class. In a stack the line cuts through all slices.
 
     Parameters
     ----------
@@ -58,9 +58,9 @@ def split_at(editor: LabelEditor, points: Sequence[Sequence[float]]) -> Edit:
     """Split one object by two or more clicks, one in each part: (y, x) or (z, y, x).
 
     A pixel joins the click with the cheapest path to it within the object; a step costs more the
-    nearer it is to the outline. So parts meet at a neck, or halfway where there is none. A watershed
-    on the distance to the outline would give nearly all of an object without a neck to one click
-    (`benchmarks/editing.py` compares both).
+    nearer it is to the outline. So parts meet at a neck, or halfway where there is none. A
+    watershed on the distance to the outline would give nearly all of an object without a neck to
+    one click (`benchmarks/editing.py` compares both).
 
     Raises
     ------

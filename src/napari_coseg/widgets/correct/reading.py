@@ -10,7 +10,6 @@ import numpy as np
 from napari_coseg.core.errors import EditError
 from napari_coseg.core.types import LARGEST_ID
 from napari_coseg.labels.editing.label_editor import LabelEditor, check_images
-from napari_coseg.labels.measure import object_table
 from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf
 from napari_coseg.widgets.geometry import layer_pixel_size
 
@@ -53,15 +52,14 @@ def editor_of(
             f"the objects have ids up to {largest:,}, more than {LARGEST_ID:,}; number them anew, "
             "for example with skimage.segmentation.relabel_sequential"
         )
-    table = object_table(
+    return LabelEditor.of_labels(
         labels,
+        size,
         regions,
-        pixel_size_um=size,
         known=of_labels.known,
         classes=of_labels.classes,
-        semantic_classes=of_regions.classes,
+        region_classes=of_regions.classes,
     )
-    return LabelEditor(labels, size, regions, table, of_labels.classes, of_regions.classes)
 
 
 def request_of(objects: Labels, regions: Labels | None) -> tuple[Any, ...]:

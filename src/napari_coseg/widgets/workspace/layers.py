@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_coseg.core.errors import CosegError, ImageError
-from napari_coseg.core.types import LABEL_DTYPE, Image, Instances, Prediction
+from napari_coseg.core.types import LABEL_DTYPE, Image, geometry_of
 from napari_coseg.finetuning.from_workspace import WITHOUT_OBJECTS
 from napari_coseg.formats.place import geometry_of_labels
 from napari_coseg.images.readers.registry import read_image
@@ -102,18 +102,18 @@ def adding(
         copied = None if request[1] is None else _copied(request[1])
         known = request[3] if objects is not None else LabelsOf()
         editor = editor_of(labels, copied, request[2], known, request[4])
-        saved = Saved(
-            labels,
-            editor.pixel_size_um,
-            copied,
-            editor.table if table is None else table,
-            marks,
-            editor.classes,
-            editor.region_classes,
-            provenance,
-            offset,
-            geometry if geometry.is_known else None,
+        found = replace(
+            editor.prediction,
+            provenance=provenance,
+            geometry=geometry_of(
+                editor.pixel_size_um,
+                geometry if geometry.is_known else None,
+                editor.geometry.axes,
+            ),
         )
+        if table is not None:
+            found = replace(found, instances=replace(found.instances, table=table))
+        saved = Saved(found, marks)
         pixels = None if path is not None else np.asarray(image.data)
         reference = reference_of(image, path, workspace.path)
         return workspace.add(reference, saved, pixels), Known.of(saved)
@@ -227,10 +227,8 @@ def show(viewer: Viewer, found: Loaded) -> tuple[Labels, Labels | None]:
     if layer is None:
         layer, axes, offset = _stand_in(viewer, found), "ZYX"[-saved.labels.ndim :], ()
     no_regions = saved.regions is None
-    prediction = Prediction(
-        np.zeros(saved.labels.shape, np.uint8) if saved.regions is None else saved.regions,
-        saved.region_classes,
-        Instances(saved.labels, saved.table, saved.classes),
+    prediction = replace(
+        saved.prediction,
         provenance={**saved.provenance, "region_offset": list(offset)},
         geometry=geometry_of_labels(saved.geometry, saved.labels.shape, offset, found.image),
     )
