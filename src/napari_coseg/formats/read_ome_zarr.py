@@ -98,7 +98,7 @@ def read_ome_zarr(
         )
     return labelled(
         of_objects.values,
-        of_regions and of_regions.values,
+        None if of_regions is None else of_regions.values,
         geometry=of_objects.geometry,
         known=of_objects.notes.known,
         classes=of_objects.notes.classes,
