@@ -64,7 +64,9 @@ def synthetic_editor() -> LabelEditor:
     for centre in rng.uniform(0, SIZE_PX, (40, 2)):
         regions[polygon_pixels(ellipse(centre, rng.uniform(80, 250)), regions.shape)] = 1
     regions[rng.random(labels.shape) > 0.9999] ^= 1  # specks and holes
-    editor = LabelEditor(labels, (0.25, 0.25), regions, None, CLASSES, CLASSES)
+    editor = LabelEditor.of_labels(
+        labels, (0.25, 0.25), regions, classes=CLASSES, region_classes=CLASSES
+    )
     editor.apply(set_class(editor, editor.index.ids, 1))
     return editor
 
@@ -183,7 +185,7 @@ def score_splits(editor: LabelEditor) -> None:
         low, high = pixels.min(axis=0), pixels.max(axis=0) + 1
         crop = editor.labels[low[0] : high[0], low[1] : high[1]]
         truth = np.where(np.isin(crop, pair), crop, 0)
-        both = LabelEditor((truth > 0).astype(np.int32), (1.0, 1.0))
+        both = LabelEditor.of_labels((truth > 0).astype(np.int32), (1.0, 1.0))
         both.apply(split_at(both, [seed - low for seed in seeds]))
         scores["cheapest path"].append(_worse_iou(truth, both.labels, seeds, low, pair))
         markers = np.zeros_like(truth)
@@ -234,7 +236,7 @@ def main() -> None:
         _print(name, *timed(editor, action, REPEATS))
     print("without the limit: edits of all pixels")
     _print("remove specks and holes", *timed(editor, lambda _: clean_regions(editor, 5, 5), 1))
-    new = LabelEditor(nuclei(SIZE_PX, NUCLEI_AT_4096, seed=1), (0.25, 0.25))
+    new = LabelEditor.of_labels(nuclei(SIZE_PX, NUCLEI_AT_4096, seed=1), (0.25, 0.25))
     reviewed = Reviewed(editor.labels.shape).with_objects(editor.index.ids[:100])
     _print(
         "a new run, keeping 100 objects",

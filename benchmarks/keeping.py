@@ -20,7 +20,6 @@ from napari.components import ViewerModel
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
-from napari_coseg.core.types import Instances, Prediction
 from napari_coseg.labels.editing.objects import delete
 from napari_coseg.widgets import outputs
 from napari_coseg.widgets.workspace import link as workspace_link
@@ -68,9 +67,7 @@ def main(folder: Path) -> None:
     workspace_link.SCAN_MS = 10**9  # scan on request only, not by timer
     editor, viewer, gaps = synthetic_editor(), ViewerModel(), Gaps()
     image = viewer.add_image(np.zeros(editor.labels.shape, np.uint8), name="image")
-    found = Instances(editor.labels, editor.table, editor.classes)
-    prediction = Prediction(editor.regions, editor.region_classes, found, (0.25, 0.25), {})
-    regions, objects = outputs.add_prediction(viewer, image, "YX", prediction)
+    regions, objects = outputs.add_prediction(viewer, image, "YX", editor.prediction)
     controller = controller_of(viewer)
     until = time.perf_counter() + 3
     print(f"longest gap, idle        {gaps.during(lambda: time.perf_counter() > until):8.0f} ms")

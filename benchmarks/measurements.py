@@ -10,7 +10,7 @@ from measuring import HEADER, NUCLEI_AT_4096, SIZES_PX, measured
 
 from cases.synthetic import nuclei
 from napari_coseg.core.types import Image, Instances, LabelClass, Prediction
-from napari_coseg.labels.measure import object_table
+from napari_coseg.labels.measure import class_table, object_table
 from napari_coseg.labels.measure.run import Measurements, measure
 
 GLAND_PX = 600
@@ -22,7 +22,7 @@ def prediction(size_px: int) -> Prediction:
     half = GLAND_PX / 2
     glands = np.hypot(y % GLAND_PX - half, x % GLAND_PX - half) < 180
     kinds = np.arange(labels.max()) % 3 + 1
-    table = object_table(labels, pixel_size_um=(0.5, 0.5), class_ids=kinds)
+    table = object_table(labels, pixel_size_um=(0.5, 0.5), known=class_table(kinds))
     classes = tuple(LabelClass(i, f"class {i}", (0, 0, 0)) for i in (1, 2, 3))
     semantic = glands.astype(np.uint8)
     gland = LabelClass(1, "gland", (0, 0, 0))

@@ -15,7 +15,7 @@ from skimage.filters import gaussian, threshold_otsu
 
 from napari_coseg.core.types import Instances, LabelClass, Prediction
 from napari_coseg.images.readers.samples import COLON_PIXEL_SIZE_UM
-from napari_coseg.labels.measure import object_table
+from napari_coseg.labels.measure import class_table, object_table
 from napari_coseg.widgets.outputs import add_prediction
 
 PICTURE = IMAGES / "measure.png"
@@ -34,8 +34,7 @@ def prediction() -> Prediction:
         labels,
         epithelium,
         pixel_size_um=SIZE,
-        class_ids=np.where(np.nan_to_num(share) > 0.5, 1, 2),
-        class_probabilities=np.maximum(share, 1 - share),
+        known=class_table(np.where(np.nan_to_num(share) > 0.5, 1, 2), np.maximum(share, 1 - share)),
         classes=CLASSES,
         semantic_classes=REGIONS,
     )

@@ -283,7 +283,7 @@ class RoundMasks:
         self._shape = labels.shape[-2:]
 
     def ask(self, prompt: Any, z: int | None, done: Any, failed: Any) -> None:
-        from napari_coseg.inference.sam_windows import SamMask
+        from napari_coseg.inference.sam2.windows import SamMask
 
         y, x = np.mean(prompt.bounds, axis=0)
         rows, columns = np.ogrid[: self._shape[0], : self._shape[1]]

@@ -39,7 +39,9 @@ def picture(*rows: str) -> np.ndarray:
 
 
 def on(labels: np.ndarray, regions: np.ndarray | None = None) -> LabelEditor:
-    return LabelEditor(labels.copy(), (1.0,) * labels.ndim, regions, None, CLASSES, REGIONS)
+    return LabelEditor.of_labels(
+        labels.copy(), (1.0,) * labels.ndim, regions, classes=CLASSES, region_classes=REGIONS
+    )
 
 
 def after(editor: LabelEditor, edit) -> np.ndarray:
@@ -263,12 +265,17 @@ def test_labels_of_8_bits_run_out_of_ids():
         pytest.param((np.zeros(4, int), (1,)), id="a line of labels"),
         pytest.param((np.zeros((4, 4), int), (1, 1, 1)), id="a pixel size too many"),
         pytest.param((np.zeros((4, 4), int), (1, 1), np.zeros((5, 4))), id="regions too large"),
-        pytest.param((np.eye(4, dtype=int), (1, 1), None, plane().table), id="table of others"),
     ],
 )
-def test_a_editor_refuses_what_does_not_belong_together(arguments):
+def test_an_editor_refuses_what_does_not_belong_together(arguments):
     with pytest.raises(EditError):
-        LabelEditor(*arguments)
+        LabelEditor.of_labels(*arguments)
+
+
+def test_an_editor_refuses_the_table_of_other_labels():
+    objects = Instances(np.eye(4, dtype=int), plane().table)
+    with pytest.raises(EditError, match="measure the labels"):
+        LabelEditor(Prediction(None, (), objects, (1, 1)))
 
 
 def test_an_edit_of_other_labels_is_refused_and_changes_nothing():
@@ -282,15 +289,13 @@ def test_an_edit_of_other_labels_is_refused_and_changes_nothing():
     assert editor.table is table
 
 
-def test_a_editor_on_a_prediction_leaves_the_prediction_alone():
-    made = plane()
-    objects = Instances(made.labels, made.table, CLASSES)
-    prediction = Prediction(made.regions, REGIONS, objects, made.pixel_size_um)
-    before = made.labels.copy()
-    editor = LabelEditor.of(prediction)
+def test_an_editor_edits_the_labels_of_its_prediction_and_gives_it_a_new_table():
+    given = plane().prediction
+    editor = LabelEditor(given)
     editor.apply(delete(editor, editor.index.ids))
-    np.testing.assert_array_equal(prediction.instances.labels, before)
-    assert len(editor.table) == 0
+    assert not given.instances.labels.any()
+    assert editor.labels is given.instances.labels
+    assert len(editor.table) == 0 < len(given.instances.table)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -396,7 +401,7 @@ def test_a_bucket_fills_a_piece_however_far_it_reaches():
 def test_specks_and_holes_are_measured_in_um2_and_previewed():
     regions = np.zeros((30, 30), np.uint8)
     regions[5:20, 5:20], regions[10:12, 10:12], regions[25, 25] = 1, 0, 3
-    editor = LabelEditor(
+    editor = LabelEditor.of_labels(
         np.zeros((30, 30), np.int32), (0.5, 0.5), regions.copy(), region_classes=REGIONS
     )
     edit = clean_regions(editor, min_area_um2=0.5, min_hole_um2=1.25)

@@ -9,9 +9,12 @@ import pytest
 
 from cases.label_editors import plane, stack
 from napari_coseg.core.errors import EditError
+from napari_coseg.inference.splice import Objects, splice_objects
+from napari_coseg.labels.editing.label_editor import LabelEditor
 from napari_coseg.labels.editing.objects import delete, merge, set_class
 from napari_coseg.labels.editing.rerun import merge_prediction, merge_regions
 from napari_coseg.labels.editing.review import BOTH, Reviewed, doubtful_first
+from napari_coseg.labels.measure import object_table
 
 SHAPES = [pytest.param((30, 40), id="plane"), pytest.param((3, 30, 40), id="stack")]
 
@@ -156,6 +159,33 @@ def test_a_new_run_overwrites_nothing_that_is_reviewed(make):
         np.testing.assert_array_equal(editor.labels == object_id, before == object_id)
     after = editor.table.set_index("id")
     assert after.loc[kept].equals(rows.loc[kept])
+
+
+def taken_by_a_merge(new, free):
+    editor = LabelEditor.of_labels(np.where(free, 0, 5).astype(np.int32), (1.0, 1.0))
+    table = object_table(new, pixel_size_um=(1, 1))
+    editor.apply(merge_prediction(editor, new, table, Reviewed(new.shape).with_objects([5])))
+    return np.where(free, editor.labels > 0, 0)
+
+
+def taken_by_a_refinement(new, free):
+    table = object_table(new, pixel_size_um=(1, 1))
+    nothing, whole = np.zeros_like(new), (slice(0, new.shape[0]), slice(0, new.shape[1]))
+    now, found = Objects.of(nothing, table), Objects.of(new, table)
+    return splice_objects(now, found, whole, whole, ~free).labels > 0
+
+
+@pytest.mark.parametrize("take", [taken_by_a_merge, taken_by_a_refinement])
+@pytest.mark.parametrize(
+    ("free", "expected"),
+    [("1111", "1111"), ("1110", "1110"), ("1100", "0000"), ("1000", "0000"), ("0000", "0000")],
+)
+def test_a_new_object_is_taken_where_more_than_half_of_it_is_free(take, free, expected):
+    new = np.zeros((3, 8), np.int32)
+    new[1, 2:6] = 1
+    is_free = np.ones(new.shape, bool)
+    is_free[1, 2:6] = [digit == "1" for digit in free]
+    assert "".join(str(int(one)) for one in take(new, is_free)[1, 2:6]) == expected
 
 
 def test_without_marks_a_new_run_is_taken_whole():

@@ -17,7 +17,12 @@ from napari_coseg.core.types import Image, Instances, LabelClass, Prediction
 from napari_coseg.formats.overlay import draw
 from napari_coseg.formats.registry import FORMATS, export, output_paths
 from napari_coseg.images.readers.registry import read_image
-from napari_coseg.labels.measure import OBJECT_COLUMNS, STACK_OBJECT_COLUMNS, object_table
+from napari_coseg.labels.measure import (
+    OBJECT_COLUMNS,
+    STACK_OBJECT_COLUMNS,
+    class_table,
+    object_table,
+)
 
 GLAND = LabelClass(1, "gland", (0, 200, 0))
 TYPES = (LabelClass(1, "epithelial", (255, 0, 0)), LabelClass(2, "naïve, µ", (0, 0, 255)))
@@ -28,12 +33,12 @@ def prediction(labels, semantic=None, size=None, classes=TYPES, **provenance):
     semantic = (labels > 0).astype(np.uint8) if semantic is None else semantic
     size = size or (0.5, 0.25)
     count = int(labels.max(initial=0))
-    class_ids = np.arange(count) % 2 + 1 if classes else None
+    known = class_table(np.arange(count) % 2 + 1) if classes else None
     table = object_table(
         labels,
         semantic,
         pixel_size_um=size,
-        class_ids=class_ids,
+        known=known,
         classes=classes,
         semantic_classes=(GLAND,),
     )

@@ -314,8 +314,9 @@ def test_the_table_of_regions_counts_areas_and_objects(tmp_path):
 def test_ome_tiff_gives_back_classes_and_provenance(tmp_path):
     found = prediction(TOUCHING, model="m")
     regions, objects = export(found, grey(TOUCHING), tmp_path, ["ome-tiff"])
-    assert read_notes(objects) == (TYPES, {"model": "m"})
-    assert read_notes(regions) == (REGIONS, {"model": "m"})
+    for path, classes in ((objects, TYPES), (regions, REGIONS)):
+        notes = read_notes(path)
+        assert (notes.classes, notes.provenance) == (classes, {"model": "m"})
 
 
 @pytest.mark.parametrize("content", [b"no tiff", b""])

@@ -15,6 +15,7 @@ from napari_coseg.finetuning.from_workspace import WITHOUT_OBJECTS
 from napari_coseg.finetuning.held_back import hold_back
 from napari_coseg.finetuning.sources import read_reviewed
 from napari_coseg.images.readers.registry import read_image
+from napari_coseg.labels.measure import labelled
 from napari_coseg.workspace.folder import create_workspace
 from napari_coseg.workspace.image import reference_of
 from napari_coseg.workspace.saved import Saved
@@ -90,7 +91,10 @@ def test_objects_that_nobody_kept_are_not_learnt(
     assert image.objects is not None
     tifffile.imwrite(tmp_path / "image.tif", image.image)
     labels = image.objects if drawn else np.zeros_like(image.objects)
-    saved = Saved(labels, (0.5, 0.5), image.semantic, region_classes=GLAND, provenance=told)
+    made = labelled(
+        labels, image.semantic, pixel_size_um=(0.5, 0.5), region_classes=GLAND, provenance=told
+    )
+    saved = Saved(made)
     whole = np.nonzero(np.ones(image.shape, bool))
     saved = replace(saved, reviewed=saved.reviewed.with_area(whole))
     with create_workspace(tmp_path / "mine.coseg") as workspace:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from napari_coseg.finetuning.begun import read_begun, write_begun
 
 from cases.finetuning_cases import (
     GLAND,
@@ -22,7 +23,6 @@ from cases.finetuning_cases import (
 from cases.tiny_models import tiny_card
 from napari_coseg.core.errors import DatasetError
 from napari_coseg.core.types import LabelClass
-from napari_coseg.finetuning.begun import read_begun, write_begun
 from napari_coseg.finetuning.joining import together
 from napari_coseg.finetuning.preparing import prepare
 from napari_coseg.finetuning.reviewed import FoundBy
@@ -159,6 +159,7 @@ def test_grey_values_of_a_workspace_are_those_of_the_run(
 
     from napari_coseg.images.readers.registry import read_image
     from napari_coseg.inference.run import read_for
+    from napari_coseg.labels.measure import labelled
     from napari_coseg.workspace.folder import create_workspace
     from napari_coseg.workspace.image import reference_of
     from napari_coseg.workspace.saved import Saved
@@ -167,7 +168,7 @@ def test_grey_values_of_a_workspace_are_those_of_the_run(
     tifffile.imwrite(file, np.arange(-1000, 1000, dtype=np.int16).reshape(40, 50))
     labels = np.zeros((40, 50), np.int32)
     labels[5:15, 5:15] = 1
-    saved = Saved(labels, (0.5, 0.5), provenance=provenance)
+    saved = Saved(labelled(labels, pixel_size_um=(0.5, 0.5), provenance=provenance))
     saved = replace(saved, reviewed=saved.reviewed.with_area(np.nonzero(labels >= 0)))
     with create_workspace(tmp_path / "mine.coseg") as workspace:
         workspace.add(reference_of(read_image(file), file, workspace.path), saved)

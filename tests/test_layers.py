@@ -12,7 +12,7 @@ import pytest
 
 from napari_coseg.core.errors import ImageError
 from napari_coseg.core.types import Instances, LabelClass, Prediction
-from napari_coseg.labels.measure import object_table
+from napari_coseg.labels.measure import class_table, object_table
 from napari_coseg.widgets import layers, outputs
 from napari_coseg.widgets.background import tasks
 
@@ -39,8 +39,7 @@ def prediction_of(shape: tuple[int, ...], offset: tuple[int, ...] | None = None)
         labels,
         semantic,
         pixel_size_um=size,
-        class_ids=np.array([1, 2, 0]),
-        class_probabilities=np.array([0.91234, 0.5, np.nan]),
+        known=class_table(np.array([1, 2, 0]), np.array([0.91234, 0.5, np.nan])),
         classes=TYPES,
         semantic_classes=REGIONS,
     )

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from cases.synthetic import nuclei
 from napari_coseg.core.types import LabelClass
+from napari_coseg.labels.editing.index import ObjectIndex
 from napari_coseg.labels.measure import (
     OBJECT_COLUMNS,
     STACK_OBJECT_COLUMNS,
+    class_table,
     object_table,
     region_table,
 )
+from napari_coseg.labels.measure.rows import CLASS_COLUMNS
 
 REGIONS = (LabelClass(1, "gland", (1, 1, 1)), LabelClass(4, "fat", (2, 2, 2)))
 
@@ -73,3 +79,23 @@ def test_regions_are_counted_with_their_objects_and_density():
     assert regions["objects"].tolist() == [2, 1, 0]
     assert regions["objects_per_mm2"].tolist()[:2] == pytest.approx([2 / 6e-4, 1 / 4e-4])
     assert np.isnan(regions["objects_per_mm2"].iloc[2])
+
+
+def test_memory_grows_with_the_objects_and_not_with_their_ids():
+    labels = np.zeros((96, 80), np.int64)
+    labels[2:9, 3:40], labels[20:30, :5], labels[60:, 70:] = 2**31 - 1, 3, 20_000_000
+    regions = np.where(labels == 3, 60_000, 0).astype(np.uint16)
+    known = class_table([2, 1], [0.5, 0.25], [20_000_000, 4])
+    tracemalloc.start()
+    found = object_table(labels, regions, pixel_size_um=(1, 1), known=known)
+    index = ObjectIndex.of(labels)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * 2**20
+    assert found["id"].tolist() == index.ids.tolist() == [3, 20_000_000, 2**31 - 1]
+    assert found["class_id"].tolist() == [0, 2, 0]
+    assert found["class_probability"].fillna(-1).tolist() == [-1, 0.5, -1]
+    assert found["region_id"].tolist() == [60_000, 0, 0]
+    small = object_table(np.searchsorted([0, *found["id"]], labels), regions, pixel_size_um=(1, 1))
+    kept = [column for column in found if column not in CLASS_COLUMNS]
+    pd.testing.assert_frame_equal(found[kept], small[kept])

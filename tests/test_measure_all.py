@@ -11,7 +11,13 @@ import pytest
 from cases.synthetic import nuclei
 from napari_coseg.core.errors import Cancelled, ImageError, SettingsError
 from napari_coseg.core.types import Image, Instances, LabelClass, Prediction
-from napari_coseg.labels.measure import OBJECT_COLUMNS, STACK_OBJECT_COLUMNS, object_table, windows
+from napari_coseg.labels.measure import (
+    OBJECT_COLUMNS,
+    STACK_OBJECT_COLUMNS,
+    class_table,
+    object_table,
+    windows,
+)
 from napari_coseg.labels.measure.neighbours import (
     border_distances,
     border_points,
@@ -41,7 +47,7 @@ def prediction(
     semantic = np.zeros(labels.shape, np.uint8) if semantic is None else semantic
     size = size or (1.0,) * labels.ndim
     kinds = np.ones(int(labels.max(initial=0)), int) if class_ids is None else np.array(class_ids)
-    table = object_table(labels, semantic, pixel_size_um=size, class_ids=kinds)
+    table = object_table(labels, semantic, pixel_size_um=size, known=class_table(kinds))
     return Prediction(semantic, (GLAND,), Instances(labels, table, CLASSES), size)
 
 

@@ -144,7 +144,7 @@ def workspace(tmp_path):
     whole[3 : 3 + TOUCHING.shape[0], 2 : 2 + TOUCHING.shape[1]] = COLOURS
     PIL.Image.fromarray(whole).save(tmp_path / "slide.png")
     found = prediction(TOUCHING)
-    saved = dataclasses.replace(Saved.of_prediction(found), offset=offset)
+    saved = Saved(dataclasses.replace(found, provenance={"region_offset": list(offset)}))
     path = tmp_path / "mine.coseg"
     with create_workspace(path) as made:
         image = Image(whole, "YXC", found.pixel_size_um, "slide")

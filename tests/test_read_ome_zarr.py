@@ -224,7 +224,7 @@ def test_names_that_lead_out_of_the_folder_are_not_offered(tmp_path):
 
 def test_values_beyond_what_is_read_are_refused(tmp_path, monkeypatch):
     _, path = written(tmp_path, TOUCHING)
-    monkeypatch.setattr(reading, "MAX_ID", 3)
+    monkeypatch.setattr(reading, "LARGEST_ID", 3)
     with pytest.raises(ImageError, match="values from 0 to 4; expected 0 to 3"):
         read_ome_zarr(path)
 

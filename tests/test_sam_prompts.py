@@ -16,8 +16,10 @@ import torch
 from cases.tiny_sam2 import TINY, build_tiny, predictor_of, save_tiny, tiny_in_use
 from napari_coseg.core.errors import Cancelled, CheckpointError, EditError
 from napari_coseg.images.intake import RgbSource, understand
-from napari_coseg.inference.sam_prompts import KEPT_WINDOWS, SamPrompts
-from napari_coseg.inference.sam_windows import (
+from napari_coseg.inference.sam2 import model as sam2_model
+from napari_coseg.inference.sam2.model import Sam2Kind, load_sam2, recognise
+from napari_coseg.inference.sam2.prompts import KEPT_WINDOWS, SamPrompts
+from napari_coseg.inference.sam2.windows import (
     LARGEST_WINDOW_PX,
     Prompt,
     SamMask,
@@ -26,9 +28,7 @@ from napari_coseg.inference.sam_windows import (
     serves,
     window_around,
 )
-from napari_coseg.models.checkpoints import sam2_model
 from napari_coseg.models.checkpoints.frugal import FrugalBuilding
-from napari_coseg.models.checkpoints.sam2_model import Sam2Kind, load_sam2, recognise
 
 SIZES = ("tiny", "small", "base-plus", "large")
 

@@ -21,11 +21,11 @@ from cases.widget_values import RUN_MS
 from napari_coseg.core.errors import EditError
 from napari_coseg.core.types import Image
 from napari_coseg.images.intake import RgbSource, understand
-from napari_coseg.inference.sam_prompts import SamPrompts
-from napari_coseg.inference.sam_windows import Prompt, SamMask, on_labels
+from napari_coseg.inference.sam2.model import load_sam2
+from napari_coseg.inference.sam2.prompts import SamPrompts
+from napari_coseg.inference.sam2.windows import Prompt, SamMask, on_labels
 from napari_coseg.labels.editing.add_mask import add_mask
 from napari_coseg.labels.editing.label_editor import LabelEditor
-from napari_coseg.models.checkpoints.sam2_model import load_sam2
 from napari_coseg.widgets.correct import sam_tasks
 
 pytestmark = pytest.mark.gui
@@ -105,7 +105,7 @@ def assert_added(by_hand: SamPrompts, before: np.ndarray, prompt: Prompt, widget
     )
     clicks = [p for p, on in zip(prompt.points, prompt.positive, strict=True) if on]
     edit = add_mask(
-        LabelEditor(before.copy(), (0.5, 0.25)), found.mask, found.corner, clicks=clicks
+        LabelEditor.of_labels(before.copy(), (0.5, 0.25)), found.mask, found.corner, clicks=clicks
     )
     after = widget.interaction.session.objects.data
     (new,) = set(np.unique(after)) - set(np.unique(before))
@@ -283,7 +283,7 @@ def test_a_slice_of_a_stack_is_asked_about(
     found = by_hand.answer(source, prompt.mapped(matrix), z=2, pixel_size_um=(1, 0.5), key="z")
     mask, corner = on_labels(found, matrix, (96, 96))
     edit = add_mask(
-        LabelEditor(before.copy(), editor.pixel_size_um),
+        LabelEditor.of_labels(before.copy(), editor.pixel_size_um),
         mask,
         corner,
         clicks=[(y, x)],

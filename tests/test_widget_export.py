@@ -12,10 +12,10 @@ import pytest
 import tifffile
 
 from napari_coseg.core.errors import ImageError
-from napari_coseg.core.types import LabelClass
+from napari_coseg.core.types import LARGEST_ID, LabelClass
 from napari_coseg.formats.geojson import AREA
 from napari_coseg.formats.read_geojson import read_geojson
-from napari_coseg.widgets.corrected import LARGEST_ID, LabelsOf, corrected_prediction
+from napari_coseg.widgets.corrected import LabelsOf, corrected_prediction
 
 pytest_plugins = ["cases.widget_fixtures"]
 RED, BLUE = LabelClass(1, "red", (200, 0, 0)), LabelClass(2, "blue", (0, 0, 200))

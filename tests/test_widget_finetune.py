@@ -34,7 +34,7 @@ def trained(qtbot: Any, dock: Any) -> Path:
 
 def truth(number: int = 0) -> tuple[np.ndarray, Prediction]:
     """A picture and its right labels."""
-    from napari_coseg.labels.measure import object_table
+    from napari_coseg.labels.measure import class_table, object_table
 
     image = reviewed_image(number)
     assert image.objects is not None and image.semantic is not None and image.types is not None
@@ -43,8 +43,7 @@ def truth(number: int = 0) -> tuple[np.ndarray, Prediction]:
         image.objects,
         image.semantic,
         pixel_size_um=(0.5, 0.5),
-        class_ids=image.types.reshape(-1)[first[ids > 0]],
-        class_probabilities=np.ones(len(ids) - 1),
+        known=class_table(image.types.reshape(-1)[first[ids > 0]], np.ones(len(ids) - 1)),
         classes=TYPES,
         semantic_classes=GLAND,
     )

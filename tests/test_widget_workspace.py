@@ -56,9 +56,7 @@ def test_corrections_of_a_session_are_kept_as_they_are_made_and_undone(
     link.writer.flush()  # without a look at the layers
     same(path, objects, regions)
     saved = open_workspace(path).entries[0].load()
-    np.testing.assert_array_equal(
-        saved.editor().table["class_id"], session.editor.table["class_id"]
-    )
+    np.testing.assert_array_equal(saved.table["class_id"], session.editor.table["class_id"])
     assert saved.reviewed.ids == session.reviewed.ids == set()
     objects.redo()
     link.writer.flush()

@@ -217,4 +217,4 @@ def test_after_kill_9_the_workspace_is_offered_with_all_corrections(
     expected = np.load(tmp_path / "expected.npz")
     np.testing.assert_array_equal(saved.labels, expected["objects"])
     np.testing.assert_array_equal(saved.regions, expected["regions"])
-    assert saved.editor().table["id"].tolist() == np.unique(saved.labels)[1:].tolist()
+    assert saved.table["id"].tolist() == np.unique(saved.labels)[1:].tolist()

@@ -17,10 +17,11 @@ import pytest
 
 from cases.workspace_cases import add_to, assert_same, filled, wide_editor
 from napari_coseg.core.errors import WorkspaceError
-from napari_coseg.core.types import LabelClass
+from napari_coseg.core.types import LARGEST_ID, LabelClass
 from napari_coseg.labels.editing.edit import Edit
 from napari_coseg.labels.editing.label_editor import LabelEditor
 from napari_coseg.labels.editing.objects import delete
+from napari_coseg.labels.measure import labelled
 from napari_coseg.workspace import records
 from napari_coseg.workspace.entry import Entry
 from napari_coseg.workspace.facts import ImageFacts, reference
@@ -75,19 +76,17 @@ def test_a_half_written_last_record_is_left_out_with_a_word(lost: int, tmp_path:
         (np.full((60, 60), 2**45, np.int64), 1, 1),
         (np.full((60, 60), 2**32 - 1, np.uint32), 1, 1),
         (np.ones((60, 60), np.uint8), 2**31 - 1, 1),
-        (np.full((60, 60), 65_535, np.uint16), 1, 2**20),
+        (np.ones((60, 60), np.uint8), 1, LARGEST_ID + 1),
     ],
-    ids=["a region of 45 bits", "a region of 32 bits", "a class of 31 bits", "ids and regions"],
+    ids=["a region of 45 bits", "a region of 32 bits", "a class of 31 bits", "an id of 27 bits"],
 )
-def test_regions_that_would_take_memory_to_count_are_told(
-    regions: np.ndarray, class_id: int, ids: int
-) -> None:
+def test_values_beyond_the_limits_are_refused(regions: np.ndarray, class_id: int, ids: int) -> None:
     labels = np.zeros(regions.shape, np.int32)
     labels[:5, :5] = ids
-    small = np.zeros(regions.shape, np.uint8)
-    saved = Saved(labels, (1.0, 1.0), small)
     classes = (LabelClass(class_id, "gland", (0, 0, 0)),)
-    saved = dataclasses.replace(saved, regions=regions, region_classes=classes)
+    saved = Saved(labelled(labels, pixel_size_um=(1.0, 1.0), region_classes=classes))
+    prediction = dataclasses.replace(saved.prediction, regions=regions)
+    saved = dataclasses.replace(saved, prediction=prediction)
     with pytest.raises(WorkspaceError, match="numbered anew"):
         remeasured(saved, [ids])
 

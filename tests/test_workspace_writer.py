@@ -249,7 +249,7 @@ def test_kill_9_loses_nothing_that_was_on_the_disk(
         process.wait()
         process.stdout.close()
     assert process.returncode == -signal.SIGKILL
-    done = len(editor.index) - len(entry.load().editor().index)
+    done = len(editor.index) - len(entry.load().table)
     assert done >= 6
     for one in editor.index.ids[:done].tolist():
         editor.apply(delete(editor, [one]))

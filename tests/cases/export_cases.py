@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_coseg.core.types import Image, Instances, LabelClass, Prediction
-from napari_coseg.labels.measure import object_table
+from napari_coseg.core.types import Image, LabelClass
+from napari_coseg.labels.measure import class_table, labelled
 
 GLAND = LabelClass(1, "gland", (0, 200, 0))
 STROMA = LabelClass(2, "stroma", (200, 0, 200))
@@ -69,16 +69,15 @@ def prediction(labels, semantic=None, size=None, classes=TYPES, regions=REGIONS,
     count = int(labels.max(initial=0))
     sure = np.linspace(0.5, 1.0, count)
     sure[4::5] = np.nan
-    table = object_table(
+    return labelled(
         labels,
         semantic,
         pixel_size_um=size,
-        class_ids=np.arange(count) % 2 + 1 if classes else None,
-        class_probabilities=sure,
+        known=class_table(np.arange(count) % 2 + 1 if classes else np.zeros(count, int), sure),
         classes=classes,
-        semantic_classes=regions,
+        region_classes=regions,
+        provenance=provenance,
     )
-    return Prediction(semantic, regions, Instances(labels, table, classes), size, provenance)
 
 
 def grey(labels, name="a"):

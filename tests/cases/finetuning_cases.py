@@ -111,11 +111,10 @@ def made_workspace(
     region_classes: tuple[LabelClass, ...] = GLAND,
 ) -> Path:
     """One image, `part` of it reviewed for these, and one object `marked` as reviewed beside it."""
-    import pandas as pd
     import tifffile
 
     from napari_coseg.images.readers.registry import read_image
-    from napari_coseg.labels.measure import object_table
+    from napari_coseg.labels.measure import class_table, labelled
     from napari_coseg.workspace.folder import create_workspace
     from napari_coseg.workspace.image import reference_of
     from napari_coseg.workspace.saved import Saved
@@ -125,23 +124,16 @@ def made_workspace(
     assert image.objects is not None and image.types is not None
     ids = np.arange(1, image.objects.max() + 1)
     kinds = np.array([image.types[image.objects == i][0] for i in ids])
-    table: pd.DataFrame = object_table(
-        image.objects,
-        image.semantic,
-        pixel_size_um=(0.5, 0.5),
-        class_ids=kinds,
-        class_probabilities=np.ones(len(ids)),
-        classes=TYPES,
-        semantic_classes=region_classes,
-    )
     saved = Saved(
-        image.objects,
-        (0.5, 0.5),
-        image.semantic,
-        table,
-        classes=TYPES,
-        region_classes=region_classes,
-        provenance=provenance or {},
+        labelled(
+            image.objects,
+            image.semantic,
+            pixel_size_um=(0.5, 0.5),
+            known=class_table(kinds, np.ones(len(ids))),
+            classes=TYPES,
+            region_classes=region_classes,
+            provenance=provenance,
+        )
     )
     marks = saved.reviewed.with_area(np.nonzero(part), targets)
     saved = replace(saved, reviewed=marks.with_objects([int(ids[-1])] if marked else []))

@@ -8,7 +8,7 @@ import pandas as pd
 from cases.synthetic import nuclei
 from napari_coseg.core.types import LabelClass
 from napari_coseg.labels.editing.label_editor import LabelEditor
-from napari_coseg.labels.measure import object_table
+from napari_coseg.labels.measure import class_table, remeasure
 
 CLASSES = (LabelClass(1, "epithelial", (255, 0, 0)), LabelClass(2, "lymphocyte", (0, 0, 255)))
 REGIONS = (LabelClass(1, "gland", (0, 255, 0)), LabelClass(3, "fat", (255, 255, 0)))
@@ -32,33 +32,19 @@ def editor(labels: np.ndarray, pixel_size_um: tuple[float, ...], seed: int = 0) 
     regions[..., 60:90, 40:] = 3
     largest = int(labels.max())
     sure = rng.uniform(0.3, 1, largest)
-    table = object_table(
-        labels,
+    return LabelEditor.of_labels(
+        labels.copy(),
+        pixel_size_um,
         regions,
-        pixel_size_um=pixel_size_um,
-        class_ids=rng.integers(1, 3, largest),
-        class_probabilities=sure,
+        known=class_table(rng.integers(1, 3, largest), sure),
         classes=CLASSES,
-        semantic_classes=REGIONS,
+        region_classes=REGIONS,
     )
-    return LabelEditor(labels.copy(), pixel_size_um, regions, table, CLASSES, REGIONS)
 
 
 def measured_anew(editor: LabelEditor) -> pd.DataFrame:
     """The table of the editor's labels and regions as if nothing had been known but the classes."""
-    largest = int(editor.labels.max(initial=0))
-    class_ids, sure = np.zeros(largest, np.int64), np.full(largest, np.nan)
-    at = editor.table["id"].to_numpy() - 1
-    class_ids[at], sure[at] = editor.table["class_id"], editor.table["class_probability"]
-    table = object_table(
-        editor.labels,
-        editor.regions,
-        pixel_size_um=editor.pixel_size_um,
-        class_ids=class_ids,
-        class_probabilities=sure,
-        classes=editor.classes,
-        semantic_classes=editor.region_classes,
-    )
+    table = remeasure(editor.prediction).instances.table
     return table.astype(editor.table.dtypes.to_dict())
 
 

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_coseg.models.checkpoints import sam2_model
-from napari_coseg.models.checkpoints.sam2_model import Sam2Kind
+from napari_coseg.inference.sam2 import model as sam2_model
+from napari_coseg.inference.sam2.model import Sam2Kind
 from napari_coseg.widgets.background.process import JobContext, Reply
 
 SIDE = 128
@@ -83,7 +83,7 @@ def load(job: JobContext, **arguments: Any) -> Reply:
 
 def answer(job: JobContext, **arguments: Any) -> Reply:
     """The real job; ``encoded`` of its reply counts the windows that this process has encoded."""
-    from napari_coseg.inference.sam_prompts import SamPrompts
+    from napari_coseg.inference.sam2.prompts import SamPrompts
     from napari_coseg.widgets.correct import sam_tasks
 
     use_tiny()

@@ -165,9 +165,9 @@ class SecondHalf:
             read = read_image(path)
             np.testing.assert_array_equal(np.asarray(read.data), self.expected[name])
             assert read.pixel_size_um == self.image_scale
-            classes, provenance = read_notes(path)
-            assert classes == self._classes(kind)
-            assert provenance["model"]
+            notes = read_notes(path)
+            assert notes.classes == self._classes(kind)
+            assert notes.provenance["model"]
 
     def _ome_zarr(self) -> None:
         path = self.files / f"{self.name}.ome.zarr"

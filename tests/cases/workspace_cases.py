@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,16 +30,13 @@ DESKS = {"plane": wide_editor, "stack": label_editors.stack}
 
 def saved_of(editor: LabelEditor, reviewed: Reviewed | None = None) -> Saved:
     """Copies of what is on an editor."""
-    return Saved(
-        editor.labels.copy(),
-        editor.pixel_size_um,
-        None if editor.regions is None else editor.regions.copy(),
-        editor.table,
-        reviewed or Reviewed(editor.labels.shape),
-        editor.classes,
-        editor.region_classes,
-        {"model": "discs", "settings": {"batch": 2}},
+    prediction = replace(
+        editor.prediction,
+        regions=None if editor.regions is None else editor.regions.copy(),
+        instances=replace(editor.prediction.instances, labels=editor.labels.copy()),
+        provenance={"model": "discs", "settings": {"batch": 2}},
     )
+    return Saved(prediction, reviewed)
 
 
 def image_file(folder: Path, shape: tuple[int, ...], name: str = "tissue.npy") -> Path:
@@ -69,4 +67,4 @@ def assert_same(saved: Saved, editor: LabelEditor) -> None:
         assert saved.regions is None
     else:
         np.testing.assert_array_equal(saved.regions, editor.regions)
-    pd.testing.assert_frame_equal(saved.editor().table, editor.table)
+    pd.testing.assert_frame_equal(LabelEditor(saved.prediction).table, editor.table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import pytest
 
 from cases.widget_values import RUN_MS
 from cases.workspace_cases import image_file, wide_editor
-from napari_coseg.core.types import Instances, Prediction
 from napari_coseg.workspace import recent, writer
 from napari_coseg.workspace.folder import open_workspace
 
@@ -58,13 +58,7 @@ def filled(viewer: Any, folder: Path) -> Corrected:
     editor = wide_editor()
     path = image_file(folder, editor.labels.shape)
     (image,) = _opened(viewer, path)
-    prediction = Prediction(
-        editor.regions,
-        editor.region_classes,
-        Instances(editor.labels, editor.table, editor.classes),
-        editor.pixel_size_um,
-        {"axes": "YX", "model": "discs"},
-    )
+    prediction = replace(editor.prediction, provenance={"axes": "YX", "model": "discs"})
     regions, objects = outputs.add_prediction(viewer, image, "YX", prediction)
     return image, objects, regions
 
@@ -101,7 +95,7 @@ def same(path: Path, objects: Any, regions: Any) -> None:
     saved = open_workspace(path).entries[0].load()
     np.testing.assert_array_equal(saved.labels, objects.data)
     np.testing.assert_array_equal(saved.regions, regions.data)
-    assert saved.editor().table["id"].tolist() == np.unique(objects.data)[1:].tolist()
+    assert saved.table["id"].tolist() == np.unique(objects.data)[1:].tolist()
 
 
 @pytest.fixture

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from napari_coseg.core.geometry import Geometry
-    from napari_coseg.core.types import Image, LabelClass, Prediction
+    from napari_coseg.core.types import Image, LabelClass, LabelNotes, Prediction
 
 HELP = "write labels in other formats: GeoJSON for QuPath, OME-Zarr, COCO, NIfTI and others"
 OBJECTS, REGIONS, TABLE = "_objects.ome.tif", "_regions.ome.tif", "_objects.csv"
 GEOJSON = (".geojson", ".json")
+GREY = (128, 128, 128)
 MAX_CLASS = 65_535
 """Largest class id that a table may have."""
 
@@ -159,8 +160,9 @@ def _from_rasters(
 ) -> Prediction:
     import numpy as np
 
-    from napari_coseg.core.types import LABEL_DTYPE, Instances, Prediction
-    from napari_coseg.labels.measure import object_table
+    from napari_coseg.core.types import LABEL_DTYPE
+    from napari_coseg.labels.measure.labelled import labelled, named
+    from napari_coseg.labels.measure.rows import ids_in
 
     objects = _labels(result.objects, np.iinfo(LABEL_DTYPE).max) if result.objects else None
     regions = _labels(result.regions, np.iinfo(np.uint8).max) if result.regions else None
@@ -173,24 +175,23 @@ def _from_rasters(
             f"{result.objects} has shape {shape}, {result.regions} {regions.data.shape}; they are "
             "not of the same image"
         )
-    region_classes, provenance = _notes(result.regions)
-    classes, provenance = _notes(result.objects) if objects else ((), provenance)
-    geometry = _geometry(result, either, image, pixel_size_um, provenance)
-    semantic = regions.data.astype(np.uint8) if regions else np.zeros(shape, np.uint8)
-    labels = objects.data.astype(LABEL_DTYPE) if objects else np.zeros(shape, LABEL_DTYPE)
-    region_classes = _named(semantic, region_classes)
-    class_ids, sure, classes = _kinds(result, labels, classes)
-    table = object_table(
+    of_objects, of_regions = _notes(result.objects), _notes(result.regions)
+    provenance = (of_objects if objects else of_regions).provenance
+    semantic = regions.data.astype(np.uint8) if regions else None
+    labels = objects.data.astype(LABEL_DTYPE) if objects else None
+    known, classes = _kinds(result, labels, of_objects.classes)
+    region_classes = of_regions.classes
+    if semantic is not None:
+        region_classes = named(region_classes, ids_in(semantic), "class", GREY)
+    return labelled(
         labels,
         semantic,
-        pixel_size_um=geometry.known_size_um,
-        class_ids=class_ids,
-        class_probabilities=sure,
+        geometry=_geometry(result, either, image, pixel_size_um, provenance),
+        known=known,
         classes=classes,
-        semantic_classes=region_classes,
+        region_classes=region_classes,
+        provenance=provenance,
     )
-    instances = Instances(labels, table, classes)
-    return Prediction(semantic, region_classes, instances, provenance=provenance, geometry=geometry)
 
 
 def _geometry(
@@ -235,52 +236,36 @@ def _labels(path: Path, largest: int) -> Image:
     return Image(data, read.axes, name=read.name, geometry=read.geometry)
 
 
-def _notes(path: Path | None) -> tuple[tuple[LabelClass, ...], dict[str, Any]]:
+def _notes(path: Path | None) -> LabelNotes:
+    from napari_coseg.core.types import LabelNotes
     from napari_coseg.formats.ome_tiff import read_notes
 
     is_tiff = path is not None and path.name.lower().endswith((".tif", ".tiff"))
-    return read_notes(path) if path is not None and is_tiff else ((), {})
-
-
-def _named(semantic: np.ndarray, classes: tuple[LabelClass, ...]) -> tuple[LabelClass, ...]:
-    """The classes, and one for each further value in `semantic`."""
-    import numpy as np
-
-    from napari_coseg.core.types import LabelClass
-
-    known = {entry.id for entry in classes}
-    values = np.flatnonzero(np.bincount(semantic.ravel(), minlength=1))
-    more = [int(value) for value in values if value and int(value) not in known]
-    return (*classes, *(LabelClass(value, f"class {value}", (128, 128, 128)) for value in more))
+    return read_notes(path) if path is not None and is_tiff else LabelNotes()
 
 
 def _kinds(
-    result: Result, labels: np.ndarray, classes: tuple[LabelClass, ...]
-) -> tuple[np.ndarray, np.ndarray, tuple[LabelClass, ...]]:
-    """Class and class probability of each id, from 1 on; the classes, and those the table names."""
+    result: Result, labels: np.ndarray | None, classes: tuple[LabelClass, ...]
+) -> tuple[pd.DataFrame | None, tuple[LabelClass, ...]]:
+    """The table of the objects, if it lists these; the classes, and those that it names."""
     import warnings
 
     import numpy as np
 
-    largest = int(labels.max(initial=0))
-    class_ids, sure = np.zeros(largest, np.int64), np.full(largest, np.nan)
+    from napari_coseg.labels.measure.rows import ids_in
+
     path = result.folder / f"{result.name}{TABLE}"
-    if result.objects is None or not path.exists():
-        return class_ids, sure, classes
+    if labels is None or result.objects is None or not path.exists():
+        return None, classes
     table = _rows(path)
-    ids = np.unique(labels)
-    ids = ids[ids > 0]
-    if not np.array_equal(table["id"].sort_values(), ids):
+    if not np.array_equal(table["id"].sort_values(), ids_in(labels)):
         warnings.warn(
             f"{path.name} lists other objects than {result.objects.name} has; they are measured "
             "without classes",
             stacklevel=2,
         )
-        return class_ids, sure, classes
-    at = table["id"].to_numpy(np.int64) - 1
-    class_ids[at] = table["class_id"].fillna(0).to_numpy(np.int64)
-    sure[at] = table["class_probability"].to_numpy(np.float64)
-    return class_ids, sure, _named_by(table, classes)
+        return None, classes
+    return table, _named_by(table, classes)
 
 
 def _rows(path: Path) -> pd.DataFrame:
@@ -317,7 +302,7 @@ def _named_by(table: pd.DataFrame, classes: tuple[LabelClass, ...]) -> tuple[Lab
         for number, name in zip(table["class_id"].fillna(0), texts, strict=True)
         if number and int(number) not in known
     }
-    return (*classes, *(LabelClass(i, names[i], (128, 128, 128)) for i in sorted(names)))
+    return (*classes, *(LabelClass(i, names[i], GREY) for i in sorted(names)))
 
 
 def find_image(result: Result, given: Path | None = None) -> Image | None:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from napari_coseg.cli.export import Result
     from napari_coseg.core.types import Image, Prediction
     from napari_coseg.workspace.entry import Entry
-    from napari_coseg.workspace.saved import Saved
 
 HELP = "measure objects, and count them by region and class"
 INTENSITIES = ("auto", "he", "hdab", "channels", "none")
@@ -91,6 +90,7 @@ def measure_result(result: Result, arguments: argparse.Namespace) -> None:
 
 def measure_workspace(path: Path, arguments: argparse.Namespace) -> None:
     """Measure all images of a workspace; tables are written beside its folder by default."""
+    from napari_coseg.formats.place import geometry_of_labels
     from napari_coseg.workspace.folder import open_workspace
 
     if arguments.pixel_size_um:
@@ -105,24 +105,10 @@ def measure_workspace(path: Path, arguments: argparse.Namespace) -> None:
             name = name.replace("/", "_").replace("\\", "_")
             _refuse_existing(folder, name, arguments)
             image = _image_of(entry) if arguments.intensity != "none" else None
-            _measure(_prediction_of(entry.load(), image), image, folder, name, arguments)
-
-
-def _prediction_of(saved: Saved, image: Image | None) -> Prediction:
-    """`image` is the part under the labels; it says where they lie if the workspace does not."""
-    import numpy as np
-
-    from napari_coseg.core.types import Instances, Prediction
-    from napari_coseg.formats.place import geometry_of_labels
-
-    regions = saved.regions
-    return Prediction(
-        np.zeros(saved.labels.shape, np.uint8) if regions is None else regions,
-        saved.region_classes,
-        Instances(saved.labels, saved.table, saved.classes),
-        provenance=saved.provenance,
-        geometry=geometry_of_labels(saved.geometry, saved.labels.shape, (), image),
-    )
+            found = entry.load().prediction
+            geometry = geometry_of_labels(found.geometry, entry.shape, (), image)
+            found = dataclasses.replace(found, geometry=geometry)
+            _measure(found, image, folder, name, arguments)
 
 
 def _image_of(entry: Entry) -> Image | None:

@@ -1,4 +1,4 @@
-"""What can go wrong by a user's hand: what was got, what was expected, what to do.
+"""Errors that the user can fix. Messages say what was found, what was expected and what to do.
 
 The command line and the widgets catch `CosegError` and nothing else, so that a bug in this
 package still shows its traceback.
@@ -6,7 +6,7 @@ package still shows its traceback.
 
 
 class CosegError(Exception):
-    """Base of every error a user can mend."""
+    """Base of every error that the user can fix."""
 
 
 class ImageError(CosegError):
@@ -18,7 +18,7 @@ class SettingsError(CosegError):
 
 
 class CheckpointError(CosegError):
-    """A weights file that is broken, foreign, or does not fit the network."""
+    """A weights file that is damaged, of another kind, or does not fit the network."""
 
 
 class DatasetError(CosegError):
@@ -30,12 +30,12 @@ class OutputError(CosegError):
 
 
 class EditError(CosegError):
-    """A correction that cannot be made as asked: a line that parts nothing, a click on nothing."""
+    """A correction that cannot be made: a line that splits nothing, a click on background."""
 
 
 class WorkspaceError(CosegError):
-    """A workspace that is damaged, foreign, in use, or cannot be written at the moment."""
+    """A workspace that is damaged, not one of ours, in use, or cannot be written now."""
 
 
 class Cancelled(CosegError):
-    """The caller's `should_cancel` said so; nothing is kept."""
+    """The caller's `should_cancel` returned True; nothing is kept."""

@@ -65,7 +65,9 @@ def atomic_write(
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
             yield partial
-    except (OSError, *failures) as failure:
+    except Exception as failure:
+        if not isinstance(failure, (OSError, *failures)):
+            raise
         raise error(_cannot_write(path, failure)) from failure
 
 

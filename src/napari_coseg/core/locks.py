@@ -1,6 +1,6 @@
-"""One program at a time: a locked file keeps others out while one works.
+"""File locks: one program at a time.
 
-The lock ends with the process, however that ends; that the file is there says nothing.
+The lock ends with the process, however that ends; the existence of the file means nothing.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ def held(
     needed: bool = False,
     removed: bool = False,
 ) -> Iterator[bool]:
-    """Within, nobody else holds the lock; gives False, and holds nothing, where another does.
+    """Hold a lock; gives False, and holds nothing, where another process has it.
 
     Parameters
     ----------
     path
-        The file to lock, in a folder that is there.
+        The file to lock, in an existing folder.
     patience_s
-        How long to wait for another that holds it.
+        How long to wait for another process.
     waiting
-        Called each time that this has passed, to tell of it, or to end the waiting by raising;
-        then one waits again. Without it, one does not.
+        Called each time that this has passed, to report it or to stop waiting by raising; then
+        waiting goes on. None waits once.
     needed
-        A file that cannot be locked, as on a file system that knows no locks, raises `OSError` or
-        `NotImplementedError`. Else it keeps nobody out.
+        Whether a file that cannot be locked, as on a file system without locks, raises `OSError` or
+        `NotImplementedError`; otherwise it counts as free.
     removed
-        Whether the file is deleted at the end; else it is left as the system leaves it.
+        Whether the file is deleted at the end; otherwise it is left as the system leaves it.
     """
     from filelock import FileLock
 
@@ -58,7 +58,7 @@ def held(
 
 
 def is_held(path: Path) -> bool:
-    """Whether somebody holds the lock, in whatever program; not where that cannot be told."""
+    """Whether any process holds the lock; False where that is unknown."""
     if not path.exists():
         return False
     with suppress(OSError), held(path, 0) as is_free:
@@ -67,7 +67,7 @@ def is_held(path: Path) -> bool:
 
 
 def _is_anothers(lock: BaseFileLock, needed: bool) -> bool:
-    """Whether another holds it; else it is ours from now on, where it can be locked."""
+    """Whether another process holds it; otherwise it is ours now, if it can be locked."""
     from filelock import Timeout
 
     try:

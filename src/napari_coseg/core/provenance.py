@@ -1,4 +1,4 @@
-"""What a run tells of itself, checked where it comes back from a file that somebody gave."""
+"""Checks the provenance of a run that was read from a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class RunFacts(BaseModel):
-    """What of a run's provenance is used again, to read the image as it did; the rest is kept."""
+    """The part of a provenance that is used again, to read the image as the run did."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -21,7 +21,7 @@ class RunFacts(BaseModel):
 
 
 def checked_provenance(values: Any) -> dict[str, Any]:
-    """The same values, of which `RunFacts` understands those that are used again.
+    """The same values, after `RunFacts` accepted those that are used again.
 
     Raises
     ------

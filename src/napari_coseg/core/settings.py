@@ -1,7 +1,6 @@
-"""Base of every settings object: frozen, documented, and deaf to no typo.
+"""Base of all settings: frozen pydantic models that reject unknown keys.
 
-A settings class is a pydantic model: one default, one unit and one range a field. A key that does
-not exist is refused with the nearest known name.
+Each field has one default, unit and range. The error for an unknown key suggests the nearest name.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from napari_coseg.core.errors import SettingsError
 
 
 class Settings(BaseModel):
-    """Frozen values; unknown keys are refused. Build from files with `from_mapping`."""
+    """Frozen values; unknown keys are rejected. Build from files with `from_mapping`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,7 +40,7 @@ def _explain(cls: type[BaseModel], finding: Any) -> str:
 
 
 def _names_at(cls: type[BaseModel], path: Sequence[str | int]) -> list[str]:
-    """The settings that a wrong name may mean: those of its own table first, then all others."""
+    """Candidates for a wrong name: the settings of its own table first, then all others."""
     table = cls
     for part in path[:-1]:
         if isinstance(part, str) and part in table.model_fields:
@@ -61,7 +60,7 @@ def _field_names(cls: type[BaseModel]) -> list[str]:
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """The tables of settings that a type is made of: ``tuple[BatchPart, ...]`` has one."""
+    """Settings classes within a type: ``tuple[BatchPart, ...]`` has one."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in get_args(annotation) for model in _models_in(part)]

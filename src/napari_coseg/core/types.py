@@ -7,7 +7,8 @@ Spatial axes are always ordered (Z,) Y, X. Where their pixels lie is said by a `
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 LABEL_DTYPE = np.int32
 """Ids of objects. 16 bits would merge object 65,536 with background."""
+
+LARGEST_ID = 2**26
+"""Largest id of an object that is read or edited; a larger one is a sign of a damaged file."""
 
 SPATIAL_AXES = "ZYX"
 
@@ -91,13 +95,13 @@ class Image:
                 f"{tuple(data.shape)}; name every axis once"
             )
         geometry = geometry_of(pixel_size_um, geometry, axes.replace("C", ""))
-        for field, value in (
+        for key, value in (
             ("data", data),
             ("axes", axes),
             ("geometry", geometry),
             ("name", name),
         ):
-            object.__setattr__(self, field, value)
+            object.__setattr__(self, key, value)
 
     @property
     def pixel_size_um(self) -> tuple[float, ...] | None:
@@ -121,14 +125,15 @@ class Image:
 
 @dataclass(frozen=True, eq=False)
 class Instances:
-    """Objects: a label image and one table row an object.
+    """Objects: a label image and one table row per object.
 
     Parameters
     ----------
     labels
-        int32, (Y, X) or (Z, Y, X); 0 is background; ids are 1..N without holes.
+        (Y, X) or (Z, Y, X), 0 is background. From a run int32, and ids are 1..N without gaps; from
+        elsewhere any whole numbers from 0 on.
     table
-        One row an object, columns as in `napari_coseg.labels.measure.OBJECT_COLUMNS`.
+        One row per object, columns as in `napari_coseg.labels.measure.OBJECT_COLUMNS`.
     classes
         The classes that ``class_id`` refers to; empty where the model knows no types.
     """
@@ -143,14 +148,17 @@ class Instances:
 
 @dataclass(frozen=True, eq=False, init=False)
 class Prediction:
-    """What one run gives: regions, objects and where they came from.
+    """Labels of one image: regions, objects, their geometry and how they were made.
+
+    What a run returns, what a workspace keeps, what is corrected and what is exported.
 
     Parameters
     ----------
-    semantic
-        uint8 class ids, (Y, X) or (Z, Y, X), on the pixel grid of the image; 0 is background.
+    regions
+        Class ids, (Y, X) or (Z, Y, X), on the pixel grid of the image; 0 is background. uint8 from
+        a run, other whole numbers from elsewhere. None where there are no regions.
     semantic_classes
-        What its values mean.
+        What the values of `regions` mean.
     instances
         The objects, on the same grid.
     pixel_size_um
@@ -168,7 +176,7 @@ class Prediction:
         Where the size of a pixel is not known, or does not fit the labels.
     """
 
-    semantic: np.ndarray
+    regions: np.ndarray | None
     semantic_classes: tuple[LabelClass, ...]
     instances: Instances
     geometry: Geometry
@@ -176,7 +184,7 @@ class Prediction:
 
     def __init__(
         self,
-        semantic: np.ndarray,
+        regions: np.ndarray | None,
         semantic_classes: tuple[LabelClass, ...],
         instances: Instances,
         pixel_size_um: Sequence[float] | None = None,
@@ -184,21 +192,95 @@ class Prediction:
         *,
         geometry: Geometry | None = None,
     ) -> None:
-        geometry = geometry_of(pixel_size_um, geometry, "ZYX"[-semantic.ndim :])
+        geometry = geometry_of(pixel_size_um, geometry, "ZYX"[-instances.labels.ndim :])
         _ = geometry.known_size_um
-        for field, value in (
-            ("semantic", semantic),
+        for key, value in (
+            ("regions", regions),
             ("semantic_classes", semantic_classes),
             ("instances", instances),
             ("geometry", geometry),
             ("provenance", {} if provenance is None else provenance),
         ):
-            object.__setattr__(self, field, value)
+            object.__setattr__(self, key, value)
 
     @property
     def pixel_size_um(self) -> tuple[float, ...]:
         """Micrometres per pixel along the axes of the labels."""
         return self.geometry.known_size_um
+
+    @cached_property
+    def semantic(self) -> np.ndarray:
+        """`regions`; all background where there are none."""
+        if self.regions is None:
+            return np.zeros(self.instances.labels.shape, np.uint8)
+        return self.regions
+
+    @property
+    def offset(self) -> tuple[int, ...]:
+        """Index of the first pixel in the image; () where the labels cover all of it."""
+        return tuple(int(at) for at in self.provenance.get("region_offset") or ())
+
+
+class Labelled:
+    """Base of what holds a `prediction`: names for the parts of it."""
+
+    prediction: Prediction
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Object ids, (Y, X) or (Z, Y, X)."""
+        return self.prediction.instances.labels
+
+    @property
+    def regions(self) -> np.ndarray | None:
+        """Region class ids of the same shape; None where there are none."""
+        return self.prediction.regions
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per object, ordered by id."""
+        return self.prediction.instances.table
+
+    @property
+    def classes(self) -> tuple[LabelClass, ...]:
+        """Of objects."""
+        return self.prediction.instances.classes
+
+    @property
+    def region_classes(self) -> tuple[LabelClass, ...]:
+        return self.prediction.semantic_classes
+
+    @property
+    def geometry(self) -> Geometry:
+        return self.prediction.geometry
+
+    @property
+    def pixel_size_um(self) -> tuple[float, ...]:
+        return self.prediction.pixel_size_um
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        return self.prediction.provenance
+
+
+@dataclass(frozen=True, eq=False)
+class LabelNotes:
+    """What is known of one label image beside its pixels.
+
+    Parameters
+    ----------
+    classes
+        What its values, or the classes of its objects, mean; empty where not known.
+    known
+        Classes of its objects: a table with ``id``, ``class_id`` and ``class_probability``; None
+        where not known, and for regions.
+    provenance
+        Of the run that made it; empty for one that was drawn.
+    """
+
+    classes: tuple[LabelClass, ...] = ()
+    known: pd.DataFrame | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
 
 
 def geometry_of(

@@ -15,7 +15,7 @@ from napari_coseg.core.errors import ImageError
 from napari_coseg.core.files import atomic_write
 from napari_coseg.core.geometry import NOTE, Geometry
 from napari_coseg.core.provenance import checked_provenance
-from napari_coseg.core.types import Image, LabelClass, Prediction
+from napari_coseg.core.types import Image, LabelClass, LabelNotes, Prediction
 
 OME_UNITS = {"um": "µm", "mm": "mm"}
 TILE_PX = 512
@@ -48,8 +48,8 @@ def write_image(path: Path, image: Image, overwrite: bool = False) -> None:
         _write(partial, data, image.axes, image.geometry, {"Name": image.name})
 
 
-def read_notes(path: Path) -> tuple[tuple[LabelClass, ...], dict[str, Any]]:
-    """The classes and the provenance that `write` put beside labels; nothing in other files.
+def read_notes(path: Path) -> LabelNotes:
+    """The classes, ordered by id, and the provenance that `write` stored; empty for other files.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def read_notes(path: Path) -> tuple[tuple[LabelClass, ...], dict[str, Any]]:
         ]
     except (OSError, ValueError, tifffile.TiffFileError, ElementTree.ParseError) as error:
         raise ImageError(f"the notes in {path} cannot be understood: {error}") from error
-    return tuple(classes), provenance
+    return LabelNotes(tuple(sorted(classes, key=lambda entry: entry.id)), provenance=provenance)
 
 
 def _color(text: str) -> tuple[int, int, int]:

@@ -11,6 +11,7 @@ from napari_coseg.core.files import atomic_write
 from napari_coseg.core.types import Image, LabelClass, Prediction
 from napari_coseg.formats.place import offset_in
 from napari_coseg.images.intake import RgbSource
+from napari_coseg.labels.measure.rows import classes_of_ids
 
 SMALLEST_SIDE_PX, LARGEST_SIDE_PX = 1024, 4096
 """Smaller images are enlarged by a whole number, larger ones thinned out."""
@@ -94,16 +95,14 @@ def _outline(rgb: np.ndarray, labels: np.ndarray, prediction: Prediction, thick:
     from scipy.ndimage import binary_dilation
     from skimage.segmentation import find_boundaries
 
-    table = prediction.instances.table
-    colors = np.full((int(labels.max(initial=0)) + 1, 3), UNTYPED_COLOR, np.float32)
-    by_class = {entry.id: entry.color for entry in prediction.instances.classes}
-    for class_id, color in by_class.items():
-        ids = table.loc[table["class_id"] == class_id, "id"].to_numpy()
-        colors[ids[ids < len(colors)]] = color
     edge = find_boundaries(labels, mode="inner")
     if thick:
         edge = binary_dilation(edge) & (labels > 0)
-    rgb[edge] = colors[labels[edge]]
+    ids, owners = np.unique(labels[edge], return_inverse=True)
+    class_ids, _ = classes_of_ids(prediction.instances.table, ids)
+    by_class = {entry.id: entry.color for entry in prediction.instances.classes}
+    colors = [by_class.get(class_id, UNTYPED_COLOR) for class_id in class_ids.tolist()]
+    rgb[edge] = np.array(colors, np.float32).reshape(-1, 3)[owners]
 
 
 def _legend(width: int, prediction: Prediction) -> np.ndarray:

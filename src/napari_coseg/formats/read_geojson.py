@@ -12,24 +12,25 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_coseg.core.errors import ImageError
 from napari_coseg.core.geometry import ONLY_SIZE, Geometry
 from napari_coseg.core.provenance import checked_provenance
-from napari_coseg.core.types import LABEL_DTYPE, Instances, LabelClass, Prediction
+from napari_coseg.core.types import LABEL_DTYPE, LARGEST_ID, LabelClass, Prediction
 from napari_coseg.formats.geojson import CLASS_PROBABILITY, HEADER, LABEL
 from napari_coseg.formats.outlines import paint
-from napari_coseg.labels.measure import object_table
+from napari_coseg.labels.measure import class_table, labelled
 from napari_coseg.labels.polygons.geojson import box_area, features_of, read_json, rings_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_BYTES = 2**30
 """Largest file read. Parsed, JSON takes some twenty times its size."""
 MAX_PIXELS = 2**31
-MAX_ID = 20_000_000
-"""Largest id of an object: tables grow with it."""
 MAX_CLASSES = 255
 UNCLASSIFIED = "unclassified"
 """Class of the regions that have none; objects may do without."""
@@ -97,20 +98,15 @@ def read_geojson(
     semantic_classes = _classes(path, said.semantic_classes, regions)
     semantic = np.zeros(extent, np.uint8)
     _paint(semantic, regions, [_class_id(one, semantic_classes) for one in regions], said.origin)
-    labels, class_ids, sure, classes = _instances(path, said, objects, extent)
-    table = object_table(
+    labels, known, classes = _instances(path, said, objects, extent)
+    return labelled(
         labels,
         semantic,
-        pixel_size_um=geometry.known_size_um,
-        class_ids=class_ids,
-        class_probabilities=sure,
+        geometry=geometry,
+        known=known,
         classes=classes,
-        semantic_classes=semantic_classes,
-    )
-    instances = Instances(labels, table, classes)
-    provenance = said.provenance
-    return Prediction(
-        semantic, semantic_classes, instances, provenance=provenance, geometry=geometry
+        region_classes=semantic_classes,
+        provenance=said.provenance,
     )
 
 
@@ -151,18 +147,18 @@ def _said(path: Path, content: Any) -> _Said:
 
 def _instances(
     path: Path, said: _Said, objects: Sequence[_Shape], extent: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[LabelClass, ...]]:
-    """Labels; class and class probability of each id, from 1 on; the classes."""
+) -> tuple[np.ndarray, pd.DataFrame, tuple[LabelClass, ...]]:
+    """Labels; the class and class probability of each object; the classes."""
     classes = _classes(path, said.instance_classes, objects)
     ids = _ids(path, objects)
     labels = np.zeros(extent, LABEL_DTYPE)
     _paint(labels, objects, ids, said.origin)
-    class_ids = np.zeros(max(ids, default=0), np.int64)
-    sure = np.full(len(class_ids), np.nan)
-    for one, number in zip(objects, ids, strict=True):
-        class_ids[number - 1] = _class_id(one, classes)
-        sure[number - 1] = one.probability
-    return labels, class_ids, sure, classes
+    known = class_table(
+        np.array([_class_id(one, classes) for one in objects], np.int64),
+        np.array([one.probability for one in objects], np.float64),
+        np.array(ids, np.int64),
+    )
+    return labels, known, classes
 
 
 def _shapes(path: Path, content: Any) -> list[_Shape]:
@@ -288,8 +284,8 @@ def _class_id(one: _Shape, classes: Sequence[LabelClass]) -> int:
 def _ids(path: Path, objects: Sequence[_Shape]) -> list[int]:
     """The labels that features carry, each in a slice once; the next free ones for the rest."""
     last = max((one.label for one in objects), default=0)
-    if last + len(objects) > MAX_ID:
-        raise ImageError(f"{path} has an object {last}; ids up to {MAX_ID} are read")
+    if last + len(objects) > LARGEST_ID:
+        raise ImageError(f"{path} has an object {last}; ids up to {LARGEST_ID} are read")
     taken: set[tuple[int, int]] = set()
     ids = []
     for one in objects:

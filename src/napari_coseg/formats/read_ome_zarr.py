@@ -12,24 +12,26 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_coseg.core.errors import ImageError
 from napari_coseg.core.geometry import Geometry, ImageSource
 from napari_coseg.core.provenance import checked_provenance
-from napari_coseg.core.types import LABEL_DTYPE, Instances, LabelClass, Prediction
+from napari_coseg.core.types import LABEL_DTYPE, LARGEST_ID, LabelClass, LabelNotes, Prediction
 from napari_coseg.formats.chunk_sizes import check_chunks
 from napari_coseg.formats.ome_zarr import OURS
-from napari_coseg.labels.measure import object_table
+from napari_coseg.labels.measure import class_table, labelled
+from napari_coseg.labels.measure.rows import ids_in
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_JSON_BYTES = 2**29
 """Largest file of metadata read: some 400 bytes an object."""
 MAX_PIXELS = 2**31
 MAX_CHUNK_BYTES = 2**28
-MAX_ID = 20_000_000
-"""Largest id of an object: tables grow with it."""
 MAX_CLASS = 255
 COMPRESSORS = ("blosc", "zlib", "gzip", "zstd", "lz4")
 """Codecs that give bytes. There are others that run what is written in the file."""
@@ -38,20 +40,19 @@ _NAME = re.compile(r"[\w-][\w. -]*")
 _BROKEN = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError)
 _GREY = (128, 128, 128)
 
+Properties = dict[int, dict[str, Any]]
+Colors = dict[int, tuple[int, int, int]]
+Classes = dict[int, LabelClass]
+"""Each by label value or class id."""
+
 
 @dataclass(frozen=True, eq=False)
 class _Labels:
-    """One label image: values, geometry, and what is said of its values.
-
-    classes and provenance are what we wrote beside; empty in label images of others.
-    """
+    """One label image, and what is said of it."""
 
     values: np.ndarray
     geometry: Geometry
-    properties: dict[int, dict[str, Any]]
-    colors: dict[int, tuple[int, int, int]]
-    classes: dict[int, LabelClass]
-    provenance: dict[str, Any]
+    notes: LabelNotes
 
 
 def read_ome_zarr(
@@ -88,31 +89,22 @@ def read_ome_zarr(
                 f"{path} has no labels {name!r} (it has {', '.join(listed) or 'none'}); say which "
                 "to read"
             )
-    of_objects = _read(path, objects, MAX_ID, LABEL_DTYPE)
-    labels, geometry = of_objects.values, of_objects.geometry
-    semantic = np.zeros(labels.shape, np.uint8)
-    region_classes: tuple[LabelClass, ...] = ()
-    if regions is not None:
-        of_regions = _read(path, regions, MAX_CLASS, np.uint8)
-        semantic, region_classes = of_regions.values, _region_classes(of_regions)
-        if semantic.shape != labels.shape:
-            raise ImageError(
-                f"the labels of {path} have shapes {labels.shape} and {semantic.shape}; objects "
-                "and regions of one image are expected"
-            )
-    class_ids, sure, classes = _object_classes(path, of_objects)
-    table = object_table(
-        labels,
-        semantic,
-        pixel_size_um=geometry.known_size_um,
-        class_ids=class_ids,
-        class_probabilities=sure,
-        classes=classes,
-        semantic_classes=region_classes,
+    of_objects = _read(path, objects, LABEL_DTYPE)
+    of_regions = None if regions is None else _read(path, regions, np.uint8)
+    if of_regions is not None and of_regions.values.shape != of_objects.values.shape:
+        raise ImageError(
+            f"the labels of {path} have shapes {of_objects.values.shape} and "
+            f"{of_regions.values.shape}; objects and regions of one image are expected"
+        )
+    return labelled(
+        of_objects.values,
+        None if of_regions is None else of_regions.values,
+        geometry=of_objects.geometry,
+        known=of_objects.notes.known,
+        classes=of_objects.notes.classes,
+        region_classes=of_regions.notes.classes if of_regions else (),
+        provenance=of_objects.notes.provenance,
     )
-    instances = Instances(labels, table, classes)
-    provenance = of_objects.provenance
-    return Prediction(semantic, region_classes, instances, provenance=provenance, geometry=geometry)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -147,7 +139,8 @@ def _json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _read(path: Path, name: str, largest: int, dtype: Any) -> _Labels:
+def _read(path: Path, name: str, dtype: type[np.integer[Any]]) -> _Labels:
+    """Ids of objects as `LABEL_DTYPE`, or classes of regions as uint8."""
     folder = path / "labels" / name
     attributes = _json(folder / ".zattrs")
     try:
@@ -166,11 +159,18 @@ def _read(path: Path, name: str, largest: int, dtype: Any) -> _Labels:
     if not _NAME.fullmatch(level):
         raise ImageError(f"{folder} has its pixels in {level!r}; expected a folder within it")
     values = _array(folder / level, geometry.ndim)
+    largest = LARGEST_ID if dtype == LABEL_DTYPE else MAX_CLASS
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
     if low < 0 or high > largest:
         raise ImageError(f"{folder} has values from {low} to {high}; expected 0 to {largest}")
     values = values.astype(dtype, copy=False)
-    return _Labels(values, geometry, properties, colors, classes, provenance)
+    known = None
+    if dtype == LABEL_DTYPE:
+        known, classes = _object_classes(folder, high, properties, colors, classes)
+    else:
+        classes = _region_classes(values, properties, colors, classes)
+    notes = LabelNotes(tuple(classes[number] for number in sorted(classes)), known, provenance)
+    return _Labels(values, geometry, notes)
 
 
 def _array(folder: Path, ndim: int) -> np.ndarray:
@@ -278,40 +278,39 @@ def _classes(entries: Sequence[Any]) -> dict[int, LabelClass]:
     return found
 
 
-def _region_classes(found: _Labels) -> tuple[LabelClass, ...]:
-    """Those that have a name, and a number for the others that are there."""
-    there = {int(value) for value in np.unique(found.values) if value}
-    named = {value for value in found.properties if 1 <= value <= MAX_CLASS}
-    classes = found.classes | {
+def _region_classes(
+    values: np.ndarray, properties: Properties, colors: Colors, ours: Classes
+) -> Classes:
+    """Those that we wrote, those that have a name, and a number for others that occur."""
+    named = {value for value in properties if 1 <= value <= MAX_CLASS}
+    return ours | {
         value: LabelClass(
             value,
-            str(found.properties.get(value, {}).get("class", value)),
-            found.colors.get(value, _GREY),
+            str(properties.get(value, {}).get("class", value)),
+            colors.get(value, _GREY),
         )
-        for value in (there | named) - found.classes.keys()
+        for value in (set(ids_in(values).tolist()) | named) - ours.keys()
     }
-    return tuple(classes[value] for value in sorted(classes))
 
 
 def _object_classes(
-    path: Path, found: _Labels
-) -> tuple[np.ndarray, np.ndarray, tuple[LabelClass, ...]]:
-    """Class and class probability of each id, from 1 on; all classes."""
-    largest = int(found.values.max(initial=0))
-    class_ids, sure = np.zeros(largest, np.int64), np.full(largest, np.nan)
-    classes = dict(found.classes)
+    folder: Path, largest: int, properties: Properties, colors: Colors, ours: Classes
+) -> tuple[pd.DataFrame, Classes]:
+    """Class and class probability of the objects that are described; all classes."""
+    rows: list[tuple[int, int, float]] = []
+    classes = dict(ours)
     try:
-        for label, said in found.properties.items():
+        for label, said in properties.items():
             if not 1 <= label <= largest:
                 continue
-            sure[label - 1] = float(said.get("class_probability", math.nan))
             number = int(said.get("class_id", 0))
             if not 0 <= number <= MAX_CLASS:
                 raise ValueError(f"object {label} is of class {number}, beyond 0 to {MAX_CLASS}")
-            class_ids[label - 1] = number
+            rows.append((label, number, float(said.get("class_probability", math.nan))))
             if number:
                 name = str(said.get("class", number))
-                classes.setdefault(number, LabelClass(number, name, found.colors.get(label, _GREY)))
+                classes.setdefault(number, LabelClass(number, name, colors.get(label, _GREY)))
     except _BROKEN as error:
-        raise ImageError(f"the objects of {path} are described wrongly: {error!r}") from error
-    return class_ids, sure, tuple(classes[number] for number in sorted(classes))
+        raise ImageError(f"the objects of {folder} are described wrongly: {error!r}") from error
+    ids, class_ids, probabilities = np.array(rows, dtype=float).reshape(-1, 3).T
+    return class_table(class_ids, probabilities, ids.astype(np.int64)), classes

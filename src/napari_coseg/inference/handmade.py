@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from napari_coseg.core.types import Prediction
+from napari_coseg.inference.splice import Objects
 
 RESULTS_COMPARED = 5
 """Planes of so many results are kept: of the run, and of the latest refinements."""
@@ -24,11 +25,9 @@ class Made:
 
     def add(self, prediction: Prediction) -> None:
         """Remember a result."""
-        labels = prediction.instances.labels
-        table = prediction.instances.table
-        class_ids = by_id(labels, table["id"].to_numpy(), table["class_id"].to_numpy())
-        self._objects |= set(_fingerprints(labels, class_ids).tolist())
-        self._planes.append((prediction.semantic, np.packbits(labels > 0)))
+        objects = Objects.of(prediction.instances.labels, prediction.instances.table)
+        self._objects |= set(_fingerprints(objects.labels, objects.class_ids).tolist())
+        self._planes.append((prediction.semantic, np.packbits(objects.labels > 0)))
         del self._planes[1:-RESULTS_COMPARED]  # never the run's own
 
     def hand_objects(self, labels: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
@@ -37,7 +36,7 @@ class Made:
         Parameters
         ----------
         class_ids
-            By id, as `by_id` gives them.
+            By id, as in `Objects`.
         """
         prints = _fingerprints(labels, class_ids)
         found = np.array([value not in self._objects for value in prints.tolist()], bool)
@@ -59,14 +58,6 @@ class Made:
         for plane, _ in self._planes:
             changed &= regions != plane
         return changed
-
-
-def by_id(labels: np.ndarray, ids: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Values of objects as an array by id, up to the largest in `labels`; 0 where none is told."""
-    table = np.zeros(int(labels.max(initial=0)) + 1, values.dtype)
-    known = (ids > 0) & (ids < len(table))
-    table[ids[known]] = values[known]
-    return table
 
 
 def _fingerprints(labels: np.ndarray, class_ids: np.ndarray) -> np.ndarray:

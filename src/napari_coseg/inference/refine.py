@@ -25,13 +25,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_coseg.core.errors import Cancelled, EditError, ImageError
-from napari_coseg.core.types import LABEL_DTYPE, Instances, Prediction
-from napari_coseg.inference.handmade import by_id
+from napari_coseg.core.types import LABEL_DTYPE, LARGEST_ID, Instances, Prediction
 from napari_coseg.inference.run_state import Position, RunState, Window
 from napari_coseg.inference.splice import Objects, grown, joined, numbered, splice_objects
 from napari_coseg.inference.tile_windows import TileWindow, changed_windows, ramp
 from napari_coseg.labels.decoding.semantic import remove_small_regions
-from napari_coseg.labels.measure import object_table
+from napari_coseg.labels.measure import class_table, object_table
 from napari_coseg.labels.tiling.blocks import Block, cut_plane, pad_to
 from napari_coseg.labels.tiling.resample import resample_maps, source_range
 from napari_coseg.labels.tiling.stitch import LabelCanvas
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from napari_coseg.inference.plane import Progress
     from napari_coseg.models.base import Task
 
-LARGEST_ID = 2**26
 TASKS = ("regions", "objects")
 OTHER = {"regions": "objects", "objects": "regions"}
 """The task that a corrected mask prompts."""
@@ -302,15 +300,14 @@ class _Refinement:
             objects.labels,
             regions,
             pixel_size_um=before.pixel_size_um,
-            class_ids=objects.class_ids[1:],
-            class_probabilities=objects.probabilities[1:],
+            known=class_table(objects.class_ids[1:], objects.probabilities[1:]),
             classes=before.instances.classes,
             semantic_classes=before.semantic_classes,
         )
         refined = {"prompted_by": list(self.corrected.prompting), "tiles": tiles}
         return replace(
             before,
-            semantic=regions,
+            regions=regions,
             instances=Instances(objects.labels, table, before.instances.classes),
             provenance={**before.provenance, "refined": refined},
         )
@@ -343,14 +340,7 @@ def _objects(state: RunState, given: Instances | np.ndarray | None) -> Objects:
         raise ImageError(
             f"objects have ids from {labels.min()} to {labels.max()}; expected 0 to {LARGEST_ID:,}"
         )
-    table = given.table if isinstance(given, Instances) else run.table
-    ids = table["id"].to_numpy()
-    labels = labels.astype(LABEL_DTYPE)
-    return Objects(
-        labels,
-        by_id(labels, ids, table["class_id"].to_numpy(np.int64)),
-        by_id(labels, ids, table["class_probability"].to_numpy(np.float64)),
-    )
+    return Objects.of(labels, given.table if isinstance(given, Instances) else run.table)
 
 
 def _fitting(labels: np.ndarray | None, state: RunState, what: str) -> np.ndarray:

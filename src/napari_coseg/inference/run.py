@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_coseg.core.errors import Cancelled, ImageError, SettingsError
-from napari_coseg.core.types import LABEL_DTYPE, Image, Instances, Prediction
+from napari_coseg.core.types import LABEL_DTYPE, Image, Prediction
 from napari_coseg.images.intake import RgbSource, crop
 from napari_coseg.images.readers.registry import as_image
 from napari_coseg.inference.loading import DEFAULT_MODEL, load_model, model_origin
 from napari_coseg.inference.settings import InferenceSettings
-from napari_coseg.labels.measure import object_table
+from napari_coseg.labels.measure import class_table, labelled
 from napari_coseg.labels.tiling.stitch import Votes, continue_ids, relabel
 
 if TYPE_CHECKING:
@@ -303,21 +303,14 @@ class _Run:
 
     def _prediction(self, result: PlaneResult, device: str) -> Prediction:
         card = self.card
-        table = object_table(
+        return labelled(
             result.labels,
             result.semantic,
-            pixel_size_um=self.pixel_size_um,
-            class_ids=result.class_ids,
-            class_probabilities=result.class_probabilities,
-            classes=card.instance_label_classes,
-            semantic_classes=card.semantic_label_classes,
-        )
-        return Prediction(
-            result.semantic,
-            card.semantic_label_classes,
-            Instances(result.labels, table, card.instance_label_classes),
-            provenance=self._provenance(device),
             geometry=self.geometry,
+            known=class_table(result.class_ids, result.class_probabilities),
+            classes=card.instance_label_classes,
+            region_classes=card.semantic_label_classes,
+            provenance=self._provenance(device),
         )
 
     def _provenance(self, device: str) -> dict[str, Any]:

@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
-MIN_SHARE = 0.5
-"""A new object that loses more than the rest of itself to what stays is left out."""
+from napari_coseg.core.types import LABEL_DTYPE
+from napari_coseg.labels.editing.rerun import fit_around
+from napari_coseg.labels.measure.rows import classes_of_ids, ids_in, row_lookup
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 Window = tuple[slice, slice]
 
 
 class Objects(NamedTuple):
-    """Labels, and by id the class and its probability; row 0 is background's."""
+    """Labels with ids 1..n, and by id the class and its probability; entry 0 is background's."""
 
     labels: np.ndarray
     class_ids: np.ndarray
     probabilities: np.ndarray
+
+    @classmethod
+    def of(cls, labels: np.ndarray, table: pd.DataFrame) -> Self:
+        """The objects of labels with any ids, in their order; classes are taken from the table."""
+        ids = ids_in(labels)
+        class_ids, probabilities = classes_of_ids(table, ids)
+        return cls(
+            row_lookup(ids)(labels).astype(LABEL_DTYPE),
+            np.concatenate([np.zeros(1, np.int64), class_ids]),
+            np.concatenate([np.zeros(1), probabilities]),
+        )
 
 
 def splice_objects(
     now: Objects, found: Objects, inner: Window, outer: Window, stays: np.ndarray
 ) -> Objects:
     """Replace the objects that reach into a window by those found there.
+
+    Found objects are fitted around what stays, see `labels.editing.rerun.fit_around`.
 
     Parameters
     ----------
@@ -46,7 +64,7 @@ def splice_objects(
     goes[_beyond(now.labels, outer)] = False  # too large to be judged from this window
     goes[0] = False
     left = np.where(goes[here], 0, here)
-    arriving = _fitting(found.labels, inside, (left == 0) & ~kept)
+    arriving = fit_around(_reaching(found.labels, inside), (left == 0) & ~kept)
     sizes = np.bincount(arriving.ravel(), minlength=len(found.class_ids))
     sizes[0] = 0
     comes = np.flatnonzero(sizes)
@@ -125,25 +143,8 @@ def _beyond(labels: np.ndarray, outer: Window) -> np.ndarray:
     return np.unique(np.concatenate(sides)) if sides else np.zeros(0, np.int64)
 
 
-def _fitting(found: np.ndarray, inside: tuple[slice, ...], free: np.ndarray) -> np.ndarray:
-    """The found objects that reach inside, where it is free, each in one piece."""
-    from scipy import ndimage
-
+def _reaching(found: np.ndarray, inside: tuple[slice, ...]) -> np.ndarray:
+    """The found objects that reach into a window, with all their pixels."""
     wanted = np.zeros(int(found.max(initial=0)) + 1, bool)
     wanted[found[inside]] = True
-    wanted[0] = False
-    before = np.bincount(found.ravel(), minlength=len(wanted))
-    arriving = np.where(wanted[found] & free, found, 0)
-    after = np.bincount(arriving.ravel(), minlength=len(wanted))
-    lost = after < MIN_SHARE * before
-    arriving[lost[arriving]] = 0
-    cut = np.flatnonzero(wanted & ~lost & (after < before))
-    boxes = ndimage.find_objects(arriving) if len(cut) else []
-    for i in cut.tolist():
-        part = arriving[boxes[i - 1]]
-        mine = part == i
-        pieces, count = ndimage.label(mine, np.ones((3, 3)))
-        if count > 1:
-            largest = np.bincount(pieces[mine]).argmax()
-            part[mine & (pieces != largest)] = 0
-    return arriving
+    return np.where(wanted[found], found, 0)

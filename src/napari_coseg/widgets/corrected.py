@@ -15,16 +15,13 @@ import numpy as np
 
 from napari_coseg.core.errors import ImageError
 from napari_coseg.core.geometry import Geometry
-from napari_coseg.core.types import LABEL_DTYPE, Instances, LabelClass, Prediction
+from napari_coseg.core.types import LABEL_DTYPE, LARGEST_ID, Instances, LabelClass, Prediction
 
 if TYPE_CHECKING:
     import pandas as pd
 
 METADATA_KEY = "napari_coseg"
 """Key of ``layer.metadata`` under which this plugin keeps its own entries."""
-
-LARGEST_ID = 2**26
-"""Measuring needs memory for every id up to the largest, used or not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,16 +66,12 @@ class LabelsOf:
             provenance,
         )
 
-    def kinds(self, largest: int) -> tuple[np.ndarray, np.ndarray]:
-        """Class and probability of the ids 1 to `largest`, as `object_table` takes them.
+    @property
+    def known(self) -> pd.DataFrame:
+        """Class and probability of the objects, as `object_table` takes them."""
+        from napari_coseg.labels.measure import class_table
 
-        (largest,) each; 0 and nan where nothing is known.
-        """
-        class_ids, probabilities = np.zeros(largest, np.int64), np.full(largest, np.nan)
-        known = (self.ids > 0) & (self.ids <= largest)
-        class_ids[self.ids[known] - 1] = self.class_ids[known]
-        probabilities[self.ids[known] - 1] = self.probabilities[known]
-        return class_ids, probabilities
+        return class_table(self.class_ids, self.probabilities, self.ids)
 
 
 def corrected_prediction(
@@ -117,7 +110,6 @@ def corrected_prediction(
             f"the objects have ids up to {largest:,}, more than {LARGEST_ID:,}; renumber them, "
             "for example with skimage.segmentation.relabel_sequential"
         )
-    class_ids, probabilities = of_labels.kinds(largest)
     if not isinstance(geometry, Geometry):
         geometry = Geometry.from_spacing(geometry)
     region_classes = _named(semantic, of_regions.classes)
@@ -125,8 +117,7 @@ def corrected_prediction(
         objects,
         semantic,
         pixel_size_um=geometry.known_size_um,
-        class_ids=class_ids,
-        class_probabilities=probabilities,
+        known=of_labels.known,
         classes=of_labels.classes,
         semantic_classes=region_classes,
     )

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree
 
 import numpy as np
 
 from napari_coseg.core.errors import CosegError, ImageError
 from napari_coseg.core.geometry import Geometry
-from napari_coseg.core.types import Image, Instances, LabelClass, Prediction
+from napari_coseg.core.types import Image, Instances, Prediction
+from napari_coseg.formats.ome_tiff import read_notes
 from napari_coseg.images.readers.registry import read_image
 from napari_coseg.widgets.layers import image_to_layer
 from napari_coseg.widgets.outputs import add_prediction
@@ -53,31 +53,11 @@ def read_prediction(regions: Path, objects: Path, table: Path) -> Prediction:
     size = None if labels.geometry.is_known else (1.0,) * len(labels.spatial_axes)
     return Prediction(
         np.asarray(semantic.data),
-        read_classes(regions),
-        Instances(np.asarray(labels.data), rows, read_classes(objects)),
+        read_notes(regions).classes,
+        Instances(np.asarray(labels.data), rows, read_notes(objects).classes),
         size,
         geometry=labels.geometry,
     )
-
-
-def read_classes(path: Path) -> tuple[LabelClass, ...]:
-    """Names and colours of the classes, from the map annotation that the export wrote."""
-    import tifffile
-
-    with tifffile.TiffFile(path) as file:
-        description = file.ome_metadata or "<OME/>"
-    notes = {
-        element.get("K", ""): element.text or ""
-        for element in ElementTree.fromstring(description).iter()
-        if element.tag.endswith("}M")
-    }
-    classes = []
-    for key, name in notes.items():
-        number = key.removeprefix("class ")
-        if number.isdigit():
-            red, green, blue = bytes.fromhex(notes[f"{key} color"].removeprefix("#"))
-            classes.append(LabelClass(int(number), name, (red, green, blue)))
-    return tuple(sorted(classes, key=lambda entry: entry.id))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

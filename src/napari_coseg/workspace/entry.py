@@ -13,7 +13,7 @@ import numpy as np
 from napari_coseg.core.errors import EditError, WorkspaceError
 from napari_coseg.core.files import sync
 from napari_coseg.core.geometry import Geometry
-from napari_coseg.core.types import LabelClass
+from napari_coseg.core.types import Instances, LabelClass, Prediction
 from napari_coseg.labels.editing.review import Reviewed
 from napari_coseg.workspace import arrays
 from napari_coseg.workspace.facts import (
@@ -160,18 +160,15 @@ def _loaded(folder: Path, facts: EntryFacts, salvage: bool) -> tuple[Saved, list
             replay.take(record)
     ndim = len(facts.shape)
     table = table_of(replay.numbers(), ndim, replay.classes, replay.region_classes)
-    saved = Saved(
-        labels,
-        facts.pixel_size_um,
+    offset = {"region_offset": list(facts.offset)} if facts.offset else {}
+    prediction = Prediction(
         regions,
-        table,
-        replay.reviewed,
-        replay.classes,
         replay.region_classes,
-        facts.provenance,
-        facts.offset,
-        geometry_of_labels(facts),
+        Instances(labels, table, replay.classes),
+        provenance=facts.provenance | offset,
+        geometry=geometry_of_labels(facts),
     )
+    saved = Saved(prediction, replay.reviewed)
     saved, found = remeasured(saved, replay.stale, everything=replay.regions_are_stale)
     notes += found
     return saved, notes

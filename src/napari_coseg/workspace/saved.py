@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from napari_coseg.core.errors import WorkspaceError
-from napari_coseg.core.geometry import Geometry
-from napari_coseg.core.types import LabelClass, Prediction, geometry_of
+from napari_coseg.core.types import LARGEST_ID, LabelClass, Labelled, Prediction
 from napari_coseg.labels.editing.edit import Target
-from napari_coseg.labels.editing.index import ObjectIndex
-from napari_coseg.labels.editing.label_editor import LabelEditor
 from napari_coseg.labels.editing.review import Reviewed
 from napari_coseg.labels.measure import (
     BACKGROUND,
     OBJECT_COLUMNS,
     STACK_OBJECT_COLUMNS,
     UNTYPED,
-    object_table,
+    remeasure,
 )
+from napari_coseg.labels.measure.rows import ids_in
 from napari_coseg.workspace.files import checked_size, refusals
 from napari_coseg.workspace.records import TEXT_COLUMNS
 
@@ -30,83 +28,30 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LARGEST_TABLE = 8 * 2**30
-LARGEST_ID = 2**26
-"""Measuring takes memory for every id up to the largest, whether it is there or not."""
 LARGEST_REGION = 65_535
-LARGEST_COUNTS = 2**30
-"""Of ids and regions up to the largest: each pair is counted, in eight bytes."""
 _ROWS_AT_ONCE = 500
 """Rows written in one go: pandas keeps the interpreter's lock for as long as that takes."""
 _WHOLE = ("id", "class_id", "region_id")
 
 
 @dataclass(frozen=True, eq=False)
-class Saved:
-    """Labels of one image and all that belongs to them.
+class Saved(Labelled):
+    """Labels of one image, and which of them a person has reviewed.
 
     Parameters
     ----------
-    labels
-        Object ids, (Y, X) or (Z, Y, X), 0 is background.
-    pixel_size_um
-        Along the axes of `labels`.
-    regions
-        Region class ids on the same grid, 0 is background; None where there are none.
-    table
-        One row an object, as `labels.measure.object_table` measures it; None measures it
-        here, and then no object has a class.
+    prediction
+        The labels. Its provenance is empty for labels that were drawn.
     reviewed
-        What a person has checked; None means nothing.
-    classes, region_classes
-        What class ids mean.
-    provenance
-        Plain JSON values: which model, which settings. Empty for labels made by hand.
-    offset
-        Of the labels' first pixel in the image, along the spatial axes; () is its corner.
-    geometry
-        Of `labels`, with `pixel_size_um`; None makes it from that alone.
+        None means nothing.
     """
 
-    labels: np.ndarray
-    pixel_size_um: tuple[float, ...]
-    regions: np.ndarray | None = None
-    table: pd.DataFrame = None  # made in __post_init__
+    prediction: Prediction
     reviewed: Reviewed = None  # type: ignore[assignment]  # made in __post_init__
-    classes: tuple[LabelClass, ...] = ()
-    region_classes: tuple[LabelClass, ...] = ()
-    provenance: dict[str, Any] = field(default_factory=dict)
-    offset: tuple[int, ...] = ()
-    geometry: Geometry = None  # type: ignore[assignment]  # made in __post_init__
 
     def __post_init__(self) -> None:
-        geometry = geometry_of(self.pixel_size_um, self.geometry, "ZYX"[-self.labels.ndim :])
-        object.__setattr__(self, "geometry", geometry)
-        if self.table is None:
-            measured = object_table(
-                self.labels,
-                self.regions,
-                pixel_size_um=self.pixel_size_um,
-                classes=self.classes,
-                semantic_classes=self.region_classes,
-            )
-            object.__setattr__(self, "table", measured)
         if cast(object, self.reviewed) is None:
             object.__setattr__(self, "reviewed", Reviewed(self.labels.shape))
-
-    @classmethod
-    def of_prediction(cls, prediction: Prediction) -> Saved:
-        """What one run gave, nothing of it reviewed. Arrays are not copied."""
-        return cls(
-            prediction.instances.labels,
-            prediction.pixel_size_um,
-            prediction.semantic,
-            prediction.instances.table,
-            classes=prediction.instances.classes,
-            region_classes=prediction.semantic_classes,
-            provenance=prediction.provenance,
-            offset=tuple(int(at) for at in prediction.provenance.get("region_offset", ())),
-            geometry=prediction.geometry,
-        )
 
     def reviewed_area(self, target: Target) -> np.ndarray:
         """Bool, of the labels' shape: where all objects, or the regions, are reviewed."""
@@ -116,17 +61,6 @@ class Saved:
         """Bool, of the labels' shape: pixels of objects that are marked as reviewed."""
         ids = np.fromiter(self.reviewed.ids, dtype=np.int64, count=len(self.reviewed.ids))
         return np.isin(self.labels, ids)
-
-    def editor(self) -> LabelEditor:
-        """A editor that edits these very arrays."""
-        return LabelEditor(
-            self.labels,
-            self.pixel_size_um,
-            self.regions,
-            self.table,
-            self.classes,
-            self.region_classes,
-        )
 
 
 def columns_of(ndim: int) -> tuple[str, ...]:
@@ -218,29 +152,14 @@ def remeasured(
     WorkspaceError
         For ids or regions so large that measuring them would take more memory than there is.
     """
-    index = ObjectIndex.of(saved.labels)
-    ids = index.ids
-    reviewed = saved.reviewed.among(ids.tolist())
-    saved = replace(saved, reviewed=reviewed)
+    ids = ids_in(saved.labels)
+    saved = replace(saved, reviewed=saved.reviewed.among(ids.tolist()))
     odd = set(np.setxor1d(saved.table["id"].to_numpy(), ids).tolist()) | set(stale)
     if not (odd or everything):
         return saved, []
-    largest = int(ids.max(initial=0))
-    _check_countable(largest, saved)
-    by_id = saved.table.set_index("id").reindex(ids)
-    class_ids, sure = np.zeros(largest, np.int64), np.full(largest, np.nan)
-    class_ids[ids - 1] = by_id["class_id"].fillna(0).to_numpy(np.int64)
-    sure[ids - 1] = by_id["class_probability"].to_numpy(np.float64)
-    measured = object_table(
-        saved.labels,
-        saved.regions,
-        pixel_size_um=saved.pixel_size_um,
-        class_ids=class_ids,
-        class_probabilities=sure,
-        classes=saved.classes,
-        semantic_classes=saved.region_classes,
-    )
-    return replace(saved, table=measured), ["objects painted without the table were measured anew"]
+    _check_countable(int(ids.max(initial=0)), saved)
+    saved = replace(saved, prediction=remeasure(saved.prediction))
+    return saved, ["objects that were changed without their table rows were measured again"]
 
 
 def _check_countable(largest: int, saved: Saved) -> None:
@@ -252,11 +171,10 @@ def _check_countable(largest: int, saved: Saved) -> None:
     region = max((entry.id for entry in saved.region_classes), default=0)
     if saved.regions is not None:
         region = max(region, int(saved.regions.max(initial=0)))
-    if region > LARGEST_REGION or (largest + 1) * (region + 1) > LARGEST_COUNTS:
+    if region > LARGEST_REGION:
         raise WorkspaceError(
-            f"the regions have values up to {region:,} and the labels ids up to {largest:,}; "
-            f"regions up to {LARGEST_REGION:,}, and {LARGEST_COUNTS:,} pairs of both, are "
-            "measured; they are damaged, or must be numbered anew"
+            f"the regions have values up to {region:,}, more than {LARGEST_REGION:,}; they are "
+            "damaged, or must be numbered anew"
         )
 
 

@@ -1,4 +1,4 @@
-"""Add an object whose mask something else has found, as SAM2."""
+"""Add an object from a mask that another method found, such as SAM2."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from napari_coseg.labels.editing.review import Reviewed
 def check_free(
     editor: LabelEditor, point: Sequence[float], reviewed: Reviewed | None = None
 ) -> None:
-    """An object may be added at (y, x) or (z, y, x).
+    """Check that an object may be added at (y, x) or (z, y, x).
 
     Raises
     ------
@@ -28,11 +28,11 @@ def check_free(
     pixel = pixel_at(point, editor.labels.shape)
     if editor.labels[pixel]:
         raise EditError(
-            f"object {int(editor.labels[pixel])} is there already; click on background, or split it"
+            f"object {int(editor.labels[pixel])} is already there; click on background, or split it"
         )
     box = tuple(slice(at, at + 1) for at in pixel)
     if reviewed is not None and reviewed.objects.mask(box).any():
-        raise EditError("this area is marked as reviewed; take the mark away to add objects")
+        raise EditError("this area is marked as reviewed; remove the mark to add objects")
 
 
 def add_mask(
@@ -45,17 +45,17 @@ def add_mask(
     class_id: int = 0,
     reviewed: Reviewed | None = None,
 ) -> Edit:
-    """Make of a mask, without its holes, one object, where no object and no reviewed area is.
+    """Make a mask, with its holes filled, one object, without other objects and reviewed areas.
 
-    Where others leave several pieces, the piece under the first click that lies on one is taken,
-    or else the largest.
+    If several pieces are left, the one under the first click that lies on a piece is taken, else
+    the largest.
 
     Parameters
     ----------
     mask
         bool (Y, X).
     corner
-        y and x of its first pixel in the plane; all of it must lie in there.
+        y and x of its first pixel in the plane; all of the mask must lie in the plane.
     clicks
         (y, x) each, in pixels of the labels.
     z
@@ -64,7 +64,7 @@ def add_mask(
     Raises
     ------
     EditError
-        Where nothing is free, the mask leaves the image, or there is no such class.
+        Where no pixel is free, the mask leaves the image, or there is no such class.
     """
     from scipy.ndimage import binary_fill_holes, label
 
@@ -75,7 +75,7 @@ def add_mask(
     taken = binary_fill_holes(mask) & _free(editor, box, z, reviewed)
     if not taken.any():
         raise EditError(
-            "all that was found there is another object or reviewed; delete, or take the mark away"
+            "all that was found there is another object or reviewed; delete it, or remove the mark"
         )
     pieces, _ = label(taken, np.ones((3, 3)))
     under = (_piece_at(pieces, click, corner) for click in clicks)

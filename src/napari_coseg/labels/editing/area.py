@@ -1,4 +1,4 @@
-"""A part of an image as runs of pixels: small in memory, exact, the same in a file."""
+"""A part of an image as runs of pixels: exact, and small in memory and in files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Area:
         return bool(len(self.runs))
 
     def with_pixels(self, pixels: tuple[np.ndarray, ...]) -> Area:
-        """With more pixels, one array an axis, as `drawing.polygon_pixels` gives them."""
+        """With more pixels, one array per axis, as `drawing.polygon_pixels` returns them."""
         return self._with(pixels, True)
 
     def without_pixels(self, pixels: tuple[np.ndarray, ...]) -> Area:
@@ -54,37 +54,37 @@ class Area:
         return np.stack(bands) if planes else bands[0]
 
     def holds(self, indices: tuple[np.ndarray, ...]) -> np.ndarray:
-        """Which pixels lie in it, bool (n,), of one int array an axis."""
+        """Which pixels lie in it, bool (n,); one int array per axis."""
         flat = np.ravel_multi_index(indices, self.shape)
         # Edges of runs ascend: an odd number of them at or before a position means inside.
         return np.searchsorted(self.runs.reshape(-1), flat, side="right") % 2 == 1
 
     @classmethod
     def of_runs(cls, runs: Sequence[Sequence[int]], shape: tuple[int, ...]) -> Area:
-        """From runs that a file tells of.
+        """From runs that were read from a file.
 
         Raises
         ------
         EditError
-            Where they are no runs, or not those of an image of this shape.
+            Where they are not runs of pixels of an image of this shape.
         """
         try:
             read = np.array(runs, dtype=np.int64).reshape(-1, 2)
         except (TypeError, ValueError, OverflowError) as error:
-            raise EditError(f"reviewed marks cannot be read: {error!r}; mark them anew") from error
+            raise EditError(f"reviewed marks cannot be read: {error!r}; mark again") from error
         edges = read.reshape(-1)
         in_order = (np.diff(edges) > 0).all()
         if len(edges) and not (in_order and edges[0] >= 0 and edges[-1] <= np.prod(shape)):
-            raise EditError("reviewed marks lie outside the image, or overlap; mark them anew")
+            raise EditError("reviewed marks lie outside the image, or overlap; mark again")
         return cls(tuple(shape), read)
 
     def _runs_in(self, low: int, high: int) -> np.ndarray:
-        """Runs of which some lies in this half-open part of the flattened image."""
+        """Runs that overlap this half-open part of the flattened image."""
         starts, stops = self.runs.T
         return self.runs[(stops > low) & (starts < high)]
 
     def _with(self, pixels: tuple[np.ndarray, ...], value: bool) -> Area:
-        """Looks only between the first and the last of the pixels."""
+        """Reads and writes only between the first and the last of the pixels."""
         flat = np.ravel_multi_index(pixels, self.shape)
         if not len(flat):
             return self
@@ -98,6 +98,6 @@ class Area:
         before = np.minimum(self.runs[starts < low], low)
         after = np.maximum(self.runs[stops > high], high)
         runs = np.concatenate([before.reshape(-1), edges, after.reshape(-1)])
-        # Runs that touch at the seams are one: a stop that is the next one's start goes with it.
+        # Runs that touch at the seams are one: drop a stop that equals the next start, and both.
         seam = np.flatnonzero(np.diff(runs) == 0)
         return replace(self, runs=np.delete(runs, [seam, seam + 1]).reshape(-1, 2))

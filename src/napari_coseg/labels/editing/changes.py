@@ -1,6 +1,6 @@
-"""From pixels that change to an `Edit` with the rows that change with them.
+"""Changed pixels or classes to an `Edit` with the table rows that change with them.
 
-Every action ends in one of three: pixels of objects, pixels of regions, or classes of objects.
+Every edit is made by one of three functions: for pixels of objects, pixels of regions, or classes.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ def change_pixels(
     old_values: np.ndarray | None = None,
     kinds: Mapping[int, Kind] | None = None,
 ) -> Edit:
-    """The edit that gives pixels other owners, with the rows of all objects that it touches.
+    """The edit that gives pixels other object ids, with the rows of all objects concerned.
 
     Parameters
     ----------
     indices
-        One int array an axis, each pixel once.
+        One int array per axis, each pixel once.
     new_values
-        An id a pixel, or one for all; 0 is background.
+        An id per pixel, or one for all; 0 is background.
     old_values
-        What was there, where napari has already painted the new values; None reads the labels.
+        The values before, if napari has already painted the new ones; None reads the labels.
     kinds
         Class and probability of new objects, and of those that change it.
     """
@@ -61,8 +61,7 @@ def change_regions(
     *,
     old_values: np.ndarray | None = None,
 ) -> Edit:
-    """The edit that gives pixels other region classes, with the rows of objects that then lie in
-    another region.
+    """The edit that gives pixels other region classes, with the rows whose region changes.
 
     Parameters are those of `change_pixels`.
 
@@ -91,7 +90,7 @@ def change_regions(
 
 
 def change_kinds(editor: LabelEditor, name: str, ids: Collection[int], kind: Kind) -> Edit:
-    """The edit that gives objects a class; no pixel changes."""
+    """The edit that gives objects a class."""
     old = editor.rows(ids)
     names = {entry.id: entry.name for entry in editor.classes}
     new = old.assign(class_id=kind.class_id, class_probability=kind.probability)
@@ -106,7 +105,7 @@ def change_kinds(editor: LabelEditor, name: str, ids: Collection[int], kind: Kin
 def joined(
     parts: Sequence[tuple[tuple[np.ndarray, ...], np.ndarray]], shape: tuple[int, ...]
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """Changes of several objects as one; a pixel that two of them want goes to the first."""
+    """Changes of several objects as one; of two changes of a pixel the first counts."""
     flat = [np.ravel_multi_index(indices, shape) for indices, _ in parts]
     if not flat:
         nothing = np.zeros(0, dtype=np.int64)
@@ -119,10 +118,7 @@ def joined(
 def _pixels_after(
     editor: LabelEditor, ids: Sequence[int], indices: tuple[np.ndarray, ...], new: np.ndarray
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """What `LabelEditor.pixels` will give after the change.
-
-    Those that do not change, and those that become an object's.
-    """
+    """What `LabelEditor.pixels` will return after the change."""
     there = [i for i in ids if i in editor.index]
     coordinates, owners = editor.pixels(there)
     if not len(new):
@@ -145,10 +141,10 @@ def _regions_of_objects(
     present: np.ndarray,
     new: np.ndarray,
 ) -> dict[int, int]:
-    """In which region each object lies of whose pixels some change from `present` to `new`.
+    """The region, after pixels change from `present` to `new`, of each object concerned.
 
-    That of most of its pixels, the lower id on a tie, as `measure` has it. Only objects that keep
-    some pixels are looked at once more.
+    That of most of its pixels, the lower id on a tie, as in `measure`. Other pixels are read only
+    of objects that do not change as a whole.
     """
     owners = editor.labels[indices]
     counts = counted(owners)
@@ -174,7 +170,7 @@ def _votes(ids: np.ndarray, owners: np.ndarray, classes: np.ndarray, n_classes: 
 
 
 def _among(coordinates: tuple[np.ndarray, ...], pixels: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Which of the coordinates are those of one of the pixels."""
+    """Which of the coordinates are among the pixels."""
     box = around_pixels(pixels)
     hit = np.zeros([part.stop - part.start for part in box], dtype=bool)
     hit[moved(pixels, box, -1)] = True

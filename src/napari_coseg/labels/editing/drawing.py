@@ -1,7 +1,7 @@
-"""From what a hand draws, strokes and outlines, to pixels and objects.
+"""Drawn strokes and outlines to pixels and objects.
 
 Positions are in pixels of the labels, a pixel's centre at whole numbers. Drawings lie in a plane;
-in a stack `z` says in which.
+in a stack `z` is its slice.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FARTHEST_PX = 1e6
 def stroke_pixels(
     points: Points, width_px: float, shape: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (y, x) of a plane that a round brush covers on its way along `points`, each once."""
+    """Pixels (y, x) of a plane that a round brush covers along `points`, each once."""
     path = _sampled(_points(points, 1))
     reach = max(width_px, 1) / 2
     offsets = np.arange(-int(reach), int(reach) + 1)
@@ -38,10 +38,7 @@ def stroke_pixels(
 
 
 def cut_pixels(points: Points, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (y, x) of a plane under a line, without a gap that a diagonal neighbour could cross.
-
-    A diagonal step takes the pixel beside it as well.
-    """
+    """Pixels (y, x) of a plane under a line, 4-connected so that it separates its two sides."""
     y, x = np.rint(_sampled(_points(points, 2), 0.25)).astype(np.int64).T
     new = np.flatnonzero((np.diff(y, prepend=y[0] - 1) != 0) | (np.diff(x, prepend=x[0]) != 0))
     y, x = y[new], x[new]
@@ -53,16 +50,16 @@ def cut_pixels(points: Points, shape: Sequence[int]) -> tuple[np.ndarray, np.nda
 
 
 def polygon_pixels(polygon: Points, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (y, x) of a plane whose centres lie inside an outline, which closes itself.
+    """Pixels (y, x) of a plane whose centres lie inside an outline, which is closed.
 
-    Where the outline crosses itself, what it surrounds twice is outside (even-odd rule).
+    Where the outline crosses itself, the even-odd rule decides.
     """
     corners = _points(polygon, 3)
     (top, left), (bottom, right) = (
         np.clip(np.ceil(edge), 0, shape[-2:]).astype(int)
         for edge in (corners.min(axis=0), corners.max(axis=0) + 1)
     )
-    # Here a pixel's centre is at whole numbers, there at halves.
+    # A pixel's centre is at whole numbers here, at halves in `inside`.
     ring = (np.vstack([corners, corners[:1]]) - (top, left) + 0.5)[:, ::-1]
     y, x = np.nonzero(inside([ring], (max(bottom - top, 0), max(right - left, 0))))
     return y + top, x + left
@@ -76,7 +73,7 @@ def in_image(
     Raises
     ------
     EditError
-        Where a stack's slice is not named, or is not there.
+        Where the slice of a stack is not given, or does not exist.
     """
     if len(shape) == 2:
         return pixels
@@ -126,8 +123,8 @@ def ids_inside_polygon(
         ``centroid``: those whose centroid is inside. ``area``: those with at least `min_share` of
         their pixels inside.
     z
-        In a stack the slice that the lasso lies in: only objects of this slice are chosen, and only
-        their pixels there count. None: the lasso goes through all slices.
+        In a stack the slice of the lasso: only objects of this slice are chosen, and only their
+        pixels there count. None: the lasso applies to all slices.
     """
     if by == "centroid":
         return _by_centroid(editor, polygon, z)

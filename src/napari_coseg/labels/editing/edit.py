@@ -1,4 +1,4 @@
-"""One correction as a value: what changes in the pixels and in the table, and what was there."""
+"""One correction as a value: pixels and table rows before and after."""
 
 from __future__ import annotations
 
@@ -17,25 +17,23 @@ Box = tuple[slice, ...]
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """A change that can be made, taken back and made again, exactly.
+    """A change that can be applied, reverted and applied again, exactly.
 
-    The functions of this package make it from a `LabelEditor` and do not change the editor;
-    `LabelEditor.apply` does.
+    The functions of this package make it; `LabelEditor.apply` changes the editor.
 
     Parameters
     ----------
     name
-        What it does, as shown to people.
+        What it does, as shown to the user.
     target
         Which image the pixels are of: the labels of objects, or the class ids of regions.
     indices
-        One int64 array (n,) an axis, in the order (z,) y, x: only pixels that change, each once.
+        One int64 array (n,) per axis, in the order (z,) y, x: only pixels that change, each once.
     old_values, new_values
         (n,) in the dtype of the image.
     old_rows, new_rows
-        Rows of the object table, ordered by id, of all objects whose row changes: as they are
-        before and after. An id that is only in the first goes, one that is only in the second
-        comes.
+        Rows of the object table, ordered by id, of all objects whose row changes, before and
+        after. An id that is only in the first is removed, one that is only in the second is added.
     """
 
     name: str
@@ -48,17 +46,17 @@ class Edit:
 
     @property
     def removed(self) -> tuple[int, ...]:
-        """Ids of objects that are gone after it."""
+        """Ids of objects that it removes."""
         return _only_in(self.old_rows, self.new_rows)
 
     @property
     def added(self) -> tuple[int, ...]:
-        """Ids of objects that are new after it."""
+        """Ids of objects that it adds."""
         return _only_in(self.new_rows, self.old_rows)
 
     @property
     def changed(self) -> tuple[int, ...]:
-        """Ids of objects that stay, with another row."""
+        """Ids of objects that keep existing, with another row."""
         return tuple(int(i) for i in np.intersect1d(self.old_rows["id"], self.new_rows["id"]))
 
     @property
@@ -82,7 +80,7 @@ class Edit:
         return self.indices, self.old_values, self.new_values
 
     def inverse(self) -> Edit:
-        """The edit that takes this one back."""
+        """The edit that reverts this one."""
         return Edit(
             self.name,
             self.target,
@@ -95,12 +93,12 @@ class Edit:
 
 
 def around_pixels(coordinates: tuple[np.ndarray, ...]) -> Box:
-    """The smallest box that holds all of these pixels, of which there is at least one."""
+    """The smallest box around pixels, of which there is at least one."""
     return tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in coordinates)
 
 
 def with_rows(table: pd.DataFrame, old_rows: pd.DataFrame, new_rows: pd.DataFrame) -> pd.DataFrame:
-    """A new table, ordered by id, with `new_rows` in the place of `old_rows`."""
+    """A new table, ordered by id, with `new_rows` instead of `old_rows`."""
     import pandas as pd
 
     stays = ~np.isin(table["id"].to_numpy(), old_rows["id"].to_numpy())

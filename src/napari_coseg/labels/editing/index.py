@@ -1,4 +1,4 @@
-"""Where each object lies: its box and its number of pixels, kept up to date under edits."""
+"""Bounding box and pixel count of each object, updated by edits."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ import numpy as np
 
 from napari_coseg.core.errors import EditError
 from napari_coseg.labels.editing.edit import Box, Edit
-
-# Above this, ids are numbered anew before arrays as long as the largest id are made.
-_LARGE_ID = 4_000_000
+from napari_coseg.labels.measure.rows import LONGEST_LOOKUP, ids_in, row_lookup
 
 
 class ObjectIndex:
     """Boxes and pixel counts of the objects of one label image.
 
-    Built by one pass over the image (`of`); `update` then costs what the edit touches. With it
-    every action looks only into the boxes of the objects it is about.
+    Built by one pass over the image (`of`); `update` then costs as much as the edit is large. With
+    it every edit reads only the boxes of its objects.
     """
 
     def __init__(self, boxes: dict[int, Box], counts: dict[int, int]) -> None:
@@ -28,25 +26,15 @@ class ObjectIndex:
 
     @classmethod
     def of(cls, labels: np.ndarray) -> ObjectIndex:
-        """Look at every pixel of `labels`, whole numbers (Y, X) or (Z, Y, X), once."""
+        """From labels, whole numbers (Y, X) or (Z, Y, X)."""
         from scipy import ndimage
 
-        largest = int(labels.max(initial=0))
-        names = None
-        if largest > _LARGE_ID:
-            names, compact = np.unique(labels, return_inverse=True)
-            if names[0] != 0:
-                names, compact = np.insert(names, 0, 0), compact + 1
-            labels = compact.reshape(labels.shape).astype(np.int32)
-            largest = len(names) - 1
-        counts = np.bincount(labels.reshape(-1), minlength=largest + 1)
-        boxes = ndimage.find_objects(labels, max_label=largest)
-        there = np.flatnonzero(counts[1:]) + 1
-        ids = [int(i) for i in (there if names is None else names[there])]
-        return cls(
-            {i: boxes[n - 1] for i, n in zip(ids, there, strict=True)},
-            {i: int(counts[n]) for i, n in zip(ids, there, strict=True)},
-        )
+        found = ids_in(labels)
+        rows = row_lookup(found)(labels)
+        ids = found.tolist()
+        counts = np.bincount(rows.reshape(-1), minlength=len(ids) + 1)[1:]
+        boxes = ndimage.find_objects(rows, max_label=len(ids))
+        return cls(dict(zip(ids, boxes, strict=True)), dict(zip(ids, counts.tolist(), strict=True)))
 
     def __len__(self) -> int:
         return len(self._boxes)
@@ -68,7 +56,7 @@ class ObjectIndex:
             Where there is no such object.
         """
         if object_id not in self._boxes:
-            raise EditError(f"there is no object {object_id}; choose one that is in the labels")
+            raise EditError(f"there is no object {object_id}; choose one of the labels")
         return self._boxes[object_id]
 
     def count(self, object_id: int) -> int:
@@ -76,7 +64,7 @@ class ObjectIndex:
         return self._counts.get(object_id, 0)
 
     def free_ids(self, count: int, dtype: np.dtype) -> list[int]:
-        """Ids for new objects: above every id there ever was, so that none comes to mean two.
+        """Ids for new objects: above every id that was ever used, so that none is used twice.
 
         Raises
         ------
@@ -92,7 +80,7 @@ class ObjectIndex:
         return list(range(self._next, last + 1))
 
     def update(self, edit: Edit) -> None:
-        """Follow an edit of the objects, made or taken back (then its inverse is given)."""
+        """Follow an edit of the objects that was applied; give the inverse of one reverted."""
         for object_id in edit.removed:
             self._boxes.pop(object_id, None)
             self._counts.pop(object_id, None)
@@ -107,10 +95,10 @@ class ObjectIndex:
 
 
 def counted(values: np.ndarray) -> dict[int, int]:
-    """How often each value but 0 is there."""
+    """How often each value except 0 occurs."""
     if not len(values):
         return {}
-    if int(values.min()) >= 0 and int(values.max()) <= _LARGE_ID:
+    if int(values.min()) >= 0 and int(values.max()) <= LONGEST_LOOKUP:
         counts = np.bincount(values)
         found = np.flatnonzero(counts)
         times = counts[found]
@@ -122,10 +110,10 @@ def counted(values: np.ndarray) -> dict[int, int]:
 def pixels_of(
     labels: np.ndarray, boxes: Sequence[Box], ids: Sequence[int]
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """Coordinates, one array an axis, of all pixels of some objects, and whose each is.
+    """Coordinates, one array per axis, of all pixels of some objects, and the id of each.
 
-    Objects are looked for one by one in their boxes or, where those are many and close together,
-    all at once in the box around them.
+    Objects are searched one by one in their boxes or, if there are many close together, all at once
+    in the box around them.
     """
     if not len(ids):
         empty = np.zeros(0, dtype=np.int64)
@@ -140,7 +128,7 @@ def pixels_of(
 
 
 def around(boxes: Iterable[Box]) -> Box:
-    """The smallest box that holds all."""
+    """The smallest box around all boxes."""
     return tuple(
         slice(min(part.start for part in axis), max(part.stop for part in axis))
         for axis in zip(*boxes, strict=True)
@@ -148,7 +136,7 @@ def around(boxes: Iterable[Box]) -> Box:
 
 
 def widened(box: Box, margin: int, shape: Sequence[int]) -> Box:
-    """`margin` more on every side, as far as the image reaches; a slice's axis is left alone."""
+    """With a margin on every side, within the image; along z as it is."""
     first = len(box) - 2
     return tuple(
         part if axis < first else slice(max(part.start - margin, 0), min(part.stop + margin, size))
@@ -157,7 +145,7 @@ def widened(box: Box, margin: int, shape: Sequence[int]) -> Box:
 
 
 def moved(coordinates: Iterable[np.ndarray], box: Box, sign: int = 1) -> tuple[np.ndarray, ...]:
-    """From coordinates in the box to those in the image; with a `sign` of -1 the way back."""
+    """From coordinates in the box to those in the image; with a `sign` of -1 the reverse."""
     return tuple(axis + sign * part.start for axis, part in zip(coordinates, box, strict=True))
 
 

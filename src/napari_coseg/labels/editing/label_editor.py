@@ -1,26 +1,26 @@
-"""The editor: labels, regions and table that are edited together, and stay in step.
+"""The label editor: labels, regions and table that are edited together and stay consistent.
 
 The functions of this package take a `LabelEditor` and return an `Edit`; they change nothing.
-`LabelEditor.apply` makes the edit, `LabelEditor.revert` takes it back. After either, the table is
-what measuring from scratch gives.
+`LabelEditor.apply` makes the edit, `LabelEditor.revert` undoes it. After either, the table is what
+measuring all labels again gives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
 from napari_coseg.core.errors import EditError
-from napari_coseg.core.types import LabelClass, Prediction
+from napari_coseg.core.types import LabelClass, Labelled, Prediction
 from napari_coseg.labels.editing.edit import Edit, with_rows
 from napari_coseg.labels.editing.index import ObjectIndex, pixels_of
 from napari_coseg.labels.measure import (
     OBJECT_COLUMNS,
     STACK_OBJECT_COLUMNS,
-    object_table,
+    labelled,
     table_of_pixels,
 )
 
@@ -29,35 +29,31 @@ if TYPE_CHECKING:
 
 
 class Kind(NamedTuple):
-    """Class of an object and how sure it is; 1 where a person said so, nan where nobody did."""
+    """Class of an object and its probability: 1 if a person chose it, nan if not known."""
 
     class_id: int = 0
     probability: float = float("nan")
 
 
+NO_REGIONS = "there are no regions here; run a model that finds some"
 BY_HAND = 1.0
-"""Class probability of an object whose class a person gave."""
+"""Class probability of an object whose class a person chose."""
 
 
-@dataclass(eq=False)
-class LabelEditor:
-    """What a person corrects.
+class LabelEditor(Labelled):
+    """A prediction that is corrected: its labels, regions and table change together.
 
     Parameters
     ----------
-    labels
-        Whole numbers (Y, X) or (Z, Y, X), 0 is background. Edited in place.
-    pixel_size_um
-        Along the axes of `labels`.
-    regions
-        Class ids of regions on the same grid, edited in place; None where there are none.
-    table
-        As `labels.measure.object_table` gives it for these labels; only its columns are kept.
-        None measures it, and then no object has a class.
-    classes, region_classes
-        Names of class ids.
+    prediction
+        Its label images are edited in place; its table must be that of its labels.
+
+    Attributes
+    ----------
+    prediction
+        As it is now.
     index
-        Made here.
+        Where each object is.
 
     Raises
     ------
@@ -66,36 +62,41 @@ class LabelEditor:
         labels.
     """
 
-    labels: np.ndarray
-    pixel_size_um: tuple[float, ...]
-    regions: np.ndarray | None = None
-    table: pd.DataFrame = None  # made in __post_init__
-    classes: tuple[LabelClass, ...] = ()
-    region_classes: tuple[LabelClass, ...] = ()
-    index: ObjectIndex = field(init=False)
-
-    def __post_init__(self) -> None:
-        check_images(self.labels, self.regions, self.pixel_size_um)
-        self.index = ObjectIndex.of(self.labels)
-        self.table = self._checked(self.table)
+    def __init__(self, prediction: Prediction) -> None:
+        labels = prediction.instances.labels
+        check_images(labels, prediction.regions, prediction.pixel_size_um)
+        self.index = ObjectIndex.of(labels)
+        self.prediction = prediction
+        self._set_table(self._checked(prediction.instances.table))
 
     @classmethod
-    def of(cls, prediction: Prediction) -> LabelEditor:
-        """A editor on copies of a run's arrays."""
+    def of_labels(
+        cls,
+        labels: np.ndarray,
+        pixel_size_um: Sequence[float],
+        regions: np.ndarray | None = None,
+        *,
+        known: pd.DataFrame | None = None,
+        classes: tuple[LabelClass, ...] = (),
+        region_classes: tuple[LabelClass, ...] = (),
+    ) -> Self:
+        """On label images that are measured now; arguments as for `labels.measure.labelled`."""
+        check_images(labels, regions, pixel_size_um)
         return cls(
-            prediction.instances.labels.copy(),
-            prediction.pixel_size_um,
-            prediction.semantic.copy(),
-            prediction.instances.table,
-            prediction.instances.classes,
-            prediction.semantic_classes,
+            labelled(
+                labels,
+                regions,
+                pixel_size_um=pixel_size_um,
+                known=known,
+                classes=classes,
+                region_classes=region_classes,
+            )
         )
 
     def apply(self, edit: Edit) -> None:
-        """Make an edit that was made for the editor as it is now.
+        """Apply an edit that was made for the editor as it is now.
 
-        Writing the pixels again changes nothing, so it may also follow a change that napari has
-        already made to the layer's array.
+        The pixels may already have the new values, as napari writes them itself on undo and redo.
 
         Raises
         ------
@@ -104,31 +105,31 @@ class LabelEditor:
         """
         image = self.labels if edit.target == "objects" else self.regions
         if image is None:
-            raise EditError("there are no regions here; run a model that finds some")
+            raise EditError(NO_REGIONS)
         present = image[edit.indices]
         if not ((present == edit.old_values) | (present == edit.new_values)).all():
             raise EditError(
-                f"{edit.name!r} was made for other {edit.target}: they have changed since; "
-                "take back what came after it first"
+                f"{edit.name!r} was made for other {edit.target}: they have changed since; undo "
+                "the later edits first"
             )
         image[edit.indices] = edit.new_values
-        self.table = with_rows(self.table, edit.old_rows, edit.new_rows)
+        self._set_table(with_rows(self.table, edit.old_rows, edit.new_rows))
         if edit.target == "objects" and len(edit.new_values):
             self.index.update(edit)
 
     def revert(self, edit: Edit) -> None:
-        """Take back the edit that was made last."""
+        """Revert the edit that was applied last."""
         self.apply(edit.inverse())
 
     def rows(self, ids: Iterable[int]) -> pd.DataFrame:
-        """Rows of those of the objects that are there, ordered by id."""
+        """Rows of the objects that exist among these, ordered by id."""
         known = self.table["id"].to_numpy()
         wanted = np.unique(np.fromiter(ids, dtype=np.int64))
         at = np.searchsorted(known, wanted[np.isin(wanted, known)])
         return self.table.take(at).reset_index(drop=True)
 
     def pixels(self, ids: Sequence[int]) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-        """Coordinates of all pixels of objects that are there, and whose each is."""
+        """Coordinates of all pixels of existing objects, and the id of each."""
         return pixels_of(self.labels, [self.index.box(i) for i in ids], ids)
 
     def free_ids(self, count: int) -> list[int]:
@@ -142,12 +143,12 @@ class LabelEditor:
         kinds: Mapping[int, Kind],
         regions: np.ndarray | None,
     ) -> pd.DataFrame:
-        """Rows of objects given by their pixels.
+        """Rows of objects that are given by their pixels.
 
         Parameters
         ----------
         kinds
-            Of objects whose kind is not that of their present row.
+            Of objects whose kind differs from their present row.
         regions
             (n,): region class id at each pixel.
         """
@@ -173,28 +174,24 @@ class LabelEditor:
         )
         return rows.astype(self.table.dtypes.to_dict())
 
-    def _checked(self, table: pd.DataFrame | None) -> pd.DataFrame:
+    def _set_table(self, table: pd.DataFrame) -> None:
+        instances = replace(self.prediction.instances, table=table)
+        self.prediction = replace(self.prediction, instances=instances)
+
+    def _checked(self, table: pd.DataFrame) -> pd.DataFrame:
         import pandas as pd
 
-        if table is None:
-            table = object_table(
-                self.labels,
-                self.regions,
-                pixel_size_um=self.pixel_size_um,
-                classes=self.classes,
-                semantic_classes=self.region_classes,
-            )
         columns = STACK_OBJECT_COLUMNS if self.labels.ndim == 3 else OBJECT_COLUMNS
         missing = [column for column in columns if column not in table]
         if missing:
-            raise EditError(f"the table has no column {missing[0]!r}; measure the labels anew")
+            raise EditError(f"the table has no column {missing[0]!r}; measure the labels again")
         table = table[list(columns)].sort_values("id", ignore_index=True)
         if not np.array_equal(table["id"], self.index.ids):
             raise EditError(
                 f"the table has {len(table)} objects and the labels {len(self.index)}, or others; "
-                "measure the labels anew"
+                "measure the labels again"
             )
-        # A table of no rows has other types of text than one of some, and rows come and go.
+        # An empty table has another text dtype, and rows are added and removed.
         text = pd.Series(["text"]).dtype
         return table.astype({"class": text, "region": text})
 
@@ -202,7 +199,7 @@ class LabelEditor:
 def check_images(
     labels: np.ndarray, regions: np.ndarray | None, pixel_size_um: Sequence[float]
 ) -> None:
-    """See that an editor can be made of these; raises `EditError` where it cannot."""
+    """Raise `EditError` where these images cannot be edited."""
     if labels.ndim not in (2, 3):
         raise EditError(f"labels have shape {labels.shape}; expected (Y, X) or (Z, Y, X)")
     _check_numbers(labels, "labels")
@@ -230,9 +227,9 @@ def _check_numbers(image: np.ndarray, name: str) -> None:
 
 
 def regions_of(editor: LabelEditor) -> np.ndarray:
-    """The regions of the editor, or an error that says there are none."""
+    """The regions of the editor; raises `EditError` where it has none."""
     if editor.regions is None:
-        raise EditError("there are no regions here; run a model that finds some")
+        raise EditError(NO_REGIONS)
     return editor.regions
 
 
@@ -242,7 +239,7 @@ def known_ids(editor: LabelEditor, ids: Collection[int]) -> list[int]:
     Raises
     ------
     EditError
-        Where there are none, or one is of no object.
+        Where there are none, or one has no object.
     """
     wanted = sorted({int(i) for i in ids} - {0})
     if not wanted:

@@ -1,4 +1,4 @@
-"""Actions on whole objects: merge, delete, classify, fill, smooth, paint."""
+"""Edits of whole objects: merge, delete, classify, fill, smooth, paint."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Outline = Literal["median", "open", "close"]
 
 
 def merge(editor: LabelEditor, ids: Collection[int]) -> Edit:
-    """Make one object of several; they need not touch.
+    """Merge objects, which need not touch, into one.
 
     It keeps the id of the largest, so that the fewest pixels change. Its class is that of most of
-    its area; its class probability the mean of the objects of this class, weighted by area.
+    its area, its class probability the mean over the objects of this class, weighted by area.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def merge(editor: LabelEditor, ids: Collection[int]) -> Edit:
     """
     ids = known_ids(editor, ids)
     if len(ids) < 2:
-        raise EditError(f"only object {ids[0]} is chosen; touch two or more to merge them")
+        raise EditError(f"only object {ids[0]} is chosen; choose two or more to merge")
     target = max(ids, key=lambda i: (editor.index.count(i), -i))
     indices, _ = editor.pixels([i for i in ids if i != target])
     kinds = {target: _merged_kind(editor, ids)}
@@ -40,27 +40,27 @@ def merge(editor: LabelEditor, ids: Collection[int]) -> Edit:
 
 
 def delete(editor: LabelEditor, ids: Collection[int]) -> Edit:
-    """Give the objects' pixels back to the background."""
+    """Remove objects: their pixels become background."""
     ids = known_ids(editor, ids)
     return change_pixels(editor, _name("Delete", ids), editor.pixels(ids)[0], 0)
 
 
 def set_class(editor: LabelEditor, ids: Collection[int], class_id: int) -> Edit:
-    """Give objects a class, with a probability of 1: a person said so.
+    """Give objects a class that a person chose, with a probability of 1.
 
     Raises
     ------
     EditError
-        Where there is no such class. 0, no class, there always is.
+        Where there is no such class. 0, no class, always exists.
     """
     kind, name = kind_by_hand(editor, class_id)
     return change_kinds(editor, f"Make {name}", known_ids(editor, ids), kind)
 
 
 def fill_holes(editor: LabelEditor, ids: Collection[int]) -> Edit:
-    """Give background that an object encloses to it; other objects inside stay.
+    """Fill the holes of objects; other objects inside stay.
 
-    In a stack a hole is what no way through the volume leaves.
+    In a stack a hole is enclosed in three dimensions.
     """
     from scipy.ndimage import binary_fill_holes
 
@@ -73,9 +73,9 @@ def smooth(
 ) -> Edit:
     """Smooth outlines, slice by slice.
 
-    ``median``: a pixel goes with most of the disk around it. ``open`` takes away what a disk does
-    not fit into, ``close`` adds what no disk outside reaches. Only background is added; where an
-    object falls apart its largest piece stays; one that would be gone stays as it is.
+    ``median``: a pixel follows the majority of the disk around it; ``open`` and ``close``:
+    morphological opening and closing with a disk. Only background is added. If an object would fall
+    apart, its largest piece is kept; one that would vanish stays as it is.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def smooth(
         For a radius that is not between 0 and 50, or another `how`.
     """
     if not 0 < radius_px <= 50:
-        raise EditError(f"a radius of {radius_px} px cannot be used; choose one up to 50")
+        raise EditError(f"a radius of {radius_px} px cannot be used; choose one from 0 to 50")
     shapes: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
         "median": _median,
         "open": lambda mask, radius: _grown(~_grown(~mask, radius), radius),
@@ -109,14 +109,12 @@ def add_polygon(
     extend: int | None = None,
     z: int | None = None,
 ) -> Edit:
-    """Make the background inside an outline an object; other objects stay as they are.
-
-    Where others leave several pieces of it, the largest becomes the object.
+    """Make the background inside an outline an object, its largest piece if others cut it.
 
     Parameters
     ----------
     extend
-        An object that gets the pixels instead, as over the slices of a stack.
+        An object that gets the pixels instead, such as over the slices of a stack.
 
     Raises
     ------
@@ -150,7 +148,7 @@ def painted(
     atoms: Sequence[tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray | int]],
     class_id: int = 0,
 ) -> Edit:
-    """The edit that a brush has already made to the labels: its pixels, and the rows they change.
+    """The edit for what a brush has already painted into the labels: pixels and changed rows.
 
     Parameters
     ----------
@@ -170,9 +168,9 @@ def values_of(
     atoms: Sequence[tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray | int]],
     shape: tuple[int, ...],
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
-    """All pixels that the atoms paint, each once, before the first and after the last.
+    """All pixels that the atoms paint, each once, with the values before and after all of them.
 
-    Taken from the atoms, since napari tells of a stroke before or after it writes the pixels.
+    Read from the atoms, since napari may report a stroke before or after it writes the pixels.
     """
     before = [(indices, np.broadcast_to(old, np.shape(indices[0]))) for indices, old, _ in atoms]
     after = [(indices, np.broadcast_to(new, np.shape(indices[0]))) for indices, _, new in atoms]
@@ -198,16 +196,16 @@ def _reshaped(
     margin: int,
     shaped: Callable[[np.ndarray], np.ndarray],
 ) -> Edit:
-    """Give each object another shape, made from its mask with a margin; never over others.
+    """Give each object another shape, made from its mask with a margin, only over background.
 
-    One that was connected stays so: the largest piece is kept.
+    One that was connected stays connected: the largest piece is kept.
     """
     parts = []
     for object_id in ids:
         box = widened(editor.index.box(object_id), margin, editor.labels.shape)
         crop = editor.labels[box]
         before = crop == object_id
-        # The margin must be there at the image's border too, or the object would end in it.
+        # The margin is needed at the image's border too, or the border would count as outline.
         pad = [(0, 0)] * (crop.ndim - 2) + [(margin, margin)] * 2
         rows, columns = (slice(margin, margin + size) for size in crop.shape[-2:])
         after = shaped(np.pad(before, pad))[..., rows, columns] & (before | (crop == 0))
@@ -251,7 +249,7 @@ def _merged_kind(editor: LabelEditor, ids: Collection[int]) -> Kind:
 
 
 def kind_by_hand(editor: LabelEditor, class_id: int) -> tuple[Kind, str]:
-    """The kind of an object that a person gives a class, and the name of the class."""
+    """The kind of an object whose class a person chooses, and the name of the class."""
     names = {0: UNTYPED} | {entry.id: entry.name for entry in editor.classes}
     if class_id not in names:
         raise EditError(f"there is no class {class_id}; use one of {sorted(names)}")

@@ -1,4 +1,4 @@
-"""Actions on regions: lasso, bucket, specks and holes. A brush's way is `painted_regions`."""
+"""Edits of regions: lasso, bucket fill, specks and holes, and the strokes of a brush."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FIRST_REACH_PX = 256
 
 
 def set_region(editor: LabelEditor, polygon: Points, class_id: int, z: int | None = None) -> Edit:
-    """Give all inside an outline a region class; 0 is background."""
+    """Give all pixels inside an outline a region class; 0 is background."""
     name = _class_name(editor, class_id)
     shape = regions_of(editor).shape
     pixels = in_image(polygon_pixels(polygon, shape), shape, z)
@@ -29,7 +29,7 @@ def set_region(editor: LabelEditor, polygon: Points, class_id: int, z: int | Non
 def fill_region(editor: LabelEditor, point: Sequence[float], class_id: int) -> Edit:
     """Give the connected piece of one class under a click, (y, x) or (z, y, x), another class.
 
-    Pieces are connected by edges of pixels, within a slice. Looks only as far as the piece reaches.
+    Pieces are connected by edges of pixels, within a slice. Reads only as far as the piece extends.
     """
     regions, name = regions_of(editor), _class_name(editor, class_id)
     pixel = pixel_at(point, regions.shape)
@@ -72,7 +72,7 @@ def painted_regions(
     editor: LabelEditor,
     atoms: Sequence[tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray | int]],
 ) -> Edit:
-    """The edit that a brush has already made to the regions; see `objects.painted`."""
+    """The edit for what a brush has already painted into the regions; see `objects.painted`."""
     indices, before, after = values_of(atoms, regions_of(editor).shape)
     return change_regions(editor, "Paint regions", indices, after, old_values=before)
 
@@ -85,7 +85,7 @@ def _class_name(editor: LabelEditor, class_id: int) -> str:
 
 
 def _piece_at(plane: np.ndarray, pixel: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels of the piece, looked for in ever larger windows."""
+    """Pixels of the piece, searched in increasingly large windows."""
     from skimage.segmentation import flood
 
     reach = _FIRST_REACH_PX

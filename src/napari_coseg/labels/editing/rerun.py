@@ -1,4 +1,4 @@
-"""Take a new run's result without losing what a person has reviewed."""
+"""Take the result of a new run, except where a person has reviewed the labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from napari_coseg.core.errors import EditError
 from napari_coseg.labels.editing.changes import change_pixels, change_regions
 from napari_coseg.labels.editing.edit import Edit
-from napari_coseg.labels.editing.index import ObjectIndex
 from napari_coseg.labels.editing.label_editor import Kind, LabelEditor, regions_of
 from napari_coseg.labels.editing.objects import largest_piece
 from napari_coseg.labels.editing.review import Reviewed
@@ -17,22 +16,17 @@ from napari_coseg.labels.editing.review import Reviewed
 if TYPE_CHECKING:
     import pandas as pd
 
-# Of a new object more than this must be outside what is reviewed, or it is one of those there.
-_MIN_SHARE = 0.5
-
 
 def merge_prediction(
     editor: LabelEditor, new_labels: np.ndarray, new_table: pd.DataFrame, reviewed: Reviewed
 ) -> Edit:
-    """The edit that takes the objects of a new run, but for what is reviewed.
+    """The edit that takes the objects of a new run, except what is reviewed.
 
-    Reviewed objects stay, and every object that reaches into an area whose objects are reviewed,
-    with all their pixels; in such an area background stays background. A new object that loses at
-    least half of itself to these is left out; of one that loses less the largest piece is taken. A
-    new object that overlaps an old one by more than half of both together takes its id, others get
-    new ids.
+    Reviewed objects stay, and every object that extends into an area whose objects are reviewed; in
+    such an area background stays background. New objects are fitted around these (`fit_around`).
+    One that overlaps an old one by more than half of their union takes its id, others get new ids.
 
-    Time and memory grow with the number of pixels: this is no action of 50 ms.
+    Time and memory grow with the number of pixels: not for interactive use.
 
     Parameters
     ----------
@@ -46,9 +40,9 @@ def merge_prediction(
     kept = set(np.unique(labels[mask]).tolist()) | set(reviewed.ids)
     kept_ids = np.array(sorted(i for i in kept if i in editor.index), dtype=np.int64)
     protected = mask | np.isin(labels, kept_ids)
-    arriving = _without(new_labels, protected)
+    arriving = fit_around(new_labels, ~protected)
     ids = _ids_for(editor, arriving)
-    # Objects of a run have ids from 1 on without holes, so a table by id is short.
+    # Objects of a run have ids from 1 on without gaps, so a table by id is short.
     number = np.zeros(int(arriving.max(initial=0)) + 1, dtype=labels.dtype)
     number[list(ids)] = list(ids.values())
     after = np.where(protected, labels, number[arriving])
@@ -58,32 +52,51 @@ def merge_prediction(
 
 
 def merge_regions(editor: LabelEditor, new_regions: np.ndarray, reviewed: Reviewed) -> Edit:
-    """The edit that takes the regions of a new run, but for those that are reviewed."""
+    """The edit that takes the regions of a new run, except where regions are reviewed."""
     regions = regions_of(editor)
     _same_shape(new_regions, regions, "new regions")
     indices = np.nonzero((new_regions != regions) & ~reviewed.regions.mask())
     return change_regions(editor, "Take a new run's regions", indices, new_regions[indices])
 
 
-def _without(new_labels: np.ndarray, protected: np.ndarray) -> np.ndarray:
-    """The new objects that are left, in one piece, where nothing is protected."""
-    before = np.bincount(new_labels.reshape(-1))
-    arriving = np.where(protected, 0, new_labels)
-    after = np.bincount(arriving.reshape(-1), minlength=len(before))
-    gone = after <= (1 - _MIN_SHARE) * before
-    gone[0] = False
-    arriving[gone[arriving]] = 0
-    cut = np.flatnonzero((after < before) & ~gone)
-    index = ObjectIndex.of(arriving)
+def fit_around(found: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """The parts of new objects on free pixels, for objects that lie mostly there.
+
+    An object is taken if more than half of its pixels are free, as two objects match if they
+    overlap by more than half; one that loses exactly half is left out. Where the rest of an object
+    is in several pieces, the largest one is taken.
+
+    Parameters
+    ----------
+    found
+        Object ids, (Y, X) or (Z, Y, X); memory grows with the largest one.
+    free
+        Bool, of the same shape.
+
+    Returns
+    -------
+    np.ndarray
+        As `found`, 0 where nothing is taken.
+    """
+    from scipy import ndimage
+
+    before = np.bincount(found.reshape(-1))
+    taken = np.where(free, found, 0)
+    after = np.bincount(taken.reshape(-1), minlength=len(before))
+    is_out = 2 * after <= before
+    is_out[0] = False
+    taken[is_out[taken]] = 0
+    cut = np.flatnonzero((after < before) & ~is_out)
+    boxes = ndimage.find_objects(taken) if len(cut) else []
     for object_id in cut[cut > 0].tolist():
-        crop = arriving[index.box(object_id)]
-        mine = crop == object_id
-        crop[mine & ~largest_piece(mine)] = 0
-    return arriving
+        part = taken[boxes[object_id - 1]]
+        mine = part == object_id
+        part[mine & ~largest_piece(mine)] = 0
+    return taken
 
 
 def _ids_for(editor: LabelEditor, arriving: np.ndarray) -> dict[int, int]:
-    """Each new object's id on the editor."""
+    """Each new object's id in the editor."""
     sizes = np.bincount(arriving.reshape(-1))
     new_ids = np.flatnonzero(sizes[1:]) + 1
     both = (arriving > 0) & (editor.labels > 0)
@@ -94,7 +107,7 @@ def _ids_for(editor: LabelEditor, arriving: np.ndarray) -> dict[int, int]:
         (key >> 32).tolist(), (key & 0xFFFFFFFF).tolist(), common.tolist(), strict=True
     ):
         union = int(sizes[new]) + editor.index.count(old) - shared
-        if 2 * shared > union:  # so it can be that of one pair only
+        if 2 * shared > union:  # true for one pair at most
             found[new] = old
     rest = [int(i) for i in new_ids if int(i) not in found]
     return found | dict(zip(rest, editor.free_ids(len(rest)), strict=True))
@@ -114,11 +127,11 @@ def _changed_kinds(
         if row[0] in ids
     }
     if len(arriving) < len(ids):
-        raise EditError("the new table lacks objects of the new labels; measure them anew")
+        raise EditError("the new table lacks objects of the new labels; measure them again")
     return {
         i: kind
         for i, kind in arriving.items()
-        # nan, no probability, is the same as nan
+        # nan means no probability and equals nan
         if i not in present or not np.array_equal(kind, present[i], equal_nan=True)
     }
 

@@ -1,4 +1,4 @@
-"""What a person has checked: marks on objects and on parts of the image, and what is left."""
+"""Review marks on objects and areas, and which objects are left to review."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ BOTH: tuple[Target, ...] = ("objects", "regions")
 class Reviewed:
     """Objects and areas that a person has checked: a new run never overwrites them.
 
-    An area may have been checked for its objects, for its regions, or for both: who has looked at
-    the nuclei has not said that the tissue is right.
+    An area counts for its objects, its regions, or both: they are checked separately.
 
-    Ids stay marked when their object goes, so that undo brings the mark back with the object; keep
-    those with an object only (`among`) when writing to a file, as later ids may be the same.
+    Ids stay marked when their object is removed, so that undo restores the mark with the object.
+    When writing to a file, keep only ids with an object (`among`), as ids may be used again.
 
     Parameters
     ----------
@@ -36,7 +35,7 @@ class Reviewed:
     ids
         Objects.
     objects, regions
-        Where the objects, and where the regions, are right, background included; None: nowhere.
+        Where the objects, and where the regions, are correct, including background; None: nowhere.
     """
 
     shape: tuple[int, ...]
@@ -55,7 +54,7 @@ class Reviewed:
         return not (self.ids or self.objects or self.regions)
 
     def area(self, target: Target) -> Area:
-        """Where the labels of a kind were checked, reviewed objects elsewhere apart."""
+        """Where the labels of a kind were checked; does not include single reviewed objects."""
         return self.objects if target == "objects" else self.regions
 
     def with_objects(self, ids: Iterable[int]) -> Reviewed:
@@ -65,13 +64,13 @@ class Reviewed:
         return replace(self, ids=self.ids - {int(i) for i in ids})
 
     def among(self, ids: Iterable[int]) -> Reviewed:
-        """With the marks of these objects only."""
+        """With marks on these objects only."""
         return replace(self, ids=self.ids & {int(i) for i in ids})
 
     def with_area(
         self, pixels: tuple[np.ndarray, ...], targets: Iterable[Target] = BOTH
     ) -> Reviewed:
-        """With more pixels, one array an axis, as `drawing.polygon_pixels` gives them."""
+        """With more pixels, one array per axis, as `drawing.polygon_pixels` returns them."""
         return self._changed(targets, lambda area: area.with_pixels(pixels))
 
     def without_area(
@@ -85,15 +84,15 @@ class Reviewed:
         Parameters
         ----------
         indices
-            One int array an axis.
+            One int array per axis.
         labels
-            In which reviewed objects have their ids.
+            Image of object ids.
         """
         found = self.objects.holds(indices)
         return found | np.isin(labels[indices], list(self.ids)) if self.ids else found
 
     def holds(self, table: pd.DataFrame) -> np.ndarray:
-        """Bool, one a row: objects that are marked, or have their centroid in a reviewed area."""
+        """Bool per row: objects that are marked, or have their centroid in a reviewed area."""
         marked = np.isin(table["id"].to_numpy(), list(self.ids))
         axes = "zyx"[-len(self.shape) :]
         centres = [np.rint(table[f"centroid_{axis}"].to_numpy()).astype(np.int64) for axis in axes]
@@ -110,15 +109,14 @@ class Reviewed:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], shape: tuple[int, ...]) -> Reviewed:
-        """What `as_json` gave, for labels of this shape.
+        """From what `as_json` returned, for labels of this shape.
 
-        Marks that were kept before areas could count for one kind alone have no ``region_runs``:
-        theirs count for both.
+        Marks of earlier versions have no ``region_runs``: their areas count for both kinds.
 
         Raises
         ------
         EditError
-            Where the values are others than `as_json` writes, or of another shape.
+            Where the values are not as `as_json` writes them, or of another shape.
         """
         try:
             written = tuple(int(size) for size in values["shape"])
@@ -126,7 +124,7 @@ class Reviewed:
             of_objects = values["runs"]
             of_regions = values.get("region_runs", of_objects)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise EditError(f"reviewed marks cannot be read: {error!r}; mark them anew") from error
+            raise EditError(f"reviewed marks cannot be read: {error!r}; mark again") from error
         if written != tuple(shape):
             raise EditError(f"reviewed marks are for shape {written}, the labels have {shape}")
         areas = (Area.of_runs(runs, tuple(shape)) for runs in (of_objects, of_regions))
@@ -139,10 +137,9 @@ class Reviewed:
 
 
 class Doubtful(NamedTuple):
-    """Objects to look at, and how far one has come.
+    """Objects to review, and how many.
 
-    ids    int64 (left,): the least sure first; of equal ones, and of those without a class
-           probability, which come last, the lower id first
+    ids    int64 (left,): lowest class probability first, those without one last; ties by id
     left   how many are not reviewed
     total  how many there are
     """
@@ -153,7 +150,7 @@ class Doubtful(NamedTuple):
 
 
 def doubtful_first(table: pd.DataFrame, reviewed: Reviewed | None = None) -> Doubtful:
-    """In which order to look at objects: by class probability, without the reviewed ones."""
+    """Objects that are not reviewed, by ascending class probability."""
     probabilities = table["class_probability"].to_numpy()
     order = np.lexsort((table["id"].to_numpy(), probabilities))  # nan sorts last
     if reviewed is not None:

@@ -1,4 +1,4 @@
-"""Part an object in two or more: along a drawn line, or by clicks."""
+"""Split objects along a drawn line, or by clicks."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ def split_along(
 ) -> Edit:
     """Cut objects along a line from side to side.
 
-    The pieces are what is connected, by edges or corners, once the line is cut out; its pixels, and
-    pieces below `min_piece_px`, then go to the piece they are nearest to within the object. The
-    largest piece keeps the id; all keep the class. In a stack the line cuts through all slices.
+    The pieces are the connected parts (by edges or corners) without the line; the line's pixels,
+    and pieces below `min_piece_px`, then join the nearest piece within the object. The largest
+    piece keeps the id; all keep the class. In a stack the line cuts through all slices.
 
     Parameters
     ----------
     line
         (n, 2): y, x.
     ids
-        Which objects; None: all that the line parts.
+        Which objects; None: all that the line splits.
 
     Raises
     ------
     EditError
-        Where the line parts none of them.
+        Where the line splits none of them.
     """
     y, x = cut_pixels(line, editor.labels.shape)
     if ids is None:
@@ -48,17 +48,19 @@ def split_along(
         if pieces.max() > 1:
             found[object_id] = pieces
     if not found:
-        raise EditError("the line parts no object; draw it from one side of an object to the other")
-    return _parted(editor, "Split along a line", found)
+        raise EditError(
+            "the line splits no object; draw it from one side of an object to the other"
+        )
+    return _split(editor, "Split along a line", found)
 
 
 def split_at(editor: LabelEditor, points: Sequence[Sequence[float]]) -> Edit:
-    """Part one object by two or more clicks, one in each part: (y, x) or (z, y, x).
+    """Split one object by two or more clicks, one in each part: (y, x) or (z, y, x).
 
-    A pixel goes with the click to which the cheapest way within the object leads; a step costs the
-    more the nearer it is to the outline. So parts meet at a neck, or halfway where there is none. A
+    A pixel joins the click with the cheapest path to it within the object; a step costs more the
+    nearer it is to the outline. So parts meet at a neck, or halfway where there is none. A
     watershed on the distance to the outline would give nearly all of an object without a neck to
-    one click (`benchmarks/editing.py` has both).
+    one click (`benchmarks/editing.py` compares both).
 
     Raises
     ------
@@ -78,20 +80,20 @@ def split_at(editor: LabelEditor, points: Sequence[Sequence[float]]) -> Edit:
     box = editor.index.box(object_id)
     mask = editor.labels[box] == object_id
     pieces = _nearest_click(editor, mask, moved(np.array(pixels).T, box, -1))
-    return _parted(editor, f"Split object {object_id}", {object_id: _nearest(pieces, mask)})
+    return _split(editor, f"Split object {object_id}", {object_id: _nearest(pieces, mask)})
 
 
 def _nearest_click(
     editor: LabelEditor, mask: np.ndarray, clicks: tuple[np.ndarray, ...]
 ) -> np.ndarray:
-    """Number 1..k of the click that the cheapest way leads to; 0 where none does."""
+    """Number 1..k of the click with the cheapest path; 0 where there is none."""
     from scipy.ndimage import distance_transform_edt
     from skimage.graph import MCP_Geometric
 
     sampling = np.asarray(editor.pixel_size_um) / editor.pixel_size_um[-1]
     core = (slice(1, -1),) * mask.ndim
     depth = distance_transform_edt(np.pad(mask, 1), sampling=sampling)[core]
-    cost = np.where(mask, 1 / (depth + _HALF_PIXEL), -1.0)  # below 0: no way leads there
+    cost = np.where(mask, 1 / (depth + _HALF_PIXEL), -1.0)  # below 0: not passable
     ways = [
         MCP_Geometric(cost, sampling=tuple(sampling)).find_costs([click])[0]
         for click in zip(*(axis.tolist() for axis in clicks), strict=True)
@@ -116,13 +118,13 @@ def _cut(
     large = sizes >= min_piece_px
     large[0] = False
     markers = (np.cumsum(large) * large).astype(np.int32)[pieces]
-    # With nothing to climb, the flood goes the same way from all pieces: to the nearest.
+    # On a flat image the flood advances equally from all pieces, so a pixel joins the nearest.
     flooded = watershed(np.zeros_like(markers), markers, connectivity=mask.ndim, mask=mask)
     return _nearest(flooded, mask)
 
 
 def _nearest(pieces: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Give what no flood has reached, parts that did not touch the rest, to the nearest piece."""
+    """Give unlabelled pixels, those of parts not connected to a piece, to the nearest piece."""
     from scipy.ndimage import distance_transform_edt
 
     left = mask & (pieces == 0)
@@ -133,8 +135,8 @@ def _nearest(pieces: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return pieces
 
 
-def _parted(editor: LabelEditor, name: str, found: dict[int, np.ndarray]) -> Edit:
-    """The edit that makes pieces 1..k of each object's box objects of their own."""
+def _split(editor: LabelEditor, name: str, found: dict[int, np.ndarray]) -> Edit:
+    """The edit that makes separate objects of pieces 1..k in each object's box."""
     parts, kinds = [], {}
     new_ids = iter(editor.free_ids(sum(int(pieces.max()) - 1 for pieces in found.values())))
     rows = editor.rows(found)

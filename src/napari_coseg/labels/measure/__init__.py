@@ -4,6 +4,8 @@
 intensity, distances and densities.
 """
 
+from napari_coseg.labels.measure.labelled import labelled, remeasure
+from napari_coseg.labels.measure.rows import class_table
 from napari_coseg.labels.measure.tables import (
     BACKGROUND,
     OBJECT_COLUMNS,
@@ -20,8 +22,11 @@ __all__ = [
     "OBJECT_COLUMNS",
     "STACK_OBJECT_COLUMNS",
     "UNTYPED",
+    "class_table",
+    "labelled",
     "object_table",
     "region_table",
+    "remeasure",
     "table_of_pixels",
     "with_positions",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,15 +12,17 @@ from pydantic import Field
 
 from napari_coseg.core.errors import Cancelled, ImageError
 from napari_coseg.core.settings import Settings
-from napari_coseg.core.types import Image, LabelClass, Prediction
+from napari_coseg.core.types import Image, Prediction
 from napari_coseg.images.readers.registry import as_image
 from napari_coseg.labels.measure.intensities import CHANNELS, Intensities, is_of_colours
+from napari_coseg.labels.measure.labelled import named, remeasure
 from napari_coseg.labels.measure.moments import Moments
 from napari_coseg.labels.measure.neighbours import border_distances, nearest_distances
 from napari_coseg.labels.measure.outline import Outlines
+from napari_coseg.labels.measure.rows import ids_in
 from napari_coseg.labels.measure.summary import Coverage, summarise
-from napari_coseg.labels.measure.tables import object_table, with_positions
-from napari_coseg.labels.measure.windows import count, values_in, windows
+from napari_coseg.labels.measure.tables import with_positions
+from napari_coseg.labels.measure.windows import count, windows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,8 +105,8 @@ def measure(
     image = None if image is None else as_image(image)
     _check_fit(labels, image)
     reached(0.0, "counting pixels")
-    prediction = _all_named(prediction)
-    table = _counted(prediction)
+    prediction = remeasure(_all_named(prediction))
+    table = prediction.instances.table
     parts = _Parts.of(prediction, table, image, settings or MeasureSettings())
     number = count(labels.shape)
     for i, window in enumerate(windows(labels, table["id"].to_numpy())):
@@ -206,39 +208,10 @@ def _pixels(table: pd.DataFrame, size: Sequence[float]) -> np.ndarray:
 def _all_named(prediction: Prediction) -> Prediction:
     """With a plain name for every region and class that occurs and has none."""
     instances = prediction.instances
-    values = values_in(prediction.semantic)
-    kinds = instances.table["class_id"].dropna().unique() if len(instances) else ()
+    regions = ids_in(prediction.semantic)
+    kinds = instances.table["class_id"].dropna().unique()
     return replace(
         prediction,
-        semantic_classes=_named(prediction.semantic_classes, values, "region"),
-        instances=replace(instances, classes=_named(instances.classes, kinds, "class")),
-    )
-
-
-def _named(
-    classes: tuple[LabelClass, ...], used: Iterable[int], word: str
-) -> tuple[LabelClass, ...]:
-    more = sorted({int(i) for i in used} - {0, *(entry.id for entry in classes)})
-    return (*classes, *(LabelClass(i, f"{word} {i}", GREY) for i in more))
-
-
-def _counted(prediction: Prediction) -> pd.DataFrame:
-    """The labels as they are, with the classes and probabilities of the prediction's table."""
-    known, labels = prediction.instances.table, prediction.instances.labels
-    largest = int(labels.max(initial=0))
-    class_ids, sure = np.zeros(largest, np.int64), np.full(largest, np.nan)
-    if len(known):
-        ids = known["id"].to_numpy(np.int64)
-        there = (ids > 0) & (ids <= largest)
-        at = ids[there] - 1
-        class_ids[at] = known["class_id"].fillna(0).to_numpy(np.int64)[there]
-        sure[at] = known["class_probability"].to_numpy(float)[there]
-    return object_table(
-        labels,
-        prediction.semantic,
-        pixel_size_um=prediction.pixel_size_um,
-        class_ids=class_ids,
-        class_probabilities=sure,
-        classes=prediction.instances.classes,
-        semantic_classes=prediction.semantic_classes,
+        semantic_classes=named(prediction.semantic_classes, regions, "region", GREY),
+        instances=replace(instances, classes=named(instances.classes, kinds, "class", GREY)),
     )

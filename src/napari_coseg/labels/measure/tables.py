@@ -14,6 +14,7 @@ import numpy as np
 
 from napari_coseg.core.geometry import Geometry
 from napari_coseg.core.types import LabelClass
+from napari_coseg.labels.measure.rows import ROWS_AT_ONCE, classes_of_ids, ids_in, row_lookup
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +55,6 @@ STACK_OBJECT_COLUMNS = (
 UNTYPED = "object"
 """``class`` of an object whose model knows no types."""
 BACKGROUND = "background"
-ROWS_AT_ONCE = 512
 
 
 def object_table(
@@ -62,57 +62,45 @@ def object_table(
     semantic: np.ndarray | None = None,
     *,
     pixel_size_um: Sequence[float],
-    class_ids: np.ndarray | None = None,
-    class_probabilities: np.ndarray | None = None,
+    known: pd.DataFrame | None = None,
     classes: Sequence[LabelClass] = (),
     semantic_classes: Sequence[LabelClass] = (),
 ) -> pd.DataFrame:
     """Measure every object of a label image.
 
+    Memory grows with the number of objects, not with the largest id.
+
     Parameters
     ----------
     labels
-        Whole numbers, (Y, X) or (Z, Y, X), 0 is background. Ids may have holes: one row each id
-        that is there.
+        Whole numbers, (Y, X) or (Z, Y, X), 0 is background. Ids may have gaps: one row for each id
+        that occurs.
     semantic
         Region class ids on the same grid; an object lies in the region that holds most of its
         pixels (the lower id on a tie).
     pixel_size_um
         Along the axes of `labels`.
-    class_ids, class_probabilities
-        (largest id,): entry ``id - 1`` belongs to the object `id`.
+    known
+        Classes of objects: a table with ``id``, ``class_id`` and ``class_probability``, as
+        `class_table` makes it or this function returns it. Objects without a row have no class;
+        rows without an object are ignored.
     classes, semantic_classes
         Names of ``class_id`` and of the values of `semantic`.
 
     Returns
     -------
     pandas.DataFrame
-        Columns `OBJECT_COLUMNS`, or `STACK_OBJECT_COLUMNS` for a stack.
+        Columns `OBJECT_COLUMNS`, or `STACK_OBJECT_COLUMNS` for a stack, ordered by id.
     """
-    import pandas as pd
-
-    largest = int(labels.max(initial=0))
-    n_regions = max((entry.id for entry in semantic_classes), default=0) + 1
-    if semantic is not None:
-        n_regions = max(n_regions, int(semantic.max(initial=0)) + 1)
-    counts = _Counts(largest, n_regions)
-    for offset, band in _bands(labels):
-        regions = None if semantic is None else _same_part(semantic, offset, band)
-        counts.add(band, offset, regions)
-    ids = np.flatnonzero(counts.pixels[1:]) + 1
-    at = ids - 1
-    class_of = np.zeros(largest, np.int64) if class_ids is None else np.asarray(class_ids)
-    sure = np.full(largest, np.nan) if class_probabilities is None else class_probabilities
-    values = {
-        **_shape_columns(counts, ids, _boxes(labels, ids), pixel_size_um),
-        "id": ids,
-        "class_id": class_of[at],
-        "class": _names(class_of[at], classes, UNTYPED),
-        "class_probability": np.asarray(sure, dtype=np.float64)[at],
-    }
-    values["region"] = _names(values["region_id"], semantic_classes, BACKGROUND)
-    columns = STACK_OBJECT_COLUMNS if labels.ndim == 3 else OBJECT_COLUMNS
-    return pd.DataFrame({column: values[column] for column in columns})
+    ids = ids_in(labels)
+    row_of = row_lookup(ids)
+    counts = _Counts(len(ids), semantic)
+    for (z, top), band in _bands(labels):
+        y, x = np.nonzero(band)
+        regions = None if semantic is None else _same_part(semantic, (z, top), band)[y, x]
+        counts.add(z, y + top, x, row_of(band[y, x]), regions)
+    class_ids, probabilities = classes_of_ids(known, ids)
+    return _table(ids, counts, class_ids, probabilities, pixel_size_um, classes, semantic_classes)
 
 
 def table_of_pixels(
@@ -128,12 +116,12 @@ def table_of_pixels(
 ) -> pd.DataFrame:
     """Measure objects given as lists of pixels: the same rows, bit by bit, as `object_table`'s.
 
-    For what an edit touches: the cost is that of the pixels given, whatever the image's size.
+    For what an edit changes: the cost is that of the pixels given, whatever the image's size.
 
     Parameters
     ----------
     coordinates
-        One array (n,) an axis, in the order (z,) y, x; every pixel of an object, once.
+        One array (n,) for each axis, in the order (z,) y, x; every pixel of an object, once.
     ids
         (n,): whose pixel each is, from 1 on.
     regions
@@ -141,54 +129,58 @@ def table_of_pixels(
     pixel_size_um
         Along the axes of the labels.
     class_ids, class_probabilities
-        One entry an object, in the order of ids (not by number, as in `object_table`).
+        One entry for each object, in the order of ids.
     classes, semantic_classes
         As in `object_table`.
     """
-    import pandas as pd
-
     found, number = np.unique(ids, return_inverse=True)
-    n_regions = max((entry.id for entry in semantic_classes), default=0) + 1
-    if regions is not None:
-        n_regions = max(n_regions, int(regions.max(initial=0)) + 1)
-    counts = _Counts(len(found), n_regions)
+    counts = _Counts(len(found), regions)
     y, x = coordinates[-2:]
     slices = coordinates[0] if len(coordinates) == 3 else np.zeros(len(ids), np.int64)
     for z in np.unique(slices):
         at = slices == z
-        counts.add_pixels(
-            int(z), y[at], x[at], number[at] + 1, None if regions is None else regions[at]
-        )
-    boxes = _boxes_of_pixels((slices, y, x), number)
-    values = {
-        **_shape_columns(counts, np.arange(len(found)) + 1, boxes, pixel_size_um),
-        "id": found.astype(np.int64),
-        "class_id": np.asarray(class_ids, dtype=np.int64),
-        "class": _names(class_ids, classes, UNTYPED),
-        "class_probability": np.asarray(class_probabilities, dtype=np.float64),
-    }
-    values["region"] = _names(values["region_id"], semantic_classes, BACKGROUND)
-    columns = STACK_OBJECT_COLUMNS if len(coordinates) == 3 else OBJECT_COLUMNS
-    return pd.DataFrame({column: values[column] for column in columns})
+        counts.add(int(z), y[at], x[at], number[at] + 1, None if regions is None else regions[at])
+    return _table(
+        found.astype(np.int64),
+        counts,
+        np.asarray(class_ids, dtype=np.int64),
+        np.asarray(class_probabilities, dtype=np.float64),
+        pixel_size_um,
+        classes,
+        semantic_classes,
+    )
 
 
-def _shape_columns(
-    counts: _Counts, ids: np.ndarray, boxes: np.ndarray, pixel_size_um: Sequence[float]
-) -> dict[str, Any]:
-    """What counting gives: region, area, volume, centroid and box of the `ids` of `counts`."""
+def _table(
+    ids: np.ndarray,
+    counts: _Counts,
+    class_ids: np.ndarray,
+    probabilities: np.ndarray,
+    pixel_size_um: Sequence[float],
+    classes: Sequence[LabelClass],
+    semantic_classes: Sequence[LabelClass],
+) -> pd.DataFrame:
+    import pandas as pd
+
     stack = len(pixel_size_um) == 3
     pixel_area = float(pixel_size_um[-1] * pixel_size_um[-2])
-    centroids = counts.sums[:, ids] / np.maximum(counts.pixels[ids], 1)
+    region_ids = counts.region_ids
     values: dict[str, Any] = {
-        "region_id": counts.regions[ids].argmax(axis=1),
-        "area_um2": (counts.largest_section if stack else counts.pixels)[ids] * pixel_area,
-        "volume_um3": counts.pixels[ids] * pixel_area * float(pixel_size_um[0]),
+        "id": ids,
+        "class_id": class_ids,
+        "class": _names(class_ids, classes, UNTYPED),
+        "class_probability": probabilities,
+        "region_id": region_ids,
+        "region": _names(region_ids, semantic_classes, BACKGROUND),
+        "area_um2": (counts.largest_section if stack else counts.pixels) * pixel_area,
+        "volume_um3": counts.pixels * pixel_area * float(pixel_size_um[0]),
     }
     for axis, name in enumerate("zyx"):
-        values[f"centroid_{name}"] = centroids[axis]
-        values[f"bbox_{name}0"] = boxes[:, axis, 0]
-        values[f"bbox_{name}1"] = boxes[:, axis, 1]
-    return values
+        values[f"centroid_{name}"] = counts.sums[axis] / np.maximum(counts.pixels, 1)
+        values[f"bbox_{name}0"] = counts.first[axis]
+        values[f"bbox_{name}1"] = counts.last[axis] + 1
+    columns = STACK_OBJECT_COLUMNS if stack else OBJECT_COLUMNS
+    return pd.DataFrame({column: values[column] for column in columns})
 
 
 def with_positions(table: pd.DataFrame, geometry: Geometry) -> pd.DataFrame:
@@ -240,45 +232,71 @@ def region_table(
 
 
 class _Counts:
-    """Pixels, sums of coordinates and region votes by id, filled a band at a time."""
+    """Pixels, sums and bounds of coordinates and region votes of each row, added up part by part.
 
-    def __init__(self, largest: int, n_regions: int) -> None:
-        self.pixels = np.zeros(largest + 1, np.int64)
-        self.sums = np.zeros((3, largest + 1))
-        self.regions = np.zeros((largest + 1, n_regions), np.int64)
-        self.largest_section = np.zeros(largest + 1, np.int64)
-        self._section = np.zeros(largest + 1, np.int64)
+    ``pixels`` and ``largest_section`` (rows,) are of the object and of its slice that has most;
+    ``sums``, ``first`` and ``last`` (3, rows) are of z, y, x.
+
+    Parameters
+    ----------
+    rows
+        How many there are.
+    regions
+        Holds all region class ids that occur.
+    """
+
+    def __init__(self, rows: int, regions: np.ndarray | None) -> None:
+        region_ids = ids_in(np.zeros(0, np.int64) if regions is None else regions)
+        self._region_ids = np.concatenate([[0], region_ids])
+        self._region_of = row_lookup(region_ids)
+        self._votes = np.zeros((rows, len(self._region_ids)), np.int64)
+        self.pixels, self.largest_section, self._section = np.zeros((3, rows), np.int64)
+        self.sums = np.zeros((3, rows))
+        self.first = np.full((3, rows), np.iinfo(np.int64).max)
+        self.last = np.zeros((3, rows), np.int64)
         self._slice = 0
 
-    def add(self, band: np.ndarray, offset: tuple[int, int], regions: np.ndarray | None) -> None:
-        """Count a band of rows that begins at `offset` (z, y)."""
-        y, x = np.nonzero(band)
-        part = None if regions is None else regions[y, x]
-        self.add_pixels(offset[0], y + offset[1], x, band[y, x], part)
-
-    def add_pixels(
-        self, z: int, y: np.ndarray, x: np.ndarray, ids: np.ndarray, regions: np.ndarray | None
+    def add(
+        self, z: int, y: np.ndarray, x: np.ndarray, owners: np.ndarray, regions: np.ndarray | None
     ) -> None:
-        """Count pixels of one slice; all of a slice before the next."""
+        """Count pixels of one slice; all of a slice before the next.
+
+        Parameters
+        ----------
+        owners
+            (n,): 1 + the row of each pixel's object.
+        """
         if not y.size:
             return
         if z != self._slice:
             self._slice = z
             self._section[:] = 0
-        # Ids of a band lie close together, so count only between its smallest and largest.
-        low, span = int(ids.min()), int(ids.max()) - int(ids.min()) + 1
-        number = ids.astype(np.int64) - low
+        # Rows of a band are close together, so count only between its smallest and largest.
+        low, span = int(owners.min()) - 1, int(owners.max()) - int(owners.min()) + 1
+        number = owners.astype(np.int64) - 1 - low
         here = slice(low, low + span)
         pixels = np.bincount(number, minlength=span)
         self.pixels[here] += pixels
-        self.sums[0, here] += pixels * z
-        self.sums[1, here] += np.bincount(number, y, span)
-        self.sums[2, here] += np.bincount(number, x, span)
         self._section[here] += pixels
         np.maximum(self.largest_section[here], self._section[here], out=self.largest_section[here])
-        n_regions = self.regions.shape[1]
-        votes = number * n_regions + (0 if regions is None else regions.astype(np.int64))
-        self.regions[here] += np.bincount(votes, minlength=span * n_regions).reshape(span, -1)
+        self.sums[0, here] += pixels * z
+        self._bound(0, low + np.flatnonzero(pixels), np.int64(z))
+        for axis, at in ((1, y), (2, x)):
+            self.sums[axis, here] += np.bincount(number, at, span)
+            self._bound(axis, number + low, at)
+        n_regions = len(self._region_ids)
+        votes = number * n_regions + (0 if regions is None else self._region_of(regions))
+        self._votes[here] += np.bincount(votes, minlength=span * n_regions).reshape(span, -1)
+
+    @property
+    def region_ids(self) -> np.ndarray:
+        """int64 (rows,): the region with most pixels of the object, the lower id on a tie."""
+        found: np.ndarray = self._region_ids[self._votes.argmax(axis=1)]
+        return found
+
+    def _bound(self, axis: int, rows: np.ndarray, at: np.ndarray | np.int64) -> None:
+        np.minimum.at(self.first[axis], rows, at)
+        np.maximum.at(self.last[axis], rows, at)
 
 
 def _bands(labels: np.ndarray) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
@@ -292,31 +310,6 @@ def _bands(labels: np.ndarray) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
 def _same_part(other: np.ndarray, offset: tuple[int, int], band: np.ndarray) -> np.ndarray:
     plane = other[offset[0]] if other.ndim == 3 else other
     return plane[offset[1] : offset[1] + band.shape[0]]
-
-
-def _boxes(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Half-open bounds of each id, int64 (n, 3, 2) in the order z, y, x; z is 0..1 in a plane."""
-    from scipy import ndimage
-
-    boxes = np.zeros((ids.size, 3, 2), np.int64)
-    boxes[:, 0, 1] = 1
-    if ids.size:
-        found = ndimage.find_objects(labels)
-        bounds = [[(part.start, part.stop) for part in found[i - 1]] for i in ids]
-        boxes[:, 3 - labels.ndim :] = np.asarray(bounds)
-    return boxes
-
-
-def _boxes_of_pixels(coordinates: Sequence[np.ndarray], number: np.ndarray) -> np.ndarray:
-    """The same from lists of pixels; `number` is 0..n-1, each of them there."""
-    if not number.size:
-        return np.zeros((0, 3, 2), np.int64)
-    order = np.argsort(number, kind="stable")
-    starts = np.flatnonzero(np.diff(number[order], prepend=-1))
-    sorted_axes = [np.asarray(axis, np.int64)[order] for axis in coordinates]
-    low = [np.minimum.reduceat(axis, starts) for axis in sorted_axes]
-    high = [np.maximum.reduceat(axis, starts) + 1 for axis in sorted_axes]
-    return np.stack([np.stack(low, axis=1), np.stack(high, axis=1)], axis=2)
 
 
 def _names(ids: np.ndarray, classes: Sequence[LabelClass], otherwise: str) -> list[str]:

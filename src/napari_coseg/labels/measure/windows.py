@@ -13,6 +13,8 @@ from functools import cached_property
 
 import numpy as np
 
+from napari_coseg.labels.measure.rows import row_lookup
+
 WINDOW_PX = (512, 4096)
 """Rows and columns of a window at most."""
 
@@ -76,10 +78,10 @@ def windows(labels: np.ndarray, ids: np.ndarray) -> Iterator[Window]:
         Rising: those that are there; 0 is not among them.
     """
     planes = labels if labels.ndim == 3 else labels[None]
-    row_of = _row_of(ids)
+    row_of = row_lookup(ids)
     for z, rows, columns in places(planes.shape):
         rimmed = with_rim(planes[z], rows, columns)
-        yield Window(z, rows, columns, rimmed if row_of is None else row_of[rimmed])
+        yield Window(z, rows, columns, row_of(rimmed))
 
 
 def count(shape: tuple[int, ...]) -> int:
@@ -96,15 +98,6 @@ def places(shape: tuple[int, ...]) -> Iterator[tuple[int, slice, slice]]:
         yield z, slice(y, min(y + height, shape[1])), slice(x, min(x + width, shape[2]))
 
 
-def values_in(array: np.ndarray) -> set[int]:
-    """The values, 0 or more, of an array (Y, X) or (Z, Y, X)."""
-    planes = array if array.ndim == 3 else array[None]
-    found: set[int] = set()
-    for z, rows, columns in places(planes.shape):
-        found.update(np.flatnonzero(np.bincount(planes[z, rows, columns].ravel())).tolist())
-    return found
-
-
 def with_rim(plane: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
     """A window of a plane and one pixel around it; 0 outside the plane."""
     top, left = max(rows.start - 1, 0), max(columns.start - 1, 0)
@@ -114,16 +107,6 @@ def with_rim(plane: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
     y, x = top - rows.start + 1, left - columns.start + 1
     rimmed[y : y + part.shape[0], x : x + part.shape[1]] = part
     return rimmed
-
-
-def _row_of(ids: np.ndarray) -> np.ndarray | None:
-    """1 + row of the table by id; None where that is the id itself."""
-    largest = int(ids[-1]) if len(ids) else 0
-    if largest == len(ids):
-        return None
-    row_of = np.zeros(largest + 1, np.int32)
-    row_of[ids] = np.arange(1, len(ids) + 1)
-    return row_of
 
 
 def add_by_owner(totals: np.ndarray, owners: np.ndarray, *values: np.ndarray | None) -> None:

@@ -126,8 +126,11 @@ def initialise_trunk(model: CosegModel, source: str | Path | Mapping[str, Tensor
 
 def read_weights(source: str | Path | Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], str]:
     """A known file of the old format has no sizes to check, so that its digest is."""
-    is_file = not isinstance(source, Mapping) and Path(source).is_file()
-    if is_file and file_sha256(source) in OLD_FILES:
+    if (
+        not isinstance(source, Mapping)
+        and Path(source).is_file()
+        and file_sha256(source) in OLD_FILES
+    ):
         import torch
 
         state = torch.load(source, map_location="cpu", weights_only=True)

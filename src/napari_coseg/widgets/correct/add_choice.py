@@ -7,7 +7,7 @@ from pathlib import Path
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QWidget
 
-from napari_coseg.models.checkpoints.sam2_model import at_hand
+from napari_coseg.inference.sam2.model import at_hand
 from napari_coseg.widgets.background.worker import Job
 from napari_coseg.widgets.correct.proposals import HINT
 from napari_coseg.widgets.forms import FileBox, form, text_label

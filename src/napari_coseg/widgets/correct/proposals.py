@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from napari_coseg.core.errors import Cancelled, EditError
-from napari_coseg.inference.sam_windows import Prompt, SamMask
+from napari_coseg.inference.sam2.windows import Prompt, SamMask
 from napari_coseg.labels.editing.add_mask import add_mask, check_free
 from napari_coseg.widgets.dock_widget import notify, notify_errors
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_coseg.core.errors import EditError
+from napari_coseg.core.types import LARGEST_ID
 from napari_coseg.labels.editing.label_editor import LabelEditor, check_images
-from napari_coseg.labels.measure import object_table
-from napari_coseg.widgets.corrected import LARGEST_ID, LabelsOf
+from napari_coseg.widgets.corrected import LabelsOf
 from napari_coseg.widgets.geometry import layer_pixel_size
 from napari_coseg.widgets.outputs import labels_of, metadata_of
 
@@ -53,17 +53,14 @@ def editor_of(
             f"the objects have ids up to {largest:,}, more than {LARGEST_ID:,}; renumber them, "
             "for example with skimage.segmentation.relabel_sequential"
         )
-    class_ids, probabilities = of_labels.kinds(largest)
-    table = object_table(
+    return LabelEditor.of_labels(
         labels,
+        size,
         regions,
-        pixel_size_um=size,
-        class_ids=class_ids,
-        class_probabilities=probabilities,
+        known=of_labels.known,
         classes=of_labels.classes,
-        semantic_classes=of_regions.classes,
+        region_classes=of_regions.classes,
     )
-    return LabelEditor(labels, size, regions, table, of_labels.classes, of_regions.classes)
 
 
 def request_of(objects: Labels, regions: Labels | None) -> tuple[Any, ...]:

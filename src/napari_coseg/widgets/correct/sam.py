@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject, Signal
 
 from napari_coseg.core.errors import Cancelled, CosegError
-from napari_coseg.inference.sam_windows import Prompt, SamMask
+from napari_coseg.inference.sam2.windows import Prompt, SamMask
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Job, Worker
 from napari_coseg.widgets.correct import sam_tasks

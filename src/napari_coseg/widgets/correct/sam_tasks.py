@@ -16,7 +16,7 @@ from napari_coseg.widgets.background.process import JobContext, Reply
 if TYPE_CHECKING:
     from napari_coseg.images.intake import RgbSource
     from napari_coseg.images.intensity import Intensity
-    from napari_coseg.inference.sam_prompts import SamPrompts
+    from napari_coseg.inference.sam2.prompts import SamPrompts
 
 LOAD = "napari_coseg.widgets.correct.sam_tasks:load"
 ANSWER = "napari_coseg.widgets.correct.sam_tasks:answer"
@@ -66,7 +66,7 @@ def answer(
     to_image, shape
         As in `on_labels`.
     """
-    from napari_coseg.inference.sam_windows import Prompt, on_labels
+    from napari_coseg.inference.sam2.windows import Prompt, on_labels
 
     kept = _loaded(job, weights)
     source = _source(job, kept, key, Image(job.arrays["image"], axes, None, name), channels)
@@ -93,8 +93,8 @@ def answer(
 def _loaded(job: JobContext, weights: str) -> _Kept:
     """The network of a file; loaded again where the file has changed."""
     from napari_coseg.inference.loading import choose_device
-    from napari_coseg.inference.sam_prompts import SamPrompts
-    from napari_coseg.models.checkpoints.sam2_model import load_sam2
+    from napari_coseg.inference.sam2.model import load_sam2
+    from napari_coseg.inference.sam2.prompts import SamPrompts
 
     path = Path(weights).expanduser()
     file = (str(path), path.stat().st_mtime_ns if path.is_file() else 0)

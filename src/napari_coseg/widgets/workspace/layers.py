@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_coseg.core.errors import CosegError, ImageError
-from napari_coseg.core.types import LABEL_DTYPE, Image, Instances, Prediction
+from napari_coseg.core.types import LABEL_DTYPE, Image, geometry_of
 from napari_coseg.finetuning.from_workspace import WITHOUT_OBJECTS
 from napari_coseg.formats.place import geometry_of_labels
 from napari_coseg.images.readers.registry import read_image
@@ -91,8 +91,6 @@ def adding(
     if objects is None:
         provenance[WITHOUT_OBJECTS] = True  # else read as an image without any object
     geometry = note_of(either.metadata) or image.geometry.crop(offset)
-    if not provenance.get("region_offset"):
-        offset = []
     path = _file_of(image_layer)
     table = None if session is None else session.editor.table
     marks = marks_kept(either) if session is None else session.reviewed
@@ -105,18 +103,18 @@ def adding(
         else:
             copy, known = np.array(labels), of_labels
         editor = editor_of(copy, regions_copy, size, known, of_regions)
-        saved = Saved(
-            copy,
-            editor.pixel_size_um,
-            regions_copy,
-            editor.table if table is None else table,
-            marks,
-            editor.classes,
-            editor.region_classes,
-            provenance,
-            tuple(offset),
-            geometry if geometry.is_known else None,
+        found = replace(
+            editor.prediction,
+            provenance=provenance,
+            geometry=geometry_of(
+                editor.pixel_size_um,
+                geometry if geometry.is_known else None,
+                editor.geometry.axes,
+            ),
         )
+        if table is not None:
+            found = replace(found, instances=replace(found.instances, table=table))
+        saved = Saved(found, marks)
         pixels = None if path is not None else np.asarray(image.data)
         reference = reference_of(image, path, workspace.path)
         return workspace.add(reference, saved, pixels), Recorded.of(saved)
@@ -189,10 +187,8 @@ def show(viewer: Viewer, found: Loaded) -> tuple[Labels, Labels | None]:
             metadata={METADATA_KEY: noted(saved.geometry)},
             **placement_of(saved.geometry, saved.geometry.axes),
         )
-    prediction = Prediction(
-        np.zeros(saved.labels.shape, np.uint8) if saved.regions is None else saved.regions,
-        saved.region_classes,
-        Instances(saved.labels, saved.table, saved.classes),
+    prediction = replace(
+        saved.prediction,
         provenance={**provenance, "region_offset": list(offset)},
         geometry=geometry_of_labels(saved.geometry, saved.labels.shape, offset, found.image),
     )

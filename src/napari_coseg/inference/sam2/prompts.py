@@ -3,7 +3,7 @@
     prompt -> window around it -> 8-bit colours, resized to SAM2's square -> embedding (kept)
     embedding, prompt -> mask in the window, SAM2's own estimate of its quality
 
-As sam2's image predictor does it, which needs torchvision; windows are `sam_windows`' business.
+As sam2's image predictor does it, which needs torchvision; windows are `windows`' business.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from napari_coseg.core.errors import Cancelled, EditError
-from napari_coseg.inference.sam_windows import (
+from napari_coseg.inference.sam2.windows import (
     Prompt,
     SamMask,
     Window,
