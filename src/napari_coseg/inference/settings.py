@@ -55,6 +55,9 @@ class InferenceSettings(Settings):
         "split more",
     )
     min_object_area_um2: Area = Field(4.0, ge=0, description="smaller objects are removed")
+    max_object_hole_area_um2: Area = Field(
+        10.0, ge=0, description="background enclosed by one object is filled up to this area"
+    )
     min_region_area_um2: Area = Field(
         500.0, ge=0, description="smaller connected regions become background"
     )

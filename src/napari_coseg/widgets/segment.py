@@ -29,6 +29,7 @@ ADVANCED = (
     "batch_size",
     "object_threshold",
     "min_object_area_um2",
+    "max_object_hole_area_um2",
     "min_region_area_um2",
     "max_hole_area_um2",
     "link_overlap",
