@@ -12,6 +12,8 @@ import psutil
 import pytest
 
 from cases.widget_values import CENTRES, PICTURE, RUN_MS, TISSUE, TRUTH, UM
+from napari_coseg.inference.settings import InferenceSettings
+from napari_coseg.widgets.settings_form import SettingsForm
 
 pytestmark = pytest.mark.gui
 pytest_plugins = ["cases.widget_fixtures"]
@@ -95,6 +97,16 @@ def test_the_file_of_an_image_is_asked_for_its_pixel_size(
     qtbot.waitUntil(lambda: widget.image.pixel_size.um is not None, timeout=RUN_MS)
     assert widget.image.pixel_size.um == (0.5, 0.25)
     assert "From the file's metadata" in widget.image.source.text()
+
+
+def test_a_switch_that_may_be_none_is_a_choice_of_three(qapp: Any) -> None:
+    form = SettingsForm(InferenceSettings, ("white_point",), none_words="model's own")
+    box = form.boxes["white_point"]
+    found = {}
+    for index in range(box.count()):
+        box.setCurrentIndex(index)
+        found[box.currentText()] = form.settings().white_point
+    assert found == {"model's own": None, "on": True, "off": False}
 
 
 def test_the_settings_of_the_form_reach_the_run(

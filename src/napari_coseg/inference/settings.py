@@ -40,6 +40,11 @@ class InferenceSettings(Settings):
         description="image values that become black and white, such as -1000 and 3000 Hounsfield "
         "units; None: the model card's, or the rule of `napari_coseg.images.intensity`",
     )
+    white_point: bool | None = Field(
+        None,
+        description="correct exposure and white balance of a colour image by its brightest pixels; "
+        "None: as the model card says",
+    )
     test_time_augmentation: bool = Field(
         False, description="average over the four flips; takes four times as long"
     )

@@ -27,6 +27,7 @@ from napari_coseg.datasets.partition import (
     save_partition,
 )
 from napari_coseg.datasets.registry import SUBFOLDERS, open_dataset
+from napari_coseg.datasets.stain import with_white_point
 from napari_coseg.models.base import CosegModel
 from napari_coseg.models.checkpoints.native import read_card, save
 from napari_coseg.models.registry import build_two_task
@@ -274,7 +275,7 @@ def _crop_source(part: BatchPart, data_root: Path, recipe: Recipe) -> CropSource
     if part.derived_region_of is not None:
         kind = class_id_of(part.derived_region_of, recipe.card.instance_label_classes)
     split = "train" if isinstance(dataset, Partitioned) else part.split
-    reader = _Reader(dataset, split, to_card, kind)
+    reader = _Reader(dataset, split, to_card, kind, recipe.card.normalisation.white_point)
     hint = (
         f"Volumes are read fast enough once `napari-coseg datasets prepare {part.dataset}` has "
         "unpacked them"
@@ -291,9 +292,12 @@ class _Reader:
     split: str
     to_card: ClassMap
     derived_of: int | None
+    white_point: bool
 
     def __call__(self, name: str) -> Sample:
         sample = self.to_card(self.dataset.load(self.split, name))
+        if self.white_point:
+            sample = with_white_point(sample)
         return sample if self.derived_of is None else with_derived_region(sample, self.derived_of)
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ADVANCED = (
     "tile_size_px",
     "batch_size",
+    "white_point",
     "object_threshold",
     "min_object_area_um2",
     "max_object_hole_area_um2",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic.fields import FieldInfo
-from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QFormLayout, QSpinBox, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFormLayout, QSpinBox, QWidget
 
 from napari_coseg.core.settings import Settings
 
@@ -19,7 +19,7 @@ class SettingsForm(QWidget):
     """Widgets for some fields of a settings class; the rest keep their defaults.
 
     Whole and real numbers and switches are known; a number that may be None has its None at the
-    lower end of its range.
+    lower end of its range, a switch that may be None is a choice of three.
 
     Parameters
     ----------
@@ -65,6 +65,13 @@ class SettingsForm(QWidget):
 
     def _box(self, name: str, info: FieldInfo, unit: str, none_words: str) -> QWidget:
         kinds = getattr(info.annotation, "__args__", (info.annotation,))
+        if bool in kinds and type(None) in kinds:
+            choice = QComboBox()
+            for words, value in ((none_words, None), ("on", True), ("off", False)):
+                choice.addItem(words, value)
+            choice.setCurrentIndex(choice.findData(info.default))
+            self._read[name] = choice.currentData
+            return choice
         if bool in kinds:
             switch = QCheckBox()
             switch.setChecked(bool(info.default))
