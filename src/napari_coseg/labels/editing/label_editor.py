@@ -56,8 +56,11 @@ class LabelEditor:
         None measures it, and then no object has a class.
     classes, region_classes
         Names of class ids.
+
+    Attributes
+    ----------
     index
-        Made here.
+        Bounding boxes and sizes of the objects.
 
     Raises
     ------
