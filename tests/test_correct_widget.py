@@ -122,7 +122,7 @@ def add_outline(work: Any) -> None:
 
 
 def add_by_click(work: Any) -> None:
-    work.corrector.maps = OneBlob(work.session.editor.labels)
+    work.set_proposer(OneBlob(work.corrector))
     y, x = np.argwhere(plane_of(work) == 0)[300]
     by_hand(work, "A", [(y, x)])
 
@@ -255,23 +255,34 @@ ACTIONS: dict[str, tuple[Callable[[Any], None], set[str]]] = {
 
 
 class OneBlob:
-    """A model that sees one round object wherever it is asked, on half of the grid."""
+    """A model that sees one round object wherever it is asked."""
 
-    def __init__(self, labels: np.ndarray) -> None:
-        self._shape = labels.shape[-2:]
+    hint, takes_boxes = "", False
 
-    def ask(self, point: Any, done: Any, failed: Any) -> None:
+    def __init__(self, corrector: Any) -> None:
+        self._corrector = corrector
+
+    def use(self, gesture: Any) -> None:
         from napari_coseg.labels.decoding.hover_targets import horizontal_vertical_maps
-        from napari_coseg.widgets.correct.add import Maps
+        from napari_coseg.widgets.correct.run_proposer import add_grown, check_background
 
-        y, x = (int(value) for value in point[-2:])
-        rows = slice(max(y - 20, 0), min(y + 20, self._shape[0]))
-        columns = slice(max(x - 20, 0), min(x + 20, self._shape[1]))
+        check_background(self._corrector, gesture)
+        y, x = (int(value) for value in gesture.point[-2:])
+        height, width = self._corrector.session.editor.labels.shape[-2:]
+        rows = slice(max(y - 20, 0), min(y + 20, height))
+        columns = slice(max(x - 20, 0), min(x + 20, width))
         grid = np.ogrid[rows, columns]
         blob = ((grid[0] - y) ** 2 + (grid[1] - x) ** 2 <= 36).astype(np.int32)
         types = np.stack([1 - blob, 0 * blob, blob]).astype(np.float32)
-        maps = Maps(blob.astype(np.float32), horizontal_vertical_maps(blob), types, (rows, columns))
-        done(maps)
+        maps = {
+            "object_probability": blob.astype(np.float32),
+            "hv": horizontal_vertical_maps(blob),
+            "class_probability": types,
+        }
+        add_grown(self._corrector, gesture, maps, (rows, columns))
+
+    def close(self) -> None:
+        """Nothing to free."""
 
 
 class RoundMasks:
@@ -399,7 +410,12 @@ def test_a_hole_is_filled_and_comes_back(flat: Any) -> None:
 
 
 # ---------------------------------------------------------------------------------------------
-# What a hand may do that cannot be done
+# What cannot be done
+
+
+def add_on_an_object(work: Any) -> None:
+    work.set_proposer(OneBlob(work.corrector))
+    by_hand(work, "A", [middle(work, ids(work)[0])])
 
 
 REFUSED: dict[str, tuple[Callable[[Any], None], str]] = {
@@ -410,10 +426,7 @@ REFUSED: dict[str, tuple[Callable[[Any], None], str]] = {
     "merge by click": (lambda work: by_hand(work, "M", [(5, 5)]), "click merges nothing"),
     "delete nothing": (lambda work: press(work.viewer, "D"), "No object is selected"),
     "an unknown class": (on_selected("7"), "There is no class 7"),
-    "add on an object": (
-        lambda work: by_hand(work, "A", [middle(work, ids(work)[0])]),
-        "is there already",
-    ),
+    "add on an object": (add_on_an_object, "is there already"),
     "add without a model": (
         lambda work: by_hand(work, "A", [np.argwhere(plane_of(work) == 0)[0]]),
         "draw its outline",

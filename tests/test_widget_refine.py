@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from cases.widget_values import PICTURE, RUN_MS, SHAPE, UM
+from napari_coseg.widgets.correct.gesture import Gesture
 
 pytestmark = pytest.mark.gui
 pytest_plugins = ["cases.widget_fixtures"]
@@ -55,6 +56,14 @@ def session_on(objects: Any, regions: Any) -> Any:
     from napari_coseg.widgets.correct.session import CorrectionSession
 
     return CorrectionSession(objects, regions, editor_of(*request_of(objects, regions)))
+
+
+def correcting_on(viewer: Any) -> Any:
+    """The tools of a correction session on the layers of the run."""
+    from napari_coseg.widgets.correct.interaction import Interaction
+
+    layers = viewer.layers["biopsy objects"], viewer.layers["biopsy regions"]
+    return Interaction(viewer, session_on(*layers))
 
 
 def names(viewer: Any) -> list[str]:
@@ -232,36 +241,42 @@ def test_a_closed_segment_dock_leaves_nobody_waiting_for_its_process(
 ) -> None:
     """Refine, and Add by a click in Correct, use the process of the dock that ran the model."""
     from napari_coseg.widgets import runs
-    from napari_coseg.widgets.run_maps import RunMaps
     from napari_coseg.widgets.segment import SegmentWidget
 
     segment = SegmentWidget(segmented)  # with a process of its own
-    objects, failed = segmented.layers["biopsy objects"], []
+    objects = segmented.layers["biopsy objects"]
     segment.worker.submit("cases.worker_jobs:slow", {"polite": False})
     runs.hold(runs.arguments_of(objects)["key"], segment.worker)
     wipe_regions(segmented)
     widget.bar.run_button.click()
-    maps = RunMaps(segmented, objects)
-    maps.ask((30, 40), failed.append, failed.append)
+    correcting = correcting_on(segmented)
+    correcting.corrector.add(Gesture(np.argwhere(objects.data == 0)[:1]))
     segment.close()
-    assert [type(error).__name__ for error in failed] == ["Cancelled"]
+    assert len(notes) == 1 and "was closed" in notes[0]
     assert widget.bar.run_button.isEnabled()
-    assert not notes
+    correcting.close()
+    correcting.session.close()
     refined(qtbot, widget)
     assert widget.accept_button.isEnabled()
 
 
-def test_maps_come_for_growing_an_object(segmented: Any, widget: Any, qtbot: Any) -> None:
-    from napari_coseg.widgets.run_maps import RunMaps
-
-    found: list[Any] = []
-    RunMaps(segmented, segmented.layers["biopsy objects"]).ask((30, 40), found.append, found.append)
-    qtbot.waitUntil(lambda: bool(found), timeout=RUN_MS)
-    (maps,) = found
-    assert maps.object_probability.shape == SHAPE
-    assert maps.hv.shape == (2, *SHAPE)
-    assert maps.class_probability.shape == (3, *SHAPE)
-    assert maps.field == (slice(0, SHAPE[0]), slice(0, SHAPE[1]))
+def test_a_deleted_object_is_grown_again_at_a_click(
+    segmented: Any, widget: Any, qtbot: Any
+) -> None:
+    correcting = correcting_on(segmented)
+    editor = correcting.session.editor
+    row = editor.table.iloc[len(editor.table) // 2]
+    before = editor.labels == row["id"]
+    correcting.corrector.delete([int(row["id"])])
+    count = len(editor.table)
+    correcting.corrector.add(Gesture(np.array([[row["centroid_y"], row["centroid_x"]]])))
+    qtbot.waitUntil(lambda: len(editor.table) > count, timeout=RUN_MS)
+    (new,) = correcting.display.selected
+    after = editor.labels == new
+    assert (before & after).sum() / (before | after).sum() > 0.7
+    assert editor.rows([new])["class"].tolist() == [row["class"]]
+    correcting.close()
+    correcting.session.close()
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ class SegmentWidget(ImageJobWidget):
         self.lay_out(
             group("Image", self.image),
             group("Model", self.model),
-            group("Region", row(self.whole_button, self.view_button)),
+            group("Part of the image", row(self.whole_button, self.view_button)),
             advanced,
             group("Show objects", row(QLabel("coloured by"), self.color_box, self.outline_box)),
         )

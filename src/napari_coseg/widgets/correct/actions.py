@@ -13,7 +13,6 @@ from psygnal import Signal
 
 from napari_coseg.core.errors import EditError
 from napari_coseg.labels.editing import objects, regions
-from napari_coseg.labels.editing.add import grow
 from napari_coseg.labels.editing.drawing import (
     ids_inside_polygon,
     ids_under_stroke,
@@ -25,11 +24,10 @@ from napari_coseg.labels.editing.edit import Edit
 from napari_coseg.labels.editing.review import BOTH, Doubtful, doubtful_first
 from napari_coseg.labels.editing.split import split_along, split_at
 from napari_coseg.labels.measure import UNTYPED
-from napari_coseg.widgets.correct.add import Maps, MapsProvider
 from napari_coseg.widgets.correct.display import Display
 from napari_coseg.widgets.correct.gesture import Gesture, ObjectProposer
 from napari_coseg.widgets.correct.session import Change, CorrectionSession
-from napari_coseg.widgets.dock_widget import notify, notify_errors, sentence
+from napari_coseg.widgets.dock_widget import sentence
 
 
 class Corrector:
@@ -45,31 +43,25 @@ class Corrector:
         Radius by which outlines are smoothed.
     area_targets
         What an area is marked as reviewed for: objects, regions, or both.
-    maps
-        From which an object is grown on a click; None where there is no model.
     proposer
-        SAM2, which adds objects in place of `maps` where it is chosen; else None.
+        What finds objects for the tool Add: the run's model, or SAM2; None where there is neither.
     """
 
     message = Signal(str)
     review_changed = Signal()
 
-    def __init__(
-        self, session: CorrectionSession, display: Display, maps: MapsProvider | None = None
-    ) -> None:
-        self.session, self.display, self.maps = session, display, maps
+    def __init__(self, session: CorrectionSession, display: Display) -> None:
+        self.session, self.display = session, display
         self.proposer: ObjectProposer | None = None
         self.region_class = min((e.id for e in session.editor.region_classes), default=0)
         self.area_targets = BOTH if session.regions is not None else ("objects",)
         self.stroke_px, self.smooth_px = 5.0, 2.0
         self._first_click: tuple[float, ...] | None = None
         self._last_shown: tuple[float, int] | None = None
-        self._is_closed = False
         session.changed.connect(self._on_change)
 
     def close(self) -> None:
-        """Stop following the session, and ignore maps that arrive from now on."""
-        self._is_closed = True
+        """Stop following the session."""
         self.session.changed.disconnect(self._on_change)
 
     @property
@@ -129,26 +121,16 @@ class Corrector:
         self.display.select([*edit.changed, *edit.added])
 
     def add(self, gesture: Gesture) -> None:
-        """Grow an object from the model's maps at a click, or add an outline as an object.
-
-        With SAM2, clicks and drags without Shift are its prompts.
-        """
-        if self.proposer is not None and (gesture.is_click or not gesture.shift):
-            self.proposer.use(gesture)
+        """Let the proposer add an object at a click or in a box, or add an outline as an object."""
+        proposer = self.proposer
+        is_box = proposer is not None and proposer.takes_boxes and not gesture.shift
+        if gesture.is_click or is_box:
+            if proposer is None:
+                raise EditError("no model can find an object at a click; draw its outline")
+            proposer.use(gesture)
             return
-        if not gesture.is_click:
-            editor, class_id = self.session.editor, self.object_class
-            self.added(objects.add_polygon(editor, gesture.points, class_id=class_id, z=gesture.z))
-            return
-        if self.object_at(gesture.point):
-            raise EditError(
-                f"object {self.object_at(gesture.point)} is there already; click on "
-                "background, or split it"
-            )
-        if self.maps is None:
-            raise EditError("there is no model to grow an object from a click; draw its outline")
-        self.message.emit("Reading the model's maps …")
-        self.maps.ask(gesture.point, lambda maps: self._grow(gesture, maps), self._on_no_maps)
+        editor, class_id = self.session.editor, self.object_class
+        self.added(objects.add_polygon(editor, gesture.points, class_id=class_id, z=gesture.z))
 
     def added(self, edit: Edit, details: str = "") -> None:
         """Make an edit that adds one object, and select it."""
@@ -293,29 +275,6 @@ class Corrector:
     def _do(self, edit: Edit, message: str | None = None) -> None:
         self.session.do(edit)
         self.message.emit(message or edit.name)
-
-    def _grow(self, gesture: Gesture, maps: Maps) -> None:
-        """Add the object at a click; may be called a while after it, so errors are shown here."""
-        if self._is_closed:
-            return
-        with notify_errors():
-            self.added(
-                grow(
-                    self.session.editor,
-                    gesture.point,
-                    maps.object_probability,
-                    maps.hv,
-                    class_probability=maps.class_probability,
-                    field=maps.field,
-                    class_id=self.object_class,
-                    reviewed=self.session.reviewed,
-                )
-            )
-
-    def _on_no_maps(self, error: Exception) -> None:
-        if not self._is_closed:
-            self.message.emit("")
-            notify(error)
 
     def _on_change(self, change: Change) -> None:
         self._first_click = None

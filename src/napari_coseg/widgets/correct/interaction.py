@@ -14,14 +14,14 @@ from napari_coseg.widgets import layers
 from napari_coseg.widgets.connections import Connections
 from napari_coseg.widgets.correct import tools
 from napari_coseg.widgets.correct.actions import Corrector
-from napari_coseg.widgets.correct.add import MapsProvider
 from napari_coseg.widgets.correct.canvas import PAN_KEY, KeyBindings, MouseInput
 from napari_coseg.widgets.correct.display import Display
 from napari_coseg.widgets.correct.gesture import ObjectProposer
-from napari_coseg.widgets.correct.proposals import HINT
+from napari_coseg.widgets.correct.run_proposer import RunProposer
 from napari_coseg.widgets.correct.session import CorrectionSession
 from napari_coseg.widgets.correct.tools import ACTIONS, ADD, REVIEWED, TOOLS, Tool
 from napari_coseg.widgets.dock_widget import notify_errors
+from napari_coseg.widgets.runs import arguments_of
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -47,18 +47,17 @@ class Interaction:
     class_changed = Signal()
     message = Signal(str)
 
-    def __init__(
-        self, viewer: Viewer, session: CorrectionSession, maps: MapsProvider | None = None
-    ) -> None:
+    def __init__(self, viewer: Viewer, session: CorrectionSession) -> None:
         self.viewer, self.session = viewer, session
         self.tool: Tool | None = None
         self._is_switching = False
         self.display = Display(viewer, session)
-        self.corrector = Corrector(session, self.display, maps)
+        self.corrector = Corrector(session, self.display)
         self.mouse = MouseInput(viewer, session.objects)
         self.keys = KeyBindings(viewer, session.layers)
         self.keys.bind(self._calls())
         self.corrector.message.connect(self._show)
+        self.set_proposer(None)
         self._connections = Connections()
         self._connections.connect(self._on_mode, *(one.events.mode for one in session.layers))
         self._connections.connect(self._on_active, viewer.layers.selection.events.active)
@@ -66,6 +65,8 @@ class Interaction:
     def close(self) -> None:
         """End the tool, restore the keys and remove the helper layers."""
         self.use_tool(None)
+        if self.corrector.proposer is not None:
+            self.corrector.proposer.close()
         self._connections.close()
         self.keys.release()
         self.mouse.close()
@@ -94,7 +95,7 @@ class Interaction:
                 self.mouse.send_to(
                     partial(tool.use, self.corrector),
                     closed=tool.closed,
-                    is_box=lambda: tool.key == ADD and self.corrector.proposer is not None,
+                    is_box=lambda: tool.key == ADD and self._proposer_takes_boxes(),
                 )
                 self._activate(layer)
                 layer.mouse_pan = False
@@ -103,18 +104,23 @@ class Interaction:
         self._show(self._hint())
 
     def set_proposer(self, proposer: ObjectProposer | None) -> None:
-        """Let the tool Add use SAM2; None: the model's own maps."""
+        """Let the tool Add use SAM2; None: the model of the run, where it is known."""
         if self.corrector.proposer is not None:
             self.corrector.proposer.close()
+        if proposer is None and arguments_of(self.session.objects):
+            proposer = RunProposer(self.viewer, self.corrector)
         self.corrector.proposer = proposer
         if self.tool is not None and self.tool.key == ADD:
             self._show(self._hint())
 
+    def _proposer_takes_boxes(self) -> bool:
+        return self.corrector.proposer is not None and self.corrector.proposer.takes_boxes
+
     def _hint(self) -> str:
         if self.tool is None:
             return ""
-        uses_sam = self.tool.key == ADD and self.corrector.proposer is not None
-        return HINT if uses_sam else self.tool.hint
+        proposer = self.corrector.proposer if self.tool.key == ADD else None
+        return (proposer.hint if proposer else "") or self.tool.hint
 
     def brush(self) -> None:
         """Use napari's brush for the selected object or, without a selection, for a new one.

@@ -54,7 +54,9 @@ class _Proposal:
 
 
 class Proposals:
-    """Gestures of the tool Add as prompts of a segmenter."""
+    """An `ObjectProposer` whose gestures are prompts of a segmenter."""
+
+    hint, takes_boxes = HINT, True
 
     def __init__(self, corrector: Corrector, segmenter: Segmenter) -> None:
         self._corrector, self._segmenter = corrector, segmenter

@@ -14,7 +14,6 @@ from napari_coseg.labels.editing.label_editor import LabelEditor
 from napari_coseg.labels.measure import BACKGROUND, UNTYPED
 from napari_coseg.widgets.connections import layer_list_events
 from napari_coseg.widgets.correct import tools
-from napari_coseg.widgets.correct.add import MapsProvider
 from napari_coseg.widgets.correct.add_choice import AddChoice
 from napari_coseg.widgets.correct.interaction import Interaction
 from napari_coseg.widgets.correct.panel import (
@@ -35,8 +34,6 @@ from napari_coseg.widgets.dock_widget import DockWidget, notify, notify_errors
 from napari_coseg.widgets.forms import column_of, group, row, text_label
 from napari_coseg.widgets.layer_choice import LayerChoice
 from napari_coseg.widgets.run_in_thread import run_in_thread
-from napari_coseg.widgets.run_maps import RunMaps
-from napari_coseg.widgets.runs import arguments_of
 from napari_coseg.widgets.workspace.guard import guard_closing
 
 if TYPE_CHECKING:
@@ -47,19 +44,11 @@ START, FINISH = "Start correcting", "Finish"
 
 
 class CorrectWidget(DockWidget):
-    """Dock widget that corrects a pair of labels layers.
+    """Dock widget that corrects a pair of labels layers."""
 
-    Parameters
-    ----------
-    maps
-        From which objects are grown on a click; None: the run that made the layer, if known.
-    """
-
-    def __init__(self, napari_viewer: Viewer, maps: MapsProvider | None = None) -> None:
+    def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__(napari_viewer)
         guard_closing(napari_viewer)
-        self.maps = maps
-        self._run_maps: RunMaps | None = None
         self.interaction: Interaction | None = None
         self.cleanup: RegionCleanup | None = None
         self._reading = self._is_closed = False
@@ -201,9 +190,6 @@ class CorrectWidget(DockWidget):
             self.cleanup = None
         interaction.close()
         interaction.session.close()
-        if self._run_maps is not None:
-            self._run_maps.close()
-            self._run_maps = None
         self.status.setText("")
         self.left_label.setText("")
         self.pair.list_layers()
@@ -235,11 +221,7 @@ class CorrectWidget(DockWidget):
             notify(error)
 
     def _begin(self, session: CorrectionSession) -> None:
-        if self.maps is None and arguments_of(session.objects):
-            self._run_maps = RunMaps(self._viewer, session.objects)
-        self.interaction = interaction = Interaction(
-            self._viewer, session, self.maps or self._run_maps
-        )
+        self.interaction = interaction = Interaction(self._viewer, session)
         self.area_choice.set_targets(interaction.corrector.area_targets)
         self.cleanup = RegionCleanup(self._viewer, session)
         self.cleanup_form.set_previewing(False)
