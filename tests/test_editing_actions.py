@@ -356,8 +356,8 @@ def _region_reviewed(editor: LabelEditor) -> Reviewed:
     ("click", "sure", "reviewed", "message"),
     [
         pytest.param((5, 5), 1, False, "object 1 is there", id="on an object"),
-        pytest.param((15, 15), 0.01, False, "sees no object", id="on what the model sees not"),
-        pytest.param((15, 15), np.nan, False, "sees no object", id="on no number"),
+        pytest.param((15, 15), 0.01, False, "finds no object", id="on what the model sees not"),
+        pytest.param((15, 15), np.nan, False, "finds no object", id="on no number"),
         pytest.param((15, 15), 1, True, "reviewed", id="in a reviewed region"),
     ],
 )

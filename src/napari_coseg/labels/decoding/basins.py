@@ -1,14 +1,14 @@
-"""Basins: the pixels that the horizontal and vertical maps lead to one place, and how they join.
+"""Basins: groups of pixels that follow the horizontal and vertical maps to one centre.
 
 1. Every pixel of the mask steps to the neighbour that lies towards its centre, not across a sharp
    border, until it stays: the pixels that end in one place are a basin (`find_basins`).
-2. Noise leaves an object in several basins, which are joined where the maps run on smoothly across
-   their border. Within an object the horizontal map rises to the right and does not change
-   downwards (the vertical map likewise); between two objects it drops, or jumps (`join_basins`).
-3. What is still too small joins the neighbour behind its weakest border, or goes.
+2. Noise leaves an object in several basins, which are joined where the maps are smooth across their
+   border. Within an object the horizontal map rises to the right and does not change downwards (the
+   vertical map likewise); between two objects it drops, or jumps (`join_basins`).
+3. Basins that are still too small join the neighbour across their weakest border, or are removed.
 
-Nothing is measured on the whole image, so that an object does not depend on what else is in it.
-Every pixel is visited a fixed number of times; only neighbouring basins are compared.
+All measurements are local, so an object does not depend on the rest of the image. Every pixel is
+visited a fixed number of times; only neighbouring basins are compared.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import numpy as np
 # A diagonal step stands for directions between 22.5 and 67.5 degrees.
 _STEEP = float(np.tan(np.radians(67.5)))
 _MAX_DOUBLINGS = 14
-# How deep to look into two regions to tell whether a border parts them: a part of the smaller one's
-# size (the root of its area). Maps of networks are blurred over several pixels.
+# How far from a border the maps are compared: a fraction of the smaller region's size (the root of
+# its area). Maps of networks are blurred over several pixels.
 _DEPTH = 0.25
 _MAX_DEPTH_PX = 8
-# No step leads over a larger drop and jump between two pixels than this. Borders in blurred maps
-# are lower, but there the steps lead apart anyway.
+# No step crosses a larger drop and jump between two pixels. Borders in blurred maps are lower, but
+# there the steps lead apart anyway.
 _BARRIER = 0.25
 
 
@@ -52,13 +52,13 @@ def find_basins(mask: np.ndarray, hv: np.ndarray, border_threshold: float) -> Ba
     hv
         float32 (2, Y, X), -1..1: horizontal, vertical (see `hover_targets`).
     border_threshold
-        Drop or jump of the maps from which two neighbouring pixels are of two objects, even where
+        Drop or jump of the maps from which two neighbouring pixels belong to two objects, even if
         both are centres.
     """
     field = _Field.of(mask, hv)
     step = _steps(field)
     end = step
-    for _ in range(_MAX_DOUBLINGS):  # each round doubles the steps already taken
+    for _ in range(_MAX_DOUBLINGS):  # each round doubles the number of steps
         further = end[end]
         if np.array_equal(further, end):
             break
@@ -66,8 +66,8 @@ def find_basins(mask: np.ndarray, hv: np.ndarray, border_threshold: float) -> Ba
     is_root = np.zeros(len(end), dtype=bool)
     is_root[end] = True
     basin = (np.cumsum(is_root, dtype=np.int32) - 1)[end]
-    # One centre may be several pixels: where noise leads them round in a circle, and where they lie
-    # side by side without a border between them (as at the middle of an even width).
+    # A centre may have several pixels: in a cycle that noise makes, and side by side without a
+    # border between them (in the middle of an even width).
     roots = np.flatnonzero(is_root)
     near, far = _side_by_side(field, roots, is_root, border_threshold)
     first, second = np.append(roots, near), np.append(step[roots], far)
@@ -76,25 +76,25 @@ def find_basins(mask: np.ndarray, hv: np.ndarray, border_threshold: float) -> Ba
 
 
 def join_basins(basins: Basins, border_threshold: float, min_area_px: int) -> np.ndarray:
-    """Join what belongs to one object.
+    """Join basins that belong to one object.
 
-    In each round a region joins the one behind its weakest border, and borders are measured again,
-    until all that are left part two objects; then the same for what is too small, over any border.
-    Small ones go first, so that a speck between two objects does not bring them together.
+    In each round a region joins the one across its weakest border, and borders are measured again,
+    until all that remain separate two objects; then regions that are too small join across any
+    border. Small ones join first, so that a speck between two objects does not connect them.
 
     Parameters
     ----------
     basins
         From `find_basins`.
     border_threshold
-        Borders from this strength on part two objects, unless one is too small.
+        Borders from this strength on separate two objects, unless one is too small.
     min_area_px
-        Smaller regions join whatever they touch; those that touch nothing go.
+        Smaller regions join any neighbour; those without one are removed.
 
     Returns
     -------
     np.ndarray
-        int32 (B,): the object 1..N that each basin is a part of, 0 where it goes.
+        int32 (B,): the object 1..N of each basin, 0 where it is removed.
     """
     areas, region = basins.areas, np.arange(len(basins.areas), dtype=np.int32)
     edges = [_Edges.of(basins, axis) for axis in (0, 1)]
@@ -130,7 +130,7 @@ class _Field(NamedTuple):
 
     @classmethod
     def of(cls, mask: np.ndarray, hv: np.ndarray) -> _Field:
-        # Padded, so that no step and no look across a border wraps into another row.
+        # Padded, so that no step and no comparison across a border wraps into another row.
         rim = _MAX_DEPTH_PX + 1
         pixel = np.flatnonzero(np.pad(mask, rim))
         horizontal, vertical = (np.pad(one, rim, mode="edge").reshape(-1) for one in hv)
@@ -142,7 +142,7 @@ class _Field(NamedTuple):
 def _side_by_side(
     field: _Field, roots: np.ndarray, is_root: np.ndarray, border_threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of roots that share an edge and are not on two sides of a border."""
+    """Pairs of roots that share an edge without a border between them."""
     near, far = [], []
     for axis, stride in enumerate(field.strides):
         pixel = field.pixel[roots]
@@ -156,14 +156,14 @@ def _side_by_side(
 
 
 def _steps(field: _Field) -> np.ndarray:
-    """int32 (F,): the pixel one step towards the centre; itself where there is none nearer."""
+    """int32 (F,): the pixel one step towards the centre; itself where none is nearer."""
     (x_move, x_size), (y_move, y_size) = (
         _moves(field, values, stride)
         for values, stride in zip(field.maps, field.strides, strict=True)
     )
     mostly_x = (x_size > _STEEP * y_size) & (x_move != 0)
     mostly_y = (y_size > _STEEP * x_size) & (y_move != 0)
-    # The best of eight directions; where that leaves the object, along one axis, then the other.
+    # The best of eight directions; if that leaves the object, along one axis, then the other.
     choices = ((~mostly_y, ~mostly_x), (x_size > y_size, x_size <= y_size))
     target = np.arange(len(field.pixel), dtype=np.int32)
     left = np.flatnonzero((x_move != 0) | (y_move != 0))
@@ -177,7 +177,7 @@ def _steps(field: _Field) -> np.ndarray:
 
 
 def _barred(field: _Field, pixel: np.ndarray, x_move: np.ndarray, y_move: np.ndarray) -> np.ndarray:
-    """Which steps would leave the mask, or cross to another object: there a map falls or jumps."""
+    """Which steps would leave the mask, or enter another object, where a map falls or jumps."""
     target = pixel + x_move + y_move
     parted = np.zeros(len(pixel), dtype=np.float32)
     for values, move in zip(field.maps, (x_move, y_move), strict=True):
@@ -187,12 +187,12 @@ def _barred(field: _Field, pixel: np.ndarray, x_move: np.ndarray, y_move: np.nda
 
 
 def _moves(field: _Field, values: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
-    """(F,) what to add to a flat index to come nearer along one axis, and the distance there."""
+    """(F,) step of the flat index towards the centre along one axis, and the distance to it."""
     here = values[field.pixel]
     move = np.where(here > 0, np.int32(-stride), np.int32(stride))
     there = values[field.pixel + move]
-    # The centre is between two pixels of opposite sign: the one nearer to it stays. At a border
-    # between two objects signs are opposite too, but there the steps lead apart.
+    # The centre is between two pixels of opposite sign: the nearer one stays. At a border between
+    # two objects signs are opposite too, but there the steps lead apart.
     arrived = (here * there <= 0) & (np.abs(here) <= np.abs(there))
     move[arrived | (field.position[field.pixel + move] < 0)] = 0
     return move, np.abs(here)
@@ -220,7 +220,7 @@ class _Edges(NamedTuple):
         return cls(axis, field.pixel[first], of_pixel[first], of_pixel[beyond[first]])
 
     def renumbered(self, number: np.ndarray) -> _Edges:
-        """The edges that are left when region i becomes a part of region ``number[i]``."""
+        """The edges that remain when region i becomes part of region ``number[i]``."""
         near, far = number[self.near], number[self.far]
         left = near != far
         return _Edges(self.axis, self.pixel[left], near[left], far[left])
@@ -231,9 +231,9 @@ def _borders(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of neighbouring regions (P, 2), the lower first, and the strength of their border (P,).
 
-    That is the mean, over the edges between them, of the drop of the map that rises along an edge
-    within an object, and the size of the mean jump of the other map, which does not change there.
-    About 1 between objects in sharp maps, 0 or less within one.
+    Strength is the mean, over the edges between them, of the drop of the map that rises within an
+    object along the edge's axis, plus the size of the mean jump of the other map, which is constant
+    there. About 1 between objects in sharp maps, 0 or less within one.
     """
     sums = np.concatenate([_drops_and_jumps(field, along, areas) for along in edges])
     near = np.concatenate([along.near for along in edges]).astype(np.int64)
@@ -250,9 +250,9 @@ def _borders(
 
 
 def _drops_and_jumps(field: _Field, edges: _Edges, areas: np.ndarray) -> np.ndarray:
-    """(E, 3): drop, and jump of the horizontal and the vertical map from the lower region on.
+    """(E, 3): drop, and jump of the horizontal and the vertical map away from the lower region.
 
-    Each is the mean of two: between the pixels of the edge, and from deeper in either region.
+    Each is the mean of two differences: of the pixels at the edge, and of pixels deeper inside.
     """
     smaller = np.minimum(areas[edges.near], areas[edges.far])
     depth = np.minimum(np.rint(_DEPTH * np.sqrt(smaller)).astype(np.int64), _MAX_DEPTH_PX)
@@ -270,7 +270,7 @@ def _drops_and_jumps(field: _Field, edges: _Edges, areas: np.ndarray) -> np.ndar
 def _joined_over_weakest(
     pairs: np.ndarray, strength: np.ndarray, may_join: np.ndarray
 ) -> np.ndarray:
-    """New numbers (B,) after each region that may has joined the one over its weakest border."""
+    """New numbers (B,) after each region that may join has joined across its weakest border."""
     region, neighbour = np.concatenate([pairs, pairs[:, ::-1]]).T
     strength = np.tile(strength, 2)
     ready = np.flatnonzero(may_join[region])
@@ -280,7 +280,7 @@ def _joined_over_weakest(
 
 
 def _linked(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """int32 (count,): numbers 0.. of the groups that links from `first` to `second` make."""
+    """int32 (count,): numbers 0.. of the groups connected by links from `first` to `second`."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

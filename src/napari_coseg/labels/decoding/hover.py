@@ -1,9 +1,9 @@
-"""From a network's maps to objects and their types.
+"""Decode a network's maps to objects and their types.
 
-The maps are those of HoVer-Net (Graham et al. 2019); how they become objects is not. HoVer-Net cuts
-along edges in their gradients and floods from what is left, so that small objects drown in those
-edges, and scales the gradients by the extremes of the image, so that an object depends on what else
-is in it. Here every pixel follows the maps to its centre (`basins`).
+The maps are those of HoVer-Net (Graham et al. 2019), the decoding is not. HoVer-Net cuts along
+edges in their gradients and floods from the rest, which loses small objects, and scales the
+gradients by the extremes of the image, so that an object depends on the rest of the image. Here
+every pixel follows the maps to its centre (`basins`).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class HoverSettings(Settings):
         0.04,
         ge=0,
         le=2,
-        description="drop and jump of the maps across a border from which it parts two objects, "
-        "about 1 in sharp maps; lower splits more",
+        description="drop and jump of the maps across a border from which it separates two "
+        "objects, about 1 in sharp maps; lower splits more",
     )
     min_object_area_px: int = Field(
-        10, ge=1, description="objects of this many pixels stay; smaller ones are joined or go"
+        10, ge=1, description="smaller objects are joined to a neighbour or removed"
     )
 
 
@@ -42,9 +42,9 @@ def decode_instances(
 ) -> np.ndarray:
     """Objects of one image or tile.
 
-    Objects should be about convex, as nuclei are: where another object lies on the way to their
-    centre, pixels behind it may go to that one. An object does not depend on what else is in the
-    tile, apart from its number. Time and memory grow with the number of pixels.
+    Objects should be roughly convex, as nuclei are: pixels may join another object that lies
+    between them and their centre. An object does not depend on the rest of the tile, except for its
+    id. Time and memory grow with the number of pixels.
 
     Parameters
     ----------
@@ -58,8 +58,8 @@ def decode_instances(
     Returns
     -------
     np.ndarray
-        int32 (Y, X); 0 is background; ids are 1..N without holes; each object is connected,
-        by edges or corners of its pixels.
+        int32 (Y, X); 0 is background; ids are 1..N without gaps; each object is connected, by
+        edges or corners of its pixels.
 
     Raises
     ------
@@ -82,18 +82,18 @@ def decode_instances(
 
 
 def classify(labels: np.ndarray, class_probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The type of every object: that of most of its pixels, background left out.
+    """The type of every object: that of most of its pixels, without background.
 
-    Of types with equally many pixels, and where every pixel is likeliest background, the type with
-    the highest mean probability.
+    On a tie, and if background is the likeliest class of every pixel, the type with the highest
+    mean probability.
 
     Parameters
     ----------
     labels
-        int (Y, X) or (Z, Y, X), ids 1..N; an id that no pixel has gets class 0 and nan.
+        int (Y, X) or (Z, Y, X), ids 1..N; an id without pixels gets class 0 and nan.
     class_probability
-        Float (1 + T, ...) with the shape of `labels`, background first; no channel at all, or
-        background alone, where objects have no types.
+        Float (1 + T, ...) with the shape of `labels`, background first; no channel, or background
+        alone, if objects have no types.
 
     Returns
     -------
@@ -111,7 +111,7 @@ def classify(labels: np.ndarray, class_probability: np.ndarray) -> tuple[np.ndar
     if class_probability.shape[1:] != labels.shape:
         raise ImageError(
             f"class probabilities have shape {class_probability.shape}, labels {labels.shape}; "
-            "expected one channel a class on the grid of the labels"
+            "expected one channel per class on the grid of the labels"
         )
     count = int(labels.max(initial=0))
     if count == 0 or len(class_probability) < 2:

@@ -1,4 +1,4 @@
-"""From a label image to the maps a network learns: horizontal and vertical distances.
+"""Horizontal and vertical distance maps of a label image, the targets of a network.
 
 Source: HoVer-Net (Graham et al. 2019, section 3.1), with one difference: the centre of mass is not
 rounded to a pixel.
@@ -14,7 +14,7 @@ from napari_coseg.core.errors import ImageError
 
 
 class _Runs(NamedTuple):
-    """Stretches of one label in one row, in the order they are read."""
+    """Runs of one label in one row, in raster order."""
 
     label: np.ndarray
     row: np.ndarray
@@ -29,19 +29,19 @@ class _Runs(NamedTuple):
 def horizontal_vertical_maps(labels: np.ndarray) -> np.ndarray:
     """Offsets of every pixel from the centre of mass of its object, scaled to -1..1.
 
-    Each side of an object (left, right, above, below) is scaled on its own, so that -1 and 1 are
-    both reached exactly. An object one column wide is 0 in channel 0, one row high 0 in channel 1.
+    Each side of an object (left, right, above, below) is scaled separately, so that both -1 and 1
+    are reached exactly. An object one column wide is 0 in channel 0, one row high 0 in channel 1.
     Time and memory grow with the number of pixels, not with the number of objects.
 
     Parameters
     ----------
     labels
-        (Y, X), any integer dtype; 0 is background; ids may have holes.
+        (Y, X), any integer dtype; 0 is background; ids may have gaps.
 
     Returns
     -------
     np.ndarray
-        float32 (2, Y, X): channel 0 grows to the right, channel 1 downwards; 0 outside objects.
+        float32 (2, Y, X): channel 0 increases to the right, channel 1 downwards; 0 outside objects.
 
     Raises
     ------
@@ -77,12 +77,12 @@ def _check(labels: np.ndarray) -> None:
         )
     if labels.size and labels.min() < 0:
         raise ImageError(
-            f"labels hold the id {labels.min()}; ids of objects are above 0: set others to 0"
+            f"labels have the id {labels.min()}; ids of objects are above 0: set others to 0"
         )
 
 
 def _label_runs(labels: np.ndarray) -> _Runs:
-    """Cut every row where its label changes; background is left out."""
+    """Runs of equal labels in every row, without background."""
     starts_here = np.ones(labels.shape, dtype=bool)
     np.not_equal(labels[:, 1:], labels[:, :-1], out=starts_here[:, 1:])
     start = np.flatnonzero(starts_here)
@@ -103,7 +103,7 @@ def _extent(
 
 
 class _Side(NamedTuple):
-    """Per object along one axis: its centre and how far it reaches below and above that, in px."""
+    """Per object along one axis: its centre and its extent below and above that, in pixels."""
 
     centre: np.ndarray
     below: np.ndarray
@@ -111,8 +111,8 @@ class _Side(NamedTuple):
 
     @classmethod
     def of(cls, centre: np.ndarray, lowest: np.ndarray, highest: np.ndarray) -> _Side:
-        # An object one pixel wide has no sides: infinity makes its offsets exactly 0, whatever
-        # rounding left in its centre.
+        # An object one pixel wide has no sides: infinity makes its offsets exactly 0 in spite of
+        # rounding in its centre.
         flat = lowest == highest
         return cls(
             centre,

@@ -1,4 +1,4 @@
-"""From class probabilities to a semantic label image, and its specks and holes removed."""
+"""Class probabilities to a semantic label image; removal of specks and holes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def decode_semantic(probability: np.ndarray) -> np.ndarray:
     Returns
     -------
     np.ndarray
-        uint8 class ids of the spatial shape, 0 is background. Of equal probabilities the lowest id
-        wins; with one class alone (K = 1) it wins from 0.5 on.
+        uint8 class ids of the spatial shape, 0 is background. The lowest id wins a tie; a single
+        class (K = 1) wins from 0.5 on.
 
     Raises
     ------
     ImageError
-        Where there is no channel, or more classes than 8 bits can number.
+        Where there is no channel, or more classes than 8 bits hold.
     """
     channels = probability.shape[0]
     if not 1 <= channels <= 256:
@@ -38,21 +38,21 @@ def decode_semantic(probability: np.ndarray) -> np.ndarray:
 
 
 def remove_small_regions(labels: np.ndarray, min_area_px: int, min_hole_px: int) -> np.ndarray:
-    """Clear connected regions below an area, then fill holes below an area.
+    """Remove connected regions below an area, then fill holes below an area.
 
     A region is a connected piece of one class (pixels that share an edge). A hole is a connected
-    piece of background that does not reach the border of the image; it takes the class that most of
-    the pixel edges around it have. So a speck of one class inside another takes the other's class.
-    Time and memory grow with the number of pixels.
+    piece of background that does not touch the border of the image; it gets the class with most of
+    the pixel edges around it. So a speck of one class inside another gets the other's class. Time
+    and memory grow with the number of pixels.
 
     Parameters
     ----------
     labels
         uint8 class ids (Y, X) or (Z, Y, X); 0 is background.
     min_area_px
-        Regions of this many pixels stay; smaller ones become background. 0 or 1 keeps all.
+        Smaller regions become background. 0 or 1 keeps all.
     min_hole_px
-        Holes of this many pixels stay; smaller ones are filled. 0 or 1 fills none.
+        Smaller holes are filled. 0 or 1 fills none.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def _fill_holes(labels: np.ndarray, min_hole_px: int) -> None:
 def _commonest_neighbour(
     labels: np.ndarray, pieces: np.ndarray, hole: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each hole the class on most of the pixel edges around it; of equal ones the lowest id."""
+    """For each hole the class on most of the pixel edges around it, on a tie the lowest id."""
     keys = []
     for axis in range(labels.ndim):
         line, line_pieces = np.moveaxis(labels, axis, 0), np.moveaxis(pieces, axis, 0)

@@ -1,4 +1,4 @@
-"""Add the object under a click, grown on the maps that the model has left."""
+"""Add the object under a click, grown on the model's maps of the run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from napari_coseg.labels.editing.objects import add_pixels, kind_by_hand
 from napari_coseg.labels.editing.review import Reviewed
 
 MIN_PROBABILITY = 0.05
-"""Where the model is surer than this that there is no object, none is grown."""
+"""Object probability below which no object is grown."""
 _REACHES_PX = (48, 128, 384)
 
 
@@ -43,10 +43,9 @@ def grow(
 ) -> Edit:
     """Add the object under a click on background.
 
-    It is the object that the decoder of a run finds there, among pixels that are no object's and in
-    no reviewed area: probable enough, connected to the click, and led by the distance maps to the
-    same centre. Where the model doubts the object, half of the probability under the click is
-    enough, so that what a run has left out can be had.
+    It is decoded as in a run, from pixels that belong to no object and no reviewed area. Where the
+    probability under the click is low, the threshold is half of it, so that an object that the run
+    missed can be added.
 
     Parameters
     ----------
@@ -54,20 +53,20 @@ def grow(
         (y, x), or (z, y, x) in a stack: in pixels of the labels. Grown within the slice.
     object_probability, hv, class_probability
         The model's maps of the plane or slice: float (Ym, Xm), 0..1; (2, Ym, Xm), -1..1; and
-        (1 + T, Ym, Xm), background first, for the type. On any grid that covers the same field, as
-        that of the network.
+        (1 + T, Ym, Xm), background first, for the type. On any grid that covers the same field,
+        such as the network's.
     field
         Rows and columns of the labels that the maps cover; None: all. The object ends there.
     class_id
         Of the object where there is no `class_probability`.
     settings
-        Those of the run; its threshold is an upper limit here.
+        Those of the run; their threshold is an upper limit here.
 
     Raises
     ------
     EditError
-        Where the click lies on an object or a reviewed area, where the model sees nothing, or
-        where the maps do not fit together.
+        Where the click lies on an object or a reviewed area, the model finds nothing there, or the
+        maps do not fit together.
     """
     settings = settings or HoverSettings()
     pixel = pixel_at(point, editor.labels.shape)
@@ -97,7 +96,7 @@ def grow(
 
 
 class _Free(NamedTuple):
-    """Which pixels of the plane may be taken, looked up box by box."""
+    """Which pixels of the plane are free, read box by box."""
 
     labels: np.ndarray
     taken: np.ndarray | None
@@ -146,7 +145,7 @@ def _grown(
     sure = float(probability[seed])
     if not sure >= MIN_PROBABILITY:
         raise EditError(
-            f"the model sees no object there (probability {sure:.2f}); paint it instead"
+            f"the model finds no object there (probability {sure:.2f}); paint it instead"
         )
     threshold = min(settings.object_threshold, sure / 2)
     chosen = settings.model_copy(update={"object_threshold": threshold})
@@ -164,7 +163,7 @@ def _grown(
         if labels[at] and not _at_side(mask, box, probability.shape):
             break
     if not labels[at]:
-        raise EditError("what the model sees there is too small for an object; paint it")
+        raise EditError("what the model finds there is too small for an object; paint it")
     return _Grown(mask, box)
 
 
@@ -176,7 +175,7 @@ def _piece_of(mask: np.ndarray, at: tuple[int, ...]) -> np.ndarray:
 
 
 def _free_on_maps(box: Box, free: _Free, factors: tuple[float, ...]) -> np.ndarray:
-    """Which pixels of a box of the maps may be taken: those whose centre lies on a free pixel."""
+    """Which pixels of a box of the maps are free: those whose centre lies on a free pixel."""
     rows = [
         np.clip(np.rint((np.arange(p.start, p.stop) + 0.5) / f - 0.5), 0, size - 1).astype(np.int64)
         for p, f, size in zip(box, factors, free.shape, strict=True)
@@ -187,7 +186,7 @@ def _free_on_maps(box: Box, free: _Free, factors: tuple[float, ...]) -> np.ndarr
 def _on_labels(
     grown: _Grown, free: _Free, factors: tuple[float, ...], click: tuple[int, ...]
 ) -> tuple[np.ndarray, ...]:
-    """Free pixels of the labels that lie in the object, without holes, in one piece."""
+    """Free pixels of the labels within the object, without holes, in one piece."""
     from scipy.ndimage import binary_fill_holes, map_coordinates
 
     inner = [np.flatnonzero(grown.mask.any(axis=1 - axis))[[0, -1]] for axis in (0, 1)]

@@ -42,7 +42,7 @@ def fill_region(editor: LabelEditor, point: Sequence[float], class_id: int) -> E
 def clean_regions(editor: LabelEditor, min_area_um2: float = 0, min_hole_um2: float = 0) -> Edit:
     """Clear specks of regions and fill holes below an area, by the rule of a run.
 
-    `Edit.mask` is its preview. Looks at every pixel: no action of 50 ms on a large image.
+    `Edit.mask` is its preview. Reads every pixel: not interactive on a large image.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def clean_regions(editor: LabelEditor, min_area_um2: float = 0, min_hole_um2: fl
         raise EditError(f"areas {min_area_um2} and {min_hole_um2} um2 must be 0 or more")
     regions = regions_of(editor)
     if int(regions.max(initial=0)) > 255:
-        raise EditError("there are region classes above 255; number them anew")
+        raise EditError("there are region classes above 255; renumber them")
     pixel_area = editor.pixel_size_um[-1] * editor.pixel_size_um[-2]
     area_px, hole_px = (int(np.ceil(um2 / pixel_area)) for um2 in (min_area_um2, min_hole_um2))
     planes = regions if regions.ndim == 3 else regions[None]

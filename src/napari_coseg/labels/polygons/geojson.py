@@ -1,7 +1,6 @@
-"""What all readers of GeoJSON share: the file as JSON, its features, the rings of a geometry.
+"""Parts that the GeoJSON readers (datasets, results from QuPath) share: file, features, rings.
 
-What a feature's properties mean is the readers' own: of a labelled dataset, or of results that came
-back from QuPath. Each names the error that its users expect, and the largest file that it takes.
+Each reader passes the error class that its users expect, and the largest file that it reads.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from napari_coseg.labels.polygons import LARGEST_COORDINATE
 
 
 def read_json(path: Path, max_bytes: int, error: type[CosegError]) -> Any:
-    """The content of a file that may come from anyone.
+    """The content of a JSON file, which may come from anyone.
 
-    Parsed, JSON takes some twenty times its size; `max_bytes` bounds it. Not-a-number and infinity,
-    which are no JSON, are refused.
+    Parsed JSON takes about twenty times the size of the file, which `max_bytes` limits.
+    Not-a-number and infinity, which are not JSON, are refused.
 
     Raises
     ------
     CosegError
-        Of the kind `error`: where the file cannot be read, is too large or is no JSON.
+        Of the class `error`: where the file cannot be read, is too large or is not JSON.
     """
     try:
         size = path.stat().st_size
@@ -44,7 +43,7 @@ def features_of(content: Any, path: Path, error: type[CosegError]) -> list[Any]:
     """The features of a collection, or of a bare list of them; `path` is for the message."""
     features = content.get("features") if isinstance(content, dict) else content
     if not isinstance(features, list):
-        raise error(f"{path} holds no list of GeoJSON features")
+        raise error(f"{path} has no list of GeoJSON features")
     return features
 
 
@@ -59,7 +58,7 @@ def rings_of(geometry: Any) -> tuple[np.ndarray, ...]:
     Raises
     ------
     ValueError, TypeError, KeyError
-        Where it is neither, has no ring, or a ring is no list of three or more finite positions
+        Where it is neither, has no ring, or a ring is not a list of three or more finite positions
         within `napari_coseg.labels.polygons.LARGEST_COORDINATE`.
     """
     kind, coordinates = geometry["type"], geometry["coordinates"]
@@ -73,7 +72,7 @@ def rings_of(geometry: Any) -> tuple[np.ndarray, ...]:
 
 
 def box_area(rings: Sequence[np.ndarray]) -> float:
-    """Square pixels of the rings' bounding box: of outlines that overlap, the smaller is seen."""
+    """Area of the rings' bounding box in pixels; smaller outlines are painted over larger ones."""
     corners = np.concatenate(rings)
     return float(np.prod(corners.max(axis=0) - corners.min(axis=0)))
 
@@ -86,11 +85,11 @@ def _ring(positions: Any) -> np.ndarray:
         raise ValueError(f"a ring has {len(ring)} corners")
     ring = ring[:, :2].astype(np.float64)
     if not np.isfinite(ring).all():
-        raise ValueError("a ring holds a number that is not finite")
+        raise ValueError("a ring has a number that is not finite")
     if np.abs(ring).max() > LARGEST_COORDINATE:
         raise ValueError(f"a ring has a corner at {np.abs(ring).max():g}, beyond any image")
     return ring if (ring[0] == ring[-1]).all() else np.vstack([ring, ring[:1]])
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a JSON number")

@@ -1,7 +1,7 @@
-"""Cut a plane into windows that overlap, read and write their parts.
+"""Cut a plane into overlapping windows, and blend maps of windows.
 
-A block is a window to compute on and a core to keep. Cores share the plane out between them; a
-window is its core with at least `halo` pixels around, except at the plane's own border::
+A block is a window to compute on and a core to keep. Cores partition the plane; a window is its
+core with at least `halo` pixels around, except at the plane's own border::
 
     window 0   |-------------------|
     core 0     |--------------|          the cores meet in the middle of the overlap
@@ -96,7 +96,7 @@ def cut_plane(shape: tuple[int, int], size: tuple[int, int], halo: int) -> Grid:
 
 
 def pad_to(block: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Mirror (Y, X, ...) at its lower and right border up to `shape`; one pixel is repeated."""
+    """Pad (Y, X, ...) by reflection at its lower and right border up to `shape`."""
     missing = [(0, n - have) for n, have in zip(shape, block.shape, strict=False)]
     if not any(after for _, after in missing):
         return block
@@ -104,16 +104,15 @@ def pad_to(block: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 class RollingMaps:
-    """Maps of a plane as they come, a band of rows at a time; old rows are let go.
+    """Maps of a plane, added a band of rows at a time; rows that are not needed are freed.
 
-    Keeps as many rows as the reader still needs, so that memory grows with the width of the image
-    and not with its height.
+    So memory grows with the width of the image and not with its height.
     """
 
     def __init__(self) -> None:
         self._bands: list[tuple[int, np.ndarray]] = []
         self.stop = 0
-        """Rows up to here have come."""
+        """Rows below this have been added."""
 
     def append(self, band: np.ndarray) -> None:
         """Add the next rows, (C, rows, X)."""
@@ -133,10 +132,10 @@ class RollingMaps:
 
 
 def blend_weights(spans: Sequence[Span], halo: int) -> list[np.ndarray]:
-    """How much each window counts along its axis; where windows overlap the weights sum to 1.
+    """Weights of the windows along an axis; where windows overlap, the weights sum to 1.
 
-    A window counts nothing in the outer half of its halo and more and more towards its middle, but
-    fully at the plane's own border. So there is no seam at which the maps jump.
+    A weight is 0 in the outer half of the halo and increases towards the middle of the window, but
+    not at the plane's own border. So maps have no seams.
 
     Returns
     -------
@@ -163,7 +162,7 @@ def blend_weights(spans: Sequence[Span], halo: int) -> list[np.ndarray]:
 def blend_row(
     blocks: Sequence[Block], windows: Sequence[np.ndarray], weights: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """One row of blocks side by side.
+    """The blended maps of one row of blocks.
 
     Parameters
     ----------

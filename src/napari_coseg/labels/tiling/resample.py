@@ -1,9 +1,9 @@
-"""Change the pixel grid of a picture or of maps, window by window.
+"""Resample images, maps and labels window by window.
 
 Both grids cover the same rectangle; output pixel ``o`` of ``n_out`` has its centre at
 ``(o + 0.5) * n_in / n_out - 0.5`` of the input. Enlarging is bilinear; shrinking widens the same
-triangle by the factor (an antialiased bilinear filter). The weights of an output pixel depend on
-its place in the whole image alone, never on the window, so windows fit together exactly.
+triangle by the factor (an antialiased bilinear filter). The weights of an output pixel depend only
+on its position in the whole image, not on the window, so windows fit together exactly.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def source_range(n_in: int, n_out: int, start: int, stop: int) -> tuple[int, int]:
-    """Half-open range of input pixels that output pixels `start` to `stop` look at."""
+    """Half-open range of input pixels that output pixels `start` to `stop` depend on."""
     if n_in == n_out:
         return start, stop
     scale = n_in / n_out
@@ -58,16 +58,16 @@ def resample_maps(
     rows: tuple[int, int],
     columns: tuple[int, int],
 ) -> np.ndarray:
-    """Maps on one grid -> a window of the other.
+    """A window of maps on another grid.
 
     Parameters
     ----------
     maps
         (C, y, x), exactly the `source_range` of `rows` and `columns`.
     shape_in, shape_out
-        The whole grids, (Y, X).
+        Of the whole grids, (Y, X).
     rows, columns
-        The window wanted of the output grid, half-open.
+        The window of the output grid, half-open.
 
     Returns
     -------
@@ -88,7 +88,7 @@ def carry_labels(
     shape_out: tuple[int, int],
     window: tuple[slice, slice],
 ) -> np.ndarray:
-    """Labels on one grid -> a window of the other: the mask says where, the labels say which.
+    """A window of labels on another grid, where a mask is set.
 
     Parameters
     ----------
@@ -97,15 +97,15 @@ def carry_labels(
     mask
         bool, the window's shape: pixels of objects on the output grid.
     shape_in, shape_out
-        The whole grids, (Y, X).
+        Of the whole grids, (Y, X).
     window
         Half-open, of the output grid.
 
     Returns
     -------
     np.ndarray
-        int32 of the mask's shape. A pixel takes the label at its place, or one less than two input
-        pixels away; 0 where there is none.
+        int32 of the mask's shape. A pixel gets the label at its position, or one less than two
+        input pixels away; 0 where there is none.
     """
     if shape_in == shape_out:
         return labels

@@ -1,11 +1,10 @@
-"""One label an object, though it was found in several blocks or in several slices.
+"""Stitch labels of blocks, and of slices, so that each object has one id.
 
-Blocks: every pixel takes its label from the block whose core holds it, so nothing is written twice
-and no seam is left open. Two labels of neighbouring blocks are one object if they agree where both
-blocks looked: intersection over union above one half inside the overlap of the two windows. More
-than one half makes the partner unique on both sides. Objects may be larger than a block.
+Blocks: every pixel gets its label from the block whose core contains it. Two labels of neighbouring
+blocks are one object if their intersection over union inside the overlap of the two windows is
+above one half, which makes the partner unique on both sides. Objects may be larger than a block.
 
-Slices: an object continues in the next slice where the two overlap best, one to one.
+Slices: an object continues in the next slice where the two overlap most, one to one.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class Overlaps(NamedTuple):
 
     @property
     def of_smaller(self) -> np.ndarray:
-        """Shared pixels as a part of the smaller of the two."""
+        """Shared pixels as a fraction of the smaller of the two."""
         return self.shared / np.minimum(self.first_area, self.second_area)
 
 
@@ -60,7 +59,7 @@ def _areas_of(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Votes:
-    """What each block or slice says of the class of its objects; the larger part decides."""
+    """Classes of objects in each block or slice; the majority of pixels decides."""
 
     ids: list[np.ndarray] = field(default_factory=list)
     class_ids: list[np.ndarray] = field(default_factory=list)
@@ -103,7 +102,7 @@ class Votes:
 
 
 class LabelCanvas:
-    """Puts the labels of blocks together, from the top left, row by row.
+    """Stitches the labels of blocks, row by row from the top left.
 
     Parameters
     ----------
@@ -129,7 +128,7 @@ class LabelCanvas:
         Returns
         -------
         ids, areas
-            (count,) each: the passing ids that `votes` go by, and the pixels that were written.
+            (count,) each: temporary ids, for `votes`, and the numbers of pixels written.
         """
         if block.column == 0:
             self._above, self._row, self._left = self._row, [], None
@@ -146,14 +145,14 @@ class LabelCanvas:
         return ids, areas
 
     def finish(self, min_area: float = 0) -> tuple[np.ndarray, int]:
-        """Give final ids to `out`: 1..n without holes, in the order of their first block.
+        """Give final ids to `out`: 1..n without gaps, in the order of their first block.
 
-        Objects under `min_area` pixels are taken out.
+        Objects below `min_area` pixels are removed.
 
         Returns
         -------
         final_ids, n
-            Maps passing ids to 0..n, and how many objects there are.
+            Maps temporary ids to 0..n, and how many objects there are.
         """
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
@@ -179,7 +178,7 @@ class LabelCanvas:
     ) -> None:
         top, bottom = max(old.y.start, new.y.start), min(old.y.stop, new.y.stop)
         left, right = max(old.x.start, new.x.start), min(old.x.stop, new.x.stop)
-        # Of a block above only the lowest rows are kept, of a block beside it the whole window.
+        # Only the lowest rows of the block above are kept, but all of the block on the left.
         first_row = old.y.stop - old_labels.shape[0]
         a = old_labels[
             top - first_row : bottom - first_row, left - old.x.start : right - old.x.start
@@ -206,20 +205,20 @@ def relabel(labels: np.ndarray, new_ids: np.ndarray) -> None:
 
 
 def continue_ids(previous: np.ndarray, current: np.ndarray, min_overlap: float) -> np.ndarray:
-    """Which object of the slice before each object of this one continues.
+    """Which object of the previous slice each object of this one continues.
 
     Parameters
     ----------
     previous, current
         int32 (Y, X); `current` has ids 1..n.
     min_overlap
-        Shared pixels as a part of the smaller of the two cross sections.
+        Shared pixels as a fraction of the smaller of the two cross sections.
 
     Returns
     -------
     np.ndarray
         (n + 1,): for each id of `current` the id of `previous`, 0 where it begins here. One to
-        one: the best overlap comes first, ties go to the smaller ids.
+        one, the largest overlap first, then the smaller ids.
     """
     found = overlaps(previous, current)
     part = found.of_smaller
