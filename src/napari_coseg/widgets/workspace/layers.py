@@ -112,7 +112,7 @@ def adding(
             editor.region_classes,
             provenance,
             offset,
-            geometry if geometry.is_known else None,
+            geometry,
         )
         pixels = None if path is not None else np.asarray(image.data)
         reference = reference_of(image, path, workspace.path)
