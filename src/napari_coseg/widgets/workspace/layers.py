@@ -106,11 +106,7 @@ def adding(
         found = replace(
             editor.prediction,
             provenance=provenance,
-            geometry=geometry_of(
-                editor.pixel_size_um,
-                geometry if geometry.is_known else None,
-                editor.geometry.axes,
-            ),
+            geometry=geometry_of(editor.pixel_size_um, geometry, editor.geometry.axes),
         )
         if table is not None:
             found = replace(found, instances=replace(found.instances, table=table))
