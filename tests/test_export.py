@@ -88,7 +88,8 @@ def test_labels_and_table_come_back_as_they_went(tmp_path, labels, size):
     assert tuple(table.columns) == columns + worlds
     pd.testing.assert_frame_equal(table[[*columns]], found.instances.table, check_dtype=False)
     for axis, name, um in zip(axes, worlds, size, strict=True):
-        np.testing.assert_allclose(table[name], table[f"centroid_{axis}"] * um)
+        expected = table[f"centroid_{axis}"].to_numpy(float) * um
+        np.testing.assert_allclose(table[name].to_numpy(float), expected)
     assert not [path for path in paths[0].parent.iterdir() if path.name not in NAMES]
 
 

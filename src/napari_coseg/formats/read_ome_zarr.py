@@ -237,8 +237,11 @@ def _geometry(entry: dict[str, Any], dataset: dict[str, Any], ours: Any) -> Geom
     names = [axis.get("unit") for axis in entry["axes"]]
     in_mm = set(names) == {"millimeter"}
     factors = np.array([UNITS_UM[name or "micrometer"] / (1000 if in_mm else 1) for name in names])
+    size = (scale * factors).tolist()
+    if not all(math.isfinite(one) and one > 0 for one in size):
+        raise ValueError(f"its pixels have the size {size}")
     found = Geometry.from_spacing(
-        (scale * factors).tolist(),
+        size,
         (start * factors).tolist(),
         unit="mm" if in_mm else "um",
         source=ImageSource(assumed=() if all(names) else ("the unit of length: micrometre",)),
@@ -248,8 +251,8 @@ def _geometry(entry: dict[str, Any], dataset: dict[str, Any], ours: Any) -> Geom
     written = Geometry.from_json(ours)
     if written.ndim != found.ndim:
         raise ValueError(f"a geometry of {written.axes} for axes {axes}")
-    size = found.known_size_um  # another program may have changed it since
-    return written if written.has_pixel_size(size) else written.with_pixel_size(size)
+    now = found.known_size_um  # another program may have changed it since
+    return written if written.has_pixel_size(now) else written.with_pixel_size(now)
 
 
 def _alike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
