@@ -12,7 +12,7 @@ A prompt is a binary mask of all regions, or of all objects. Changed classes, an
 merged in place, do not change it.
 
 Reviewed pixels and manual edits stay. Manual edits are found by comparison with the results of the
-run and its refinements (`handmade`).
+run and its refinements (`manual_edits`).
 """
 
 from __future__ import annotations
@@ -25,15 +25,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_coseg.core.errors import Cancelled, EditError, ImageError
-from napari_coseg.core.types import LABEL_DTYPE, LARGEST_ID, Instances, Prediction
+from napari_coseg.core.types import LARGEST_ID, Instances, Prediction
 from napari_coseg.inference.run_state import Position, RunState, Window
-from napari_coseg.inference.splice import Objects, grown, joined, numbered, splice_objects
+from napari_coseg.inference.splice import Objects, merged_windows, numbered, padded, splice_objects
 from napari_coseg.inference.tile_windows import TileWindow, changed_windows, ramp
 from napari_coseg.labels.decoding.semantic import remove_small_regions
 from napari_coseg.labels.measure import class_table, object_table
-from napari_coseg.labels.tiling.blocks import Block, cut_plane, pad_to
+from napari_coseg.labels.tiling.blocks import Block, pad_to
 from napari_coseg.labels.tiling.resample import resample_maps, source_range
-from napari_coseg.labels.tiling.stitch import LabelCanvas
 
 if TYPE_CHECKING:
     from napari_coseg.inference.plane import Progress
@@ -133,7 +132,7 @@ def refine(
     )
     with evaluating(state.network.model):
         refined = run.predict()
-    state.made.add(refined)
+    state.results.add(refined)
     return refined
 
 
@@ -158,7 +157,7 @@ class _Refinement:
             self._progress(0.7 * i / len(windows), f"tiles: {i} of {len(windows)}")
             replaced[one.tile.row, one.tile.column] = self._maps(one)
         boxes = [one.on_image(self.plan) for one in windows]
-        boxes = joined(boxes, self._margin, self.plan.image_shape)
+        boxes = merged_windows(boxes, self._margin, self.plan.image_shape)
         regions, objects = self._updated(boxes, replaced)
         self._progress(1.0, "done")
         return self._prediction(regions, numbered(objects), len(windows))
@@ -229,16 +228,18 @@ class _Refinement:
     def _updated(
         self, boxes: list[Window], replaced: dict[Position, np.ndarray]
     ) -> tuple[np.ndarray, Objects]:
-        corrected, made = self.corrected, self.state.made
+        corrected, results = self.corrected, self.state.results
         regions, objects = corrected.regions, corrected.objects
-        hand = made.hand_objects(objects.labels, objects.class_ids)
+        edited = results.edited_objects(objects.labels, objects.class_ids)
         stays = (
-            corrected.reviewed_objects | hand[objects.labels] | made.hand_background(objects.labels)
+            corrected.reviewed_objects
+            | edited[objects.labels]
+            | results.deleted_objects(objects.labels)
         )
-        regions_stay = corrected.reviewed_regions | made.hand_regions(regions)
+        regions_stay = corrected.reviewed_regions | results.edited_regions(regions)
         for i, box in enumerate(boxes):
             self._progress(0.7 + 0.25 * i / len(boxes), f"objects: {i} of {len(boxes)}")
-            outer = grown(box, self._margin, self.plan.image_shape)
+            outer = padded(box, self._margin, self.plan.image_shape)
             found_regions, found = self._decode(outer, replaced)
             if "regions" in corrected.prompting:
                 objects = splice_objects(objects, found, box, outer, stays)
@@ -250,34 +251,23 @@ class _Refinement:
         self, outer: Window, replaced: dict[Position, np.ndarray]
     ) -> tuple[np.ndarray, Objects]:
         """Decode regions and objects of a window of the image, block by block as in a run."""
-        from napari_coseg.inference.plane import BlockDecoder
+        from napari_coseg.inference.plane import BlockCanvas, BlockDecoder
 
         decode = BlockDecoder(self.plan, self.state.channels, self.state.settings)
         y0, x0 = outer[0].start, outer[1].start
         shape = (outer[0].stop - y0, outer[1].stop - x0)
-        side = self.state.settings.decode_block_px + 2 * self._margin
-        blocks = cut_plane(shape, (side, side), self._margin)
-        regions, labels = np.zeros(shape, np.uint8), np.zeros(shape, LABEL_DTYPE)
-        canvas = LabelCanvas(blocks, labels)
-        for block in itertools.chain(*blocks):
+        canvas = BlockCanvas(shape, self.plan, self.state.settings)
+        for block in itertools.chain(*canvas.blocks):
             self._stop_if_cancelled()
             window = (
                 slice(y0 + block.y.start, y0 + block.y.stop),
                 slice(x0 + block.x.start, x0 + block.x.stop),
             )
             maps = self.state.blended(self.state.on_model_grid(window), replaced)
-            found = decode(maps, window)
-            regions[block.core] = found.regions[block.core_in_window]
-            ids, areas = canvas.place(block, found.labels, len(found.class_ids))
-            canvas.votes.add(ids, found.class_ids, found.probabilities, areas)
-        ids, count = canvas.finish()
-        class_ids, probabilities = canvas.votes.count(ids, count)
-        background = np.zeros(1)
-        return regions, Objects(
-            labels,
-            np.concatenate([background.astype(np.int64), class_ids]),
-            np.concatenate([background, probabilities]),
-        )
+            canvas.add(block, decode(maps, window))
+        found = canvas.finish()
+        by_id = (np.insert(values, 0, 0) for values in (found.class_ids, found.probabilities))
+        return found.regions, Objects(found.labels, *by_id)
 
     def _with_regions(
         self, regions: np.ndarray, found: np.ndarray, box: Window, outer: Window, stays: np.ndarray

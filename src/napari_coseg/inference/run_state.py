@@ -10,6 +10,7 @@ read and encoded again when they are needed.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from napari_coseg.core.errors import EditError
-from napari_coseg.inference.handmade import Made
+from napari_coseg.inference.manual_edits import RunResults
 from napari_coseg.labels.tiling.blocks import Block, blend_weights
 from napari_coseg.labels.tiling.resample import resample_maps, source_range
 
@@ -67,6 +68,16 @@ class CachedTile:
         return int(self.maps.nbytes) + sum(one.nbytes for one in self.forwards)
 
 
+class _Run(NamedTuple):
+    """A run and the weights that blend its tiles along y and x."""
+
+    tiles: FreshTiles
+    channels: MapChannels
+    settings: InferenceSettings
+    along_y: list[np.ndarray]
+    along_x: list[np.ndarray]
+
+
 class RunState:
     """State of one run on one plane; empty until `segment` fills it.
 
@@ -85,12 +96,9 @@ class RunState:
     def clear(self) -> None:
         """Free everything."""
         self._cached: dict[Position, CachedTile] = {}
-        self._fresh: FreshTiles | None = None
-        self._channels: MapChannels | None = None
-        self._settings: InferenceSettings | None = None
-        self._weights: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        self._started: _Run | None = None
         self._prediction: Prediction | None = None
-        self.made = Made()
+        self.results = RunResults()
         """Results of the run and its refinements."""
         self.nbytes = 0
         """Size of the cached tiles."""
@@ -102,19 +110,17 @@ class RunState:
     ) -> _CachingTiles:
         """Start a run, or restart it with smaller tiles; returns `tiles` behind the cache."""
         self.clear()
-        self._fresh, self._channels, self._settings = tiles, channels, settings
         grid, halo = tiles.plan.tiles, tiles.plan.halo_px
-        self._weights = (
-            blend_weights([row[0].y for row in grid], halo),
-            blend_weights([tile.x for tile in grid[0]], halo),
-        )
+        along_y = blend_weights([row[0].y for row in grid], halo)
+        along_x = blend_weights([tile.x for tile in grid[0]], halo)
+        self._started = _Run(tiles, channels, settings, along_y, along_x)
         return _CachingTiles(self, tiles)
 
     def finish(self, prediction: Prediction) -> None:
         """End the run with its result."""
-        if self._fresh is not None:
+        if self._started is not None:
             self._prediction = prediction
-            self.made.add(prediction)
+            self.results.add(prediction)
 
     def add_tile(self, tile: Block, cached: CachedTile) -> None:
         """Cache a tile unless the limit is reached."""
@@ -137,28 +143,24 @@ class RunState:
 
     @property
     def plan(self) -> TilePlan:
-        return self._tiles.plan
+        return self._run.tiles.plan
 
     @property
     def network(self) -> CachingNetwork:
         from napari_coseg.inference.caching_network import CachingNetwork
 
-        network = self._tiles.network
+        network = self._run.tiles.network
         if not isinstance(network, CachingNetwork):
             raise TypeError(f"a run state needs a CachingNetwork, not {type(network)}")
         return network
 
     @property
     def channels(self) -> MapChannels:
-        if self._channels is None:
-            raise EditError(NO_STATE)
-        return self._channels
+        return self._run.channels
 
     @property
     def settings(self) -> InferenceSettings:
-        if self._settings is None:
-            raise EditError(NO_STATE)
-        return self._settings
+        return self._run.settings
 
     @property
     def cached_tiles(self) -> int:
@@ -190,13 +192,8 @@ class RunState:
                 at = self.on_model_grid(window)
                 shapes = plan.model_shape, plan.image_shape
                 found = resample_maps(self.blended(at), *shapes, rows, columns)
-        channels = self.channels
-        return PlaneMaps(
-            found[channels.object],
-            found[channels.classes],
-            found[channels.semantic],
-            found[channels.hv],
-        )
+        of = self.channels
+        return PlaneMaps(found[of.object], found[of.classes], found[of.semantic], found[of.hv])
 
     def on_model_grid(self, window: Window) -> Window:
         """Range of the network's grid that decoding a window of the image needs."""
@@ -229,14 +226,16 @@ class RunState:
         replaced = replaced or {}
         rows, columns = window
         total: np.ndarray | None = None
-        for tile in self.tiles_in(window):
+        for tile in itertools.chain(*self.plan.tiles):
+            y, x = _intersection(tile.y.window, rows), _intersection(tile.x.window, columns)
+            if y.start >= y.stop or x.start >= x.stop:
+                continue
             maps = replaced.get((tile.row, tile.column))
             if maps is None:
                 maps = self.tile(tile).maps
-            y, x = _intersection(tile.y.window, rows), _intersection(tile.x.window, columns)
             weight = np.multiply.outer(
-                self._weights[0][tile.row][_moved(y, tile.y.start)],
-                self._weights[1][tile.column][_moved(x, tile.x.start)],
+                self._run.along_y[tile.row][_moved(y, tile.y.start)],
+                self._run.along_x[tile.column][_moved(x, tile.x.start)],
             )
             part = maps[:, _moved(y, tile.y.start), _moved(x, tile.x.start)] * weight
             if total is None:
@@ -247,24 +246,14 @@ class RunState:
             raise EditError(f"the window {window} lies outside the image")
         return total.astype(np.float16)
 
-    def tiles_in(self, window: Window) -> list[Block]:
-        """Tiles that overlap a window of the network's grid."""
-        rows, columns = window
-        return [
-            tile
-            for row in self.plan.tiles
-            for tile in row
-            if _overlap(tile.y.window, rows) and _overlap(tile.x.window, columns)
-        ]
-
     @property
-    def _tiles(self) -> FreshTiles:
-        if self._fresh is None:
+    def _run(self) -> _Run:
+        if self._started is None:
             raise EditError(NO_STATE)
-        return self._fresh
+        return self._started
 
     def _encode(self, tiles: Sequence[Block]) -> list[CachedTile]:
-        maps = self._tiles.maps(tiles)
+        maps = self._run.tiles.maps(tiles)
         forwards, self.network.cached = self.network.cached, ()
         return [CachedTile(*found) for found in zip(forwards, maps, strict=True)]
 
@@ -285,10 +274,6 @@ class _CachingTiles:
         for tile, cached in zip(tiles, encoded, strict=True):
             self.state.add_tile(tile, cached)
         return [cached.maps for cached in encoded]
-
-
-def _overlap(one: slice, other: slice) -> bool:
-    return bool(one.start < other.stop and other.start < one.stop)
 
 
 def _intersection(one: slice, other: slice) -> slice:
