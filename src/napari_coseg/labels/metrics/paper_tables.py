@@ -245,9 +245,7 @@ def _cell(score: str, value: float) -> str:
 
 def _conventions(tables: Iterable[PaperTable], known: Scores, pixel_size_um: float) -> str:
     used = {score for table in tables for score in table.scores}
-    sentences = [
-        "Percent. First row: means over images, as in the released code of Co-Seg++."
-    ]
+    sentences = ["Percent. First row: means over images, as in the released code of Co-Seg++."]
     if used & {"PQ", "F1", "AJI"}:
         sentences.append(
             "PQ, DQ, SQ, F1, precision, recall and AJI are over the images whose labels have the "
