@@ -1,30 +1,31 @@
-# napari-coseg. `make demo` and `make test` need nothing but this folder, make, bash and Python.
+# `make demo` and `make test` need nothing but this folder, make, bash and Python.
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.napari-coseg-installed
-XVFB := xvfb-run --auto-servernum --server-args="-screen 0 1920x1200x24"
+# Worker processes of the tests; each needs about 2 GB of memory and has a screen of its own.
+WORKERS ?= logical
 
-.PHONY: help system-packages setup demo test lint format benchmarks train-default clean
+.PHONY: help system-packages setup demo test lint format docs benchmarks train-default clean
 
-help: ## say what there is
+help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
 system-packages:
 	@scripts/system_packages.sh
 
-# Made anew when what is to be installed has changed; the package itself is installed editable.
+# Runs again when pyproject.toml or the constraints have changed; the package is installed editable.
 $(INSTALLED): pyproject.toml constraints.txt scripts/install.sh | system-packages
 	scripts/install.sh "$(VENV)"
 	@touch $@
 
-setup: $(INSTALLED) ## make .venv with the package, the tests' and the linters' needs
+setup: $(INSTALLED) ## make .venv with the package and what tests, linters and docs need
 
 demo: setup ## segment a real image; opens napari where there is a screen, else writes files
 	$(BIN)/napari-coseg demo
 
-test: setup ## the whole suite, on a screen of its own
-	@command -v xvfb-run >/dev/null || { echo "xvfb-run is missing: sudo apt-get install xvfb xauth" >&2; exit 1; }
-	$(XVFB) $(BIN)/python -m pytest $(PYTEST_ARGS)
+test: setup ## the whole suite, in parallel, on screens of its own
+	@[ "$$(uname)" != Linux ] || command -v Xvfb >/dev/null || { echo "Xvfb is missing: sudo apt-get install xvfb" >&2; exit 1; }
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile $(PYTEST_ARGS)
 
 lint: setup ## ruff and mypy; the import directions are part of `make test`
 	$(BIN)/ruff check .
@@ -34,6 +35,9 @@ lint: setup ## ruff and mypy; the import directions are part of `make test`
 format: setup ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup ## the documentation site, into site/, without the network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The baselines train networks and need the research images; the rest takes minutes and needs neither.
 BASELINES := $(wildcard benchmarks/*baseline*.py)
@@ -45,4 +49,4 @@ train-default: setup ## train the shipped model again, from the images that NAPA
 	$(BIN)/napari-coseg train colon-default --data "$(NAPARI_COSEG_DATA)" $(TRAIN_ARGS)
 
 clean: ## remove the environment and what was built
-	rm -rf .venv build dist demo-output .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv build dist site demo-output .pytest_cache .ruff_cache .mypy_cache

@@ -1,7 +1,6 @@
-"""What the baselines share: how their answers are scored, and one row of CSV an answer.
+"""Scores of the baselines and their CSV rows.
 
-Scores are means over images, as in the papers that report them; `pooled_` ones count all images
-as one.
+Scores are means over images, as in the papers; `pooled_` scores are over all images together.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ Scores = dict[str, float]
 
 
 def data_root(argument: str | None) -> Path:
-    """The folder given, else NAPARI_COSEG_DATA, else ../shared/data beside the repository."""
+    """The given folder, else NAPARI_COSEG_DATA, else ../shared/data beside the repository."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
     from cases.data_root import data_root as find
 
     root = Path(argument) if argument else find()
     if root is None or not root.is_dir():
-        print("no research images here: give --root, or set NAPARI_COSEG_DATA")
+        print("no research images found: give --root, or set NAPARI_COSEG_DATA")
         raise SystemExit(0)
     return root
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Over the images where the score means something; nan where it never does."""
+    """Mean of the scores that are defined; nan if none is."""
     known = [value for value in values if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")
 
@@ -46,38 +45,38 @@ def _mean(values: Sequence[float]) -> float:
 def score_nuclei(
     samples: Sequence[Sample], segment: Callable[[Sample], np.ndarray]
 ) -> tuple[Scores, list[np.ndarray]]:
-    """Object scores of `segment`, which gives int labels on the sample's own pixels."""
-    rows, pooled, answers = [], PanopticQuality(0, 0, 0, 0.0), []
+    """Score the int labels that `segment` returns on a sample's grid."""
+    rows, pooled, predictions = [], PanopticQuality(0, 0, 0, 0.0), []
     for sample in samples:
-        answer = segment(sample)
-        table = contingency(sample.instances, answer)
+        labels = segment(sample)
+        table = contingency(sample.instances, labels)
         quality = panoptic_quality(table)
-        dice = mask_overlap(sample.instances, answer).dice
+        dice = mask_overlap(sample.instances, labels).dice
         pooled = pooled + quality
         rows.append((quality.pq, quality.dq, quality.sq, aggregated_jaccard_index(table), dice))
-        answers.append(answer)
+        predictions.append(labels)
     means = [_mean(column) for column in zip(*rows, strict=True)]
     scores = dict(zip(("pq", "dq", "sq", "aji", "dice"), means, strict=True))
-    return scores | {"pooled_pq": pooled.pq}, answers
+    return scores | {"pooled_pq": pooled.pq}, predictions
 
 
 def score_glands(
     samples: Sequence[Sample], segment: Callable[[Sample], np.ndarray]
 ) -> tuple[Scores, list[np.ndarray]]:
-    """Dice of `segment`, which gives a mask on the sample's own pixels."""
-    answers = [segment(sample) for sample in samples]
-    pairs = zip(samples, answers, strict=True)
-    overlaps = [mask_overlap(sample.semantic, answer) for sample, answer in pairs]
+    """Score the mask that `segment` returns on a sample's grid."""
+    masks = [segment(sample) for sample in samples]
+    pairs = zip(samples, masks, strict=True)
+    overlaps = [mask_overlap(sample.semantic, mask) for sample, mask in pairs]
     both = 2 * sum(o.intersection for o in overlaps)
     areas = sum(o.truth + o.prediction for o in overlaps)
     return {
         "dice": _mean([o.dice for o in overlaps]),
         "pooled_dice": both / areas,
-    }, answers
+    }, masks
 
 
 def write_row(labels: dict[str, object], scores: Scores, file: Path | None = None) -> None:
-    """Header and one row, on screen and, where a file is given, appended to it."""
+    """Print a header and a row; append them to a file if one is given."""
     row = labels | {name: f"{value:.4f}" for name, value in scores.items()}
     writer = csv.DictWriter(sys.stdout, list(row))
     writer.writeheader()
@@ -92,4 +91,4 @@ def write_row(labels: dict[str, object], scores: Scores, file: Path | None = Non
 
 
 if __name__ == "__main__":
-    print("nothing to run: shared by the baselines")
+    print("not a program: functions that the baselines share")

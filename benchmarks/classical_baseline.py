@@ -1,9 +1,8 @@
-"""What needs no learning: colour deconvolution, a threshold and a watershed.
+"""Classical baseline: colour deconvolution, a threshold and a watershed.
 
     python benchmarks/classical_baseline.py [--root DATA] [--split test]
 
-Nuclei of CoNSeP and glands of GlaS, scored by the project's own metrics. Its few numbers were
-chosen on the training images.
+Scores on nuclei of CoNSeP and glands of GlaS. Parameters were chosen on the training images.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ LUMEN_MAX_UM2 = 20000.0
 
 
 def segment_nuclei(sample: Sample) -> np.ndarray:
-    """Otsu on the hematoxylin channel, then a watershed on the distance to the background."""
+    """Otsu threshold of hematoxylin, then a watershed on the distance to the background."""
     pixel = sample.pixel_size_um
     hematoxylin = gaussian(rgb2hed(sample.image)[..., 0], NUCLEUS_SMOOTHING_UM / pixel)
     mask = hematoxylin > threshold_otsu(hematoxylin)
@@ -47,7 +46,7 @@ def segment_nuclei(sample: Sample) -> np.ndarray:
 
 
 def segment_glands(sample: Sample) -> np.ndarray:
-    """Otsu on smoothed hematoxylin, where epithelium is dense, and the lumen within filled."""
+    """Otsu threshold of smoothed hematoxylin (dense in epithelium), with lumina filled."""
     shrink = round(GLAND_PIXEL_UM / sample.pixel_size_um)
     hematoxylin = rgb2hed(sample.image)[..., 0]
     score = gaussian(hematoxylin, GLAND_SMOOTHING_UM / sample.pixel_size_um)[::shrink, ::shrink]

@@ -1,12 +1,12 @@
-"""Time that the window stands still for a correction, on 4,096 x 4,096 pixels with 11,000 objects.
+"""Time that a correction blocks the window, on 4,096 x 4,096 pixels with 11,000 objects.
 
     xvfb-run -a python benchmarks/correcting.py
 
-Each action is made by the Correct widget's own functions on a viewer with a window, several times
-on other objects, undone and redone. Told are CPU milliseconds until the call is back (labels,
-table, features, colours and the first part of the canvas are then done), and the longest of the
-pieces in which the event loop draws the rest. The limit is 50 ms. The last column is how many times
-longer napari's own refresh of the layer takes, measured in the same run.
+Each action runs in the Correct widget with an open window, several times on different objects, and
+is undone and redone. Prints CPU milliseconds until the call returns (with labels, table, features,
+colours and the first part of the canvas updated), and of the longest of the pieces in which the
+event loop draws the rest. The limit is 50 ms. The last column is the ratio of napari's own refresh
+of the layer, measured in the same run.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ import numpy as np
 from qtpy.QtWidgets import QApplication
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from editing import CLASSES, LIMIT_MS, SIZE_PX, ellipse, made_up_editor
+from editing import CLASSES, LIMIT_MS, SIZE_PX, cpu_ms, ellipse, synthetic_editor
 
 from napari_coseg.core.errors import EditError
 from napari_coseg.labels.editing.label_editor import LabelEditor
 from napari_coseg.widgets import outputs
 from napari_coseg.widgets.correct import refresh as correct_refresh
 from napari_coseg.widgets.correct.gesture import Gesture
+from napari_coseg.widgets.correct.interaction import Interaction
 from napari_coseg.widgets.correct.session import CorrectionSession
-from napari_coseg.widgets.correct.work import Work
 
 Call = Callable[[np.random.Generator], None]
 
@@ -41,11 +41,11 @@ def gesture(points: Any, *, click: bool = False) -> Gesture:
     return Gesture(np.atleast_2d(np.asarray(points, float)), None, click)
 
 
-def actions_on(work: Work) -> dict[str, Call]:
-    """Every action of the widget, with arguments drawn by chance."""
+def actions_on(work: Interaction) -> dict[str, Call]:
+    """Every action of the widget, with random arguments."""
     corrector, editor = work.corrector, work.session.editor
     holed = with_holes(work)
-    corrector.region_class = 2  # regions that are there are of class 1
+    corrector.region_class = 2  # existing regions have class 1
 
     def one(rng: np.random.Generator) -> int:
         return int(rng.choice(editor.index.ids))
@@ -86,7 +86,7 @@ def actions_on(work: Work) -> dict[str, Call]:
                 return pixel
 
     return {
-        "select by click": lambda rng: work.display.choose([one(rng)]),
+        "select by click": lambda rng: work.display.select([one(rng)]),
         "select by lasso of 1,000 px": lambda rng: corrector.select(
             gesture(ellipse(place(rng), 500))
         ),
@@ -113,7 +113,7 @@ def actions_on(work: Work) -> dict[str, Call]:
         ),
         "region by bucket": lambda rng: corrector.fill_region(gesture(on_region(rng), click=True)),
         "review one": lambda rng: marked(rng, 1),
-        "review 500 here and there": lambda rng: marked(rng, 500),
+        "review 500 scattered objects": lambda rng: marked(rng, 500),
         "review an area of 1,000 px": lambda rng: corrector.review_area(
             gesture(ellipse(place(rng), 500))
         ),
@@ -121,8 +121,8 @@ def actions_on(work: Work) -> dict[str, Call]:
     }
 
 
-def with_holes(work: Work) -> list[int]:
-    """Rub a pixel out of objects here and there; gives those."""
+def with_holes(work: Interaction) -> list[int]:
+    """Erase a pixel in every 50th object; returns their ids."""
     editor, found, pixels = work.session.editor, [], []
     for object_id in editor.index.ids[::50].tolist():
         rows, columns = editor.index.box(object_id)
@@ -134,14 +134,8 @@ def with_holes(work: Work) -> list[int]:
     return found
 
 
-def cpu_ms(function: Callable[[], object]) -> float:
-    start = time.process_time()
-    function()
-    return 1000 * (time.process_time() - start)
-
-
 class Pieces:
-    """Times of the pieces that the event loop draws."""
+    """Times of pieces drawn by the event loop."""
 
     def __init__(self) -> None:
         self.ms: list[float] = []
@@ -152,8 +146,8 @@ class Pieces:
 
         correct_refresh.Refresher._draw_some = timed  # type: ignore[method-assign]
 
-    def rest(self, work: Work) -> float:
-        """Let the event loop draw all that waits; the longest piece."""
+    def rest(self, work: Interaction) -> float:
+        """Let the event loop draw everything; returns the longest piece in ms."""
         self.ms.clear()
         application = QApplication.instance()
         while not work.display.refresher.is_done:
@@ -161,22 +155,22 @@ class Pieces:
         return max(self.ms, default=0.0)
 
 
-def timed(work: Work, call: Call, pieces: Pieces, repeats: int) -> dict[str, list[float]]:
+def timed(work: Interaction, call: Call, pieces: Pieces, repeats: int) -> dict[str, list[float]]:
     rng = np.random.default_rng(3)
     found: dict[str, list[float]] = {"made": [], "undone": [], "redone": [], "piece": []}
     tries = 0
     while len(found["made"]) < repeats and tries < 40 * repeats:
         tries += 1
         gc.collect()
-        steps = len(work.session._done)
+        before = work.session.last_step
         start = time.process_time()
         try:
             call(rng)
-        except EditError:  # nothing under this stroke, say
+        except EditError:  # for example no object under the stroke
             continue
         found["made"].append(1000 * (time.process_time() - start))
         found["piece"].append(pieces.rest(work))
-        if len(work.session._done) == steps:  # a choice, no step
+        if work.session.last_step is before:  # a selection, not a step
             continue
         found["undone"].append(cpu_ms(work.session.undo))
         found["piece"].append(pieces.rest(work))
@@ -211,12 +205,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=8, help="of each action")
     repeats = parser.parse_args().repeats
     viewer = napari.Viewer(show=True)
-    editor = made_up_editor()
+    editor = synthetic_editor()
     objects, regions = layers_of(viewer, editor)
     start = time.perf_counter()
-    work = Work(viewer, CorrectionSession(objects, regions, editor))
+    work = Interaction(viewer, CorrectionSession(objects, regions, editor))
     print(f"{SIZE_PX:,} x {SIZE_PX:,} px, {len(editor.index):,} objects; limit {LIMIT_MS} ms")
-    print(f"beginning a session: {time.perf_counter() - start:.2f} s")
+    print(f"starting a session: {time.perf_counter() - start:.2f} s")
     settle()
     refresh = float(np.median([cpu_ms(objects.refresh) for _ in range(3)]))
     pieces = Pieces()

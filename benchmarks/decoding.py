@@ -1,8 +1,8 @@
-"""From maps to objects and types: time and memory against the image's size, and what comes back.
+"""Time, memory and quality of decoding maps to objects and types, by image size.
 
     python benchmarks/decoding.py
 
-Maps are perfect ("sharp"), or blurred by a pixel with noise of 0.1 ("blurred").
+Maps are exact ("sharp"), or blurred by a pixel with noise of 0.1 ("blurred").
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def main() -> None:
             print(typed.line(f"{name}: their types", size))
             quality = panoptic_quality(contingency(labels, found))
             print(
-                f"    panoptic quality {quality.pq:.4f}, {quality.false_negatives} nuclei missed, "
-                f"{quality.false_positives} too many",
+                f"    PQ {quality.pq:.4f}; {quality.false_negatives} false negatives, "
+                f"{quality.false_positives} false positives",
                 flush=True,
             )
 

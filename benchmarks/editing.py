@@ -1,12 +1,12 @@
-"""Time of every correction on 4,096 x 4,096 pixels with 11,000 objects, against 50 ms.
+"""Time of every edit on 4,096 x 4,096 pixels with 11,000 objects; the limit is 50 ms.
 
     python benchmarks/editing.py
 
-Each action is asked for and made several times, on other objects each time, and taken back; the
-figures are CPU milliseconds of asking and making together, and of taking back. Python's collector
-of garbage runs between them, not in them; what one of its full rounds takes is printed.
+Each edit is computed, applied and reverted several times on different objects. Prints CPU
+milliseconds of computing and applying together, and of reverting. Garbage is collected between
+edits; the time of a full collection is printed.
 
-Then: nuclei that touch, made one and told apart again by two clicks, against a watershed on the
+Then touching nuclei are merged and split again by two clicks, and compared with a watershed on the
 distance to the outline with the clicks as markers.
 """
 
@@ -57,7 +57,7 @@ def ellipse(centre: np.ndarray, radius_px: float, corners: int = 200) -> np.ndar
     return centre + np.stack([wobble * np.sin(angle), wobble * np.cos(angle)], axis=1)
 
 
-def made_up_editor() -> LabelEditor:
+def synthetic_editor() -> LabelEditor:
     labels = nuclei(SIZE_PX, NUCLEI_AT_4096, radius_px=(5, 22))
     rng = np.random.default_rng(0)
     regions = np.zeros(labels.shape, np.uint8)
@@ -72,9 +72,9 @@ def made_up_editor() -> LabelEditor:
 
 
 def actions_on(editor: LabelEditor) -> dict[str, Action]:
-    """Every action with arguments drawn by chance.
+    """All edits, with random arguments.
 
-    A fifth of the objects is deleted from the editor first, so that there is something to grow.
+    A fifth of the objects is deleted first, so that they can be grown again.
     """
     hv = horizontal_vertical_maps(editor.labels)
     probability = (editor.labels > 0).astype(np.float32)
@@ -157,7 +157,7 @@ def cpu_ms(function: Callable[[], object]) -> float:
 def timed(
     editor: LabelEditor, action: Action, repeats: int
 ) -> tuple[list[float], list[float], list[Edit]]:
-    """CPU ms of asking and making, and of taking back."""
+    """CPU milliseconds of computing and applying, and of reverting; the edits."""
     rng = np.random.default_rng(3)
     made, back, edits = [], [], []
     while len(made) < repeats:
@@ -165,7 +165,7 @@ def timed(
         start = time.process_time()
         try:
             edit = action(rng)
-        except EditError:  # nothing under this stroke, say
+        except EditError:  # for example no object under the stroke
             continue
         editor.apply(edit)
         made.append(1000 * (time.process_time() - start))
@@ -174,10 +174,10 @@ def timed(
     return made, back, edits
 
 
-def told_apart(editor: LabelEditor) -> None:
-    """How well two clicks part two nuclei that touch, drawn within half a radius of centroids."""
+def score_splits(editor: LabelEditor) -> None:
+    """Score splits of touching nuclei by two clicks within half a radius of their centroids."""
     rng = np.random.default_rng(0)
-    scores: dict[str, list[float]] = {"cheapest way": [], "watershed": []}
+    scores: dict[str, list[float]] = {"cheapest path": [], "watershed": []}
     for pair in _touching(editor)[:200]:
         coordinates, owners = editor.pixels(pair)
         pixels = np.stack(coordinates, axis=1)
@@ -187,7 +187,7 @@ def told_apart(editor: LabelEditor) -> None:
         truth = np.where(np.isin(crop, pair), crop, 0)
         both = LabelEditor.of_labels((truth > 0).astype(np.int32), (1.0, 1.0))
         both.apply(split_at(both, [seed - low for seed in seeds]))
-        scores["cheapest way"].append(_worse_iou(truth, both.labels, seeds, low, pair))
+        scores["cheapest path"].append(_worse_iou(truth, both.labels, seeds, low, pair))
         markers = np.zeros_like(truth)
         for number, seed in enumerate(seeds, 1):
             markers[tuple(seed - low)] = number
@@ -197,7 +197,7 @@ def told_apart(editor: LabelEditor) -> None:
     for name, values in scores.items():
         good = np.mean(np.array(values) > 0.7)
         print(
-            f"two clicks, {name:13} IoU of the worse of two nuclei {np.mean(values):.3f}, "
+            f"two clicks, {name:13} IoU of the worse of both nuclei {np.mean(values):.3f}, "
             f"over 0.7 in {good:.0%} of {len(values)} pairs"
         )
 
@@ -229,22 +229,22 @@ def _worse_iou(
 
 
 def main() -> None:
-    editor = made_up_editor()
+    editor = synthetic_editor()
     print(f"{SIZE_PX:,} x {SIZE_PX:,} px, {len(editor.index):,} objects; limit {LIMIT_MS} ms")
     print(f"{'CPU ms':36}{'median':>8}{'worst':>8}{'undo':>8}{'pixels':>10}{'rows':>7}")
     for name, action in actions_on(editor).items():
         _print(name, *timed(editor, action, REPEATS))
-    print("not among the 50 ms: every pixel is looked at")
+    print("without the limit: edits of all pixels")
     _print("remove specks and holes", *timed(editor, lambda _: clean_regions(editor, 5, 5), 1))
     new = LabelEditor.of_labels(nuclei(SIZE_PX, NUCLEI_AT_4096, seed=1), (0.25, 0.25))
     reviewed = Reviewed(editor.labels.shape).with_objects(editor.index.ids[:100])
     _print(
-        "a new run, but for 100 objects",
+        "a new run, keeping 100 objects",
         *timed(editor, lambda _: merge_prediction(editor, new.labels, new.table, reviewed), 1),
     )
     print(f"{'building the index':36}{cpu_ms(lambda: ObjectIndex.of(editor.labels)):8.1f}")
-    print(f"{'a full round of garbage collection':36}{cpu_ms(gc.collect):8.1f}")
-    told_apart(editor)
+    print(f"{'a full garbage collection':36}{cpu_ms(gc.collect):8.1f}")
+    score_splits(editor)
 
 
 def _print(name: str, made: list[float], back: list[float], edits: list[Edit]) -> None:

@@ -1,19 +1,17 @@
-"""What some images of corrections gain: F1 and PQ on all other images, before and after.
+"""Gain from fine-tuning on some corrected images: F1 and PQ on all others, before and after.
 
     python benchmarks/finetune.py DATA                              # DSB 2018, both kinds
     python benchmarks/finetune.py DATA --domains fluorescence --images 5 --minutes 10
     python benchmarks/finetune.py DATA --domains consep-type --new-type inflammatory --base FILE
 
-The corrections are simulated from the true labels: so many whole images, drawn by a seed, are
-reviewed. Each row is a process of its own, so that its peak memory is its own. The base's own
-validation images (of the split that its recipe names) are scored as well: with the adapter off that
-is the score before, bit by bit. ``--replay`` learns some of the images that the base was trained on
-along. ``type PQ`` is that of the new type, for ``consep-type``.
+Corrections are simulated from the labels: whole images, in random order, are reviewed. Each row
+runs in a process of its own, to measure its peak memory. The base's own validation images (of its
+recipe's split) are scored as well, to measure forgetting. ``--replay`` adds images that the base
+was trained on. ``type PQ`` is that of the new type, for ``consep-type``.
 
-DATA holds ``dsb2018/``, ``consep/`` and ``glas/``. For ``consep-type`` the base must not know the
-type. ``--train-base FOLDER`` trains one by the shipped recipe, or by a quicker ``--recipe`` such as
-colon-small: in its CoNSeP images the nuclei of that type are unknown, neither objects nor
-background.
+DATA has ``dsb2018/``, ``consep/`` and ``glas/``. For ``consep-type`` the base must not have the new
+type. ``--train-base FOLDER`` trains one with the shipped recipe, or a faster ``--recipe`` such as
+colon-small: in its CoNSeP images nuclei of that type are unknown, neither objects nor background.
 """
 
 from __future__ import annotations
@@ -66,31 +64,37 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--images", nargs="+", type=int, default=[1, 3, 5, 10])
     parser.add_argument("--speeds", nargs="+", default=["heads", "adapters"])
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--steps", type=int, help="in place of minutes, for a quick look")
+    parser.add_argument("--steps", type=int, help="training steps, instead of minutes")
     parser.add_argument("--base", default="default", help="weights file")
     parser.add_argument("--new-type", default="inflammatory", help="for consep-type")
-    parser.add_argument("--test", type=int, help="score on so many of the others (default: all)")
-    parser.add_argument("--own", type=int, default=4, help="validation images of each kind")
-    parser.add_argument("--replay", type=int, default=0, help="of the base's, of each kind")
+    parser.add_argument(
+        "--test", type=int, help="number of other images to score on (default: all)"
+    )
+    parser.add_argument(
+        "--own", type=int, default=4, help="validation images per dataset of the base"
+    )
+    parser.add_argument(
+        "--replay", type=int, default=0, help="replay images per dataset of the base"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings")
     parser.add_argument("--train-base", type=Path, metavar="FOLDER")
-    parser.add_argument("--recipe", default="colon-default", help="what --train-base trains by")
+    parser.add_argument("--recipe", default="colon-default", help="recipe of --train-base")
     parser.add_argument("--row", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def in_own_process(domain: str, count: int, speed: str) -> dict[str, Any]:
-    """The same call for one row."""
+    """Run this script for one row."""
     one = ["--row", "--domains", domain, "--images", str(count), "--speeds", speed]
     command = [sys.executable, *sys.argv, *one]
-    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
+    process = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     return found
 
 
 def row(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Fine-tune once and score on the others."""
+    """Fine-tune once and score on the other images."""
     from napari_coseg.finetuning.reviewed import ReviewedSet
     from napari_coseg.finetuning.run import finetune
     from napari_coseg.finetuning.scores import score
@@ -105,7 +109,7 @@ def row(arguments: argparse.Namespace) -> dict[str, Any]:
     again = own_images(arguments.data, replay, held_out=False) if replay else None
     settings = settings_of(arguments, speed, domain)
     with tempfile.TemporaryDirectory() as folder:
-        began = time.monotonic()
+        start = time.monotonic()
         result = finetune(
             learnt,
             Path(folder) / "adapter.safetensors",
@@ -114,7 +118,7 @@ def row(arguments: argparse.Namespace) -> dict[str, Any]:
             device=arguments.device,
             replay=again,
         )
-        minutes = (time.monotonic() - began) / 60
+        minutes = (time.monotonic() - start) / 60
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
         size = result.adapter.stat().st_size / 1e6
         base = load_model(arguments.base, arguments.device)
@@ -129,14 +133,14 @@ def row(arguments: argparse.Namespace) -> dict[str, Any]:
             found[f"type PQ{after}"] = f"{scores.get('type_pq', {}).get(arguments.new_type, 0):.3f}"
         found[f"own PQ{after}"] = f"{own_scores.get('object_pq', float('nan')):.3f}"
         found[f"own Dice{after}"] = f"{own_scores.get('mean_region_dice', float('nan')):.3f}"
-    told = result.card.settings
-    more = {"steps": told["steps_taken"], "input": told["input"], "minutes": f"{minutes:.1f}"}
-    more["of the change"] = f"{told['interpolation']:.0%}"
+    used = result.card.settings
+    more = {"steps": used["steps_taken"], "input": used["input"], "minutes": f"{minutes:.1f}"}
+    more["of the change"] = f"{used['interpolation']:.0%}"
     return {**found, **more, "MB of memory": f"{peak:.0f}", "MB of file": f"{size:.2f}"}
 
 
 def images_of(domain: str, arguments: argparse.Namespace) -> Any:
-    """All images of a domain in the order of the seed, as if reviewed."""
+    """All images of a domain in random order, marked as reviewed."""
     from napari_coseg.datasets.registry import open_dataset
     from napari_coseg.finetuning.from_folder import from_samples
 
@@ -149,7 +153,7 @@ def images_of(domain: str, arguments: argparse.Namespace) -> Any:
 
 
 def own_images(data: Path, count: int, *, held_out: bool) -> Any:
-    """Some of the images that the base's recipe chose its weights by, or that it learnt."""
+    """Some held-out or training images of the base's recipe."""
     from napari_coseg.datasets.held_out import load_split
     from napari_coseg.datasets.registry import open_dataset
     from napari_coseg.finetuning.from_folder import from_samples
@@ -166,7 +170,7 @@ def own_images(data: Path, count: int, *, held_out: bool) -> Any:
 
 
 def in_terms_of(model: Any, reviewed: Any) -> Any:
-    """Images with the class ids of a model's card; classes it does not know are left out."""
+    """Images with the class ids of a model's card, without classes that it lacks."""
     from napari_coseg.finetuning.classes import ClassPlan
 
     card = model.card
@@ -189,7 +193,7 @@ def settings_of(arguments: argparse.Namespace, speed: str, domain: str) -> Any:
 
 
 def leave_out(data: Path, left_out: str, folder: Path) -> None:
-    """CoNSeP's training images as a labelled folder in which one type's nuclei are unknown."""
+    """Write CoNSeP's training images as a labelled folder where nuclei of one type are unknown."""
     from PIL import Image
 
     from napari_coseg.datasets.registry import open_dataset
@@ -214,12 +218,12 @@ def leave_out(data: Path, left_out: str, folder: Path) -> None:
         for one, array in zip(folders, arrays, strict=True):
             Image.fromarray(array).save(one / f"{name}.png")
     entries = [{"id": number[c.id], "name": c.name, "color": c.color} for c in kept]
-    told = {"pixel_size_um": dataset.pixel_size_um, "instance_classes": entries}
-    (folder / "dataset.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    values = {"pixel_size_um": dataset.pixel_size_um, "instance_classes": entries}
+    (folder / "dataset.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def train_base(arguments: argparse.Namespace) -> Path:
-    """A recipe without one type of nucleus; the same call goes on where it stopped."""
+    """Train a recipe without one type of nucleus, or resume that training."""
     from napari_coseg.datasets.held_out import load_split
     from napari_coseg.evaluation.run import score_held_out
     from napari_coseg.inference.loading import choose_device

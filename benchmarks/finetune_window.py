@@ -1,13 +1,13 @@
-"""A fine-tuning beside the window: how smooth that stays, how soon a training ends, what remains.
+"""Fine-tuning beside the window: responsiveness, time to cancel, and adapter sizes.
 
     xvfb-run -a python benchmarks/finetune_window.py [--seconds 60]
 
-The sample in fluorescence is kept in a workspace and half of it is reviewed; the shipped model
-then learns it for some seconds in the Fine-tune dock. Told: the longest time between two calls of
-a timer of the event loop, which is the longest that a click would have waited; the time from
-*Cancel* to the end of the training and of its process, and the memory that the process had; how
-long switching adapters takes a process that has the base loaded; and how large an adapter's file
-is, of the shipped model and of Co-Seg++ with Hiera-L, at both speeds.
+Half of the fluorescence sample is reviewed in a workspace, and the shipped model is fine-tuned on
+it for some seconds in the Fine-tune dock. Prints the longest time between two calls of an event
+loop timer, which is the longest that a click would have waited; the time from *Cancel* to the end
+of the training and of its process, and that process' memory; the time to switch adapters on a
+loaded base; and the size of adapter files for the shipped model and Co-Seg++ with Hiera-L, at both
+speeds.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ SPEEDS = {"heads": HEADS, "adapters": (*HEADS, *THROUGH_ENCODER)}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=60, help="of training, before it is ended")
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="training time before it is cancelled"
+    )
     seconds = parser.parse_args().seconds
     with TemporaryDirectory() as folder:
         os.environ[FOLDER_VARIABLE] = f"{folder}/adapters"
@@ -72,15 +74,15 @@ def in_the_window(folder: Path, seconds: float) -> None:
     dock.look()
     wait(lambda: "of memory" in dock.setup.estimate.text())
     gaps = Gaps()
-    began = time.perf_counter()
+    start = time.perf_counter()
     dock.run()
     wait(lambda: len(dock.progress.losses) > 0)
     first_step = time.perf_counter()
-    report("starting, until the first step", gaps.ms(began, first_step))
+    report("starting, until the first step", gaps.ms(start, first_step))
     rest(seconds)
     report("training", gaps.ms(first_step, time.perf_counter()))
     training = psutil.Process(dock.worker.pid)
-    held_mb = training.memory_info().rss / 1e6
+    memory_mb = training.memory_info().rss / 1e6
     asked = time.perf_counter()
     dock.bar.cancel_button.click()
     wait(lambda: not dock.bar.is_busy)
@@ -89,10 +91,10 @@ def in_the_window(folder: Path, seconds: float) -> None:
     gone = time.perf_counter()
     report("cancelling", gaps.ms(asked, gone))
     print(f"{len(dock.progress.losses)} steps; cancelled after {ended - asked:.2f} s")
-    print(f"its process and {held_mb:.0f} MB were gone after {gone - asked:.2f} s")
+    print(f"its process and {memory_mb:.0f} MB were released after {gone - asked:.2f} s")
     session.close()
     dock.close()
-    controller.give_up()
+    controller.abandon()
     viewer.close()
 
 
@@ -103,10 +105,10 @@ def switching(folder: Path) -> None:
         made(base, speed, file)
     seconds = []
     for file in files * 3:
-        began = time.perf_counter()
+        start = time.perf_counter()
         switch_adapter(base, file)
-        seconds.append(time.perf_counter() - began)
-    print(f"switching to an adapter: {np.median(seconds):.2f} s, at most {max(seconds):.2f} s")
+        seconds.append(time.perf_counter() - start)
+    print(f"switching adapters: median {np.median(seconds):.2f} s, longest {max(seconds):.2f} s")
 
 
 def sizes(folder: Path) -> None:
@@ -122,7 +124,7 @@ def sizes(folder: Path) -> None:
 
 
 def made(base: CosegModel, speed: str, file: Path) -> None:
-    """An adapter that changes all that trains at this speed, every number of it a little."""
+    """Save an adapter that changes every parameter trained at this speed a little."""
     from copy import deepcopy
 
     from napari_coseg.inference.loading import model_origin
@@ -133,7 +135,7 @@ def made(base: CosegModel, speed: str, file: Path) -> None:
         for part in parts:
             for parameter in network.parts()[part]:
                 parameter.add_(0.01 * torch.randn_like(parameter))
-    told: dict[str, Any] = {
+    values: dict[str, Any] = {
         "name": speed,
         "base_name": base.card.name,
         "base_sha256": model_origin(base).get("sha256", "0" * 64),
@@ -142,7 +144,7 @@ def made(base: CosegModel, speed: str, file: Path) -> None:
         "instance_origins": tuple((entry.id,) for entry in base.card.instance_classes),
         "parts": parts,
     }
-    save_adapter(file, network, base, AdapterCard(**told))
+    save_adapter(file, network, base, AdapterCard(**values))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python benchmarks/flops.py
 
-Counted on one image of 1024 x 1024 by `models.costs`. The released code encodes the image
-once for each forward; its numbers were counted with attention too. Latency, as a ratio in one run:
+Counted for one image of 1024 x 1024 by `models.costs`. The released code encodes the image once
+for each forward; its counts include attention too. For latency:
 ``napari-coseg ablate puma --table cost``.
 """
 

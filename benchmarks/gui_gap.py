@@ -1,11 +1,10 @@
-"""How long the window stands still while an image is segmented: in our process, and in a thread.
+"""Time that segmentation blocks the window, in the worker process and in a thread.
 
     xvfb-run -a python benchmarks/gui_gap.py [--side 2048] [--model default]
 
-A timer of the event loop notes when it was called; the longest time between two calls is the
-longest that a click would have waited. Told: while the job runs in the worker process,
-while its layers are added (napari's own work, in the GUI thread), how long Cancel takes, and the
-same job in a thread of napari instead, which is what the process is for.
+A timer of the event loop records its calls; the longest time between two is the longest that a
+click would have waited. Prints it for the job in the worker process, for adding its layers (in the
+GUI thread) and for the same job in a thread of napari; and the time to cancel.
 """
 
 from __future__ import annotations
@@ -66,12 +65,12 @@ def report(name: str, gaps: np.ndarray) -> None:
 
 def in_a_thread(gaps: Gaps, image: np.ndarray, weights: str) -> None:
     model = StubModel() if weights != "default" else load_model()
-    segment(image[:128, :128], model)  # imports are not what is compared
+    segment(image[:128, :128], model)  # imports are not part of the comparison
     begin = time.perf_counter()
     thread = threading.Thread(target=segment, args=(image, model))
     thread.start()
     wait(lambda: not thread.is_alive())
-    report("the same in a thread", gaps.ms(begin, time.perf_counter()))
+    report("the same job in a thread", gaps.ms(begin, time.perf_counter()))
 
 
 def in_the_process(gaps: Gaps, viewer: napari.Viewer, weights: str) -> None:
@@ -89,7 +88,7 @@ def in_the_process(gaps: Gaps, viewer: napari.Viewer, weights: str) -> None:
         return found
 
     outputs.add_prediction = add_and_note
-    for run in ("first run, torch is imported", "second run, all is warm"):
+    for run in ("first run, imports torch", "second run, warm"):
         times.clear()
         begin = time.perf_counter()
         widget.run()
@@ -107,7 +106,7 @@ def in_the_process(gaps: Gaps, viewer: napari.Viewer, weights: str) -> None:
         widget.bar.cancel_button.click()
         wait(lambda: not widget.bar.is_busy)
         cancelled_after.append(time.perf_counter() - begin)
-    print(f"cancelled after, at most: {max(cancelled_after):.2f} s")
+    print(f"longest time to cancel: {max(cancelled_after):.2f} s")
     objects = viewer.layers[-1]
     print(f"objects: {len(objects.features)}")
     widget.close()

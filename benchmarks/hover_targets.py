@@ -1,4 +1,4 @@
-"""Horizontal and vertical maps from labels: time and memory against the image's size.
+"""Time and memory of horizontal and vertical maps from labels, by image size.
 
 python benchmarks/hover_targets.py
 """

@@ -1,10 +1,9 @@
-"""What keeping corrections costs on 4,096 x 4,096 pixels with 11,000 objects.
+"""Cost of keeping corrections in a workspace, for 4,096 x 4,096 pixels with 11,000 objects.
 
     QT_QPA_PLATFORM=offscreen python benchmarks/keeping.py
 
-Told are CPU milliseconds in the window's thread, bytes on the disk, and the longest gap of the
-event loop while a thread saves, beside the longest while nothing is done: on a busy machine both
-are long.
+Prints CPU milliseconds in the window's thread, bytes on disk, and the longest gap between events
+while a thread saves, compared with the longest when idle: on a busy machine both are long.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from editing import made_up_editor
+from editing import synthetic_editor
 from napari.components import ViewerModel
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
@@ -31,7 +30,7 @@ EDITS = 200
 
 
 class Gaps:
-    """The longest time between two calls of a timer of the event loop."""
+    """Longest time between two calls of an event loop timer."""
 
     def __init__(self) -> None:
         self.longest = self._last = 0.0
@@ -45,7 +44,7 @@ class Gaps:
         self._last = now
 
     def during(self, is_over: Callable[[], bool]) -> float:
-        """Milliseconds."""
+        """Run the event loop until `is_over`; returns the longest gap in milliseconds."""
         self.longest, self._last = 0.0, time.perf_counter()
         while not is_over():
             QApplication.processEvents()
@@ -54,9 +53,9 @@ class Gaps:
 
 
 def cpu_ms(work: Callable[[], Any]) -> float:
-    began = time.thread_time()
+    start = time.thread_time()
     work()
-    return 1000 * (time.thread_time() - began)
+    return 1000 * (time.thread_time() - start)
 
 
 def folder_bytes(folder: Path) -> int:
@@ -65,8 +64,8 @@ def folder_bytes(folder: Path) -> int:
 
 def main(folder: Path) -> None:
     application = QApplication([])
-    workspace_link.SCAN_MS = 10**9  # when it is asked, not by the clock
-    editor, viewer, gaps = made_up_editor(), ViewerModel(), Gaps()
+    workspace_link.SCAN_MS = 10**9  # scan on request only, not by timer
+    editor, viewer, gaps = synthetic_editor(), ViewerModel(), Gaps()
     image = viewer.add_image(np.zeros(editor.labels.shape, np.uint8), name="image")
     regions, objects = outputs.add_prediction(viewer, image, "YX", editor.prediction)
     controller = controller_of(viewer)
@@ -83,17 +82,17 @@ def main(folder: Path) -> None:
     for one in editor.index.ids[:EDITS].tolist():
         edits.append(delete(editor, [one]))
         editor.apply(edits[-1])
-    telling = cpu_ms(lambda: [writer.record_edit(edit) for edit in edits])
+    recording = cpu_ms(lambda: [writer.record_edit(edit) for edit in edits])
     gap = gaps.during(lambda: not writer.state.waiting)
-    print(f"telling of an edit       {telling / EDITS:8.3f} ms")
+    print(f"recording an edit        {recording / EDITS:8.3f} ms")
     print(f"longest gap, writing     {gap:8.0f} ms")
     journal = sum(path.stat().st_size for path in folder.rglob("journal-*"))
-    print(f"bytes an edit            {journal // EDITS:8,}")
-    looking = cpu_ms(lambda: link._look({t: one.data for t, one in link.layers.items()}))
+    print(f"bytes per edit           {journal // EDITS:8,}")
+    scanning = cpu_ms(lambda: link._look({t: one.data for t, one in link.layers.items()}))
     link.scan()
-    gap = gaps.during(lambda: not (link._scanning or link._differing or writer.state.waiting))
-    print(f"looking at all pixels    {looking:8.0f} ms (in a thread)")
-    print(f"longest gap, looking     {gap:8.0f} ms")
+    gap = gaps.during(lambda: not (link.is_scanning or writer.state.waiting))
+    print(f"scanning all pixels      {scanning:8.0f} ms (in a thread)")
+    print(f"longest gap, scanning    {gap:8.0f} ms")
     controller.close()
     gap = gaps.during(lambda: controller.workspace is None and not controller.busy)
     print(f"longest gap, closing     {gap:8.0f} ms")

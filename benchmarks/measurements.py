@@ -1,8 +1,6 @@
-"""How long it takes to measure everything of made-up nuclei, and the memory beyond the inputs.
+"""Time and memory of measuring synthetic nuclei, without an image and with its stains.
 
-    python benchmarks/measurements.py
-
-First without an image, then with the stains of one.
+python benchmarks/measurements.py
 """
 
 from __future__ import annotations

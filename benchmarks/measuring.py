@@ -1,7 +1,7 @@
-"""Time and memory of a call, for the benchmarks beside this file.
+"""Time and memory of a function call, for the other benchmarks.
 
-Seconds are CPU seconds of the process, all threads together, so that they say what one core needs
-even where other programs run; wall seconds stand beside them.
+CPU seconds are of all threads together, and do not depend on other programs; wall time is printed
+too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-# The made-up nuclei have their home among the tests: import this file before `synthetic`.
+# Synthetic nuclei are among the tests: import this module before `cases.synthetic`.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 SIZES_PX = (1024, 2048, 4096)
@@ -22,7 +22,7 @@ HEADER = f"{'':34}{'px':>6}{'CPU s':>9}{'wall s':>9}{'ns/px':>8}{'peak MiB':>10}
 
 
 class Measured(NamedTuple):
-    """What one call took; memory is what it allocated beyond its inputs, at its highest."""
+    """Time of a call, and its peak memory without its inputs."""
 
     result: object
     cpu_s: float
@@ -30,7 +30,7 @@ class Measured(NamedTuple):
     peak_mib: float
 
     def line(self, name: str, size_px: int) -> str:
-        """A row under `HEADER`."""
+        """Format a row under `HEADER`."""
         ns = 1e9 * self.cpu_s / size_px**2
         return (
             f"{name:34}{size_px:6}{self.cpu_s:9.2f}{self.wall_s:9.2f}{ns:8.0f}{self.peak_mib:10.0f}"
@@ -38,7 +38,7 @@ class Measured(NamedTuple):
 
 
 def measured(function: Callable[[], object]) -> Measured:
-    """Call twice: first for the time, then for the memory."""
+    """Call twice, first to measure time, then memory."""
     wall, cpu = time.perf_counter(), time.process_time()
     result = function()
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall

@@ -1,9 +1,8 @@
-"""Every score of objects, and of the outlines of regions: time and memory against the size.
+"""Time and memory of all metrics of objects and regions, by image size.
 
 python benchmarks/metrics.py
 
-At 4096 x 4096 the scores of 11,000 against 11,000 objects must stay under 5 s and 1 GiB on one
-core.
+Limits for 11,000 objects on 4096 x 4096 pixels: 5 s and 1 GiB on one core.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ LIMIT_S, LIMIT_MIB = 5, 1024
 
 
 def object_scores(truth: np.ndarray, prediction: np.ndarray) -> list[dict[str, float]]:
-    """PQ, DQ, SQ, F1, precision, recall, AJI of all objects and of each of four classes; Dice."""
+    """PQ, DQ, SQ, F1, precision, recall and AJI of all objects and of four classes; Dice."""
     table = contingency(truth, prediction)
     tables = by_class(table, 1 + table.truth_ids % 4, 1 + table.prediction_ids % 4, CLASSES)
     counts = [Counts(panoptic_quality(t), aggregated_jaccard(t)) for t in tables.values()]
@@ -38,7 +37,7 @@ def object_scores(truth: np.ndarray, prediction: np.ndarray) -> list[dict[str, f
 
 
 def region_scores(truth: np.ndarray, prediction: np.ndarray) -> list[dict[str, float]]:
-    """Dice, IoU, distances and PQ of each of two region classes."""
+    """Dice, IoU, Hausdorff distances and PQ of two region classes."""
     overlaps = class_overlaps(truth, prediction, (1, 2))
     found = []
     for c, overlap in overlaps.items():
@@ -51,7 +50,7 @@ def region_scores(truth: np.ndarray, prediction: np.ndarray) -> list[dict[str, f
 
 
 def regions(size: int, seed: int) -> np.ndarray:
-    """Smooth regions of two classes and background, some 100 pixels across."""
+    """Smooth regions of two classes and background, about 100 pixels wide."""
     from scipy import ndimage
 
     coarse = np.random.default_rng(seed).normal(size=(size // 32 + 1,) * 2)

@@ -1,10 +1,9 @@
-"""From an image that is read window by window to labels and table: time and memory by size.
+"""Time and memory of segmenting a lazy image, by size, without the cost of a network.
 
     python benchmarks/segmenting.py
 
-The network is the tests' stand-in, which costs next to nothing: what is measured is all that stands
-around it (reading, tiles, decoding, stitching, the table). The last column is the memory beyond the
-two label images that come out; it should grow with the width of the image, not with its area.
+The model is a stub, so reading, tiling, decoding, stitching and the table are measured. The last
+column is memory beyond the two label images; it should grow with the image's width, not its area.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from napari_coseg.inference import InferenceSettings, segment
 
 SHAPES = ((2048, 2048), (4096, 2048), (8192, 2048), (16384, 2048), (4096, 4096))
 PATTERN_PX = 512
-BYTES_A_PIXEL = 5  # uint8 regions and int32 objects
+BYTES_PER_PIXEL = 5  # uint8 regions and int32 objects
 
 
 class Repeated:
-    """A large picture that repeats a small one; nothing of it exists until it is read."""
+    """A large lazy image that repeats a small one."""
 
     def __init__(self, shape: tuple[int, int]) -> None:
         tissue = (slice(50, 400), slice(50, 400))
@@ -44,7 +43,7 @@ def main() -> None:
     for rows, columns in SHAPES:
         image = Repeated((rows, columns))
         run = measured(lambda image=image: segment(image, model, 0.5, settings=settings))
-        outputs = rows * columns * BYTES_A_PIXEL / 2**20
+        outputs = rows * columns * BYTES_PER_PIXEL / 2**20
         print(
             f"{rows:>7} x {columns:<5}{len(run.result.instances):>9}{run.cpu_s:8.1f}"
             f"{1e9 * run.cpu_s / (rows * columns):7.0f}{run.peak_mib - outputs:20.0f}",

@@ -1,10 +1,9 @@
-"""How much faster the chunked selective scan is than the recurrence step by step.
+"""Speed of the chunked selective scan compared with the sequential recurrence.
 
     python benchmarks/selective_scan.py [--repeats 5]
 
-Both run in turn in one process, on one thread; the ratio of the medians of their processor times
-(which other work on the machine disturbs less than the clock) is printed, forward alone and forward
-with backward, at inference's length and at the lengths of training.
+Both run alternately on one thread. Prints the ratio of their median CPU times for the forward pass
+and for forward and backward, at the lengths of inference and of training.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats
     torch.set_num_threads(1)
-    print(f"one thread, processor time, median of {repeats}, float32")
+    print(f"one thread, CPU time, median of {repeats}, float32")
     for name, shape in CASES.items():
         inputs = make_inputs(*shape)
         for kind, run in (("forward", forward), ("forward + backward", forward_backward)):

@@ -1,11 +1,13 @@
-"""A plain U-Net of about 1.3 million parameters for one task, trained for a number of minutes.
+"""Single-task baseline: a U-Net with about 1.3 million parameters, trained for some minutes.
 
-    python benchmarks/unet_baseline.py --task nuclei --minutes 30 [--root DATA] [--run runs/unet]
+    python benchmarks/unet_baseline.py --task nuclei --minutes 30 [--encoder NAME] [--root DATA]
 
-Nuclei: 192 px crops of CoNSeP at 0.25 um a pixel, a head for "object or not" and one for the
-horizontal and vertical maps. Glands: 256 px crops of GlaS at 1 um a pixel, one head. Both with the
-project's own crops, decoding and metrics. The weights with the best validation score are scored on
-the test images. A run that was stopped goes on when started again with the same folder.
+Nuclei: crops of CoNSeP, 192 px at 0.25 um per pixel; outputs are object probability and horizontal
+and vertical maps. Glands: crops of GlaS, 256 px at 1 um per pixel; one output. Crops, decoding and
+metrics are the package's. The weights with the best validation score are scored on the test images.
+With --encoder efficientnet-lite0 the network is the encoder of `histology-default`, started from
+ImageNet (extra "train"), and one convolution. A stopped run resumes when started again with the
+same folder.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,18 +27,25 @@ from baseline_scores import Scores, data_root, score_glands, score_nuclei, write
 from torch import Tensor, nn
 
 from napari_coseg.datasets.base import Sample
-from napari_coseg.datasets.batches import Batch, CropSampler, CropSource
+from napari_coseg.datasets.batches import Batch, CropSampler, CropSource, drawn_ahead
 from napari_coseg.datasets.held_out import hold_out, load_split
 from napari_coseg.datasets.registry import open_dataset
+from napari_coseg.models.checkpoints.from_efficientnet import initialise_trunk
+from napari_coseg.models.checkpoints.starting import starting_file
+from napari_coseg.models.nn.encoders.registry import build_encoder, shape_of
 
 WIDTHS = (24, 48, 80, 112, 144)
+PATH_CHANNELS = (64, 48, 32)
+"""Of a pretrained encoder's maps at strides 8, 4 and 2, as `histology-default` has them."""
 LEARNING_RATE = 2e-3
+TRUNK_RATE = 0.25
+"""Of a trunk that starts pretrained, as a share of the learning rate."""
 HV_WEIGHT = 2.0
 
 
 @dataclass(frozen=True)
 class Task:
-    """What differs between the two."""
+    """Settings of a task."""
 
     name: str
     dataset: str
@@ -43,7 +53,7 @@ class Task:
     pixel_size_um: float
     size_px: int
     channels: int
-    chosen_by: str
+    selection_metric: str
 
 
 TASKS = {
@@ -54,7 +64,9 @@ BATCH_SIZE = 8
 
 
 class UNet(nn.Module):
-    """Two convolutions a level, max pooling down, bilinear up with skip connections."""
+    """Two convolutions per level, max pooling down, bilinear up with skip connections."""
+
+    size_multiple = 2 ** (len(WIDTHS) - 1)
 
     def __init__(self, widths: Sequence[int], channels: int) -> None:
         super().__init__()
@@ -72,6 +84,32 @@ class UNet(nn.Module):
             larger = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
             x = level(torch.cat([larger, skip], dim=1))
         return self.head(x)
+
+
+class PretrainedUNet(nn.Module):
+    """An encoder of the project with its path up, and one convolution at stride 2 as the head."""
+
+    def __init__(self, name: str, channels: int) -> None:
+        super().__init__()
+        self.encoder = build_encoder(shape_of(name), 128, PATH_CHANNELS, 0.0, 0)
+        self.size_multiple = self.encoder.size_multiple
+        self.head = nn.Conv2d(PATH_CHANNELS[-1], channels, 1)
+        print(initialise_trunk(self, starting_file(name)), flush=True)
+
+    def forward(self, images: Tensor) -> Tensor:  # (B, 3, Y, X) of 0..255 -> (B, channels, Y, X)
+        _, (finest, *_) = self.encoder((images - 127) / 128)
+        return F.interpolate(
+            self.head(finest), scale_factor=2, mode="bilinear", align_corners=False
+        )
+
+
+def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
+    """All parameters; what starts from elsewhere at a share of the learning rate."""
+    trunk = network.encoder.parts()["trunk"] if isinstance(network, PretrainedUNet) else []
+    known = {id(p) for p in trunk}
+    rest = [p for p in network.parameters() if id(p) not in known]
+    groups = [{"params": rest, "factor": 1.0}, {"params": trunk, "factor": TRUNK_RATE}]
+    return [group for group in groups if group["params"]]
 
 
 def _level(channels_in: int, channels_out: int) -> nn.Sequential:
@@ -103,9 +141,9 @@ def loss_of(task: Task, maps: Tensor, batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def predict(network: nn.Module, image: np.ndarray, device: torch.device) -> np.ndarray:
-    """uint8 (Y, X, 3) at the network's pixel size -> float32 maps (channels, Y, X)."""
+    """Predict float32 maps (channels, Y, X) of uint8 (Y, X, 3) at the network's pixel size."""
     height, width, _ = image.shape
-    multiple = 2 ** (len(WIDTHS) - 1)
+    multiple = int(network.size_multiple)
     below, right = -height % multiple, -width % multiple
     padded = np.pad(image, ((0, below), (0, right), (0, 0)), mode="symmetric")
     planes = torch.from_numpy(np.moveaxis(padded, 2, 0)[None].astype(np.float32)).to(device)
@@ -153,7 +191,7 @@ def _sigmoid(logit: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Run:
-    """A training that can be stopped and gone on with: everything in its folder."""
+    """A resumable training with its state in a folder."""
 
     task: Task
     network: nn.Module
@@ -188,10 +226,10 @@ class Run:
 
     def validate(self, samples: Sequence[Sample]) -> None:
         scores = score(self.task, self.network, samples, self.device)
-        told = " ".join(f"{name} {value:.4f}" for name, value in scores.items())
-        print(f"step {self.step}, {self.seconds / 60:.1f} min: validation {told}", flush=True)
-        if scores[self.task.chosen_by] > self.best:
-            self.best = scores[self.task.chosen_by]
+        text = " ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        print(f"step {self.step}, {self.seconds / 60:.1f} min: validation {text}", flush=True)
+        if scores[self.task.selection_metric] > self.best:
+            self.best = scores[self.task.selection_metric]
             torch.save(self.network.state_dict(), self.chosen)
         self.save()
 
@@ -204,17 +242,17 @@ def train(
     validations: int,
     threads: int,
 ) -> None:
-    """Cosine decay over the time, not the steps; validation does not count as time."""
+    """Train with cosine decay over time instead of steps; validation time is not counted."""
     limit = 60 * minutes
     next_validation = limit / validations * (1 + int(run.seconds / limit * validations))
-    for batch in sampler.draw_ahead(run.step, 10**9, threads):
+    for batch in drawn_ahead(sampler.draw, run.step, 10**9, threads):
         if run.seconds >= limit:
             break
         start = time.perf_counter()
-        share = min(run.seconds / limit, 1.0)
-        rate = LEARNING_RATE * min(1.0, (run.step + 1) / 50) * (1 + np.cos(np.pi * share)) / 2
+        fraction = min(run.seconds / limit, 1.0)
+        rate = LEARNING_RATE * min(1.0, (run.step + 1) / 50) * (1 + np.cos(np.pi * fraction)) / 2
         for group in run.optimizer.param_groups:
-            group["lr"] = float(rate)
+            group["lr"] = float(rate) * group["factor"]
         images = torch.from_numpy(batch.images).to(run.device)
         with torch.autocast(run.device.type, torch.bfloat16):
             maps = run.network(images.contiguous(memory_format=torch.channels_last))
@@ -236,9 +274,12 @@ def train(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=TASKS)
-    parser.add_argument("--minutes", type=float, default=30.0, help="of training alone")
+    parser.add_argument("--encoder", help="pretrained encoder, such as efficientnet-lite0")
+    parser.add_argument(
+        "--minutes", type=float, default=30.0, help="training time, without validation"
+    )
     parser.add_argument("--validations", type=int, default=6)
-    parser.add_argument("--threads", type=int, default=1, help="that draw crops ahead")
+    parser.add_argument("--threads", type=int, default=1, help="threads that prepare crops")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--root", help="folder with consep and glas")
     parser.add_argument("--run", type=Path, default=Path("runs/unet"), help="folder of the run")
@@ -255,8 +296,13 @@ def main() -> None:
 
     torch.manual_seed(arguments.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = UNet(WIDTHS, task.channels).to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-4)
+    network: nn.Module = (
+        PretrainedUNet(arguments.encoder, task.channels)
+        if arguments.encoder
+        else UNet(WIDTHS, task.channels)
+    )
+    network = network.to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(parameter_groups(network), weight_decay=1e-4)
     arguments.run.mkdir(parents=True, exist_ok=True)
     run = Run(task, network, optimizer, arguments.run, device)
     run.resume()
@@ -267,13 +313,13 @@ def main() -> None:
         run.validate(validation)
     network.load_state_dict(torch.load(run.chosen, weights_only=True, map_location=device))
     labels = {
-        "baseline": "unet",
+        "baseline": f"unet {arguments.encoder}" if arguments.encoder else "unet",
         "task": task.name,
         "split": task.test_split,
         "parameters": sum(p.numel() for p in network.parameters()),
         "steps": run.step,
         "minutes": f"{run.seconds / 60:.1f}",
-        f"validation_{task.chosen_by}": f"{run.best:.4f}",
+        f"validation_{task.selection_metric}": f"{run.best:.4f}",
     }
     scores = score(task, network, dataset.load_all(task.test_split), device)
     write_row(labels, scores, arguments.csv)

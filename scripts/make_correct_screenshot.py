@@ -1,8 +1,8 @@
-"""Make docs/images/correct.png: the real window, the sample image, two areas that are reviewed.
+"""Make docs/images/correct.png: the sample image with two reviewed areas.
 
 xvfb-run -a -s "-screen 0 1920x1200x24" .venv/bin/python scripts/make_correct_screenshot.py
 
-Nuclei and regions are those of `make_measure_screenshot`, made without a network.
+Nuclei and regions are those of `make_measure_screenshot`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ OF_OBJECTS = np.array([(60.0, 230.0), (50.0, 380.0), (170.0, 390.0), (200.0, 250
 
 
 def main() -> None:
-    """Do what a person does, then take the picture."""
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1500, 1060)
     (layer,) = viewer.open_sample("napari-coseg", "colon")
@@ -29,10 +28,10 @@ def main() -> None:
     regions.opacity = 0.2
     _, widget = viewer.window.add_plugin_dock_widget("napari-coseg", "Correct")
     widget.start()
-    until(lambda: widget.work is not None)
-    widget.work.corrector.review_area(Gesture(AREA, is_click=False))
+    until(lambda: widget.interaction is not None)
+    widget.interaction.corrector.review_area(Gesture(AREA, is_click=False))
     widget.area_choice.setCurrentIndex(1)
-    widget.work.corrector.review_area(Gesture(OF_OBJECTS, is_click=False))
+    widget.interaction.corrector.review_area(Gesture(OF_OBJECTS, is_click=False))
     widget.next_button.click()
     viewer.reset_view(margin=0.02)
     wait(1)

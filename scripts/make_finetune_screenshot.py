@@ -1,9 +1,9 @@
-"""Make docs/images/fine-tune.png: the real window, the sample image, a training that has ended.
+"""Make docs/images/fine-tune.png: a finished fine-tuning on the sample image.
 
 xvfb-run -a -s "-screen 0 1920x1200x24" .venv/bin/python scripts/make_finetune_screenshot.py
 
-Nuclei of a threshold in the upper part of the image stand for what a person has corrected and
-reviewed. With an argument the picture is of the first page of the dock, before the start.
+Thresholded nuclei in the upper half of the image serve as reviewed corrections. With any argument,
+make fine-tune-setup.png of the dock before the start.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FEW = {"steps": 80, "crops": 2, "crop_px": 128, "validations": 6}
 
 
 def nuclei() -> Prediction:
-    """Objects of the sample image without a network, and without classes."""
+    """Thresholded objects of the sample image, without classes."""
     labels, _ = nuclei_of_the_sample()
     regions = np.zeros(labels.shape, np.uint8)
     table = object_table(labels, regions, pixel_size_um=SIZE)
@@ -42,7 +42,6 @@ def nuclei() -> Prediction:
 
 
 def main() -> None:
-    """Do what a person does, then take the picture."""
     first_page = len(sys.argv) > 1
     with tempfile.TemporaryDirectory() as folder:
         os.environ[FOLDER_VARIABLE] = f"{folder}/adapters"
@@ -74,12 +73,12 @@ def main() -> None:
         wait(1)
         save(viewer, IMAGES / ("fine-tune-setup.png" if first_page else "fine-tune.png"))
         session.close()
-        controller.give_up()
+        controller.abandon()
         viewer.close()
 
 
 def train(widget: Any) -> None:
-    """Start, and wait for the end."""
+    """Start the training and wait for its end."""
     widget.run()
     until(lambda: widget.bar.is_busy)
     until(lambda: not widget.bar.is_busy)

@@ -1,9 +1,9 @@
-"""Make docs/images/tutorial-*.png: the fine-tuning tutorial, step by step in the real window.
+"""Make docs/images/tutorial-*.png: the steps of the fine-tuning tutorial.
 
 xvfb-run -a -s "-screen 0 1920x1200x24" .venv/bin/python scripts/make_finetune_tutorial.py
 
-Prints how well the nuclei of the half that nobody reviewed are found before and after, which
-docs/tutorial-fine-tuning.md quotes. Takes as long as the training does: MINUTES.
+Prints the scores on the half that is not reviewed, before and after, for
+docs/tutorial-fine-tuning.md. Takes MINUTES for the training.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from screenshots import IMAGES, save, until, wait
 from napari_coseg.finetuning.library import FOLDER_VARIABLE
 from napari_coseg.labels.metrics.contingency import contingency
 from napari_coseg.labels.metrics.instances import panoptic_quality
-from napari_coseg.widgets import layer_box
 from napari_coseg.widgets.correct.gesture import Gesture
 from napari_coseg.widgets.workspace.controller import controller_of
 from napari_coseg.workspace import recent
@@ -32,7 +31,6 @@ REVIEWED = np.array([(-5.0, -5.0), (-5.0, HALF_PX), (525.0, HALF_PX), (525.0, -5
 
 
 def main() -> None:
-    """Do what the tutorial says, and take a picture of each step."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ[FOLDER_VARIABLE] = f"{folder}/adapters"
         os.environ[recent.PLACE_VARIABLE] = f"{folder}/state"
@@ -61,8 +59,8 @@ def main() -> None:
         after = segmented(viewer, segment)
         picture(viewer, "4-after")
         for when, (_, objects) in (("before", before), ("after", after)):
-            tell(when, drawn.data, objects.data)
-        controller_of(viewer).give_up()
+            print_scores(when, drawn.data, objects.data)
+        controller_of(viewer).abandon()
         viewer.close()
 
 
@@ -71,7 +69,7 @@ def dock(viewer: Any, name: str) -> Any:
 
 
 def raise_dock(viewer: Any, widget: Any) -> None:
-    """Bring it before the docks that lie as tabs beside it."""
+    """Raise a dock above those in the same tabs."""
     from qtpy.QtWidgets import QDockWidget
 
     docks = viewer.window._qt_window.findChildren(QDockWidget)
@@ -79,7 +77,7 @@ def raise_dock(viewer: Any, widget: Any) -> None:
 
 
 def segmented(viewer: Any, segment: Any) -> tuple[Any, Any]:
-    """The layers of a run."""
+    """Run the segmentation; returns its layers."""
     count = len(viewer.layers)
     segment.run()
     until(lambda: len(viewer.layers) == count + 2 and not segment.bar.is_busy)
@@ -92,7 +90,7 @@ def remove(viewer: Any, layers: tuple[Any, Any]) -> None:
 
 
 def keep(viewer: Any, image: Any, drawn: Any, path: Path) -> None:
-    """The drawn nuclei in a new workspace."""
+    """Add the drawn nuclei to a new workspace."""
     controller = controller_of(viewer)
     controller.create(path)
     until(lambda: controller.workspace is not None and not controller.busy)
@@ -101,17 +99,17 @@ def keep(viewer: Any, image: Any, drawn: Any, path: Path) -> None:
 
 
 def review(viewer: Any, drawn: Any) -> Any:
-    """The left half, with the tool for it."""
+    """Mark the left half as reviewed."""
     correct = dock(viewer, "Correct")
-    layer_box.choose(correct.pair.objects_box, drawn)
+    correct.pair.objects_box.choose(drawn)
     correct.start()
-    until(lambda: correct.work is not None)
-    correct.work.corrector.review_area(Gesture(REVIEWED, is_click=False))
+    until(lambda: correct.interaction is not None)
+    correct.interaction.corrector.review_area(Gesture(REVIEWED, is_click=False))
     return correct
 
 
 def train(viewer: Any, fine_tune: Any) -> None:
-    """Start, and wait for the end."""
+    """Start the training and wait for its end."""
     fine_tune.setup.name_edit.setText("fluorescence nuclei")
     fine_tune.setup.main.boxes["minutes"].setValue(MINUTES)
     fine_tune.look()
@@ -128,8 +126,8 @@ def picture(viewer: Any, name: str) -> None:
     save(viewer, IMAGES / f"tutorial-{name}.png")
 
 
-def tell(when: str, truth: np.ndarray, found: np.ndarray) -> None:
-    """Scores of the right half, which was not learnt from."""
+def print_scores(when: str, truth: np.ndarray, found: np.ndarray) -> None:
+    """Print scores of the right half, which was not trained on."""
     quality = panoptic_quality(contingency(truth[:, HALF_PX:], found[:, HALF_PX:]))
     print(f"{when}: F1 {quality.f1:.3f}, PQ {quality.pq:.3f}")
 

@@ -1,9 +1,8 @@
-"""Make docs/images/measure.png: the real window, the sample image, a lasso in the scatter plot.
+"""Make docs/images/measure.png: a lasso in the scatter plot of the sample image's objects.
 
 xvfb-run -a -s "-screen 0 1920x1200x24" .venv/bin/python scripts/make_measure_screenshot.py
 
-Nuclei are those of a threshold, and epithelium is where the sample's brown stain was, so that the
-picture shows measuring and not a model.
+Nuclei and epithelium are thresholded from the sample's stains, without a model.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ REGIONS = (LabelClass(1, "epithelium", (230, 159, 0)),)
 
 
 def prediction() -> Prediction:
-    """Labels of the sample image without a network."""
+    """Thresholded labels of the sample image."""
     labels, brown = nuclei_of_the_sample()
     brown = gaussian(brown, 6)
     epithelium = (brown > threshold_otsu(brown)).astype(np.uint8)
@@ -43,7 +42,6 @@ def prediction() -> Prediction:
 
 
 def main() -> None:
-    """Do what a person does, then take the picture."""
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1500, 980)
     (layer,) = viewer.open_sample("napari-coseg", "colon")

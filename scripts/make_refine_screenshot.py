@@ -1,4 +1,4 @@
-"""Make docs/images/refine.png: the real window, the shipped model, a gland painted by hand.
+"""Make docs/images/refine.png: a refinement from a corrected gland.
 
 xvfb-run -a -s "-screen 0 1920x1200x24" .venv/bin/python scripts/make_refine_screenshot.py
 """
@@ -11,11 +11,10 @@ from screenshots import IMAGES, save, segment_the_sample, until, wait
 from skimage.draw import polygon2mask
 
 GLAND = np.array([(365, 262), (358, 320), (372, 372), (440, 374), (452, 300), (440, 258)])
-"""y, x of the middle that a gland in the sample's lower half lacks, as a person outlines it."""
+"""y, x of the lumen that is missing from a gland in the sample's lower half."""
 
 
 def main() -> None:
-    """Do what a person does, then take the picture."""
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1500, 980)
     regions, objects = segment_the_sample(viewer)

@@ -1,4 +1,4 @@
-"""Make docs/images/segment.png: the real window, the sample image, the shipped model.
+"""Make docs/images/segment.png: the sample image segmented by the shipped model.
 
 xvfb-run -a -s "-screen 0 1920x1200x24" .venv/bin/python scripts/make_screenshot.py
 """
@@ -10,7 +10,6 @@ from screenshots import IMAGES, save, segment_the_sample, wait
 
 
 def main() -> None:
-    """Do what a person does, then take the picture."""
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1500, 980)
     regions, objects = segment_the_sample(viewer)

@@ -1,4 +1,4 @@
-"""What the scripts that make screenshots share: waiting, saving, labels of the sample image."""
+"""Helpers of the screenshot scripts: waiting, saving, labels of the sample image."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ IMAGES = Path(__file__).parent.parent / "docs" / "images"
 LONGEST_WAIT_S = 900
 
 
-def until(is_so: Callable[[], bool]) -> None:
-    """Let the window live until something is so."""
+def until(condition: Callable[[], bool]) -> None:
+    """Run the event loop until a condition holds."""
     deadline = time.monotonic() + LONGEST_WAIT_S
-    while not is_so():
+    while not condition():
         wait(0.05)
         if time.monotonic() > deadline:
-            raise TimeoutError(f"not so after {LONGEST_WAIT_S} s")
+            raise TimeoutError(f"no result after {LONGEST_WAIT_S} s")
 
 
 def wait(seconds: float) -> None:
-    """Let the window live for a while."""
+    """Run the event loop for some seconds."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         QApplication.processEvents()
@@ -33,7 +33,7 @@ def wait(seconds: float) -> None:
 
 
 def segment_the_sample(viewer: Any) -> tuple[Any, Any]:
-    """Open the sample image, run the shipped model; the layers of regions and of objects."""
+    """Segment the sample image with the shipped model; returns its region and object layers."""
     viewer.open_sample("napari-coseg", "colon")
     _, widget = viewer.window.add_plugin_dock_widget("napari-coseg", "Segment")
     widget.run()
@@ -42,7 +42,7 @@ def segment_the_sample(viewer: Any) -> tuple[Any, Any]:
 
 
 def save(viewer: Any, path: Path) -> None:
-    """The whole window; 160 colours look the same and take a third of the room."""
+    """Save the window with 160 colours, which look the same in a third of the bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = viewer.screenshot(canvas_only=False, flash=False)[..., :3]
     few = PIL.Image.fromarray(picture).quantize(160, PIL.Image.Quantize.MAXCOVERAGE)
@@ -50,7 +50,7 @@ def save(viewer: Any, path: Path) -> None:
 
 
 def nuclei_of_the_sample() -> tuple[np.ndarray, np.ndarray]:
-    """Nuclei, int32 (Y, X), by a threshold, and the sample's brown stain; no network is needed."""
+    """Nuclei by a threshold, int32 (Y, X), and the sample's brown stain, without a network."""
     from scipy import ndimage
     from skimage.color import hdx_from_rgb, separate_stains
     from skimage.data import immunohistochemistry

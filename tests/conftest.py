@@ -22,7 +22,7 @@ def has_screen() -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    no_screen = pytest.mark.skip(reason="needs a screen: run the suite under `xvfb-run -a`")
+    no_screen = pytest.mark.skip(reason="needs a screen: install Xvfb (xvfb)")
     for item in items:
         if WINDOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("gui")

@@ -21,24 +21,25 @@ from cases.correct_hand import (
     state,
 )
 from cases.label_editors import measured_anew, plane, stack
+from cases.widget_values import RUN_MS
 
 pytestmark = pytest.mark.gui
 pytest_plugins = ["cases.widget_fixtures"]
-DESKS = [pytest.param(plane, id="plane"), pytest.param(stack, id="stack")]
+EDITORS = [pytest.param(plane, id="plane"), pytest.param(stack, id="stack")]
 
 
-@pytest.fixture(params=DESKS)
+@pytest.fixture(params=EDITORS)
 def work(request: Any, viewer: Any, qtbot: Any) -> Iterator[Any]:
     """The widget at work on a pair of layers; as a bundle of what a session needs."""
-    yield from begun(request.param(), viewer, qtbot)
+    yield from started(request.param(), viewer, qtbot)
 
 
 @pytest.fixture
 def flat(viewer: Any, qtbot: Any) -> Iterator[Any]:
-    yield from begun(plane(), viewer, qtbot)
+    yield from started(plane(), viewer, qtbot)
 
 
-def begun(editor: Any, viewer: Any, qtbot: Any) -> Iterator[Any]:
+def started(editor: Any, viewer: Any, qtbot: Any) -> Iterator[Any]:
     from napari_coseg.widgets.correct.widget import CorrectWidget
 
     n = editor.labels.ndim
@@ -47,14 +48,14 @@ def begun(editor: Any, viewer: Any, qtbot: Any) -> Iterator[Any]:
         viewer.dims.set_point(0, 3.0 + editor.pixel_size_um[0])
     widget = CorrectWidget(viewer)
     widget.start_button.click()
-    qtbot.waitUntil(lambda: widget.work is not None, timeout=60_000)
-    widget.work.widget = widget
-    yield widget.work
+    qtbot.waitUntil(lambda: widget.interaction is not None, timeout=RUN_MS)
+    widget.interaction.widget = widget
+    yield widget.interaction
     widget.close()
 
 
 # ---------------------------------------------------------------------------------------------
-# Actions by hand; each is done, undone and redone below
+# Actions; each is done, undone and redone below
 
 
 def ids(work: Any) -> list[int]:
@@ -81,16 +82,16 @@ def middle(work: Any, object_id: int) -> tuple[float, ...]:
 
 
 def by_hand(work: Any, key: str, points: Any, **keywords: Any) -> None:
-    press(work._viewer, key)
-    draw(work._viewer, work.session.objects, at(work, points), **keywords)
+    press(work.viewer, key)
+    draw(work.viewer, work.session.objects, at(work, points), **keywords)
 
 
-def choose(work: Any, count: int = 1) -> None:
-    press(work._viewer, "S")
+def select(work: Any, count: int = 1) -> None:
+    press(work.viewer, "S")
     for number, object_id in enumerate(ids(work)[:count]):
         place = at(work, [middle(work, object_id)])
-        draw(work._viewer, work.session.objects, place, shift=number > 0)
-    assert len(work.display.chosen) == count
+        draw(work.viewer, work.session.objects, place, shift=number > 0)
+    assert len(work.display.selected) == count
 
 
 def merge_by_stroke(work: Any) -> None:
@@ -98,9 +99,9 @@ def merge_by_stroke(work: Any) -> None:
     by_hand(work, "M", [middle(work, one), middle(work, other)])
 
 
-def merge_chosen(work: Any) -> None:
-    choose(work, 3)
-    press(work._viewer, "M")
+def merge_selected(work: Any) -> None:
+    select(work, 3)
+    press(work.viewer, "M")
 
 
 def split_by_line(work: Any) -> None:
@@ -112,7 +113,7 @@ def split_by_line(work: Any) -> None:
 def split_by_clicks(work: Any) -> None:
     pixels = np.argwhere(plane_of(work) == ids(work)[0])
     by_hand(work, "C", [pixels[2]])
-    draw(work._viewer, work.session.objects, at(work, [pixels[-3]]))
+    draw(work.viewer, work.session.objects, at(work, [pixels[-3]]))
 
 
 def add_outline(work: Any) -> None:
@@ -121,7 +122,7 @@ def add_outline(work: Any) -> None:
 
 
 def add_by_click(work: Any) -> None:
-    work.corrector.maps = OneBlob(work.session.editor.labels)
+    work.set_proposer(OneBlob(work.corrector))
     y, x = np.argwhere(plane_of(work) == 0)[300]
     by_hand(work, "A", [(y, x)])
 
@@ -129,14 +130,14 @@ def add_by_click(work: Any) -> None:
 def add_by_sam(work: Any) -> None:
     from napari_coseg.widgets.correct.proposals import Proposals
 
-    work.ask_sam(Proposals(work.corrector, RoundMasks(work.session.editor.labels)))
+    work.set_proposer(Proposals(work.corrector, RoundMasks(work.session.editor.labels)))
     y, x = np.argwhere(plane_of(work) == 0)[300]
     by_hand(work, "A", [(y, x)])
 
 
-def mend_by_sam(work: Any) -> None:
+def refine_by_sam(work: Any) -> None:
     add_by_sam(work)
-    (new,) = work.display.chosen
+    (new,) = work.display.selected
     by_hand(work, "A", [middle(work, new)], shift=True)
     assert new not in work.session.editor.index, "another in its place"
 
@@ -149,35 +150,35 @@ def box_by_sam(work: Any) -> None:
 
 def brush(work: Any) -> None:
     work.corrector.object_class = 1
-    press(work._viewer, "P")
+    press(work.viewer, "P")
     y, x = np.argwhere(plane_of(work) == 0)[700]
-    draw(work._viewer, work.session.objects, at(work, [(y, x), (y + 3, x + 3), (y, x + 6)]))
+    draw(work.viewer, work.session.objects, at(work, [(y, x), (y + 3, x + 3), (y, x + 6)]))
 
 
 def brush_on(work: Any) -> None:
-    choose(work)
-    press(work._viewer, "P")
+    select(work)
+    press(work.viewer, "P")
     place = middle(work, ids(work)[0])
-    draw(work._viewer, work.session.objects, at(work, [place, (place[0] + 15, place[1] + 15)]))
+    draw(work.viewer, work.session.objects, at(work, [place, (place[0] + 15, place[1] + 15)]))
 
 
 def region_brush(work: Any) -> None:
     work.corrector.region_class = 3
-    press(work._viewer, "Shift-P")
-    draw(work._viewer, work.session.regions, at(work, [(30, 30), (50, 55)]))
+    press(work.viewer, "Shift-P")
+    draw(work.viewer, work.session.regions, at(work, [(30, 30), (50, 55)]))
 
 
-def on_chosen(key: str, count: int = 1) -> Callable[[Any], None]:
+def on_selected(key: str, count: int = 1) -> Callable[[Any], None]:
     def use(work: Any) -> None:
-        choose(work, count)
-        press(work._viewer, key)
+        select(work, count)
+        press(work.viewer, key)
 
     return use
 
 
 def delete_under_pointer(work: Any) -> None:
-    point_at(work._viewer, work.session.objects, at(work, [middle(work, ids(work)[2])])[0])
-    press(work._viewer, "D")
+    point_at(work.viewer, work.session.objects, at(work, [middle(work, ids(work)[2])])[0])
+    press(work.viewer, "D")
 
 
 def classify_by_lasso(work: Any) -> None:
@@ -185,7 +186,7 @@ def classify_by_lasso(work: Any) -> None:
     by_hand(work, "T", [(0, 0), (0, 80), (80, 80), (80, 0)])
 
 
-def lonely(work: Any) -> int:
+def isolated(work: Any) -> int:
     """An object with background around it."""
     labels = plane_of(work)
     for object_id in ids(work):
@@ -208,23 +209,23 @@ def review_for(work: Any, targets: tuple[str, ...]) -> None:
 
 ACTIONS: dict[str, tuple[Callable[[Any], None], set[str]]] = {
     "merge by stroke": (merge_by_stroke, {"labels", "table", "features"}),
-    "merge the chosen": (merge_chosen, {"labels", "table", "features"}),
+    "merge the selected": (merge_selected, {"labels", "table", "features"}),
     "split by line": (split_by_line, {"labels", "table", "features"}),
     "split by clicks": (split_by_clicks, {"labels", "table", "features"}),
     "add an outline": (add_outline, {"labels", "table", "features"}),
     "add by click": (add_by_click, {"labels", "table", "features"}),
     "add by SAM2": (add_by_sam, {"labels", "table", "features"}),
-    "mend what SAM2 added": (mend_by_sam, {"labels", "table", "features"}),
+    "refine what SAM2 added": (refine_by_sam, {"labels", "table", "features"}),
     "box for SAM2": (box_by_sam, {"labels", "table", "features"}),
     "brush a new object": (brush, {"labels", "table", "features"}),
     "brush on": (brush_on, {"labels", "table", "features"}),
-    "delete": (on_chosen("D", 2), {"labels", "table", "features"}),
+    "delete": (on_selected("D", 2), {"labels", "table", "features"}),
     "delete under the pointer": (delete_under_pointer, {"labels", "table", "features"}),
-    "smooth": (on_chosen("O", 3), {"labels", "table", "features"}),
-    "class by key": (on_chosen("2", 3), {"table", "features"}),
-    "no class": (on_chosen("0"), {"table", "features"}),
+    "smooth": (on_selected("O", 3), {"labels", "table", "features"}),
+    "class by key": (on_selected("2", 3), {"table", "features"}),
+    "no class": (on_selected("0"), {"table", "features"}),
     "class by lasso": (classify_by_lasso, {"table", "features"}),
-    "review objects": (on_chosen("R", 3), {"reviewed", "marks"}),
+    "review objects": (on_selected("R", 3), {"reviewed", "marks"}),
     "review an area": (
         lambda work: by_hand(work, "Shift-R", [(5, 5), (5, 60), (40, 60), (40, 5)]),
         {"reviewed", "marks"},
@@ -254,27 +255,38 @@ ACTIONS: dict[str, tuple[Callable[[Any], None], set[str]]] = {
 
 
 class OneBlob:
-    """A model that sees one round object wherever it is asked, on half of the grid."""
+    """A model that sees one round object wherever it is asked."""
 
-    def __init__(self, labels: np.ndarray) -> None:
-        self._shape = labels.shape[-2:]
+    hint, takes_boxes = "", False
 
-    def ask(self, point: Any, done: Any, failed: Any) -> None:
+    def __init__(self, corrector: Any) -> None:
+        self._corrector = corrector
+
+    def use(self, gesture: Any) -> None:
         from napari_coseg.labels.decoding.hover_targets import horizontal_vertical_maps
-        from napari_coseg.widgets.correct.add import Maps
+        from napari_coseg.widgets.correct.run_proposer import add_grown, check_background
 
-        y, x = (int(value) for value in point[-2:])
-        rows = slice(max(y - 20, 0), min(y + 20, self._shape[0]))
-        columns = slice(max(x - 20, 0), min(x + 20, self._shape[1]))
+        check_background(self._corrector, gesture)
+        y, x = (int(value) for value in gesture.point[-2:])
+        height, width = self._corrector.session.editor.labels.shape[-2:]
+        rows = slice(max(y - 20, 0), min(y + 20, height))
+        columns = slice(max(x - 20, 0), min(x + 20, width))
         grid = np.ogrid[rows, columns]
         blob = ((grid[0] - y) ** 2 + (grid[1] - x) ** 2 <= 36).astype(np.int32)
         types = np.stack([1 - blob, 0 * blob, blob]).astype(np.float32)
-        maps = Maps(blob.astype(np.float32), horizontal_vertical_maps(blob), types, (rows, columns))
-        done(maps)
+        maps = {
+            "object_probability": blob.astype(np.float32),
+            "hv": horizontal_vertical_maps(blob),
+            "class_probability": types,
+        }
+        add_grown(self._corrector, gesture, maps, (rows, columns))
+
+    def close(self) -> None:
+        """Nothing to free."""
 
 
 class RoundMasks:
-    """A SAM2 that sees a disc around what is meant, the smaller the more it is told."""
+    """A SAM2 that sees a disc around what is meant, smaller with every click."""
 
     is_busy = False
 
@@ -301,24 +313,24 @@ def test_an_action_is_done_undone_and_redone_exactly(
     after = state(work)
     assert changes <= differs(before, after)
     assert_in_step(work, qtbot)
-    press(work._viewer, "Control-Z")
+    press(work.viewer, "Control-Z")
     assert_same(before, state(work))
     assert_in_step(work, qtbot)
-    press(work._viewer, "Control-Shift-Z")
+    press(work.viewer, "Control-Shift-Z")
     assert_same(after, state(work))
     assert_in_step(work, qtbot)
     assert "edo" in work.widget.status.text()
 
 
 def assert_in_step(work: Any, qtbot: Any) -> None:
-    """Table, features and canvas are what looking at every pixel anew gives."""
+    """Table, features and canvas are what measuring every pixel again gives."""
     from napari_coseg.widgets.outputs import object_features
 
     editor = work.session.editor
     assert editor.labels is work.session.objects.data
     pd.testing.assert_frame_equal(editor.table, measured_anew(editor), check_exact=True)
     pd.testing.assert_frame_equal(work.session.objects.features, object_features(editor.table))
-    qtbot.waitUntil(lambda: work.display.refresher.is_done, timeout=10_000)
+    qtbot.waitUntil(lambda: work.display.refresher.is_done, timeout=RUN_MS)
     for layer in (*work.session.layers, work.display.marks_layer):
         assert_drawn(layer)
 
@@ -327,7 +339,7 @@ def test_a_day_of_all_actions_is_undone_in_order(flat: Any, notes: list[str], qt
     """Steps on objects, on regions, on classes and marks come back one by one, then go again."""
     states = [state(flat)]
     for act, _ in ACTIONS.values():
-        flat.display.choose(())
+        flat.display.select(())
         act(flat)
         states.append(state(flat))
     assert notes == []
@@ -371,13 +383,13 @@ def test_without_regions_an_area_is_reviewed_for_its_objects(viewer: Any, qtbot:
     viewer.add_labels(plane().labels)
     widget = CorrectWidget(viewer)
     widget.start_button.click()
-    qtbot.waitUntil(lambda: widget.work is not None, timeout=60_000)
+    qtbot.waitUntil(lambda: widget.interaction is not None, timeout=RUN_MS)
     assert not widget.area_choice.isEnabled()
-    by_hand(widget.work, "Shift-R", [(5, 5), (5, 60), (40, 60), (40, 5)])
+    by_hand(widget.interaction, "Shift-R", [(5, 5), (5, 60), (40, 60), (40, 5)])
     assert widget.session.reviewed.objects and not widget.session.reviewed.regions
     everywhere = np.nonzero(np.ones(plane().labels.shape))
     widget.session.mark("As kept before", widget.session.reviewed.with_area(everywhere))
-    by_hand(widget.work, "Shift-R", [(5, 5), (5, 60), (40, 60), (40, 5)], shift=True)
+    by_hand(widget.interaction, "Shift-R", [(5, 5), (5, 60), (40, 60), (40, 5)], shift=True)
     for target in ("objects", "regions"):
         assert not widget.session.reviewed.area(target).mask()[10:35, 10:55].any()
     widget.close()
@@ -385,34 +397,36 @@ def test_without_regions_an_area_is_reviewed_for_its_objects(viewer: Any, qtbot:
 
 def test_a_hole_is_filled_and_comes_back(flat: Any) -> None:
     whole = state(flat)
-    choose(flat)
+    select(flat)
     y, x = (int(value) for value in middle(flat, ids(flat)[0]))
     flat.session.objects.data_setitem((np.array([y]), np.array([x])), 0)  # rubbed out
     with_hole = state(flat)
-    press(flat._viewer, "H")
+    press(flat.viewer, "H")
     assert_same(whole, state(flat))
-    press(flat._viewer, "Control-Z")
+    press(flat.viewer, "Control-Z")
     assert_same(with_hole, state(flat))
-    press(flat._viewer, "Control-Z")
+    press(flat.viewer, "Control-Z")
     assert_same(whole, state(flat))
 
 
 # ---------------------------------------------------------------------------------------------
-# What a hand may do that cannot be done
+# What cannot be done
+
+
+def add_on_an_object(work: Any) -> None:
+    work.set_proposer(OneBlob(work.corrector))
+    by_hand(work, "A", [middle(work, ids(work)[0])])
 
 
 REFUSED: dict[str, tuple[Callable[[Any], None], str]] = {
     "merge one": (
-        lambda work: by_hand(work, "M", np.argwhere(plane_of(work) == lonely(work))[:2]),
+        lambda work: by_hand(work, "M", np.argwhere(plane_of(work) == isolated(work))[:2]),
         "touch two or more",
     ),
     "merge by click": (lambda work: by_hand(work, "M", [(5, 5)]), "click merges nothing"),
-    "delete nothing": (lambda work: press(work._viewer, "D"), "No object is chosen"),
-    "an unknown class": (on_chosen("7"), "There is no class 7"),
-    "add on an object": (
-        lambda work: by_hand(work, "A", [middle(work, ids(work)[0])]),
-        "is there already",
-    ),
+    "delete nothing": (lambda work: press(work.viewer, "D"), "No object is selected"),
+    "an unknown class": (on_selected("7"), "There is no class 7"),
+    "add on an object": (add_on_an_object, "is there already"),
     "add without a model": (
         lambda work: by_hand(work, "A", [np.argwhere(plane_of(work) == 0)[0]]),
         "draw its outline",
@@ -421,17 +435,17 @@ REFUSED: dict[str, tuple[Callable[[Any], None], str]] = {
         lambda work: by_hand(work, "C", [np.argwhere(plane_of(work) == 0)[0]]),
         "There is no object",
     ),
-    "brush several": (on_chosen("P", 2), "2 objects are chosen"),
+    "brush several": (on_selected("P", 2), "2 objects are selected"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_done_is_told_and_changes_nothing(
+def test_what_cannot_be_done_is_reported_and_changes_nothing(
     flat: Any, name: str, notes: list[str]
 ) -> None:
     act, message = REFUSED[name]
     before = state(flat)
-    point_at(flat._viewer, flat.session.objects, at(flat, [np.argwhere(plane_of(flat) == 0)[0]])[0])
+    point_at(flat.viewer, flat.session.objects, at(flat, [np.argwhere(plane_of(flat) == 0)[0]])[0])
     act(flat)
     assert len(notes) == 1
     assert re.search(message, notes[0])

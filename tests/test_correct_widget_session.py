@@ -11,9 +11,12 @@ import pytest
 
 from cases.correct_hand import add_layers, assert_drawn, assert_same, draw, press, state
 from cases.label_editors import plane
+from cases.widget_values import RUN_MS
 
 pytestmark = pytest.mark.gui
 pytest_plugins = ["cases.widget_fixtures"]
+CLEANUP = "small pieces and holes"
+"""Name of the preview's layer."""
 
 
 @pytest.fixture
@@ -29,12 +32,12 @@ def widget(viewer: Any, qtbot: Any) -> Iterator[Any]:
 @pytest.fixture
 def work(widget: Any, qtbot: Any) -> Any:
     start(widget, qtbot)
-    return widget.work
+    return widget.interaction
 
 
 def start(widget: Any, qtbot: Any) -> None:
     widget.start_button.click()
-    qtbot.waitUntil(lambda: widget.work is not None, timeout=60_000)
+    qtbot.waitUntil(lambda: widget.interaction is not None, timeout=RUN_MS)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -91,9 +94,9 @@ def test_one_layer_cannot_be_both_of_a_pair(
 ) -> None:
     widget.pair.regions_box.setCurrentText("biopsy objects")
     widget.start_button.click()
-    qtbot.waitUntil(lambda: bool(notes), timeout=60_000)
+    qtbot.waitUntil(lambda: bool(notes), timeout=RUN_MS)
     assert "'biopsy objects' is chosen as objects and as regions" in notes[0]
-    assert widget.work is None
+    assert widget.interaction is None
     assert "undo" not in vars(viewer.layers["biopsy objects"])
 
 
@@ -109,6 +112,8 @@ def test_a_layer_painted_by_hand_is_corrected(viewer: Any, widget: Any, qtbot: A
     draw(viewer, mine, [(10, 10), (10, 20)])
     assert np.unique(mine.data).tolist() == [0, 3]
     assert mine.features["area_um2"].tolist() == [200.0]
+    refresher = widget.interaction.display.refresher
+    qtbot.waitUntil(lambda: refresher.is_done, timeout=RUN_MS)
     assert_drawn(mine)
     mine.undo()
     assert np.unique(mine.data).tolist() == [0, 3, 7]
@@ -124,7 +129,7 @@ def test_a_layer_painted_by_hand_is_corrected(viewer: Any, widget: Any, qtbot: A
     ],
     ids=["multiscale", "another size", "negative"],
 )
-def test_layers_that_cannot_be_corrected_are_told(
+def test_layers_that_cannot_be_corrected_are_reported(
     viewer: Any, widget: Any, notes: list[str], qtbot: Any, data: Callable, message: str
 ) -> None:
     labels = viewer.layers["biopsy objects"].data
@@ -132,9 +137,9 @@ def test_layers_that_cannot_be_corrected_are_told(
     widget.pair.objects_box.setCurrentText("other")
     widget.pair.regions_box.setCurrentText("biopsy regions")
     widget.start_button.click()
-    qtbot.waitUntil(lambda: bool(notes), timeout=60_000)
+    qtbot.waitUntil(lambda: bool(notes), timeout=RUN_MS)
     assert message in notes[0]
-    assert widget.work is None
+    assert widget.interaction is None
     assert widget.start_button.isEnabled()
 
 
@@ -143,8 +148,8 @@ def test_finishing_leaves_napari_as_it_was(viewer: Any, widget: Any, qtbot: Any)
     keys, of_viewer = dict(objects.keymap), dict(viewer.keymap)
     callbacks = list(viewer.mouse_drag_callbacks)
     start(widget, qtbot)
-    widget.work.corrector.review([3])
-    widget.work.corrector.delete([5])
+    widget.interaction.corrector.review([3])
+    widget.interaction.corrector.delete([5])
     widget.start_button.click()
     assert [layer.name for layer in viewer.layers] == ["biopsy regions", "biopsy objects"]
     assert (dict(objects.keymap), dict(viewer.keymap)) == (keys, of_viewer)
@@ -154,33 +159,33 @@ def test_finishing_leaves_napari_as_it_was(viewer: Any, widget: Any, qtbot: Any)
     assert 5 not in objects.data
     start(widget, qtbot)
     assert widget.session.reviewed.ids == {3}, "marks are kept for the next session"
-    assert widget.work.display.marks_layer.data.any()
+    assert widget.interaction.display.marks_layer.data.any()
 
 
 def test_a_layer_that_is_removed_ends_the_session(viewer: Any, widget: Any, work: Any) -> None:
     from napari_coseg.widgets.correct.session import SESSIONS
 
     viewer.layers.remove("biopsy regions")
-    assert widget.work is None
+    assert widget.interaction is None
     assert SESSIONS.open == []
     assert widget.pair.regions_box.currentText() == "none"
 
 
-def test_others_hear_of_sessions_and_steps(viewer: Any, widget: Any, qtbot: Any) -> None:
+def test_sessions_and_steps_are_announced(viewer: Any, widget: Any, qtbot: Any) -> None:
     from napari_coseg.widgets.correct.session import SESSIONS, session_of
 
-    heard: list[Any] = []
-    SESSIONS.opened.connect(heard.append)
+    received: list[Any] = []
+    SESSIONS.opened.connect(received.append)
     start(widget, qtbot)
-    (session,) = heard
+    (session,) = received
     assert session_of(viewer.layers["biopsy regions"]) is session
-    session.changed.connect(lambda change: heard.append((change.how, change.step.edit.name)))
-    widget.work.corrector.delete([4])
+    session.changed.connect(lambda change: received.append((change.how, change.step.edit.name)))
+    widget.interaction.corrector.delete([4])
     session.undo()
     session.redo()
-    SESSIONS.opened.disconnect(heard.append)
+    SESSIONS.opened.disconnect(received.append)
     name = "Delete object 4"
-    assert heard[1:] == [("done", name), ("undone", name), ("redone", name)]
+    assert received[1:] == [("done", name), ("undone", name), ("redone", name)]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -189,15 +194,15 @@ def test_others_hear_of_sessions_and_steps(viewer: Any, widget: Any, qtbot: Any)
 
 @pytest.fixture
 def late(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
-    """What threads would have found; each entry tells it when called."""
-    from napari_coseg.widgets.correct import specks, widget
+    """What threads would have found; each entry delivers it when called."""
+    from napari_coseg.widgets.correct import region_cleanup, widget
 
     found: list[Callable[[], None]] = []
 
     def later(function: Callable, *arguments: Any, done: Callable, failed: Callable) -> None:
         found.append(lambda: done(function(*arguments)))
 
-    for module in (specks, widget):
+    for module in (region_cleanup, widget):
         monkeypatch.setattr(module, "run_in_thread", later)
     return found
 
@@ -211,24 +216,24 @@ def test_a_dock_closed_while_it_measures_begins_no_session(
     widget.close()
     (answer,) = late
     answer()
-    assert (widget.work, SESSIONS.open) == (None, [])
+    assert (widget.interaction, SESSIONS.open) == (None, [])
     assert "undo" not in vars(viewer.layers["biopsy objects"])
 
 
-def test_specks_found_after_the_end_are_not_shown(
+def test_a_cleanup_found_after_the_end_is_not_shown(
     viewer: Any, widget: Any, late: list[Callable[[], None]]
 ) -> None:
     widget.start_button.click()
     late.pop()()
-    form = widget.specks_form
+    form = widget.cleanup_form
     form.preview_button.click()
     assert not form.preview_button.isEnabled()
     widget.start_button.click()
     widget.start_button.click()
-    for answer in late[::-1]:  # the second session begins, then the first one's specks come
+    for answer in late[::-1]:  # the second session begins, then the first one's preview comes
         answer()
-    assert widget.work is not None
-    assert "specks and holes" not in viewer.layers
+    assert widget.interaction is not None
+    assert CLEANUP not in viewer.layers
     assert form.preview_button.isEnabled()
     assert not form.accept_button.isEnabled()
 
@@ -308,25 +313,25 @@ def test_other_data_is_not_corrected(work: Any, notes: list[str]) -> None:
 # Review, colours, tools, specks
 
 
-def test_the_doubtful_come_first_and_the_reviewed_not_at_all(viewer: Any, work: Any) -> None:
+def test_uncertain_objects_come_first_and_reviewed_ones_not_at_all(viewer: Any, work: Any) -> None:
     table = work.session.editor.table.sort_values("class_probability")
     order = table["id"].tolist()
     shown = []
     for _ in range(3):
         press(viewer, "N")
-        shown.append(work.display.chosen[0])
+        shown.append(work.display.selected[0])
     assert shown == order[:3]
     press(viewer, "Shift-N")
-    assert work.display.chosen == (order[1],)
+    assert work.display.selected == (order[1],)
     row = table.set_index("id").loc[order[1]]
     at = work.session.objects.data_to_world((row["centroid_y"], row["centroid_x"]))
     assert viewer.scene.camera.center[-2:] == pytest.approx(at)
     press(viewer, "R")
     press(viewer, "N")
-    assert work.display.chosen == (order[2],)
+    assert work.display.selected == (order[2],)
     assert f"{len(order) - 1:,} left" in viewer.status
     press(viewer, "Shift-N")
-    assert work.display.chosen == (order[0],), "the reviewed one is passed over"
+    assert work.display.selected == (order[0],), "the reviewed one is passed over"
 
 
 def test_colours_follow_the_segment_widget(work: Any) -> None:
@@ -334,7 +339,7 @@ def test_colours_follow_the_segment_widget(work: Any) -> None:
 
     objects = work.session.objects
     one, other = work.session.editor.index.ids[:2].tolist()
-    work.display.choose([one])
+    work.display.select([one])
     colors = {}
     for by in outputs.COLOR_BY:
         outputs.color_objects(objects, by)
@@ -381,26 +386,31 @@ def test_a_held_key_pans(viewer: Any, work: Any) -> None:
     assert_same(before, state(work))
 
 
-def test_specks_are_seen_before_they_go(viewer: Any, widget: Any, work: Any, qtbot: Any) -> None:
+def test_small_pieces_are_shown_before_they_are_removed(
+    viewer: Any, widget: Any, work: Any, qtbot: Any
+) -> None:
     regions = work.session.regions
     regions.data_setitem((np.array([150, 150]), np.array([5, 6])), np.array([3, 3]))
     before = state(work)
-    form = widget.specks_form
-    form.speck_box.setValue(10)
+    form = widget.cleanup_form
+    form.piece_box.setValue(10)
     form.preview_button.click()
-    qtbot.waitUntil(form.accept_button.isEnabled, timeout=30_000)
-    assert np.argwhere(viewer.layers["specks and holes"].data).tolist() == [[150, 5], [150, 6]]
+    qtbot.waitUntil(form.accept_button.isEnabled, timeout=RUN_MS)
+    assert np.argwhere(viewer.layers[CLEANUP].data).tolist() == [
+        [150, 5],
+        [150, 6],
+    ]
     assert_same(before, state(work))
     form.accept_button.click()
     assert regions.data[150, 5] == 0
-    assert "specks and holes" not in viewer.layers
+    assert CLEANUP not in viewer.layers
     work.session.undo()
     assert_same(before, state(work))
     form.preview_button.click()
-    qtbot.waitUntil(form.accept_button.isEnabled, timeout=30_000)
-    form.drop_button.click()
+    qtbot.waitUntil(form.accept_button.isEnabled, timeout=RUN_MS)
+    form.discard_button.click()
     assert_same(before, state(work))
-    assert "specks and holes" not in viewer.layers
+    assert CLEANUP not in viewer.layers
 
 
 # ---------------------------------------------------------------------------------------------

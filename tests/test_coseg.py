@@ -68,7 +68,7 @@ def small_trunk() -> Hiera:
 def test_lora_starts_by_changing_nothing_and_keeps_the_trunks_names() -> None:
     trunk = small_trunk()
     names, before = list(trunk.state_dict()), trunk(images())
-    lora = put_in_lora(trunk, rank=4)
+    lora = put_in_lora([block.attn.qkv for block in trunk.blocks], rank=4)
     assert list(trunk.state_dict()) == names
     assert [change.reach for change in lora] == [16, 32, 32, 64, 128]
     for level, expected in zip(trunk(images()), before, strict=True):

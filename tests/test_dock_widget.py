@@ -11,6 +11,7 @@ pytest.importorskip("napari")
 
 from qtpy.QtWidgets import QDockWidget
 
+from cases.widget_values import RUN_MS
 from napari_coseg.widgets.dock_widget import DockWidget
 
 pytestmark = pytest.mark.gui
@@ -33,9 +34,9 @@ def test_docks_of_this_plugin_are_tabs_beside_each_other(
     qtbot.wait(10)
     assert not window.tabifiedDockWidgets(docks[0]), "others' docks are left where they are"
     docks.append(viewer.window.add_dock_widget(Plain(viewer), name="second"))
-    qtbot.waitUntil(lambda: window.tabifiedDockWidgets(docks[0]) == [docks[1]], timeout=20_000)
+    qtbot.waitUntil(lambda: window.tabifiedDockWidgets(docks[0]) == [docks[1]], timeout=RUN_MS)
     docks[1].setFloating(True)
     docks.append(viewer.window.add_dock_widget(Plain(viewer), name="third"))
-    qtbot.waitUntil(lambda: window.tabifiedDockWidgets(docks[0]) == [docks[2]], timeout=20_000)
+    qtbot.waitUntil(lambda: window.tabifiedDockWidgets(docks[0]) == [docks[2]], timeout=RUN_MS)
     assert docks[1].isFloating(), "what a person has moved stays"
     assert all(isinstance(dock, QDockWidget) for dock in docks)

@@ -28,7 +28,7 @@ from napari_coseg.models.checkpoints.download import (
     find,
     place_of,
 )
-from napari_coseg.models.nn.hiera import HIERA_SIZES
+from napari_coseg.models.nn.encoders.hiera import HIERA_SIZES
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 HALF = len(BODY) // 2

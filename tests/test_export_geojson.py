@@ -14,7 +14,7 @@ from cases.export_cases import (
     DIAGONAL,
     HOLE_AT_A_CORNER,
     HOLES,
-    OVER_65535,
+    IDS_OVER_65535,
     PLANES,
     STACK,
     TOUCHING,
@@ -44,7 +44,7 @@ def features(content, kind):
     return [f for f in content["features"] if f["properties"]["objectType"] == kind]
 
 
-@pytest.mark.parametrize("labels", [*PLANES, OVER_65535, STACK])
+@pytest.mark.parametrize("labels", [*PLANES, IDS_OVER_65535, STACK])
 def test_the_same_labels_classes_and_table_are_read_back(tmp_path, labels):
     found = prediction(labels, model="m")
     back = read_geojson(written(tmp_path, found))

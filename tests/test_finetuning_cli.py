@@ -11,8 +11,8 @@ import pytest
 
 from cases.finetuning_cases import base_file, labelled_folder, reviewed_set, settings
 from napari_coseg.cli.main import USERS_MISTAKE, main
-from napari_coseg.finetuning.begun import size_mb
 from napari_coseg.finetuning.estimate import estimate
+from napari_coseg.finetuning.inputs_snapshot import size_mb
 from napari_coseg.finetuning.library import adapters_folder, adapters_in
 from napari_coseg.models.checkpoints.adapters import read_adapter_card
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from napari_coseg.core.errors import CosegError, DatasetError
 from napari_coseg.core.types import LabelClass
 from napari_coseg.datasets.transforms import AugmentationSettings
 from napari_coseg.finetuning.classes import plan_classes
-from napari_coseg.finetuning.crops import ReviewedCrops
+from napari_coseg.finetuning.crops import CropPlaces, ReviewedCrops
 from napari_coseg.finetuning.held_back import hold_back
 from napari_coseg.finetuning.input_match import candidates, changed, match_input
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
@@ -47,8 +48,18 @@ def left_half(size: int = SIZE) -> np.ndarray:
 
 def whole_crop(image: ReviewedImage) -> Any:
     """The image as one crop, neither moved nor changed."""
-    crops = ReviewedCrops([image], SIZE, 0.5, 0, AugmentationSettings.none())
-    return crops.draw(0, 1)
+    return crops_of([image]).draw(0, 1)
+
+
+def crops_of(
+    images: Sequence[ReviewedImage],
+    size_px: int = SIZE,
+    seed: int = 0,
+    augmentation: AugmentationSettings | None = None,
+) -> ReviewedCrops:
+    """Crops at the images' own pixel size; without augmentation unless it is given."""
+    chosen = augmentation or AugmentationSettings.none()
+    return ReviewedCrops(CropPlaces(images, 0.5, seed, chosen), size_px, 0.5, seed)
 
 
 def gradients(image: ReviewedImage) -> dict[str, torch.Tensor]:
@@ -143,7 +154,7 @@ def test_objects_that_a_border_cuts_are_known_nowhere() -> None:
 
 
 def test_crops_are_functions_of_their_number() -> None:
-    crops = ReviewedCrops(reviewed_set().images, SIZE, 0.5, 3, settings().augmentation)
+    crops = crops_of(reviewed_set().images, seed=3, augmentation=settings().augmentation)
     one, again, other = (crops.draw(n, 2).images for n in (5, 5, 6))
     assert np.array_equal(one, again) and not np.array_equal(one, other)
 
@@ -152,7 +163,7 @@ def test_crops_show_what_was_reviewed() -> None:
     corner = np.zeros((96, 96), bool)
     corner[80:, 80:] = True
     image = reviewed_image(semantic_reviewed=corner, objects_reviewed=np.zeros_like(corner))
-    crops = ReviewedCrops([image], 32, 0.5, 0, AugmentationSettings.none())
+    crops = crops_of([image], 32)
     assert all(crops.draw(n, 1).semantic_known.any() for n in range(10))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from napari_coseg.finetuning.begun import read_begun, write_begun
 
 from cases.finetuning_cases import (
     GLAND,
@@ -22,7 +23,6 @@ from cases.finetuning_cases import (
 from cases.tiny_models import tiny_card
 from napari_coseg.core.errors import DatasetError
 from napari_coseg.core.types import LabelClass
-from napari_coseg.finetuning.begun import read_begun, write_begun
 from napari_coseg.finetuning.joining import together
 from napari_coseg.finetuning.preparing import prepare
 from napari_coseg.finetuning.reviewed import FoundBy

@@ -22,6 +22,7 @@ from cases.finetuning_cases import (
 )
 from napari_coseg.core.errors import Cancelled, DatasetError
 from napari_coseg.core.types import LabelClass
+from napari_coseg.datasets.batches import Batch
 from napari_coseg.finetuning import learning
 from napari_coseg.finetuning.held_back import hold_back
 from napari_coseg.finetuning.learning import Learning
@@ -29,9 +30,10 @@ from napari_coseg.finetuning.plan import LEAST_STEPS
 from napari_coseg.finetuning.planning import UNSCORED
 from napari_coseg.finetuning.preparing import prepare
 from napari_coseg.finetuning.reviewed import ReviewedSet
-from napari_coseg.finetuning.stepping import StepCrops, Tuner
 from napari_coseg.models.checkpoints.safe import load_state_dict
-from napari_coseg.training.stepping import DivergedError
+from napari_coseg.training.memory import OutOfMemory
+from napari_coseg.training.settings import STATE_FILE
+from napari_coseg.training.stepping import DivergedError, Outcome, Stepper
 
 RUN = "mine-run"
 
@@ -96,12 +98,12 @@ def test_a_pause_is_no_time_of_the_training(
 
 def spoilt(monkeypatch: pytest.MonkeyPatch, *spoil: bool) -> None:
     """Of the steps that follow, these have no finite loss."""
-    plain, coming = Tuner.learn, iter(spoil)
+    plain, coming = Stepper.__call__, iter(spoil)
 
-    def learn(self: Tuner, *arguments: Any) -> Any:
-        return None if next(coming, False) else plain(self, *arguments)
+    def step(self: Stepper, *arguments: Any) -> Outcome:
+        return Outcome({}, False) if next(coming, False) else plain(self, *arguments)
 
-    monkeypatch.setattr(Tuner, "learn", learn)
+    monkeypatch.setattr(Stepper, "__call__", step)
 
 
 def test_a_short_run_without_any_step_writes_nothing(
@@ -197,7 +199,7 @@ def test_what_a_run_left_without_its_plan_is_no_part_of_the_next(tmp_path: Path)
         tuned(tmp_path, hooks=StopAfter("step", 2).hooks())
     run = tmp_path / RUN
     (run / "plan.json").unlink()
-    (run / "state.4711.part").touch()
+    (run / f".{STATE_FILE}.4711.tmp").touch()
     (run / "features" / "mine.txt").touch()
     (tmp_path / "other").mkdir()
     expected = load_state_dict(tuned(tmp_path / "other", seed=1).adapter)
@@ -216,7 +218,7 @@ def test_a_crash_while_scoring_loses_no_step(
     monkeypatch.setattr(learning, "score", crash)
     with pytest.raises(RuntimeError, match="crash"):
         tuned(tmp_path, steps=4, validations=2)
-    assert torch.load(tmp_path / RUN / "state.pt", weights_only=True)["step"] == 2
+    assert torch.load(tmp_path / RUN / STATE_FILE, weights_only=True)["step"] == 2
 
 
 # ---------------------------------------------------------------------------------------------
@@ -229,14 +231,14 @@ FULL = torch.OutOfMemoryError("CUDA out of memory")
 def test_looking_at_images_takes_crops_that_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = Tuner._output
+    plain = Stepper.loss
 
-    def output(self: Tuner, crops: StepCrops) -> Any:
-        if crops.batch.semantic.shape[-1] > 64:
+    def loss(self: Stepper, batch: Batch, *shares: Any) -> Any:
+        if batch.semantic.shape[-1] > 64:
             raise FULL
-        return plain(self, crops)
+        return plain(self, batch, *shares)
 
-    monkeypatch.setattr(Tuner, "_output", output)
+    monkeypatch.setattr(Stepper, "loss", loss)
     result = tuned(tmp_path, crop_px=128, match_input=True, steps=1)
     assert result.notes[0] == "out of memory: crops of 128 -> 64 pixels"
 
@@ -267,22 +269,19 @@ def test_the_optimiser_may_not_fit_at_first(
 def test_a_step_that_does_not_fit_changes_no_weight(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_coseg.finetuning.planning import tuner_of
-    from napari_coseg.finetuning.stepping import OutOfMemory
-
     prepared = prepare(reviewed_set(), base_file(tmp_path), settings(speed="adapters"), "cpu")
-    tuner, plain = tuner_of(prepared), torch.optim.AdamW.step
+    plain, origin = torch.optim.AdamW.step, {n: p.clone() for n, p in prepared.trained.items()}
 
     def step(self: Any, *arguments: Any) -> Any:
         plain(self, *arguments)
         raise FULL
 
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
-    batch = prepared.crops(prepared.divided.to_learn, 64, 0).draw(0, 2)
-    with pytest.raises(OutOfMemory):
-        tuner.learn(StepCrops(batch), 1e-3)
-    assert not tuner.optimiser.state
-    assert all(torch.equal(p, tuner.origin[name]) for name, p in tuner.trained.items())
+    with prepared.stepper() as stepper:
+        with pytest.raises(OutOfMemory):
+            stepper([prepared.crops(64).draw(0, 2)], 1e-3)
+        assert not stepper.optimiser.state
+    assert all(torch.equal(p, origin[name]) for name, p in prepared.trained.items())
 
 
 # ---------------------------------------------------------------------------------------------

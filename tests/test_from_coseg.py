@@ -23,7 +23,7 @@ from napari_coseg.models.checkpoints.native import load
 from napari_coseg.models.checkpoints.released import import_released
 from napari_coseg.models.coseg.config import AS_RELEASED
 from napari_coseg.models.coseg.model import Coseg
-from napari_coseg.models.nn.hiera import HIERA_SIZES
+from napari_coseg.models.nn.encoders.hiera import HIERA_SIZES
 from test_parity import BACK, as_the_authors_name_it, every_coseg_output
 
 # Written out again, in the other direction; what both codes share is in test_parity.py.

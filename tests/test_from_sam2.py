@@ -26,7 +26,7 @@ from napari_coseg.core.errors import CheckpointError
 from napari_coseg.models.checkpoints.from_sam2 import counterpart, initialise_encoder, trunk_size
 from napari_coseg.models.checkpoints.frugal import FrugalBuilding
 from napari_coseg.models.coseg_plus.model import CosegPlus
-from napari_coseg.models.nn.hiera import HIERA_SIZES, HieraEncoder
+from napari_coseg.models.nn.encoders.hiera import HIERA_SIZES, HieraEncoder
 
 LETTERS = {"tiny": "t", "small": "s", "base-plus": "b+", "large": "l"}
 WIDTH = 32
@@ -196,11 +196,11 @@ def test_the_report_says_which_part_came_from_where(
     model = fresh_model(**config)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     report = initialise_encoder(model, tiny_sam2(), encoder_only)
-    assert sorted(report.from_sam2) == sorted(expected)
+    assert sorted(report.filled) == sorted(expected)
     assert sorted(report.random) == sorted(EVERY_PART - {*expected})
     for name, value in model.state_dict().items():
         adapter = ".mlp.adapter." in name
-        taken = not adapter and name.startswith(report.from_sam2)
+        taken = not adapter and name.startswith(report.filled)
         assert torch.equal(value, before[name]) != taken, name
 
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cases.data_root import data_root
 from cases.placed_volumes import CROP, PLACED, TOLERANCE_MM, centroid_ras, model
 from napari_coseg.cli.main import main
-from napari_coseg.core.geometry import Geometry
+from napari_coseg.core.errors import WorkspaceError
+from napari_coseg.core.geometry import ONLY_SIZE, Geometry
 from napari_coseg.core.types import LABEL_DTYPE, Image, Instances, Prediction
+from napari_coseg.formats.place import geometry_of_labels
 from napari_coseg.formats.read_geojson import read_geojson
 from napari_coseg.formats.read_ome_zarr import read_ome_zarr
 from napari_coseg.formats.registry import export
 from napari_coseg.images.readers.registry import read_image
 from napari_coseg.inference.run import segment
 from napari_coseg.labels.measure import object_table
+from napari_coseg.workspace.folder import create_workspace, open_workspace
+from napari_coseg.workspace.image import reference_of
+from napari_coseg.workspace.saved import Saved
 
 nibabel = pytest.importorskip("nibabel")
 VOLUMES = [pytest.param(name, id=name) for name in PLACED]
@@ -190,6 +197,8 @@ def test_segment_and_export_leave_objects_in_place(tmp_path: Path, name: str, re
     path = volume(tmp_path, name)
     objects = labels_on_disk(tmp_path / "labels", path, region)
     assert main(["export", str(objects), "--format", "nifti", "--format", "geojson"]) == 0
+    table = pd.read_csv(objects.with_name("v_objects.csv"))
+    assert {"world_z_mm", "world_y_mm", "world_x_mm"} <= set(table.columns)
     expected = centroid_ras(path, is_label=False)
     written = objects.with_name("v_objects.nii.gz")
     assert centroid_ras(written, is_label=True) == pytest.approx(expected, abs=TOLERANCE_MM)
@@ -218,6 +227,38 @@ def test_labels_that_say_only_their_size_take_the_place_from_the_image(
     assert main(["export", str(objects), "--format", "nifti"]) == 0
     found = centroid_ras(tmp_path / "v_objects.nii.gz", is_label=True)
     assert found == pytest.approx(centroid_ras(path, is_label=False), abs=TOLERANCE_MM)
+
+
+# ---------------------------------------------------------------------------------------------
+# Workspaces
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_a_workspace_keeps_where_its_labels_lie(tmp_path: Path, region) -> None:
+    path = volume(tmp_path, "oblique")
+    image = read_image(path)
+    found = segment(image, model(), region=region)
+    with create_workspace(tmp_path / "w") as workspace:
+        reference = reference_of(image, path, workspace.path)
+        entry = workspace.add(reference, Saved.of_prediction(found))
+    with open_workspace(tmp_path / "w") as workspace:
+        (entry,) = workspace.entries
+        assert entry.load().geometry == entry.geometry == found.geometry
+        assert entry.image.geometry == image.geometry
+    described = tmp_path / "w" / "entries" / "0001" / "entry.json"
+    facts = json.loads(described.read_text())
+    described.write_text(json.dumps(facts | {"geometry": {"affine": 1}}))
+    with pytest.raises(WorkspaceError, match="geometry"):
+        open_workspace(tmp_path / "w")
+    del facts["geometry"], facts["image"]["geometry"]  # of an older version
+    described.write_text(json.dumps(facts))
+    with open_workspace(tmp_path / "w") as workspace:
+        (entry,) = workspace.entries
+        old = entry.load().geometry
+    assert old.has_pixel_size(found.pixel_size_um)
+    assert old.source.assumed == (ONLY_SIZE,)
+    placed = geometry_of_labels(old, found.semantic.shape, entry.offset, image)
+    np.testing.assert_allclose(placed.affine, found.geometry.affine, atol=1e-9)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from napari_coseg.core.types import Instances, LabelClass, Prediction
 from napari_coseg.labels.measure import class_table, object_table
 from napari_coseg.widgets import layers, outputs
 from napari_coseg.widgets.background import tasks
+from napari_coseg.widgets.geometry import layer_pixel_size
 
 pytestmark = pytest.mark.gui
 
@@ -107,7 +108,7 @@ def test_too_many_dimensions_are_refused(shape: tuple[int, ...]) -> None:
     ],
 )
 def test_pixel_size(axes: str, keywords: dict, size: Any, source: str) -> None:
-    found = layers.layer_pixel_size(image_layer((5,) * len(axes), **keywords), axes)
+    found = layer_pixel_size(image_layer((5,) * len(axes), **keywords), axes)
     assert found.um == (None if size is None else pytest.approx(size))
     assert source in found.source
 

@@ -12,7 +12,7 @@ from napari_coseg.core.errors import SettingsError
 from napari_coseg.models.base import FirstForward, TaskMaps, TwoForwards
 from napari_coseg.training import losses
 from napari_coseg.training.loss_settings import PRESETS, LossSettings
-from napari_coseg.training.losses import two_forward_loss
+from napari_coseg.training.losses import near_two_objects, two_forward_loss
 from test_models import small_model
 
 ALL_TERMS = LossSettings(first_dice=1, object_cross_entropy=1)
@@ -63,6 +63,31 @@ def test_pixels_beyond_the_image_are_not_judged() -> None:
     output = output._replace(second=output.second._replace(semantic=semantic))
     total, _ = two_forward_loss(output, targets._replace(semantic_known=known), ALL_TERMS)
     assert float(total) == pytest.approx(0, abs=0.05)
+
+
+@pytest.mark.parametrize(("gap", "count"), [(0, 6 * 12), (1, 5 * 12), (6, 0)])
+def test_crowded_pixels_lie_within_reach_of_two_objects(gap: int, count: int) -> None:
+    """Two bars of 12 rows, `gap` pixels apart: 6 - gap columns of each other's reach overlap."""
+    ids = torch.zeros(1, 12, 30, dtype=torch.int32)
+    ids[..., 5:10], ids[..., 10 + gap : 15 + gap] = 7, 3
+    assert int(near_two_objects(ids).sum()) == count
+
+
+def test_a_mistake_between_objects_costs_more() -> None:
+    targets = make_targets()
+    output = perfect(targets)
+    wrong = output.second._replace(object=-output.second.object, hv=-output.second.hv)
+    crowded = targets._replace(crowded=torch.ones_like(targets.crowded))
+    terms = [
+        two_forward_loss(output._replace(second=wrong), truth, settings)[1]
+        for truth in (targets, crowded)
+        for settings in (ALL_TERMS, ALL_TERMS.model_copy(update={"crowded": 2.0}))
+    ]
+    for name in ("object_cross_entropy", "hv_mse"):
+        plain, *same, dearer = (term[name] for term in terms)
+        assert same == [plain, plain]
+        assert dearer == pytest.approx(3 * plain)
+    assert terms[3]["object_dice"] == terms[0]["object_dice"]
 
 
 def test_a_batch_without_any_label_gives_zero_and_a_gradient() -> None:

@@ -11,7 +11,7 @@ from napari_coseg.core.errors import CheckpointError, SettingsError
 from napari_coseg.models.base import MAPS_OF, CosegModel, MaskPrompts
 from napari_coseg.models.coseg.config import AS_RELEASED as COSEG_AS_RELEASED
 from napari_coseg.models.coseg_plus.config import AS_RELEASED
-from napari_coseg.models.nn.hiera import HieraConfig, put_in_adapters
+from napari_coseg.models.nn.encoders.hiera import HieraConfig, put_in_adapters
 from napari_coseg.models.registry import build
 
 TINY_HIERA = {

@@ -28,7 +28,7 @@ from napari_coseg.models.checkpoints.released import import_released
 from napari_coseg.models.coseg.model import Coseg
 from napari_coseg.models.coseg_plus.config import AS_RELEASED
 from napari_coseg.models.coseg_plus.model import CosegPlus
-from napari_coseg.models.nn.hiera import HieraConfig
+from napari_coseg.models.nn.encoders.hiera import HieraConfig
 
 PINNED_TRUNK = HieraConfig(
     embed_dim=16, num_heads=1, stages=(1, 2, 3, 1), global_attention_blocks=(4, 5)

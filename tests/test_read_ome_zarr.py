@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import zarr
 
-from cases.export_cases import OVER_65535, PLANES, STACK, TOUCHING, drawn, grey, prediction
+from cases.export_cases import IDS_OVER_65535, PLANES, STACK, TOUCHING, drawn, grey, prediction
 from napari_coseg.core.errors import ImageError
 from napari_coseg.formats import read_ome_zarr as reading
 from napari_coseg.formats.ome_zarr import OURS
@@ -24,7 +24,7 @@ def written(folder, labels, **options):
     return found, path
 
 
-@pytest.mark.parametrize("labels", [*PLANES, OVER_65535, STACK])
+@pytest.mark.parametrize("labels", [*PLANES, IDS_OVER_65535, STACK])
 def test_what_was_written_comes_back(tmp_path, labels):
     found, path = written(tmp_path, labels, weights={"sha256": "ab", "settings": {"tta": [1.5]}})
     read = read_ome_zarr(path)

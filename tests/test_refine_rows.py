@@ -31,7 +31,7 @@ def test_rows_go_back_and_come_again_with_the_pixels(
     from napari.layers import Labels
 
     from napari_coseg.widgets import outputs
-    from napari_coseg.widgets.refine.rows import make_with_rows
+    from napari_coseg.widgets.refine.rows import apply_with_rows
 
     editor = plane()
     before = outputs.object_features(editor.table)
@@ -44,7 +44,7 @@ def test_rows_go_back_and_come_again_with_the_pixels(
         metadata={"napari_coseg": {"classes": [vars(entry) for entry in CLASSES]}},
     )
     edit = change(editor)
-    make_with_rows(layer, edit)
+    apply_with_rows(layer, edit)
     editor.apply(edit)
     after = outputs.object_features(editor.table)
     assert not after.equals(before)

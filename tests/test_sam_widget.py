@@ -17,6 +17,7 @@ import pytest
 from cases.correct_hand import add_layers, assert_same, draw, press, state
 from cases.label_editors import measured_anew, plane, stack
 from cases.tiny_sam2 import save_tiny, tiny_in_use
+from cases.widget_values import RUN_MS
 from napari_coseg.core.errors import EditError
 from napari_coseg.core.types import Image
 from napari_coseg.images.intake import RgbSource, understand
@@ -46,22 +47,23 @@ def by_hand(tiny: Path) -> SamPrompts:
 @pytest.fixture
 def tiny_jobs(monkeypatch: pytest.MonkeyPatch, worker: Any) -> None:
     """Jobs for the tiny network, all in one process that stays."""
-    from napari_coseg.widgets.correct import sam_use
-    from napari_coseg.widgets.correct.sam import Sam
+    from napari_coseg.widgets.correct import sam
+
+    made = sam.Sam
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(sam_tasks, "LOAD", "cases.tiny_sam2:load")
     monkeypatch.setattr(sam_tasks, "ANSWER", "cases.tiny_sam2:answer")
-    monkeypatch.setattr(sam_use, "Sam", lambda *about: Sam(*about, worker=worker))
+    monkeypatch.setattr(sam, "Sam", lambda *about: made(*about, worker=worker))
 
 
-def begun(viewer: Any, qtbot: Any, editor: Any, **place: Any) -> Any:
+def started(viewer: Any, qtbot: Any, editor: Any, **place: Any) -> Any:
     from napari_coseg.widgets.correct.widget import CorrectWidget
 
     add_layers(viewer, editor, **place)
     widget = CorrectWidget(viewer)
     widget.start_button.click()
-    qtbot.waitUntil(lambda: widget.work is not None, timeout=60_000)
+    qtbot.waitUntil(lambda: widget.interaction is not None, timeout=RUN_MS)
     return widget
 
 
@@ -72,27 +74,27 @@ RGB = np.random.default_rng(5).integers(0, 256, (160, 160, 3), dtype=np.uint8)
 def widget(viewer: Any, qtbot: Any, tiny: Path, tiny_jobs: None) -> Iterator[Any]:
     """At work on a plane with few objects, SAM2 chosen."""
     viewer.add_image(RGB, name="biopsy", scale=(0.5, 0.25), translate=(3, 5))
-    widget = begun(viewer, qtbot, plane(count=6), scale=(0.5, 0.25), translate=(3, 5))
-    choose(widget, tiny, qtbot)
+    widget = started(viewer, qtbot, plane(count=6), scale=(0.5, 0.25), translate=(3, 5))
+    choose_sam(widget, tiny, qtbot)
     yield widget
     widget.close()
 
 
-def choose(widget: Any, weights: Path, qtbot: Any) -> None:
+def choose_sam(widget: Any, weights: Path, qtbot: Any) -> None:
     widget.add_choice.choose_file(weights)
-    qtbot.waitUntil(lambda: "is ready" in widget.status.text(), timeout=60_000)
+    qtbot.waitUntil(lambda: "is ready" in widget.status.text(), timeout=RUN_MS)
 
 
 def use(widget: Any, points: Any, qtbot: Any, key: str = "A", **held: Any) -> None:
     """Draw with the tool, and wait for what comes of it."""
-    press(widget.work._viewer, key)
-    draw(widget.work._viewer, widget.work.session.objects, points, **held)
-    sam = widget.sam_use.sam
-    qtbot.waitUntil(lambda: sam is None or not sam.is_busy, timeout=60_000)
+    press(widget.interaction.viewer, key)
+    draw(widget.interaction.viewer, widget.interaction.session.objects, points, **held)
+    sam = widget.sam_control.sam
+    qtbot.waitUntil(lambda: sam is None or not sam.is_busy, timeout=RUN_MS)
 
 
 def background(widget: Any, number: int = 2000) -> tuple[float, float]:
-    y, x = np.argwhere(widget.work.session.objects.data == 0)[number]
+    y, x = np.argwhere(widget.interaction.session.objects.data == 0)[number]
     return float(y), float(x)
 
 
@@ -105,12 +107,12 @@ def assert_added(by_hand: SamPrompts, before: np.ndarray, prompt: Prompt, widget
     edit = add_mask(
         LabelEditor.of_labels(before.copy(), (0.5, 0.25)), found.mask, found.corner, clicks=clicks
     )
-    after = widget.work.session.objects.data
+    after = widget.interaction.session.objects.data
     (new,) = set(np.unique(after)) - set(np.unique(before))
     wanted = before.copy()
     wanted[edit.indices] = new
     np.testing.assert_array_equal(after, wanted)
-    assert_in_step(widget.work)
+    assert_in_step(widget.interaction)
     return int(new)
 
 
@@ -124,10 +126,10 @@ def assert_in_step(work: Any) -> None:
 def test_clicks_and_boxes_become_what_sam2_says_by_one_step_each(
     widget: Any, by_hand: SamPrompts, notes: list[str], qtbot: Any
 ) -> None:
-    """The image has a scale and a place; a click, clicks that mend it, a box; undone and redone."""
-    session, at = widget.work.session, background(widget)
-    widget.work.corrector.object_class = 2
-    before = state(widget.work)
+    """On an image with scale and offset: a click, clicks that refine it, a box; undo and redo."""
+    session, at = widget.interaction.session, background(widget)
+    widget.interaction.corrector.object_class = 2
+    before = state(widget.interaction)
     y, x = at
     use(widget, [at], qtbot)
     click = Prompt((at,), (True,))
@@ -135,30 +137,30 @@ def test_clicks_and_boxes_become_what_sam2_says_by_one_step_each(
     row = session.editor.rows([new]).iloc[0]
     assert (row["class_id"], row["class_probability"]) == (2, 1.0)
     assert "Added object" in widget.status.text()
-    assert "% sure" in widget.status.text()
-    assert widget.work.display.chosen == (new,)
+    assert "confidence" in widget.status.text()
+    assert widget.interaction.display.selected == (new,)
 
     use(widget, [(y + 9, x + 12)], qtbot, shift=True)  # not part of it
     use(widget, [(y - 6, x + 20)], qtbot, control=True)  # this too
-    mended = click.with_point((y + 9, x + 12), False).with_point((y - 6, x + 20), True)
-    assert_added(by_hand, before["labels"], mended, widget)
-    after = state(widget.work)
+    refined = click.with_point((y + 9, x + 12), False).with_point((y - 6, x + 20), True)
+    assert_added(by_hand, before["labels"], refined, widget)
+    after = state(widget.interaction)
 
-    press(widget.work._viewer, "Control-Z")
-    assert_same(before, state(widget.work))
+    press(widget.interaction.viewer, "Control-Z")
+    assert_same(before, state(widget.interaction))
     assert session.undo_name is None, "one step, however many clicks"
-    press(widget.work._viewer, "Control-Shift-Z")
-    assert_same(after, state(widget.work))
-    use(widget, [(y + 3, x - 9)], qtbot, shift=True)  # it can be mended still
-    again = mended.with_point((y + 3, x - 9), False)
+    press(widget.interaction.viewer, "Control-Shift-Z")
+    assert_same(after, state(widget.interaction))
+    use(widget, [(y + 3, x - 9)], qtbot, shift=True)  # it can be refined still
+    again = refined.with_point((y + 3, x - 9), False)
     assert_added(by_hand, before["labels"], again, widget)
 
-    between = state(widget.work)
+    between = state(widget.interaction)
     use(widget, [(30, 100), (60, 60), (71, 141)], qtbot)
     assert_added(by_hand, between["labels"], Prompt(box=(30, 100, 71, 141)), widget)
     for _ in range(2):
         session.undo()
-    assert_same(before, state(widget.work))
+    assert_same(before, state(widget.interaction))
     assert notes == []
 
 
@@ -166,30 +168,30 @@ def test_the_image_is_encoded_once_for_clicks_beside_each_other(
     widget: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = []
-    submit = widget.sam_use.sam._worker.submit
+    submit = widget.sam_control.sam.worker.submit
 
-    def heard(*about: Any) -> Any:
+    def received(*about: Any) -> Any:
         job = submit(*about)
         job.done.connect(lambda reply: counts.append(reply.values.get("encoded")))
         return job
 
-    monkeypatch.setattr(widget.sam_use.sam._worker, "submit", heard)
+    monkeypatch.setattr(widget.sam_control.sam.worker, "submit", received)
     y, x = background(widget)
     use(widget, [(y, x)], qtbot)
     use(widget, [(y + 4, x + 4)], qtbot, shift=True)
     use(widget, [(y, x), (y + 9, x + 9)], qtbot)
     assert len(counts) == 3
     assert len(set(counts)) == 1
-    widget.work._viewer.layers["biopsy"].data = 255 - RGB
-    widget.work.session.undo()
-    widget.work.session.undo()
+    widget.interaction.viewer.layers["biopsy"].data = 255 - RGB
+    widget.interaction.session.undo()
+    widget.interaction.session.undo()
     use(widget, [(y, x)], qtbot)
     assert counts[-1] == counts[0] + 1, "another image"
 
 
 def test_reviewed_areas_stay_free(widget: Any, qtbot: Any, notes: list[str]) -> None:
     y, x = background(widget)
-    session = widget.work.session
+    session = widget.interaction.session
     area = [(0, x + 6), (0, 159), (159, 159), (159, x + 6)]
     use(widget, area, qtbot, key="Shift-R")
     marked = session.reviewed.objects.mask()
@@ -203,14 +205,23 @@ def test_reviewed_areas_stay_free(widget: Any, qtbot: Any, notes: list[str]) -> 
 
 
 def at_object(widget: Any) -> tuple[float, float]:
-    y, x = np.argwhere(widget.work.session.objects.data > 0)[50]
+    y, x = np.argwhere(widget.interaction.session.objects.data > 0)[50]
     return float(y), float(x)
 
 
-def something_else_then_mend(widget: Any, qtbot: Any) -> None:
+def undo_all(session: Any) -> int:
+    """How many steps there were."""
+    count = 0
+    while session.undo_name is not None:
+        session.undo()
+        count += 1
+    return count
+
+
+def something_else_then_refine(widget: Any, qtbot: Any) -> None:
     at = background(widget)
     use(widget, [at], qtbot)
-    widget.work.corrector.set_class(widget.work.display.chosen, 1)
+    widget.interaction.corrector.set_class(widget.interaction.display.selected, 1)
     use(widget, [at], qtbot, shift=True)
 
 
@@ -220,12 +231,12 @@ REFUSED = {
         "is there already",
         0,
     ),
-    "mending nothing": (
+    "refining nothing": (
         lambda widget, qtbot: use(widget, [background(widget)], qtbot, shift=True),
         "click an object first",
         0,
     ),
-    "mending after something else": (something_else_then_mend, "undo what came after it", 2),
+    "refining after something else": (something_else_then_refine, "undo what came after it", 2),
     "outside": (
         lambda widget, qtbot: use(widget, [(-40, -40), (-20, -20)], qtbot),
         "outside the image",
@@ -235,16 +246,18 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_asked_is_told(widget: Any, name: str, qtbot: Any, notes: list[str]) -> None:
+def test_what_cannot_be_asked_is_reported(
+    widget: Any, name: str, qtbot: Any, notes: list[str]
+) -> None:
     act, message, steps = REFUSED[name]
     act(widget, qtbot)
     assert len(notes) == 1
     assert message in notes[0]
-    assert len(widget.work.session._done) == steps
+    assert undo_all(widget.interaction.session) == steps
 
 
 def test_without_an_image_nothing_can_be_asked(widget: Any, qtbot: Any, notes: list[str]) -> None:
-    widget.work._viewer.layers.remove("biopsy")
+    widget.interaction.viewer.layers.remove("biopsy")
     use(widget, [background(widget)], qtbot)
     assert "There is no image under 'biopsy objects'" in notes[0]
 
@@ -258,10 +271,10 @@ def test_a_slice_of_a_stack_is_asked_about(
     viewer.add_image(
         volume, name="biopsy", scale=(2, 1, 0.5), translate=(-2, 0.25, 0.125)
     )  # centres of coarse pixels lie between those of fine ones
-    widget = begun(viewer, qtbot, editor, scale=(2, 0.5, 0.25))
+    widget = started(viewer, qtbot, editor, scale=(2, 0.5, 0.25))
     viewer.dims.set_point(0, 2.0)
-    choose(widget, tiny, qtbot)
-    before = widget.work.session.objects.data.copy()
+    choose_sam(widget, tiny, qtbot)
+    before = widget.interaction.session.objects.data.copy()
     y, x = map(float, np.argwhere(before[1] == 0)[500])
     use(widget, [(1, y, x)], qtbot)
     source = RgbSource(Image(volume, "ZYX"))
@@ -277,7 +290,7 @@ def test_a_slice_of_a_stack_is_asked_about(
         z=1,
     )
     before[edit.indices] = edit.new_values
-    np.testing.assert_array_equal(widget.work.session.objects.data, before)
+    np.testing.assert_array_equal(widget.interaction.session.objects.data, before)
     widget.close()
 
 
@@ -285,20 +298,20 @@ def test_a_slice_of_a_stack_is_asked_about(
 # The choice
 
 
-def test_a_file_that_is_no_sam2_is_told_and_the_choice_goes_back(
+def test_a_file_that_is_no_sam2_is_reported_and_the_choice_goes_back(
     viewer: Any, qtbot: Any, tmp_path: Path, notes: list[str]
 ) -> None:
-    """By the real jobs, in a process of its own, which is gone afterwards."""
-    widget = begun(viewer, qtbot, plane(count=3))
+    """By the real jobs, in a process of its own, which ends afterwards."""
+    widget = started(viewer, qtbot, plane(count=3))
     other = tmp_path / "other.pt"
     other.write_bytes(b"not at all")
     widget.add_choice.choose_file(other)
-    assert widget.sam_use.sam is not None
-    qtbot.waitUntil(lambda: bool(notes), timeout=60_000)
+    assert widget.sam_control.sam is not None
+    qtbot.waitUntil(lambda: bool(notes), timeout=RUN_MS)
     assert "other.pt is no weights file" in notes[0]
     assert widget.add_choice.weights is None
-    assert widget.sam_use.sam is None
-    assert widget.work.corrector.proposals is None
+    assert widget.sam_control.sam is None
+    assert widget.interaction.corrector.proposer is None
     widget.close()
 
 
@@ -307,19 +320,19 @@ def test_the_process_ends_with_the_choice_the_session_and_the_dock(
     viewer: Any, qtbot: Any, tiny: Path, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
     monkeypatch.setattr(sam_tasks, "LOAD", "cases.tiny_sam2:load")
-    widget = begun(viewer, qtbot, plane(count=3))
+    widget = started(viewer, qtbot, plane(count=3))
     widget.add_choice.choose_file(tiny)
-    worker = widget.sam_use.sam._worker
+    worker = widget.sam_control.sam.worker
     assert worker.pid is not None
     assert widget.add_choice.bar.is_busy, "loading is seen"
     ends = {
-        "choice": widget.add_choice.go_back,
+        "choice": widget.add_choice.choose_maps,
         "finish": widget.start_button.click,
         "close": widget.close,
     }
     ends[end]()
     assert worker.pid is None
-    assert widget.sam_use.sam is None
+    assert widget.sam_control.sam is None
     assert not widget.add_choice.bar.is_busy
     widget.close()
 
@@ -338,17 +351,17 @@ def test_a_second_click_on_what_the_first_has_added_meanwhile_adds_nothing(
         def ask(self, prompt: Any, z: Any, done: Any, failed: Any) -> None:
             answers.append(done)
 
-    work = widget.work
-    work.ask_sam(Proposals(work.corrector, Later()))
+    work = widget.interaction
+    work.set_proposer(Proposals(work.corrector, Later()))
     y, x = map(int, background(widget))
-    press(work._viewer, "A")
+    press(work.viewer, "A")
     for _ in range(2):
-        draw(work._viewer, work.session.objects, [(y, x)])
+        draw(work.viewer, work.session.objects, [(y, x)])
     mask = np.zeros((160, 160), bool)
     mask[max(y - 3, 0) : y + 4, max(x - 3, 0) : x + 4] = True
     for done in answers:
         done(SamMask(mask, (0, 0), 0.9, False))
-    assert len(work.session._done) == 1
+    assert undo_all(work.session) == 1
     assert len(notes) == 1
     assert "is there already" in notes[0]
 
@@ -357,18 +370,18 @@ def test_cancel_stops_all_that_is_asked_and_nothing_is_added(
     widget: Any, qtbot: Any, notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sam_tasks, "ANSWER", "cases.worker_jobs:slow_segment")
-    before = state(widget.work)
+    before = state(widget.interaction)
     y, x = background(widget)
-    press(widget.work._viewer, "A")
+    press(widget.interaction.viewer, "A")
     for by in (0, 3):
-        draw(widget.work._viewer, widget.work.session.objects, [(y + by, x)])
-    assert widget.sam_use.sam.is_busy, "the window does not wait for the minute that it takes"
+        draw(widget.interaction.viewer, widget.interaction.session.objects, [(y + by, x)])
+    assert widget.sam_control.sam.is_busy, "the window does not wait for the minute that it takes"
     assert widget.add_choice.bar.is_busy
     widget.add_choice.bar.cancel_button.click()
-    qtbot.waitUntil(lambda: not widget.sam_use.sam.is_busy, timeout=30_000)
+    qtbot.waitUntil(lambda: not widget.sam_control.sam.is_busy, timeout=RUN_MS)
     assert not widget.add_choice.bar.is_busy
-    assert_same(before, state(widget.work))
-    assert widget.status.text() == "SAM2 was stopped"
+    assert_same(before, state(widget.interaction))
+    assert widget.status.text() == "SAM2 was cancelled"
     assert notes == []
 
 
@@ -390,15 +403,15 @@ def test_downloaded_files_are_offered_first(
 
 
 def test_a_drag_is_drawn_as_a_box_and_with_shift_as_the_outline(widget: Any, qtbot: Any) -> None:
-    viewer, objects = widget.work._viewer, widget.work.session.objects
+    viewer, objects = widget.interaction.viewer, widget.interaction.session.objects
     shown = []
-    drawing = widget.work.hand.drawing
+    drawing = widget.interaction.mouse.line
     drawing.show = lambda points, *, closed: shown.append(points.tolist())
     press(viewer, "A")
     before = len(objects.features)
     draw(viewer, objects, [(100, 20), (110, 10), (130, 60)], shift=True)
     assert shown[1] == [[100, 20], [110, 10], [130, 60]]
-    assert len(objects.features) == before + 1, "an outline by hand asks nobody"
+    assert len(objects.features) == before + 1, "an outline needs no SAM2"
     shown.clear()
     use(widget, [(20, 20), (40, 10), (50, 60)], qtbot)
     assert shown[1] == [[20, 20], [20, 60], [50, 60], [50, 20]]
@@ -422,7 +435,7 @@ def test_of_several_pieces_one_becomes_the_object(clicks: Any, expected: int) ->
     assert len(edit.new_values) == expected
 
 
-def test_a_mask_over_others_alone_is_told() -> None:
+def test_a_mask_over_others_alone_is_refused() -> None:
     editor = plane(count=60)
     mask = editor.labels[20:60, 20:60] > 0
     with pytest.raises(EditError, match="another object or reviewed"):
@@ -430,8 +443,8 @@ def test_a_mask_over_others_alone_is_told() -> None:
 
 
 def test_an_answer_that_ends_at_the_sides_of_its_window_says_so() -> None:
-    from napari_coseg.widgets.correct.proposals import _in_words
+    from napari_coseg.widgets.correct.proposals import confidence
 
     cut = SamMask(np.ones((2, 2), bool), (0, 0), 0.5, True)
-    assert "50% sure" in _in_words(cut)
-    assert "not shown all of it: drag a box" in _in_words(cut)
+    assert "confidence 50%" in confidence(cut)
+    assert "did not see the whole object: drag a box" in confidence(cut)

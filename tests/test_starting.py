@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cases.stub_models import StubModel
 from cases.tiny_models import TINY_CONFIG, tiny_card
 from napari_coseg.cli.main import main
 from napari_coseg.core.errors import CheckpointError
@@ -85,20 +86,18 @@ def test_a_network_of_each_family_starts_from_sam2(family: str, tmp_path: Path) 
     torch.save({"model": theirs}, tmp_path / "sam2.1_hiera_tiny.pt")
     model = build(card)
     report = initialise(model, tmp_path / "sam2.1_hiera_tiny.pt")
-    assert {"encoder.trunk", "encoder.neck"} < {*report.from_sam2}
+    assert {"encoder.trunk", "encoder.neck"} < {*report.filled}
     own = {"encoder adapters"} | ({"encoder LoRA"} if family == "coseg" else set())
     assert own == {part for part in report.random if part.startswith("encoder")}
     ours = dict(model.named_parameters())["encoder.trunk.patch_embed.proj.weight"]
     assert torch.equal(ours, theirs["image_encoder.trunk.patch_embed.proj.weight"])
 
 
-def test_a_network_without_sam2s_encoder_is_refused(tmp_path: Path) -> None:
+def test_a_network_without_an_encoder_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "sam2_hiera_tiny.pt"
     path.write_bytes(b"")
-    model = torch.nn.Linear(1, 1)
-    model.card = tiny_card()
-    with pytest.raises(CheckpointError, match="'coseg-plus' has no Hiera encoder"):
-        initialise(model, path)
+    with pytest.raises(CheckpointError, match="'discs' has no encoder that could start from"):
+        initialise(StubModel(), path)
 
 
 def test_the_command_lists_fetches_and_refuses(

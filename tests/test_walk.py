@@ -32,7 +32,7 @@ ERRORS = "errors.txt"
 
 @pytest.fixture
 def first_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen]:
-    """The program, begun; both halves share where workspaces are remembered."""
+    """The running program; both halves share where recent workspaces are listed."""
     monkeypatch.setenv(recent.PLACE_VARIABLE, str(tmp_path / "state"))
     source = str(TESTS.parent / "src")
     paths = [source, str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -64,7 +64,7 @@ def test_a_region_without_a_name_gets_a_plain_one() -> None:
         (LABELS, REGIONS[:5], r"\(5, 16\).*\(12, 16\)"),
         (LABELS, np.full(LABELS.shape, 300), "expected 0 to 255"),
         (-LABELS, None, "from -7 to 0"),
-        (np.where(LABELS == 7, LARGEST_ID + 1, LABELS), None, "number them anew"),
+        (np.where(LABELS == 7, LARGEST_ID + 1, LABELS), None, "renumber them"),
     ],
     ids=["nothing", "two images", "regions beyond 8 bits", "negative", "a huge id"],
 )
@@ -153,7 +153,7 @@ def test_of_an_image_segmented_in_part_that_part_is_shown(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda w, v: w.folder_edit.setText("/nowhere/at/all"), "not a folder that exists"),
+        (lambda w, v: w.folder_edit.setText("/nowhere/at/all"), "not an existing folder"),
         (lambda w, v: w.name_edit.setText("a/b"), "cannot begin a file name"),
         (lambda w, v: [b.setChecked(False) for b in w.formats.values()], "No format is chosen"),
         (lambda w, v: v.layers.clear(), "There are no labels to export"),
@@ -164,7 +164,7 @@ def test_of_an_image_segmented_in_part_that_part_is_shown(
     ],
     ids=["no folder", "a slash", "no format", "no labels", "no image"],
 )
-def test_what_cannot_be_done_is_told(
+def test_what_cannot_be_done_is_reported(
     viewer: Any, widget: Any, notes: list[str], change: Any, message: str, tmp_path: Path
 ) -> None:
     change(widget, viewer)
@@ -182,9 +182,9 @@ def test_what_cannot_be_done_is_told(
         ("mine", lambda w, v: v.add_points(), "mine"),
         ("mine", lambda w, v: v.layers.remove("biopsy"), "mine"),
         ("mine", lambda w, v: setattr(v.layers["biopsy objects"], "name", "nuclei"), "mine"),
-        ("mine", lambda w, v: w.objects_box.setCurrentText("other"), "other"),
+        ("mine", lambda w, v: w.layers.objects_box.setCurrentText("other"), "other"),
         ("", lambda w, v: v.add_points(), "biopsy"),
-        (None, lambda w, v: w.objects_box.setCurrentText("other"), "other"),
+        (None, lambda w, v: w.layers.objects_box.setCurrentText("other"), "other"),
     ],
     ids=["added", "removed", "renamed", "another", "emptied", "untouched"],
 )
@@ -205,14 +205,14 @@ def test_a_layer_that_is_renamed_is_exported_all_the_same(
 ) -> None:
     layer = viewer.layers[f"biopsy {kind}"]
     layer.name = "mine"
-    arrays = widget._request()[1]
+    arrays = widget.request()[1]
     assert arrays["labels"] is viewer.layers[2].data
     assert arrays["regions"] is viewer.layers[1].data
-    assert getattr(widget, f"{kind}_box").currentText() == "mine"
+    assert getattr(widget.layers, f"{kind}_box").currentText() == "mine"
 
 
 @pytest.mark.gui
-def test_files_that_are_there_are_kept_unless_told(
+def test_existing_files_are_kept_unless_asked(
     widget: Any, notes: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "biopsy_objects.csv").write_text("mine")
@@ -253,7 +253,7 @@ def test_napari_saves_layers_as_geojson(
         pytest.param({"scale": (500, 250), "units": ("nm", "nm")}, 1.5, id="nm"),
         pytest.param({"scale": (0.5, 0.25)}, 1.5, id="a scale without unit, taken as um"),
         pytest.param({"scale": (1, 1), "units": ("um", "um")}, 12, id="1 um"),
-        pytest.param({}, None, id="nobody says"),
+        pytest.param({}, None, id="unknown"),
     ],
 )
 def test_areas_are_saved_in_the_units_of_the_layer(

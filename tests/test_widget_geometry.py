@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from napari.layers._source import layer_source
 
 from cases.placed_volumes import CROP, PLACED, TOLERANCE_MM, centroid_ras, model
 from cases.widget_values import RUN_MS
@@ -20,6 +21,9 @@ from napari_coseg.models.checkpoints import native
 from napari_coseg.widgets import geometry as placing
 from napari_coseg.widgets import layers, outputs
 from napari_coseg.widgets.background import tasks
+from napari_coseg.widgets.labelled_image import image_of
+from napari_coseg.widgets.workspace import layers as kept
+from napari_coseg.workspace.folder import create_workspace
 
 pytest_plugins = ["cases.widget_fixtures"]
 UM, MM = "micrometer", "millimeter"
@@ -139,7 +143,7 @@ def export_of(labels: Any, viewer: Any, folder: Path) -> Path:
         job,
         name="v",
         axes=None,
-        geometry=outputs.geometry_of(labels, viewer).as_json(),
+        geometry=outputs.geometry_of(labels, image_of(viewer, labels)).as_json(),
         classes=[],
         region_classes=[],
         provenance={},
@@ -170,6 +174,30 @@ def test_labels_made_in_napari_lie_on_the_file(
         part = tuple(slice(*bounds) for bounds in region or ((None, None),) * 3)
         whole[part] = found.instances.labels
         labels = viewer.add_labels(whole, **placing.placed_like(layer))
+    file = export_of(labels, viewer, tmp_path)
+    expected = centroid_ras(path, is_label=False)
+    assert centroid_ras(file, is_label=True) == pytest.approx(expected, abs=TOLERANCE_MM)
+
+
+@pytest.mark.parametrize("region", [None, CROP], ids=["whole", "crop"])
+@pytest.mark.parametrize("is_shown", [True, False], ids=["with its image", "without"])
+def test_labels_of_a_workspace_lie_on_the_file(
+    viewer: Any, tmp_path: Path, is_shown: bool, region: Any
+) -> None:
+    path = tmp_path / "v.nii.gz"
+    PLACED["oblique"].write(path)
+    image = read_image(path)
+    found = segment(image, model(), region=region)
+    with create_workspace(tmp_path / "w") as workspace:
+        data, keywords = layers.image_to_layer(image)
+        with layer_source(path=str(path)):
+            layer = viewer.add_image(data, **keywords)
+        regions, objects = outputs.add_prediction(viewer, layer, "ZYX", found)
+        kept.adding(workspace, layer, objects, regions)()
+        viewer.layers.clear()
+        (entry,) = workspace.entries
+        again = kept.loaded(entry, salvage=False, with_image=is_shown)
+    labels, _ = kept.show(viewer, again)
     file = export_of(labels, viewer, tmp_path)
     expected = centroid_ras(path, is_label=False)
     assert centroid_ras(file, is_label=True) == pytest.approx(expected, abs=TOLERANCE_MM)

@@ -82,10 +82,10 @@ def test_the_file_and_the_devices_are_asked_for_as_in_segment(
     with layer_source(path=str(path)):
         viewer.add_image(PICTURE, name="biopsy")
     widget = GuidanceWidget(viewer, worker)
-    heard: list[Any] = []
-    monkeypatch.setattr(widget.model, "set_devices", heard.append)
+    received: list[Any] = []
+    monkeypatch.setattr(widget.model, "set_devices", received.append)
     widget.first_shown()
-    qtbot.waitUntil(lambda: bool(widget.image.pixel_size.um and heard), timeout=RUN_MS)
+    qtbot.waitUntil(lambda: bool(widget.image.pixel_size.um and received), timeout=RUN_MS)
     assert widget.image.pixel_size.um == (0.5, 0.25)
-    assert heard[0][:2] == ["auto", "cpu"]
+    assert received[0][:2] == ["auto", "cpu"]
     widget.close()

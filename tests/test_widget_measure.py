@@ -202,12 +202,12 @@ def test_only_what_is_out_of_view_is_moved_into_it(
                 v.add_image(np.zeros((9, 9)), name="other"),
                 w.layers.image_box.setCurrentIndex(2),
             ),
-            "choose the image that they were made of",
+            "choose the image that the labels belong to",
         ),
     ],
     ids=["no objects", "no pixel size", "another image"],
 )
-def test_what_cannot_be_measured_is_told(
+def test_what_cannot_be_measured_is_reported(
     viewer: Any, widget: Any, notes: list[str], change: Callable, message: str
 ) -> None:
     change(widget, viewer)
@@ -333,8 +333,8 @@ def test_an_edit_is_noticed_taken_back_and_measured(viewer: Any, widget: Any, qt
     def says(text: str) -> None:
         qtbot.waitUntil(lambda: text in widget.notice.text(), timeout=RUN_MS)
 
-    objects.contour = 1  # drawn anew, not changed
-    qtbot.wait(600)
+    objects.contour = 1  # redrawn, not changed
+    qtbot.waitUntil(lambda: not widget.watch.is_pending, timeout=RUN_MS)
     assert not widget.notice.text()
     objects.fill((3, 3), 2)
     says("have changed")
@@ -351,11 +351,11 @@ def test_an_edit_is_noticed_taken_back_and_measured(viewer: Any, widget: Any, qt
 
 
 @pytest.mark.gui
-def test_layers_that_go_are_told(viewer: Any, widget: Any, qtbot: Any) -> None:
+def test_removed_layers_are_reported(viewer: Any, widget: Any, qtbot: Any) -> None:
     measure(qtbot, widget)
     widget.select(np.array([0, 1]))
     viewer.layers.remove("biopsy objects")
-    assert "gone" in widget.notice.text()
+    assert "removed" in widget.notice.text()
     widget.select(np.array([2]))
     assert rings(viewer) is None
 

@@ -86,7 +86,7 @@ def test_what_is_understood_can_be_changed(viewer: Any, make_widget: Callable) -
     assert choice.chosen().pixel_size_um == (3, 0.5, 0.5)
     choice.size_box.setValue(0.25)
     assert choice.chosen().pixel_size_um == (3, 0.25, 0.25)
-    assert "Set here" in choice.source.text()
+    assert "Set manually" in choice.source.text()
     choice.axes_box.setCurrentIndex(choice.axes_box.findData("CYX"))
     choice.channels_box.setCurrentIndex(2)
     chosen = choice.chosen()
@@ -113,7 +113,7 @@ def _replace(viewer: Any) -> None:
     [
         pytest.param(lambda viewer: viewer.dims.set_point(0, 1), 0.3, "4 slices", id="a slice"),
         pytest.param(lambda viewer: viewer.dims.transpose(), 0.3, "4 slices", id="axes turned"),
-        pytest.param(lambda viewer: viewer.layers[0].refresh(), 0.3, "4 slices", id="drawn anew"),
+        pytest.param(lambda viewer: viewer.layers[0].refresh(), 0.3, "4 slices", id="redrawn"),
         pytest.param(_replace, None, "3 slices of 9 × 8 pixels, uint16", id="other data"),
     ],
 )
@@ -180,7 +180,7 @@ def test_the_form_has_the_defaults_of_the_settings(viewer: Any, make_widget: Cal
         ([(5.0, 0.5), (10.0, 0.75)], 5.0),
         ([(0.0, 0.1), (9.0, 0.1)], None),
     ],
-    ids=["at once", "too early", "a quarter", "begun half way", "standing still"],
+    ids=["at once", "too early", "a quarter", "started half way", "standing still"],
 )
 def test_time_left(qapp: Any, reports: list[tuple[float, float]], expected: float | None) -> None:
     from napari_coseg.widgets.job_bar import TimeLeft

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from cases.widget_values import PICTURE, RUN_MS, SHAPE, UM
+from napari_coseg.widgets.correct.gesture import Gesture
 
 pytestmark = pytest.mark.gui
 pytest_plugins = ["cases.widget_fixtures"]
@@ -50,11 +51,19 @@ def wipe_regions(viewer: Any) -> None:
 
 
 def session_on(objects: Any, regions: Any) -> Any:
-    """Correcting, as the Correct dock begins it."""
+    """A correction session, as the Correct dock starts it."""
     from napari_coseg.widgets.correct.reading import editor_of, request_of
     from napari_coseg.widgets.correct.session import CorrectionSession
 
     return CorrectionSession(objects, regions, editor_of(*request_of(objects, regions)))
+
+
+def correcting_on(viewer: Any) -> Any:
+    """The tools of a correction session on the layers of the run."""
+    from napari_coseg.widgets.correct.interaction import Interaction
+
+    layers = viewer.layers["biopsy objects"], viewer.layers["biopsy regions"]
+    return Interaction(viewer, session_on(*layers))
 
 
 def names(viewer: Any) -> list[str]:
@@ -80,8 +89,10 @@ def test_objects_follow_wiped_regions_and_undo_brings_them_back(
     assert set(objects.features["index"]) == set(np.unique(objects.data)) - {0}
     objects.undo()
     np.testing.assert_array_equal(objects.data, before)
-    anew = "region"  # of objects in what was wiped by hand
-    pd.testing.assert_frame_equal(objects.features.drop(columns=anew), rows.drop(columns=anew))
+    changed = "region"  # of objects in what was wiped by hand
+    pd.testing.assert_frame_equal(
+        objects.features.drop(columns=changed), rows.drop(columns=changed)
+    )
 
 
 def test_layers_may_be_renamed_after_the_run(segmented: Any, widget: Any, qtbot: Any) -> None:
@@ -117,17 +128,20 @@ def test_layers_may_be_renamed_after_the_run(segmented: Any, widget: Any, qtbot:
 def test_the_image_of_a_run_is_found_again(
     segmented: Any, act: Any, found: str | None, stem: str
 ) -> None:
-    from napari_coseg.widgets import outputs
+    from napari_coseg.widgets.labelled_image import file_stem, image_of, run_image_of
+    from napari_coseg.widgets.outputs import made_of
 
     objects = segmented.layers["biopsy objects"]
     act(segmented)
-    image = outputs.image_of(segmented, objects)
+    image = image_of(segmented, objects)
     assert (image and image.name) == found
-    assert outputs.made_of(objects) == "biopsy"
-    assert outputs.file_stem(segmented, objects) == stem
+    assert made_of(objects) == "biopsy"
+    assert file_stem(segmented, objects) == stem
     by_hand = segmented.add_labels(objects.data.copy(), name="my nuclei")
-    assert outputs.image_of(segmented, by_hand) is None
-    assert outputs.file_stem(segmented, by_hand) == "my_nuclei"
+    assert run_image_of(segmented, by_hand) is None
+    by_shape = image_of(segmented, by_hand)
+    assert (by_shape and by_shape.name) == found
+    assert file_stem(segmented, by_hand) == "my_nuclei"
 
 
 def test_labels_that_changed_meanwhile_are_not_overwritten(
@@ -211,7 +225,7 @@ def test_regions_follow_objects(segmented: Any, widget: Any, qtbot: Any) -> None
     assert regions.data[140:155, 160:180].all()
 
 
-def test_what_the_process_has_lost_is_had_by_the_same_run(
+def test_what_the_process_has_lost_is_computed_by_the_same_run(
     segmented: Any, widget: Any, worker: Any, qtbot: Any
 ) -> None:
     forgotten: list[Any] = []
@@ -227,40 +241,46 @@ def test_a_closed_segment_dock_leaves_nobody_waiting_for_its_process(
 ) -> None:
     """Refine, and Add by a click in Correct, use the process of the dock that ran the model."""
     from napari_coseg.widgets import runs
-    from napari_coseg.widgets.run_maps import RunMaps
     from napari_coseg.widgets.segment import SegmentWidget
 
     segment = SegmentWidget(segmented)  # with a process of its own
-    objects, failed = segmented.layers["biopsy objects"], []
+    objects = segmented.layers["biopsy objects"]
     segment.worker.submit("cases.worker_jobs:slow", {"polite": False})
     runs.hold(runs.arguments_of(objects)["key"], segment.worker)
     wipe_regions(segmented)
     widget.bar.run_button.click()
-    maps = RunMaps(segmented, objects)
-    maps.ask((30, 40), failed.append, failed.append)
+    correcting = correcting_on(segmented)
+    correcting.corrector.add(Gesture(np.argwhere(objects.data == 0)[:1]))
     segment.close()
-    assert [type(error).__name__ for error in failed] == ["Cancelled"]
+    assert len(notes) == 1 and "was closed" in notes[0]
     assert widget.bar.run_button.isEnabled()
-    assert not notes
+    correcting.close()
+    correcting.session.close()
     refined(qtbot, widget)
     assert widget.accept_button.isEnabled()
 
 
-def test_maps_come_for_growing_an_object(segmented: Any, widget: Any, qtbot: Any) -> None:
-    from napari_coseg.widgets.run_maps import RunMaps
-
-    found: list[Any] = []
-    RunMaps(segmented, segmented.layers["biopsy objects"]).ask((30, 40), found.append, found.append)
-    qtbot.waitUntil(lambda: bool(found), timeout=RUN_MS)
-    (maps,) = found
-    assert maps.object_probability.shape == SHAPE
-    assert maps.hv.shape == (2, *SHAPE)
-    assert maps.class_probability.shape == (3, *SHAPE)
-    assert maps.field == (slice(0, SHAPE[0]), slice(0, SHAPE[1]))
+def test_a_deleted_object_is_grown_again_at_a_click(
+    segmented: Any, widget: Any, qtbot: Any
+) -> None:
+    correcting = correcting_on(segmented)
+    editor = correcting.session.editor
+    row = editor.table.iloc[len(editor.table) // 2]
+    before = editor.labels == row["id"]
+    correcting.corrector.delete([int(row["id"])])
+    count = len(editor.table)
+    correcting.corrector.add(Gesture(np.array([[row["centroid_y"], row["centroid_x"]]])))
+    qtbot.waitUntil(lambda: len(editor.table) > count, timeout=RUN_MS)
+    (new,) = correcting.display.selected
+    after = editor.labels == new
+    assert (before & after).sum() / (before | after).sum() > 0.7
+    assert editor.rows([new])["class"].tolist() == [row["class"]]
+    correcting.close()
+    correcting.session.close()
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         pytest.param(lambda viewer, widget: viewer.layers.clear(), "segment an image", id="empty"),
         pytest.param(
@@ -273,21 +293,21 @@ def test_maps_come_for_growing_an_object(segmented: Any, widget: Any, qtbot: Any
         ),
         pytest.param(
             lambda viewer, widget: widget.corrected["regions"].setChecked(False),
-            "Say what you corrected",
+            "Choose what you corrected",
             id="nothing said",
         ),
     ],
 )
-def test_what_is_missing_is_told(
-    segmented: Any, widget: Any, notes: list[str], spoil: Any, told: str
+def test_what_is_missing_is_reported(
+    segmented: Any, widget: Any, notes: list[str], spoil: Any, message: str
 ) -> None:
     spoil(segmented, widget)
     widget.bar.run_button.click()
     assert not widget.bar.is_busy
-    assert told.lower() in notes[-1].lower()
+    assert message.lower() in notes[-1].lower()
 
 
-def test_nothing_corrected_is_told(
+def test_nothing_corrected_is_reported(
     segmented: Any, widget: Any, notes: list[str], qtbot: Any
 ) -> None:
     widget.bar.run_button.click()

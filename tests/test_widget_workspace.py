@@ -16,6 +16,7 @@ pytest.importorskip("napari")
 
 from napari.components import ViewerModel
 
+from cases.widget_values import RUN_MS
 from cases.workspace_viewers import filled, kept, same, session_on
 from napari_coseg.core.errors import ImageError
 from napari_coseg.labels.editing.objects import delete, merge, set_class
@@ -34,7 +35,7 @@ def viewer() -> ViewerModel:
     return ViewerModel()
 
 
-# -- what is told ------------------------------------------------------------------------------
+# -- what is recorded --------------------------------------------------------------------------
 
 
 def test_corrections_of_a_session_are_kept_as_they_are_made_and_undone(
@@ -92,7 +93,7 @@ def test_what_changes_without_a_session_is_found(
     change(objects, regions)
     (link,) = controller.links.values()
     link.scan()
-    qtbot.waitUntil(lambda: not link._scanning and not link._differing, timeout=20_000)
+    qtbot.waitUntil(lambda: not link.is_scanning, timeout=RUN_MS)
     link.writer.flush()
     same(path, objects, regions)
 
@@ -103,17 +104,17 @@ def test_what_changes_while_it_is_added_is_found(
     image, objects, regions = filled(viewer, tmp_path)
     controller = controllers(viewer)
     controller.create(tmp_path / "tissue.coseg")
-    qtbot.waitUntil(lambda: not controller.busy, timeout=20_000)
+    qtbot.waitUntil(lambda: not controller.busy, timeout=RUN_MS)
     session = session_on(objects, regions)
     controller.add(image, objects, regions)
     session.do(delete(session.editor, [1, 2]))
-    qtbot.waitUntil(lambda: bool(controller.links), timeout=20_000)
+    qtbot.waitUntil(lambda: bool(controller.links), timeout=RUN_MS)
     session.do(delete(session.editor, [3]))
     controller.save_now()
     same(tmp_path / "tissue.coseg", objects, regions)
 
 
-def test_a_layer_that_becomes_another_image_is_told(
+def test_a_layer_that_becomes_another_image_is_reported(
     viewer: Any, controllers: Any, qtbot: Any, tmp_path: Path
 ) -> None:
     controller = controllers(viewer)
@@ -121,9 +122,9 @@ def test_a_layer_that_becomes_another_image_is_told(
     kept(controller, qtbot, tmp_path, corrected)
     corrected[1].data = np.zeros((9, 9), np.int32)
     (link,) = controller.links.values()
-    with qtbot.waitSignal(link.troubled, timeout=20_000) as told:
+    with qtbot.waitSignal(link.failed, timeout=RUN_MS) as failed:
         link.scan()
-    assert "add the layer to the workspace anew" in told.args[0]
+    assert "add the layer to the workspace anew" in failed.args[0]
 
 
 # -- the dock ----------------------------------------------------------------------------------
@@ -137,7 +138,7 @@ def test_a_new_workspace_keeps_the_labels_at_once(
     path = tmp_path / "new.coseg"
     monkeypatch.setattr("napari_coseg.widgets.workspace.widget.ask_new_folder", lambda _: path)
     dock.new_button.click()
-    qtbot.waitUntil(lambda: bool(dock.controller.links), timeout=20_000)
+    qtbot.waitUntil(lambda: bool(dock.controller.links), timeout=RUN_MS)
     assert dock.images.count() == 1
     same(path, objects, regions)
 
@@ -148,12 +149,12 @@ def test_regions_are_kept_as_regions_whatever_the_objects_are_called(
     _, objects, regions = filled(viewer, tmp_path)
     objects.name = "my nuclei"
     dock = docks(viewer)
-    assert dock.objects_box.currentText() == "my nuclei"
-    assert dock.regions_box.currentText() == "tissue regions"
+    assert dock.layers.objects_box.currentText() == "my nuclei"
+    assert dock.layers.regions_box.currentText() == "tissue regions"
     path = tmp_path / "new.coseg"
     monkeypatch.setattr("napari_coseg.widgets.workspace.widget.ask_new_folder", lambda _: path)
     dock.new_button.click()
-    qtbot.waitUntil(lambda: bool(dock.controller.links), timeout=20_000)
+    qtbot.waitUntil(lambda: bool(dock.controller.links), timeout=RUN_MS)
     same(path, objects, regions)
 
 
@@ -164,10 +165,10 @@ def test_what_is_chosen_stays_chosen_under_another_name(
     for newer in (regions, objects):
         viewer.add_labels(newer.data.copy(), name=f"{newer.name} [2]", metadata=newer.metadata)
     dock = docks(viewer)
-    dock.objects_box.setCurrentText("tissue objects")
+    dock.layers.objects_box.setCurrentText("tissue objects")
     for layer, name in ((image, "slide"), (objects, "nuclei"), (regions, "tissue")):
         layer.name = name
-    boxes = dock.image_box, dock.objects_box
+    boxes = dock.layers.image_box, dock.layers.objects_box
     assert [box.currentText() for box in boxes] == ["slide", "nuclei"]
 
 
@@ -194,16 +195,16 @@ def test_a_workspace_that_was_left_is_offered_and_resumed(
     session.do(delete(session.editor, [1]))
     session.mark("Reviewed", Reviewed(objects.data.shape).with_objects([2]))
     dock.controller.save_now()
-    dock.controller.give_up()  # as a crash leaves it: saved, but not closed
+    dock.controller.abandon()  # as a crash leaves it: saved, but not closed
 
     other = ViewerModel()
     again = docks(other)
     assert again.resume_button.isVisibleTo(again)
     assert "tissue.coseg" in again.resume_button.text()
     again.resume_button.click()
-    qtbot.waitUntil(lambda: again.images.count() == 1 and not again.controller.busy, timeout=20_000)
+    qtbot.waitUntil(lambda: again.images.count() == 1 and not again.controller.busy, timeout=RUN_MS)
     again.show_button.click()
-    qtbot.waitUntil(lambda: bool(again.controller.links), timeout=20_000)
+    qtbot.waitUntil(lambda: bool(again.controller.links), timeout=RUN_MS)
     shown = {layer.name: layer for layer in other.layers}
     np.testing.assert_array_equal(shown["tissue objects"].data, objects.data)
     np.testing.assert_array_equal(shown["tissue regions"].data, regions.data)
@@ -212,8 +213,8 @@ def test_a_workspace_that_was_left_is_offered_and_resumed(
     resumed = session_on(shown["tissue objects"], shown["tissue regions"])
     assert resumed.reviewed.ids == {2}
     again.close_button.click()
-    qtbot.waitUntil(lambda: again.controller.workspace is None, timeout=20_000)
-    qtbot.waitUntil(lambda: not again.controller.busy, timeout=20_000)
+    qtbot.waitUntil(lambda: again.controller.workspace is None, timeout=RUN_MS)
+    qtbot.waitUntil(lambda: not again.controller.busy, timeout=RUN_MS)
     assert not recent.unfinished()
     same(path, objects, regions)
 
@@ -244,9 +245,9 @@ def test_an_image_that_is_gone_is_asked_for(
     other = ViewerModel()
     again = docks(other)
     again.controller.open(path)
-    qtbot.waitUntil(lambda: again.images.count() == 1 and not again.controller.busy, timeout=20_000)
+    qtbot.waitUntil(lambda: again.images.count() == 1 and not again.controller.busy, timeout=RUN_MS)
     again.show_button.click()
-    qtbot.waitUntil(lambda: bool(again.controller.links), timeout=20_000)
+    qtbot.waitUntil(lambda: bool(again.controller.links), timeout=RUN_MS)
     names = [layer.name for layer in other.layers]
     expected = ["tissue regions", "tissue objects"]
     assert names == (["tissue", *expected] if where == "found" else expected)
@@ -261,10 +262,10 @@ def test_the_state_of_saving_is_shown(
     dock = docks(viewer)
     session = session_on(objects, regions)
     session.do(delete(session.editor, [1]))
-    dock._tell()
-    assert "kept nowhere: tissue regions, tissue objects" in dock.state.text()
+    dock.show_state()
+    assert "not saved in a workspace: tissue regions, tissue objects" in dock.state.text()
     path = kept(dock.controller, qtbot, tmp_path, (image, objects, regions))
-    dock._tell()
+    dock.show_state()
     assert "Saved" in dock.state.text() and "s ago" in dock.state.text()
     with monkeypatch.context() as patch:
 
@@ -274,10 +275,10 @@ def test_the_state_of_saving_is_shown(
         patch.setattr(os, "fsync", refuse)
         session.do(delete(session.editor, [2]))
         (link,) = dock.controller.links.values()
-        qtbot.waitUntil(lambda: link.writer.state.error is not None, timeout=20_000)
-        dock._tell()
+        qtbot.waitUntil(lambda: link.writer.state.error is not None, timeout=RUN_MS)
+        dock.show_state()
         assert "Not saved" in dock.state.text() and "the disk is full" in dock.state.text()
-    qtbot.waitUntil(lambda: link.writer.state.error is None, timeout=20_000)
-    dock._tell()
+    qtbot.waitUntil(lambda: link.writer.state.error is None, timeout=RUN_MS)
+    dock.show_state()
     assert "Saved" in dock.state.text()
     same(path, objects, regions)

@@ -1,4 +1,4 @@
-"""The worker process: what goes over, what comes back, and that nothing stays behind."""
+"""The worker process: requests, replies, and that nothing stays behind."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TIMEOUT_MS = 120_000
 
 @pytest.fixture(scope="module")
 def worker(qapp: Any) -> Iterator[Worker]:
-    """Shared, since a process takes a moment to start; it mends itself where a test ends it."""
+    """Shared, since a process takes a moment to start; it starts again where a test ends it."""
     worker = Worker()
     yield worker
     worker.close()
@@ -158,11 +158,11 @@ def test_an_image_is_read(worker: Worker, outcome: Callable, image: Any, whole_b
 
 def test_progress_arrives_in_the_gui_thread(worker: Worker, qtbot: Any) -> None:
     job = worker.submit("cases.worker_jobs:halves", arrays={"image": PIXELS})
-    heard = []
-    job.progressed.connect(lambda *what: heard.append((*what, threading.current_thread())))
+    received = []
+    job.progressed.connect(lambda *what: received.append((*what, threading.current_thread())))
     with qtbot.waitSignal(job.done, timeout=TIMEOUT_MS):
         pass
-    assert heard == [(1.0, "both halves read", threading.main_thread())]
+    assert received == [(1.0, "both halves read", threading.main_thread())]
 
 
 class Broken:
@@ -182,9 +182,9 @@ class Broken:
         ("die", {}, PIXELS, WorkerDied, "memory ran out"),
         ("give_up", {}, PIXELS, WorkerDied, "(?s)code 3.*the library could not be loaded"),
     ],
-    ids=["mendable", "bug", "unknown function", "unreadable image", "killed", "gave up"],
+    ids=["expected", "bug", "unknown function", "unreadable image", "killed", "gave up"],
 )
-def test_what_goes_wrong_over_there_is_told_here(
+def test_errors_in_the_process_are_reported(
     worker: Worker,
     outcome: Callable,
     function: str,
@@ -211,7 +211,7 @@ def test_cancel(worker: Worker, qtbot: Any, outcome: Callable, polite: bool) -> 
     with qtbot.waitSignal(job.progressed, timeout=TIMEOUT_MS):
         pass
     pid = worker.pid
-    with qtbot.waitSignal(job.failed, timeout=2000) as failed:
+    with qtbot.waitSignal(job.failed, timeout=TIMEOUT_MS) as failed:
         job.cancel()
     assert isinstance(failed.args[0], Cancelled)
     after = outcome(worker.submit("cases.worker_jobs:add", {"a": 1, "b": 1}))
@@ -221,7 +221,7 @@ def test_cancel(worker: Worker, qtbot: Any, outcome: Callable, polite: bool) -> 
 def test_cancel_of_a_job_that_waits(worker: Worker, qtbot: Any) -> None:
     running = worker.submit("cases.worker_jobs:slow")
     waiting = worker.submit("cases.worker_jobs:add", {"a": 1, "b": 1})
-    with qtbot.waitSignal(waiting.failed, timeout=100) as failed:
+    with qtbot.waitSignal(waiting.failed, timeout=TIMEOUT_MS) as failed:
         waiting.cancel()
     assert isinstance(failed.args[0], Cancelled)
     assert not running.is_cancelled
@@ -232,7 +232,6 @@ def test_cancel_of_a_job_that_waits(worker: Worker, qtbot: Any) -> None:
 @pytest.mark.parametrize("busy", [True, False], ids=["while it works", "idle"])
 def test_close_leaves_nothing_behind(fresh_worker: Worker, qtbot: Any, busy: bool) -> None:
     """But a word to those who wait for what was running or waiting."""
-    before = threading.active_count()
     job = fresh_worker.submit(
         "cases.worker_jobs:slow" if busy else "cases.worker_jobs:halves", arrays={"image": PIXELS}
     )
@@ -243,13 +242,13 @@ def test_close_leaves_nothing_behind(fresh_worker: Worker, qtbot: Any, busy: boo
     for one in jobs:
         one.failed.connect(outcomes.append)
     if not busy:
-        qtbot.waitUntil(lambda: fresh_worker._running is None, timeout=TIMEOUT_MS)
+        qtbot.waitUntil(lambda: fresh_worker.is_idle, timeout=TIMEOUT_MS)
     fresh_worker.close()
     assert not is_alive(pid)
-    assert threading.active_count() == before
+    assert f"napari-coseg {pid}" not in [thread.name for thread in threading.enumerate()]
     qtbot.wait(50)
     assert [type(error) for error in outcomes] == ([Cancelled, Cancelled] if busy else [])
-    assert fresh_worker._running is None
+    assert fresh_worker.is_idle
 
 
 @pytest.mark.parametrize("how", ["closed", "cancelled"])
@@ -274,22 +273,23 @@ def test_arrays_are_let_go_with_the_process_that_ended(
 
 def test_a_worker_that_nobody_closes_ends_with_its_last_reference(qtbot: Any) -> None:
     worker = Worker()
-    with qtbot.waitSignal(worker.submit("cases.worker_jobs:halves", arrays={"image": PIXELS}).done):
+    job = worker.submit("cases.worker_jobs:halves", arrays={"image": PIXELS})
+    with qtbot.waitSignal(job.done, timeout=TIMEOUT_MS):
         pass
     pid = worker.pid
-    del worker
+    del worker, job
     gc.collect()
     assert not is_alive(pid)
 
 
 ORPHAN = """
 import sys, time
-from napari_coseg.widgets.background.worker import _Process
-process = _Process(lambda *_: None, lambda *_: None)
-job = {"type": "job", "job": 0, "arguments": {}, "sources": []}
-job["function"] = "cases.worker_jobs:slow"
-process.send(job)
-print(process.popen.pid, flush=True)
+from qtpy.QtCore import QCoreApplication
+from napari_coseg.widgets.background.worker import Worker
+app = QCoreApplication([])
+worker = Worker()
+job = worker.submit("cases.worker_jobs:slow")
+print(worker.pid, flush=True)
 time.sleep(60)
 """
 
@@ -303,7 +303,7 @@ def test_the_process_ends_when_napari_is_killed() -> None:
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + TIMEOUT_MS / 1000
     while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not is_alive(pid)
@@ -311,12 +311,12 @@ def test_the_process_ends_when_napari_is_killed() -> None:
 
 def test_events_all_arrive_and_a_job_is_paused(worker: Worker, outcome: Any) -> None:
     job = worker.submit("cases.worker_jobs:heed_pause")
-    heard: list[int] = []
+    received: list[int] = []
 
-    def hear(kind: str, values: dict[str, int]) -> None:
-        heard.append(values["number"])
+    def receive(kind: str, values: dict[str, int]) -> None:
+        received.append(values["number"])
         job.pause(values["number"] == 1)
 
-    job.reported.connect(hear)
+    job.reported.connect(receive)
     assert outcome(job).values == {"done": True}
-    assert heard == [1, 2, 3]
+    assert received == [1, 2, 3]

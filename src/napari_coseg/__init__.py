@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from napari_coseg.core.card import ModelCard as ModelCard
     from napari_coseg.core.errors import CosegError as CosegError
+    from napari_coseg.core.geometry import Geometry as Geometry
     from napari_coseg.core.types import Image as Image
     from napari_coseg.core.types import Instances as Instances
     from napari_coseg.core.types import LabelClass as LabelClass
@@ -61,6 +62,7 @@ except PackageNotFoundError:
 _PUBLIC = {
     "core.card": "ModelCard",
     "core.errors": "CosegError",
+    "core.geometry": "Geometry",
     "core.types": "Image Instances LabelClass Prediction",
     "datasets.base": "Dataset",
     "datasets.registry": "open_dataset",

@@ -1,4 +1,4 @@
-"""A hand on a viewer's canvas: presses, drags and keys as napari's canvas hands them on."""
+"""A mouse on a viewer's canvas: presses, drags and keys as napari's canvas hands them on."""
 
 from __future__ import annotations
 
@@ -143,6 +143,6 @@ def differs(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
 
 
 def assert_drawn(layer: Any) -> None:
-    """The canvas holds what mapping every pixel anew gives."""
+    """The canvas holds what mapping every pixel again gives."""
     shown = layer._slice.image
     np.testing.assert_array_equal(shown.view, layer._raw_to_displayed(shown.raw))

@@ -25,6 +25,14 @@ def many():
     return labels
 
 
+def large_ids():
+    """A few objects whose ids 16 bits would fold onto others', or onto background."""
+    labels = np.zeros((60, 70), np.int32)
+    labels[2::6, 2::6] = np.arange(65_480, 65_600).reshape(10, 12)
+    labels[3::6, 2::6] = np.arange(1, 121).reshape(10, 12)
+    return labels
+
+
 def noise(shape=(40, 50), labels=5, seed=0):
     return np.random.default_rng(seed).integers(0, labels, shape).astype(np.int32)
 
@@ -49,6 +57,7 @@ PLANES = [
     pytest.param(noise(), id="noise"),
 ]
 OVER_65535 = pytest.param(many(), id="66,048 objects")
+IDS_OVER_65535 = pytest.param(large_ids(), id="ids above 65,535")
 STACK = pytest.param(np.stack([TOUCHING, TOUCHING * 0, TOUCHING.max() + 1 - TOUCHING]), id="stack")
 
 

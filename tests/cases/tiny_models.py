@@ -8,7 +8,7 @@ import torch
 
 from napari_coseg.core.card import ClassEntry, ModelCard
 from napari_coseg.models.coseg_plus.model import CosegPlus
-from napari_coseg.models.nn.hiera import HieraConfig
+from napari_coseg.models.nn.encoders.hiera import HieraConfig
 
 TINY_TRUNK = HieraConfig(
     embed_dim=8, num_heads=1, stages=(1, 2, 1, 1), global_attention_blocks=(2,)

@@ -90,6 +90,7 @@ def make_targets(images: int = 2) -> Targets:
         semantic_known=for_regions,
         objects_known=~for_regions,
         classes_known=~for_regions,
+        crowded=torch.zeros_like(objects),
     )
 
 

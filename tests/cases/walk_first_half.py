@@ -99,7 +99,7 @@ class FirstHalf:
             assert self.correct.pair.objects is self.objects
             assert self.correct.pair.regions is self.regions
             self.window.click(self.correct.start_button)
-            self.window.wait_until(lambda: self.correct.work, "the objects are measured")
+            self.window.wait_until(lambda: self.correct.interaction, "the objects are measured")
             assert f"{len(self.table):,} objects." in self.said
             assert "left to review" in self.correct.left_label.text()
 
@@ -114,7 +114,7 @@ class FirstHalf:
         return str(self.correct.status.text())
 
     def state(self) -> dict[str, Any]:
-        return correct_hand.state(self.correct.work)
+        return correct_hand.state(self.correct.interaction)
 
     def step(self, correction: Any) -> None:
         """One correction: what it returns is undo's word for it, and the table follows."""
@@ -129,10 +129,16 @@ class FirstHalf:
             assert differs == changed, f"{name}: {differs}; {self.said}"
             self.check_table()
             assert self.correct.undo_button.isEnabled()
-            correct_hand.assert_drawn(self.objects)
+            self.check_drawn()
+
+    def check_drawn(self) -> None:
+        """The canvas shows the labels, once all pieces are drawn."""
+        refresher = self.correct.interaction.display.refresher
+        self.window.wait_until(lambda: refresher.is_done, "all is drawn")
+        correct_hand.assert_drawn(self.objects)
 
     def check_table(self) -> None:
-        """A row an object, and the region that holds most of it, in table and tooltips."""
+        """One row per object, and the region that holds most of it, in table and tooltips."""
         labels, regions = self.objects.data, self.regions.data
         assert self.table["id"].tolist() == np.unique(labels)[1:].tolist()
         for row in self.table.itertuples():
@@ -202,7 +208,7 @@ class FirstHalf:
         self.lost_mask = self.objects.data == self.lost["id"]
         self.window.press("S")
         self.window.tap(self.objects, self.centre(self.lost["id"]))
-        assert self.said == "1 object chosen"
+        assert self.said == "1 object selected"
         self.window.press("D")
         assert not (self.objects.data == self.lost["id"]).any()
         return {"labels", "table", "features"}
@@ -236,24 +242,24 @@ class FirstHalf:
         return {"labels", "table", "features"}
 
     def reclassify(self) -> set[str]:
-        """The digit of a class, over what is chosen."""
+        """The digit of a class, over what is selected."""
         row = self.inner().iloc[1]
         entry = next(e for e in self.correct.session.editor.classes if e.id != row["class_id"])
         self.window.press("S")
         self.window.tap(self.objects, self.centre(row["id"]))
         self.window.press(str(entry.id))
         assert self.table.set_index("id").loc[row["id"], "class"] == entry.name
-        assert self.correct.classes.ticked == entry.id
+        assert self.correct.classes.current == entry.id
         return {"table", "features"}
 
     def review(self) -> set[str]:
-        """Mark what is chosen as checked."""
-        (chosen,) = self.correct.work.display.chosen
+        """Mark what is selected as reviewed."""
+        (selected,) = self.correct.interaction.display.selected
         left = self.correct.left_label.text()
         self.window.press("R")
-        assert self.correct.session.reviewed.ids == {chosen}
+        assert self.correct.session.reviewed.ids == {selected}
         state = self.state()
-        assert (state["marks"][state["labels"] == chosen] > 0).all()
+        assert (state["marks"][state["labels"] == selected] > 0).all()
         self.window.wait_until(
             lambda: self.correct.left_label.text() != left, "one less is left to review"
         )
@@ -280,9 +286,9 @@ class FirstHalf:
         return {"regions"}
 
     def give_region(self, class_id: int) -> None:
-        """Tick a class of regions."""
-        self.window.click(self.correct.region_classes._group.button(class_id))
-        assert self.correct.region_classes.ticked == class_id
+        """Make a class of regions the current one."""
+        self.window.click(self.correct.region_classes.button(class_id))
+        assert self.correct.region_classes.current == class_id
 
     def undo_and_redo(self, before: dict[str, Any]) -> None:
         after = self.state()
@@ -291,18 +297,18 @@ class FirstHalf:
                 self.window.click(self.correct.undo_button)
             assert not self.correct.undo_button.isEnabled()
             correct_hand.assert_same(before, self.state())
-            correct_hand.assert_drawn(self.objects)
+            self.check_drawn()
         with self.window.step("redo all"):
             for _ in range(9):
                 self.window.click(self.correct.redo_button)
             assert not self.correct.redo_button.isEnabled()
             correct_hand.assert_same(after, self.state())
-            correct_hand.assert_drawn(self.objects)
+            self.check_drawn()
 
     # -- what comes of them --------------------------------------------------------------------
 
     def refine(self) -> None:
-        """The regions that were painted, as a hint for the objects."""
+        """The regions that were painted, as a prompt for the objects."""
         before = self.state()
         (reviewed,) = self.correct.session.reviewed.ids
         with self.window.step("refine"):
@@ -314,7 +320,7 @@ class FirstHalf:
             said = dock.bar.text.text()
             correct_hand.assert_same(before, self.state())
         self.facts["refine says"] = f"{said} {dock.change.text()}"
-        if said.startswith("Nothing changes"):  # as a model that does not heed regions would say
+        if said.startswith("Nothing changes"):  # as with a model that ignores region prompts
             return
         assert dock.change.text()
         with self.window.step("accept"):
@@ -336,13 +342,13 @@ class FirstHalf:
         workspace.ask_new_folder = lambda _: path  # the system's own dialog
         with self.window.step("new workspace"):
             dock = self.window.dock("Workspace")
-            assert "Corrected, and kept nowhere" in dock.state.text()
+            assert "Corrected, but not saved in a workspace" in dock.state.text()
             self.window.click(dock.new_button)
             self.window.wait_until(lambda: dock.controller.links, "the labels are kept")
             assert WORKSPACE in dock.name.text()
             assert dock.images.count() == 1
         with self.window.step("correct on"):
-            self.correct.work.take(None)
+            self.correct.interaction.use_tool(None)
             rows = self.inner()
             others = rows[~rows["id"].isin(self.correct.session.reviewed.ids)]["id"]
             for key, object_id in (("D", others.iloc[2]), ("R", others.iloc[4])):
@@ -352,7 +358,7 @@ class FirstHalf:
             assert len(self.correct.session.reviewed.ids) == 2
             (link,) = dock.controller.links.values()
             self.window.wait_until(lambda: not link.writer.state.waiting, "all is saved")
-            dock._tell()
+            dock.show_state()
             assert "Saved" in dock.state.text(), dock.state.text()
 
     # ------------------------------------------------------------------------------------------
@@ -375,7 +381,7 @@ def main(folder: Path) -> None:
     half = FirstHalf(Window(napari.Viewer()), folder)
     half.walk()
     half.write()
-    half.window.wait_ms(600_000)  # until somebody kills it
+    half.window.wait_ms(600_000)  # until the test kills it
 
 
 if __name__ == "__main__":

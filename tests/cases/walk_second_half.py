@@ -78,7 +78,7 @@ class SecondHalf:
         with self.window.step("correct again"):
             dock = self.window.dock("Correct")
             self.window.click(dock.start_button)
-            self.window.wait_until(lambda: dock.work, "the objects are measured")
+            self.window.wait_until(lambda: dock.interaction, "the objects are measured")
             sure = "class_probability"  # of the file, whose digits pandas reads nearly exactly
             table = dock.session.editor.table
             pd.testing.assert_frame_equal(
@@ -87,7 +87,7 @@ class SecondHalf:
             np.testing.assert_allclose(table[sure], self.table[sure], rtol=1e-9)
             assert json.loads(json.dumps(dock.session.reviewed.as_json())) == self.facts["reviewed"]
             np.testing.assert_array_equal(
-                dock.work.display.marks_layer.data, self.expected["marks"]
+                dock.interaction.display.marks_layer.data, self.expected["marks"]
             )
             self.window.click(dock.start_button)  # which says "Finish" now
             assert [layer.name for layer in self.viewer.layers] == [

@@ -47,8 +47,8 @@ class Window:
         self.viewer = viewer
         self.seconds: dict[str, float] = {}
         self._steps_before = steps_before
-        self._told: list[str] = []
-        notification_manager.notification_ready.connect(self._hear)
+        self._messages: list[str] = []
+        notification_manager.notification_ready.connect(self._on_notification)
         folder = os.environ.get(PICTURES)
         self._pictures = Path(folder) if folder else None
         viewer.window._qt_window.resize(1500, 960)
@@ -57,10 +57,10 @@ class Window:
     def close(self) -> None:
         from napari.utils.notifications import notification_manager
 
-        notification_manager.notification_ready.disconnect(self._hear)
+        notification_manager.notification_ready.disconnect(self._on_notification)
 
-    def _hear(self, event: Any) -> None:
-        self._told.append(str(event.message))
+    def _on_notification(self, event: Any) -> None:
+        self._messages.append(str(event.message))
 
     # -- time ----------------------------------------------------------------------------------
 
@@ -71,20 +71,20 @@ class Window:
         yield
         self.seconds[name] = time.monotonic() - began
         self.picture(name)
-        assert not self._told, f"{name}: {self._told}"
+        assert not self._messages, f"{name}: {self._messages}"
 
     def wait_until(self, is_so: Callable[[], Any], what: str) -> None:
         """Let the window live until something is so."""
         ends = time.monotonic() + PATIENCE_S
         while not is_so():
-            assert time.monotonic() < ends, f"waited in vain until {what}; told: {self._told}"
+            assert time.monotonic() < ends, f"not so: {what}; messages: {self._messages}"
             self.wait_ms(20)
 
     def wait_ms(self, milliseconds: int) -> None:
         QTest.qWait(milliseconds)
 
     def picture(self, name: str) -> None:
-        """Save what the whole window looks like, where somebody asked for it."""
+        """Save what the whole window looks like, where the environment asks for it."""
         if self._pictures is not None:
             self._pictures.mkdir(parents=True, exist_ok=True)
             self.wait_ms(300)

@@ -41,12 +41,12 @@ def notes() -> Iterator[list[str]]:
 
     found: list[str] = []
 
-    def hear(event: Any) -> None:
+    def receive(event: Any) -> None:
         found.append(event.message)
 
-    notification_manager.notification_ready.connect(hear)
+    notification_manager.notification_ready.connect(receive)
     yield found
-    notification_manager.notification_ready.disconnect(hear)
+    notification_manager.notification_ready.disconnect(receive)
 
 
 @pytest.fixture

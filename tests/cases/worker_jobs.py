@@ -56,7 +56,7 @@ def slow(job: JobContext, polite: bool = True) -> Reply:
 
 
 def heed_pause(job: JobContext) -> Reply:
-    """Tells of three events, and waits in between to be paused, then to go on."""
+    """Reports three events, and waits in between to be paused and resumed."""
     job.report("event", {"number": 1})
     while not job.should_pause():
         time.sleep(0.01)
@@ -97,7 +97,7 @@ def segment_crossed(job: JobContext, **arguments: object) -> Reply:
 
 
 def forget(job: JobContext) -> Reply:
-    """As if the process had ended and begun anew."""
+    """As if the process had been restarted."""
     job.kept.clear()
     return Reply()
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cases.widget_values import RUN_MS
 from cases.workspace_cases import image_file, wide_editor
 from napari_coseg.workspace import recent, writer
 from napari_coseg.workspace.folder import open_workspace
@@ -24,6 +25,9 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qapp: Any) -> Iterato
     monkeypatch.setattr(writer, "GATHER_S", 0.01)
     monkeypatch.setattr(writer, "RETRY_S", 0.05)
     from napari_coseg.widgets.correct.session import SESSIONS
+    from napari_coseg.widgets.workspace import link
+
+    monkeypatch.setattr(link, "SCAN_MS", 3_600_000)  # tests scan when they want to
 
     yield
     for session in list(SESSIONS.open):
@@ -44,7 +48,7 @@ def controllers() -> Iterator[Callable[[Any], Any]]:
     yield make
     for controller in made:
         if controller.workspace is not None:
-            controller.give_up()
+            controller.abandon()
 
 
 def filled(viewer: Any, folder: Path) -> Corrected:
@@ -79,10 +83,10 @@ def kept(controller: Any, qtbot: Any, folder: Path, corrected: Corrected) -> Pat
     path = folder / "tissue.coseg"
     controller.create(path)
     qtbot.waitUntil(
-        lambda: controller.workspace is not None and not controller.busy, timeout=20_000
+        lambda: controller.workspace is not None and not controller.busy, timeout=RUN_MS
     )
     controller.add(*corrected)
-    qtbot.waitUntil(lambda: bool(controller.links) and not controller.busy, timeout=20_000)
+    qtbot.waitUntil(lambda: bool(controller.links) and not controller.busy, timeout=RUN_MS)
     return path
 
 

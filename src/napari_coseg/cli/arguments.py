@@ -103,5 +103,6 @@ def add_init_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init",
         metavar="CHECKPOINT",
-        help="SAM2 checkpoint to start from: a file, or a name to download, such as sam2.1-large",
+        help="checkpoint to start from: a file; the name of a SAM2 download, such as sam2.1-large; "
+        "or efficientnet-lite0, which an installed package carries",
     )

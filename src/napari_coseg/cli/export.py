@@ -201,17 +201,17 @@ def _geometry(
     pixel_size_um: list[float] | None,
     provenance: dict[str, Any],
 ) -> Geometry:
-    """Of the labels. Raises `ImageError` where their pixel size is not known or cannot be."""
+    """Geometry of the labels; raises `ImageError` if their pixel size is unknown or invalid."""
     from napari_coseg.formats.place import geometry_of_labels
 
-    shape, said = labels.data.shape, labels.geometry
-    size = _size(None, pixel_size_um, len(shape)) or said.pixel_size_um or _size(image, None, 0)
+    shape, geometry = labels.data.shape, labels.geometry
+    size = _size(None, pixel_size_um, len(shape)) or geometry.pixel_size_um or _size(image, None, 0)
     if size is None or len(size) != len(shape) or not all(0 < n < float("inf") for n in size):
         raise ImageError(
             f"the labels of {result.name} have {len(shape)} axes and a pixel size of "
-            f"{size or 'nobody knows what'}; give it by --pixel-size-um"
+            f"{size or 'unknown'}; give it by --pixel-size-um"
         )
-    found = geometry_of_labels(said, shape, provenance.get("region_offset") or (), image)
+    found = geometry_of_labels(geometry, shape, provenance.get("region_offset") or (), image)
     return found if found.has_pixel_size(size) else found.with_pixel_size(size)
 
 

@@ -94,10 +94,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _begun(arguments: argparse.Namespace) -> ReviewedSet:
-    from napari_coseg.finetuning.begun import read_begun
+    from napari_coseg.finetuning.inputs_snapshot import read_snapshot
     from napari_coseg.finetuning.request import run_folder_of
 
-    return read_begun((arguments.run_folder or run_folder_of(arguments.output)).expanduser())
+    return read_snapshot((arguments.run_folder or run_folder_of(arguments.output)).expanduser())
 
 
 def _finetuned(

@@ -63,6 +63,11 @@ class Normalisation(Settings):
         description="each image's own range becomes 0 to 255 first, as `images.intensity` "
         "stretches values that have no range of their own: for images exposed in many ways",
     )
+    white_point: bool = Field(
+        False,
+        description="bring the white of each colour image (the 99.5th percentile of each channel) "
+        "to the same value, in training and in a run: for H&E of many scanners",
+    )
     window: ValueWindow | None = Field(
         None,
         description="values of an image that become 0 and 255 first, such as Hounsfield units; "

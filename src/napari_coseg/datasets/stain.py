@@ -7,6 +7,7 @@ up (Beer and Lambert; stain vectors by Ruifrok and Johnston 2001), and one betwe
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,8 @@ from PIL import ImageFilter
 from pydantic import Field
 
 from napari_coseg.core.settings import Settings
+from napari_coseg.datasets.base import Sample
+from napari_coseg.images.white_point import whitened_image
 
 STAIN_VECTORS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 """Optical density of red, green, blue of hematoxylin, eosin and the residual, one a row."""
@@ -84,6 +87,11 @@ class ColourChange(NamedTuple):
     density_shift: np.ndarray
     camera: np.ndarray
     contrast: float
+
+
+def with_white_point(sample: Sample) -> Sample:
+    """The sample as a run sees it whose card asks for a white point; its own image judges it."""
+    return replace(sample, image=whitened_image(sample.image))
 
 
 def augment_stain(

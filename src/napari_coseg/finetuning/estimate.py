@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 
 from napari_coseg.core.errors import SettingsError
-from napari_coseg.finetuning.begun import size_mb
-from napari_coseg.finetuning.plan import Shares, scorings_on_the_way, share_out
-from napari_coseg.finetuning.planning import Fitting, fit
-from napari_coseg.finetuning.preparing import Prepared, prepare, replace_crop
+from napari_coseg.finetuning.inputs_snapshot import size_mb
+from napari_coseg.finetuning.plan import TimeBudget, divide_time, validations_of
+from napari_coseg.finetuning.planning import FittedStep, fit
+from napari_coseg.finetuning.preparing import Prepared, prepare
 from napari_coseg.finetuning.reviewed import ReviewedSet, Reviews
 from napari_coseg.finetuning.scores import Scores, score
 from napari_coseg.finetuning.settings import FEWEST_USEFUL_STEPS, FinetuneSettings
-from napari_coseg.finetuning.stepping import is_out_of_memory
 from napari_coseg.inference.loading import DEFAULT_MODEL
+from napari_coseg.training.memory import is_out_of_memory
 
 ITSELF_MB = 400
 """Of Python and torch, before anything is loaded."""
@@ -95,13 +95,13 @@ def estimate(
         prepared.network.eval()
         scores = score(prepared.network, held[:1])
     scoring_s = (time.monotonic() - began) * max(1, len(held)) if held else 0.0
-    fitting, (cached, steps) = _fitting(prepared, scoring_s)
-    cost = fitting.cost
-    scorings = 2 + (scorings_on_the_way(settings) if held else 0)
+    fitted, (cached, steps) = _steps_in_time(prepared, scoring_s)
+    cost = fitted.cost
+    scorings = 2 + (validations_of(settings) if held else 0)
     seconds = steps * cost.step_s + cached * cost.encode_s + scorings * scoring_s
-    kind = next(prepared.network.buffers()).device.type
+    kind = torch.device(prepared.device).type
     memory = cost.weights_mb + settings.crops * cost.activations_mb
-    notes = [*prepared.notes, *fitting.told]
+    notes = [*prepared.notes, *fitted.notes]
     if steps < FEWEST_USEFUL_STEPS and settings.steps is None:
         notes.append(f"only {steps} steps fit into {settings.minutes:g} minutes; give it more time")
     found = Estimate(
@@ -131,12 +131,12 @@ def estimate(
     return replace(found, proposed_speed=proposed)
 
 
-def _fitting(prepared: Prepared, scoring_s: float) -> tuple[Fitting, Shares]:
+def _steps_in_time(prepared: Prepared, scoring_s: float) -> tuple[FittedStep, TimeBudget]:
     """What a step takes, and how many fit."""
-    fitting, settings = fit(prepared), prepared.settings
+    fitted, settings = fit(prepared), prepared.settings
     left = 60 * settings.minutes - 2 * scoring_s
-    fitted = replace_crop(settings, fitting.crop_px)
-    return fitting, share_out(fitted, fitting.cost, prepared.area_px(), left, scoring_s)
+    chosen = settings.with_crop(fitted.crop_px)
+    return fitted, divide_time(chosen, fitted.cost, prepared.area_px(), left, scoring_s)
 
 
 def _steps_that_fit(
@@ -148,7 +148,7 @@ def _steps_that_fit(
 ) -> int:
     """As many as there is time for; 0 where the device has no memory for one."""
     try:
-        return _fitting(prepare(reviewed, base, settings, device), scoring_s)[1].steps
+        return _steps_in_time(prepare(reviewed, base, settings, device), scoring_s)[1].steps
     except SettingsError:
         return 0
     except RuntimeError as error:

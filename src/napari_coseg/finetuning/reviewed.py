@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -104,6 +104,15 @@ class ReviewedImage:
         low, high = self.range or _range(self.image)
         image = (self.image.astype(np.float32) - low) * (255 / (high - low))
         return replace(self, image=np.rint(image.clip(0, 255)).astype(np.uint8), range=(0.0, 255.0))
+
+    def crop(self, where: tuple[slice, ...]) -> ReviewedImage:
+        """A part of the image; `where` are rows and columns."""
+        parts: dict[str, Any] = {
+            name: np.ascontiguousarray(array[where])
+            for name, array in vars(self).items()
+            if isinstance(array, np.ndarray)
+        }
+        return replace(self, **parts)
 
     def within(self, regions: np.ndarray, objects: np.ndarray) -> ReviewedImage:
         """What was reviewed inside masks, bool (Y, X); objects that theirs cuts are not known."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -69,8 +68,8 @@ def _not_stretching(model: CosegModel) -> Iterator[None]:
         model.card = card
 
 
-def worth(scores: Scores) -> float:
-    """One number to choose by: the mean of the tasks' scores; 0 where nothing was scored."""
+def selection_score(scores: Scores) -> float:
+    """The mean of the tasks' scores, which weights are selected by; 0 where nothing was scored."""
     tasks = [scores[name] for name in ("mean_region_dice",) if name in scores]
     if "object_f1" in scores:
         tasks.append((scores["object_f1"] + scores["object_pq"]) / 2)
@@ -161,17 +160,4 @@ def _cut(image: ReviewedImage) -> ReviewedImage:
     for axis, side in enumerate(mask.shape):
         span = np.flatnonzero(mask.any(axis=1 - axis))
         parts.append(slice(max(0, span[0] - CONTEXT_PX), min(side, span[-1] + 1 + CONTEXT_PX)))
-    where = tuple(parts)
-
-    def cut(array: np.ndarray | None) -> np.ndarray | None:
-        return None if array is None else array[where]
-
-    return replace(
-        image,
-        image=np.ascontiguousarray(image.image[where]),
-        semantic=cut(image.semantic),
-        objects=cut(image.objects),
-        types=cut(image.types),
-        semantic_reviewed=cut(image.semantic_reviewed),
-        objects_reviewed=cut(image.objects_reviewed),
-    )
+    return image.crop(tuple(parts))

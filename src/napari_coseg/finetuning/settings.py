@@ -158,6 +158,10 @@ class FinetuneSettings(Settings):
                 f"{', '.join(self.parts) or 'none'}; name lora among them, or take lora_rank 0"
             )
 
+    def with_crop(self, crop_px: int) -> FinetuneSettings:
+        """The same settings with another size of crops."""
+        return self.model_copy(update={"crop_px": crop_px})
+
     def augmentation_of(self, changed_input: bool) -> AugmentationSettings:
         """How crops stray, of images as the base knows them or of others."""
         stain = self.augmentation.stain

@@ -20,6 +20,7 @@ from napari_coseg.core.errors import ImageError
 from napari_coseg.core.geometry import Geometry
 from napari_coseg.core.types import Image
 from napari_coseg.images.intensity import Intensity, measure_intensity
+from napari_coseg.images.white_point import measure_white, whitened
 
 
 def understand(
@@ -124,6 +125,8 @@ class RgbSource:
         None measures the image by the rule above.
     stretch, window
         As for `measure_intensity`; without meaning where `intensity` is given.
+    white_point
+        Bring the white of a colour image to that of others; as before where `intensity` is given.
     """
 
     def __init__(
@@ -133,10 +136,19 @@ class RgbSource:
         intensity: Intensity | None = None,
         stretch: bool = False,
         window: Sequence[float] | None = None,
+        white_point: bool = False,
     ) -> None:
         self.image, self.window = image, window
         self.channels, self.has_alpha = _choose_channels(image, channels)
         self.intensity = intensity or measure_intensity(self, stretch, window)
+        if white_point and intensity is None and len(self.channels) == 3:
+            self.intensity = self._with_white()
+
+    def _with_white(self) -> Intensity:
+        white = measure_white(self)
+        words = "none found" if white is None else ", ".join(f"{value:.0f}" for value in white)
+        rule = f"{self.intensity.rule}; white point {words}"
+        return replace(self.intensity, white=white, rule=rule)
 
     @property
     def n_slices(self) -> int:
@@ -160,12 +172,15 @@ class RgbSource:
 
     def read(self, z: int, rows: slice, columns: slice) -> np.ndarray:
         block = self.raw(z, rows, columns)
-        if not self.has_alpha:
-            rgb = self.intensity.apply(block)
-            return np.repeat(rgb, 3, axis=-1) if rgb.shape[-1] == 1 else rgb
-        alpha = np.clip(block[..., 3:].astype(np.float32) / self.intensity.alpha, 0, 1)
-        alpha = np.nan_to_num(alpha, copy=False)
-        return self.intensity.apply(block[..., :3]) * alpha + 255 * (1 - alpha)
+        rgb = self.intensity.apply(block[..., :3])
+        if rgb.shape[-1] == 1:
+            return np.repeat(rgb, 3, axis=-1)
+        if self.has_alpha:
+            alpha = np.clip(block[..., 3:].astype(np.float32) / self.intensity.alpha, 0, 1)
+            alpha = np.nan_to_num(alpha, copy=False)
+            rgb = rgb * alpha + 255 * (1 - alpha)
+        white = self.intensity.white
+        return rgb if white is None else whitened(rgb, white)
 
 
 def _choose_channels(image: Image, channels: int | Sequence[int] | None) -> tuple[list[int], bool]:

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from napari_coseg.core.errors import ImageError
+from napari_coseg.images.white_point import White
 
 if TYPE_CHECKING:
     from napari_coseg.core.types import Image
@@ -51,7 +52,8 @@ class Intensity:
     """One linear map for the whole image: `low` becomes 0 and `high` becomes 255.
 
     `smallest` and `largest` stand in for values that are not finite; `alpha` is the value of an
-    opaque fourth channel; `rule` says in words what was done.
+    opaque fourth channel; `rule` says in words what was done. Where `white` is not None, colours
+    are whitened afterwards (`napari_coseg.images.white_point`).
     """
 
     low: float
@@ -60,6 +62,7 @@ class Intensity:
     largest: float
     rule: str
     alpha: float = 1.0
+    white: White | None = None
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Any real dtype -> float32 of 0..255."""

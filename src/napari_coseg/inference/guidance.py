@@ -130,11 +130,11 @@ def _predict(
         if task in attention
     ]
     maps: list[Any] = [_on_image(one, plan) for one in values]
-    attended = maps[2:] if len(maps) == 4 else [None, None]
+    region_attention, object_attention = maps[2:] if len(maps) == 4 else (None, None)
     height, width = plan.image_shape
     rgb = source.read(z, slice(0, height), slice(0, width))
     shown = np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
-    return Guidance(*maps[:2], *attended, shown, offset)
+    return Guidance(maps[0], maps[1], region_attention, object_attention, shown, offset)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ import numpy as np
 from napari_coseg.core.errors import Cancelled, SettingsError
 from napari_coseg.images.intake import RgbSource
 from napari_coseg.labels.decoding import hover, semantic
+from napari_coseg.labels.decoding.pieces import tidy_objects
 from napari_coseg.labels.tiling.blocks import (
     Block,
     Grid,
@@ -189,6 +190,11 @@ class BlockDecoder:
         classes, probabilities = hover.classify(found, maps[channels.classes])
         mask = resampled[-1] >= self.settings.object_threshold
         labels = carry_labels(found, mask, plan.model_shape, plan.image_shape, window)
+        # On a finer grid, a remnant of an object that was too small may adjoin another's border.
+        (y, x), (height, width) = window, plan.image_shape
+        goes_on = ((y.start > 0, y.stop < height), (x.start > 0, x.stop < width))
+        hole_px = int(self.settings.max_object_hole_area_um2 / plan.pixel_area_um2)
+        labels = tidy_objects(labels, hole_px, goes_on)
         regions = semantic.decode_semantic(resampled[:-1])
         return Decoded(regions, labels, classes, probabilities)
 

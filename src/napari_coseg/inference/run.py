@@ -127,13 +127,19 @@ def read_for(
 ) -> RgbSource:
     """Read an image with the intensities that the model of `card` expects.
 
-    A window in `settings` overrides the card's, which is for images of more than 8 bits.
+    Window and white point in `settings` override the card's; the card's window is for images of
+    more than 8 bits.
     """
     wanted = card.normalisation
     window = settings.window if settings else None
     if window is None and np.dtype(image.data.dtype) not in (np.uint8, np.bool_):
         window = wanted.window
-    return RgbSource(image, channels, stretch=wanted.stretch, window=window)
+    white_point = settings.white_point if settings else None
+    if white_point is None:
+        white_point = wanted.white_point
+    return RgbSource(
+        image, channels, stretch=wanted.stretch, window=window, white_point=white_point
+    )
 
 
 def plan_plane(

@@ -40,6 +40,11 @@ class InferenceSettings(Settings):
         description="image values that become black and white, such as -1000 and 3000 Hounsfield "
         "units; None: the model card's, or the rule of `napari_coseg.images.intensity`",
     )
+    white_point: bool | None = Field(
+        None,
+        description="correct exposure and white balance of a colour image by its brightest pixels; "
+        "None: as the model card says",
+    )
     test_time_augmentation: bool = Field(
         False, description="average over the four flips; takes four times as long"
     )
@@ -55,6 +60,9 @@ class InferenceSettings(Settings):
         "split more",
     )
     min_object_area_um2: Area = Field(4.0, ge=0, description="smaller objects are removed")
+    max_object_hole_area_um2: Area = Field(
+        10.0, ge=0, description="background enclosed by one object is filled up to this area"
+    )
     min_region_area_um2: Area = Field(
         500.0, ge=0, description="smaller connected regions become background"
     )

@@ -80,16 +80,17 @@ def _kept(classes: tuple[Any, ...]) -> Origins:
 
 
 def _put_in_lora(network: CosegModel, rank: int) -> None:
-    trunk = getattr(getattr(network, "encoder", None), "trunk", None)
-    if trunk is None:
+    encoder = network.image_encoder
+    layers = encoder.attention_layers() if encoder else ()
+    if not layers:
         raise SettingsError(
-            f"a model of the family {network.card.family!r} has no Hiera trunk to put LoRA into; "
-            "choose other parts"
+            f"the encoder of {network.card.name!r} has no attention to put LoRA beside; choose "
+            "other parts"
         )
     if len(getattr(network, LORA, ())):
         raise SettingsError("the model has LoRA of its own already; set lora_rank to 0")
     device = next(network.buffers()).device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        lora = put_in_lora(trunk, rank)
+        lora = put_in_lora(layers, rank)
     cast(nn.Module, network).add_module(LORA, lora.to(device))

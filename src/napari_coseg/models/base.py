@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from napari_coseg.core.card import ModelCard
 from napari_coseg.core.errors import CheckpointError, ImageError, SettingsError
+from napari_coseg.models.nn.encoders.base import Encoder
 
 Task = Literal["semantic", "instance"]
 BOTH_TASKS: tuple[Task, ...] = ("semantic", "instance")
@@ -157,6 +158,11 @@ class SegmentationModel(nn.Module, ABC):
         self.register_buffer("pixel_mean", mean, persistent=False)
         self.register_buffer("pixel_std", std, persistent=False)
 
+    @property
+    def image_encoder(self) -> Encoder | None:
+        """What encodes the images; None where a family has no encoder of `models.nn.encoders`."""
+        return None
+
     def normalise(self, values: Tensor) -> Tensor:
         """(B, C, [Z,] Y, X) values as `card.normalisation.values` says -> the network's input."""
         wanted = (self.pixel_mean.shape[1], self.pixel_mean.ndim)
@@ -251,7 +257,15 @@ class CosegModel(SegmentationModel):
             (B,) bool of each task: images of which the second forward is wanted. The others' maps
             are zeros, and cost nothing: a training has no use for tasks without labels.
         """
-        features = self.encode(images)
+        return self.decode(self.encode(images), given, asked)
+
+    def decode(
+        self,
+        features: Features,
+        given: GivenMasks | None = None,
+        asked: Mapping[Task, Tensor] | None = None,
+    ) -> TwoForwards:
+        """Both forwards from features; parameters as in `forward`."""
         first = self.first_forward(features)
         prompts = prompts_from(first, given)
         if asked is None:

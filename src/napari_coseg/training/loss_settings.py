@@ -52,6 +52,12 @@ class LossSettings(Settings):
     class_focal: float = Field(0.5, ge=0, description="classes of objects")
     hv_mse: float = Field(2.5, ge=0, description="as CellViT, which the paper follows")
     hv_msge: float = Field(8.0, ge=0, description="as CellViT, which the paper follows")
+    crowded: float = Field(
+        0.0,
+        ge=0,
+        description="extra weight of pixels near two objects, in the cross-entropy of the objects "
+        "and the error of the distance maps (not in the papers): there a few pixels merge objects",
+    )
     focal_gamma: float = Field(2.0, ge=0, description="exponent of the focal terms")
     dice_over: Literal["batch", "image"] = Field(
         "batch",

@@ -21,6 +21,7 @@ from torch import Tensor
 from napari_coseg.models.base import FirstForward, Task, TaskMaps, TwoForwards
 from napari_coseg.training.loss_settings import LossSettings
 
+CROWDED_REACH_PX = 3
 Sum = Callable[[Tensor], Tensor]
 """Adds a tensor over the processes that share a batch; its gradient is that of one's own part."""
 
@@ -39,6 +40,7 @@ class Targets(NamedTuple):
     hv             (B, 2, Y, X) float32
     semantic_known, objects_known, classes_known
                    (B, Y, X) bool: where these are read; `objects_known` is of `hv` as well
+    crowded        (B, Y, X) bool: near two objects (`near_two_objects`)
     """
 
     semantic: Tensor
@@ -48,6 +50,7 @@ class Targets(NamedTuple):
     semantic_known: Tensor
     objects_known: Tensor
     classes_known: Tensor
+    crowded: Tensor
 
     @property
     def labelled(self) -> dict[Task, Tensor]:
@@ -170,7 +173,12 @@ def _instance_terms(
     hv_truth = targets.hv[rows]
     # The gradient looks two pixels further: beyond what is known the map counts as right.
     hv = torch.where(known.unsqueeze(1), maps.hv[rows].float(), hv_truth)
-    mse = _mean((hv - hv_truth).square().mean(dim=1), weight, add)
+    error = (hv - hv_truth).square().mean(dim=1)
+    if settings.crowded:
+        # Where a pixel of the wrong kind merges two objects.
+        more = 1 + settings.crowded * targets.crowded[rows].float()
+        per_pixel, error = per_pixel * more, error * more
+    mse = _mean(error, weight, add)
     msge = gradient_loss(hv, hv_truth, objects * weight, settings.gradient_axis, add)
     return {
         "object_cross_entropy": settings.object_cross_entropy * _mean(per_pixel, weight, add),
@@ -280,6 +288,17 @@ def gradient_loss(
 
 def _focal(cross_entropy: Tensor, gamma: float) -> Tensor:
     return (1 - torch.exp(-cross_entropy)).pow(gamma) * cross_entropy
+
+
+def near_two_objects(ids: Tensor, reach_px: int = CROWDED_REACH_PX) -> Tensor:
+    """(B, Y, X) object ids -> bool: pixels with two objects within `reach_px`, along y and x."""
+    dense = ids.unsqueeze(1).float()  # exact below 2 ** 24; ids of a crop are those of its image
+    beyond = dense.max() + 1
+    side = 2 * reach_px + 1
+    largest = F.max_pool2d(dense, side, 1, reach_px)
+    inverted = torch.where(dense > 0, beyond - dense, dense)
+    smallest = beyond - F.max_pool2d(inverted, side, 1, reach_px)
+    return ((largest > 0) & (smallest < largest))[:, 0]
 
 
 def _any(known: Tensor) -> Tensor:

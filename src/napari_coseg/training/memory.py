@@ -1,36 +1,76 @@
-"""Less memory for more computing, and the same bits every time for less speed."""
+"""Memory of the device: recomputed activations, and what happens where it runs out.
+
+Also the switch to operations that give the same bits every time.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
-from sam2.modeling.backbones.hieradet import MultiScaleBlock
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from napari_coseg.core.errors import SettingsError
+from napari_coseg.core.errors import CosegError, SettingsError
+from napari_coseg.models.base import CosegModel
+
+
+class OutOfMemory(CosegError):
+    """The device has no memory for a batch."""
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether the device, or the machine, had no memory left."""
+    text = str(error).lower()
+    full = "out of memory" in text or "can't allocate memory" in text
+    return full or isinstance(error, torch.OutOfMemoryError)
 
 
 @contextmanager
-def checkpointed_blocks(model: nn.Module, wanted: bool = True) -> Iterator[None]:
+def catching_out_of_memory(device: str | torch.device) -> Iterator[None]:
+    """Within, running out of memory raises `OutOfMemory`, with the failed call's tensors freed."""
+    try:
+        yield
+        return
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)
+    if torch.device(device).type == "cuda":
+        torch.cuda.empty_cache()
+    raise OutOfMemory(
+        "the device has not enough memory; close other programs that use it, take smaller crops, "
+        "or choose the device 'cpu'"
+    )
+
+
+def blocks_of(model: CosegModel) -> Sequence[nn.Module]:
+    """The encoder's blocks; none where a family has no encoder of `models.nn.encoders`."""
+    encoder = model.image_encoder
+    return encoder.blocks() if encoder else ()
+
+
+@contextmanager
+def checkpointed_blocks(model: CosegModel, wanted: bool = True) -> Iterator[None]:
     """Within, the trunk's blocks keep their inputs only and are computed again for the gradient.
 
-    The gradients are the same. The parameters and their names are untouched.
+    The gradients are the same. The parameters and their names are untouched. Batch normalisation
+    that learns its statistics would count each batch twice.
 
     Raises
     ------
     SettingsError
-        Where it is wanted and the network has no blocks of a Hiera trunk.
+        Where it is wanted and the network has no encoder with blocks.
     """
-    blocks = [m for m in model.modules() if isinstance(m, MultiScaleBlock)] if wanted else []
+    blocks = blocks_of(model) if wanted else ()
     if wanted and not blocks:
         raise SettingsError(
-            f"{type(model).__name__} has no Hiera trunk whose blocks could be computed again; "
+            f"{model.card.name!r} has no encoder whose blocks could be computed again; "
             "set activation_checkpointing = false"
         )
     for block in blocks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +28,7 @@ from napari_coseg.datasets.partition import (
     save_partition,
 )
 from napari_coseg.datasets.registry import SUBFOLDERS, open_dataset
+from napari_coseg.datasets.stain import with_white_point
 from napari_coseg.models.base import CosegModel
 from napari_coseg.models.checkpoints.native import read_card, save
 from napari_coseg.models.registry import build_two_task
@@ -35,8 +37,8 @@ from napari_coseg.training.loop import TrainingHooks, train
 from napari_coseg.training.processes import ALONE, Processes
 from napari_coseg.training.prompting import NO_PROMPTS, PromptSettings, draw_prompts
 from napari_coseg.training.recipe import BatchPart, Recipe, read_recipe
-from napari_coseg.training.saving import STATE_FILE
 from napari_coseg.training.schedule import with_steps
+from napari_coseg.training.settings import STATE_FILE
 
 Value = TypeVar("Value")
 DRAWN = "7:1:2"
@@ -140,6 +142,7 @@ def train_recipe(
         progress=progress or (lambda fraction, message: None),
         should_cancel=should_cancel or (lambda: False),
         validate=_KeepBest(recipe, validate, data_root, chosen),
+        notify=lambda message: warnings.warn(message, stacklevel=2),
     )
     train(model, source, recipe, output_dir, hooks, device, workers, processes)
     return chosen
@@ -274,7 +277,7 @@ def _crop_source(part: BatchPart, data_root: Path, recipe: Recipe) -> CropSource
     if part.derived_region_of is not None:
         kind = class_id_of(part.derived_region_of, recipe.card.instance_label_classes)
     split = "train" if isinstance(dataset, Partitioned) else part.split
-    reader = _Reader(dataset, split, to_card, kind)
+    reader = _Reader(dataset, split, to_card, kind, recipe.card.normalisation.white_point)
     hint = (
         f"Volumes are read fast enough once `napari-coseg datasets prepare {part.dataset}` has "
         "unpacked them"
@@ -291,9 +294,12 @@ class _Reader:
     split: str
     to_card: ClassMap
     derived_of: int | None
+    white_point: bool
 
     def __call__(self, name: str) -> Sample:
         sample = self.to_card(self.dataset.load(self.split, name))
+        if self.white_point:
+            sample = with_white_point(sample)
         return sample if self.derived_of is None else with_derived_region(sample, self.derived_of)
 
 

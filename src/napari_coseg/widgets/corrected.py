@@ -1,7 +1,7 @@
-"""From labels layers, as a person left them, to a prediction that can be written.
+"""From labels layers with a user's edits to a prediction that can be written.
 
-Edits change labels but not the numbers that a run measured, so objects are measured anew; only
-class and probability are taken from the layer's features, by id. An object without a row has no
+Edits change labels but not the numbers that a run measured, so objects are measured again. Only
+class and probability are taken from the layer's features, by id; an object without a row has no
 class.
 """
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 METADATA_KEY = "napari_coseg"
-"""Key of ``layer.metadata`` under which an output layer tells what it is."""
+"""Key of ``layer.metadata`` under which this plugin keeps its own entries."""
 
 
 @dataclass(frozen=True, eq=False)
 class LabelsOf:
-    """What is known of one labels layer beside its pixels.
+    """What is known about one labels layer besides its pixels.
 
     Parameters
     ----------
     classes
-        What its values, or the classes of its objects, mean; empty where nobody said.
+        Classes of its values or of its objects; empty where they are not known.
     ids, class_ids, probabilities
-        (N,) of the objects that have a row in the layer's features; of regions nothing.
+        (N,), of the objects that have a row in the layer's features.
     provenance
-        Of the run that made the layer; empty for a layer painted by hand.
+        Of the run that made the layer; empty where no run did.
     """
 
     classes: tuple[LabelClass, ...] = ()
@@ -46,7 +46,7 @@ class LabelsOf:
 
     @classmethod
     def read(cls, metadata: Mapping[str, Any], features: pd.DataFrame | None) -> LabelsOf:
-        """From a layer's metadata and features."""
+        """Read a layer's metadata and features."""
         ours = dict(metadata.get(METADATA_KEY, {}))
         classes = tuple(
             LabelClass(entry["id"], entry["name"], tuple(entry["color"]))
@@ -107,7 +107,7 @@ def corrected_prediction(
     largest = int(objects.max(initial=0))
     if largest > LARGEST_ID:
         raise ImageError(
-            f"the objects have ids up to {largest:,}, more than {LARGEST_ID:,}; number them anew, "
+            f"the objects have ids up to {largest:,}, more than {LARGEST_ID:,}; renumber them, "
             "for example with skimage.segmentation.relabel_sequential"
         )
     if not isinstance(geometry, Geometry):
@@ -149,7 +149,7 @@ def _fitting(
 
 
 def _named(semantic: np.ndarray, classes: tuple[LabelClass, ...]) -> tuple[LabelClass, ...]:
-    """The classes, and a plain name for every value that none of them stands for."""
+    """The classes, and one named by its number for every value without a class."""
     missing = set(np.unique(semantic).tolist()) - {0, *(entry.id for entry in classes)}
     plain = (LabelClass(value, f"region {value}", (200, 200, 200)) for value in sorted(missing))
     return (*classes, *plain)

@@ -1,4 +1,4 @@
-"""Base of the dock widgets: a column that scrolls, errors as notifications, and an end."""
+"""Base of the dock widgets: a column that scrolls, errors as notifications, and a clean end."""
 
 from __future__ import annotations
 
@@ -7,39 +7,38 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QEvent, QSize, Qt, QTimer
-from qtpy.QtWidgets import (
-    QDockWidget,
-    QFrame,
-    QGroupBox,
-    QHBoxLayout,
-    QMainWindow,
-    QScrollArea,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtWidgets import QDockWidget, QMainWindow, QVBoxLayout, QWidget
 
 from napari_coseg.core.errors import CosegError
+from napari_coseg.widgets.connections import Connections
+from napari_coseg.widgets.forms import ScrollColumn
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 
 class DockWidget(QWidget):
-    """A form in a column that scrolls, which lets go of the viewer when it is closed.
+    """A form in a column that scrolls; disconnects from the viewer when it is closed.
 
-    The first time that it is shown it becomes a tab beside the other docks of this plugin: below
-    them, as napari would have it, none of two or three could be seen whole.
+    When it is shown for the first time it becomes a tab beside the other docks of this plugin:
+    stacked, as napari places them, two or three would not fit on the screen.
+
+    Attributes
+    ----------
+    connections
+        Callbacks that are disconnected when the widget is closed.
     """
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
+        self.connections = Connections()
         self._was_docked = False
         self._is_placed = False
 
     def lay_out(self, *groups: QWidget, below: QWidget | None = None) -> None:
-        """Stack the groups in a column that scrolls; what is `below` does not."""
+        """Stack the groups in a column that scrolls; `below` stays in view under it."""
         content = QWidget()
         column = QVBoxLayout(content)
         column.setContentsMargins(4, 4, 8, 4)
@@ -49,19 +48,20 @@ class DockWidget(QWidget):
         column.addStretch(1)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(4, 4, 4, 8)
-        outer.addWidget(UprightScroll(content), 1)
+        outer.addWidget(ScrollColumn(content), 1)
         if below is not None:
             outer.addWidget(below)
 
     def shut_down(self) -> None:
-        """The widget is closed: stop what runs and let go of the viewer."""
+        """Stop what runs and disconnect from the viewer: the widget is closed."""
         self.let_go()
+        self.connections.close()
 
     def let_go(self) -> None:
-        """Disconnect from the viewer."""
+        """Release what `connections` does not."""
 
     def event(self, event: Any) -> bool:
-        """Napari takes a closed dock widget's content out of it, and closes nothing."""
+        """Notice that napari takes the content out of a closed dock, without closing it."""
         if event.type() == QEvent.Type.ParentChange:
             if self.parent() is not None:
                 self._was_docked = True
@@ -80,7 +80,7 @@ class DockWidget(QWidget):
         super().closeEvent(event)
 
     def _join_others(self) -> None:
-        """Become a tab beside the docks of this plugin that are on the same side, in front."""
+        """Become the front tab among the docks of this plugin on the same side."""
         window = self.window()
         if not isinstance(window, QMainWindow):
             return
@@ -102,21 +102,6 @@ class DockWidget(QWidget):
             own.raise_()
 
 
-class UprightScroll(QScrollArea):
-    """Scrolls up and down, and is as wide as its content needs."""
-
-    def __init__(self, content: QWidget) -> None:
-        super().__init__()
-        self.setWidget(content)
-        self.setWidgetResizable(True)
-        self.setFrameShape(QFrame.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-
-    def minimumSizeHint(self) -> QSize:
-        width = self.widget().minimumSizeHint().width()
-        return QSize(width + self.verticalScrollBar().sizeHint().width(), 150)
-
-
 @contextlib.contextmanager
 def notify_errors() -> Iterator[None]:
     """Show a `CosegError` as a notification; a bug goes on to napari's own handler."""
@@ -136,33 +121,3 @@ def sentence(error: Exception | str) -> str:
     """An error's message with a capital at its start."""
     message = str(error)
     return message[:1].upper() + message[1:]
-
-
-def group(title: str, content: QWidget) -> QGroupBox:
-    """A titled frame around a widget."""
-    box = QGroupBox(title)
-    column = QVBoxLayout(box)
-    column.addWidget(content)
-    return box
-
-
-def column_of(*widgets: QWidget) -> QWidget:
-    """Widgets one below the other."""
-    container = QWidget()
-    column = QVBoxLayout(container)
-    column.setContentsMargins(0, 0, 0, 0)
-    column.setSpacing(6)
-    for widget in widgets:
-        column.addWidget(widget)
-    return container
-
-
-def row(*widgets: QWidget) -> QWidget:
-    """Widgets side by side, the space at the right."""
-    container = QWidget()
-    line = QHBoxLayout(container)
-    line.setContentsMargins(0, 0, 0, 0)
-    for widget in widgets:
-        line.addWidget(widget)
-    line.addStretch(1)
-    return container

@@ -1,4 +1,4 @@
-"""Base of the docks that run a model on an image layer."""
+"""Base of the docks that run a model on an image layer: choices of image and model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ImageJobWidget(JobWidget):
-    """Has `image` and `model`, and asks the worker process for devices and files' geometries."""
+    """Has `image` and `model`; asks the worker process for devices and for files' geometries."""
 
     def __init__(self, napari_viewer: Viewer, worker: Worker | None = None) -> None:
         super().__init__(napari_viewer, worker)
@@ -26,12 +26,12 @@ class ImageJobWidget(JobWidget):
         self.image = ImageChoice(napari_viewer)
         self.model = ModelChoice()
         self.model.changed.connect(self._on_model)
-        self.image.file_asked.connect(self._ask_file)
+        self.image.file_geometry_wanted.connect(self._ask_file)
         self._on_model()
-        self.image.ask_file()  # of the layer that was there before the signal was connected
+        self.image.ask_file()  # of the layer that was chosen before the signal was connected
 
     def first_shown(self) -> None:
-        """Ask for the devices: that starts the process, which is then warm when Run is clicked."""
+        """Ask for the devices; that starts the process, which is then ready for the first run."""
         job = self.submit(tasks.DEVICES)
         job.done.connect(lambda reply: self.model.set_devices(reply.values["devices"]))
 
@@ -48,7 +48,7 @@ class ImageJobWidget(JobWidget):
             return
         job = self.submit(tasks.FILE_GEOMETRY, {"path": path})
         job.done.connect(lambda reply: self._on_file(path, reply))
-        job.failed.connect(_pass_over)
+        job.failed.connect(_ignore_unreadable)
 
     def _on_file(self, path: str, reply: Reply) -> None:
         geometry = Geometry.from_json(reply.values["geometry"])
@@ -56,7 +56,7 @@ class ImageJobWidget(JobWidget):
         self.image.set_file_geometry(path, *self._files[path])
 
 
-def _pass_over(error: Exception) -> None:
-    """A file that no reader of ours knows says nothing of its geometry; that is no error."""
+def _ignore_unreadable(error: Exception) -> None:
+    """A file that none of our readers knows has no pixel size for us; nothing is wrong."""
     if not isinstance(error, CosegError):
         raise error

@@ -1,4 +1,4 @@
-"""Run, Cancel, a progress bar and the time left: the face of one job at a time."""
+"""Run and Cancel buttons, a progress bar and the time left, for one job at a time."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import time
 from collections.abc import Callable
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from napari_coseg.widgets.background.worker import Job
+from napari_coseg.widgets.forms import text_label
 
 STEPS = 1000
 
 
 class TimeLeft:
-    """Estimates what is left from what is done; what came before the first part does not count.
+    """Estimates the time left from the progress; time before the first report does not count.
 
     Parameters
     ----------
     clock
-        Seconds, for ever rising.
+        Gives seconds, monotonic.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -27,7 +28,7 @@ class TimeLeft:
         self._start: tuple[float, float] | None = None
 
     def seconds(self, fraction: float) -> float | None:
-        """Seconds left, or None while that cannot be told."""
+        """Seconds left at this fraction done; None while it cannot be estimated."""
         now = self._clock()
         if self._start is None:
             self._start = (now, fraction)
@@ -38,7 +39,7 @@ class TimeLeft:
 
 
 def in_words(seconds: float) -> str:
-    """A duration no more exact than it is known.
+    """A rounded duration.
 
     >>> in_words(3.2), in_words(48), in_words(400), in_words(9000)
     ('3 s', '50 s', '7 min', '2.5 h')
@@ -53,11 +54,18 @@ def in_words(seconds: float) -> str:
 
 
 class JobBar(QWidget):
-    """Two buttons, a bar and a line of text.
+    """Two buttons, a progress bar and a line of text.
 
     Signals
     -------
     run_clicked()
+
+    Attributes
+    ----------
+    job
+        The job that is shown; None between jobs.
+    shows_time_left
+        False where the job's own messages say it.
     """
 
     run_clicked = Signal()
@@ -71,8 +79,7 @@ class JobBar(QWidget):
         self.progress.setRange(0, STEPS)
         self.progress.setTextVisible(False)
         self.progress.setMaximumHeight(8)
-        self.text = QLabel()
-        self.text.setWordWrap(True)
+        self.text = text_label()
         self.buttons = QHBoxLayout()
         self.buttons.addWidget(self.run_button, 2)
         self.buttons.addWidget(self.cancel_button, 1)
@@ -81,29 +88,28 @@ class JobBar(QWidget):
         outer.addLayout(self.buttons)
         outer.addWidget(self.progress)
         outer.addWidget(self.text)
-        self.tells_time_left = True
-        """Switched off where the job's own messages tell it."""
-        self._job: Job | None = None
+        self.shows_time_left = True
+        self.job: Job | None = None
         self._left = TimeLeft()
         self.run_button.clicked.connect(self.run_clicked)
         self.cancel_button.clicked.connect(self.cancel)
 
     @property
     def is_busy(self) -> bool:
-        return self._job is not None
+        return self.job is not None
 
     def follow(self, job: Job) -> None:
-        """Show a job from now to its end."""
-        self._job, self._left = job, TimeLeft()
+        """Show a job's progress until `finish`."""
+        self.job, self._left = job, TimeLeft()
         self.run_button.setEnabled(False)
         self.cancel_button.setEnabled(True)
-        self.progress.setRange(0, 0)  # moves by itself until the first part is done
+        self.progress.setRange(0, 0)  # animated until the first progress report
         self.text.setText("starting")
         job.progressed.connect(self._on_progress)
 
     def finish(self, text: str, *, done: bool = False) -> None:
-        """The job is over; `text` says how it went."""
-        self._job = None
+        """Show the outcome of the job in `text`; `done` fills the bar."""
+        self.job = None
         self.run_button.setEnabled(True)
         self.cancel_button.setEnabled(False)
         self.progress.setRange(0, STEPS)
@@ -111,19 +117,19 @@ class JobBar(QWidget):
         self.text.setText(text)
 
     def cancel(self) -> None:
-        """Stop the job that is followed, if there is one."""
-        if self._job is not None:
+        """Cancel the job that is shown, if there is one."""
+        if self.job is not None:
             self.cancel_button.setEnabled(False)
             self.text.setText("cancelling")
-            self._job.cancel()
+            self.job.cancel()
 
     def _on_progress(self, fraction: float, message: str) -> None:
-        if self._job is None or self._job.is_cancelled:
+        if self.job is None or self.job.is_cancelled:
             return
         if fraction > 0:
             self.progress.setRange(0, STEPS)
             self.progress.setValue(round(fraction * STEPS))
             left = self._left.seconds(fraction)
-            if left is not None and self.tells_time_left:
+            if left is not None and self.shows_time_left:
                 message += f" · about {in_words(left)} left"
         self.text.setText(message)

@@ -1,4 +1,4 @@
-"""Base of the dock widgets that have work done by a process beside the window."""
+"""Base of the dock widgets whose work is done in a worker process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QWidget
 from napari_coseg.core.errors import Cancelled
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Job, Worker
-from napari_coseg.widgets.dock_widget import DockWidget, notify
+from napari_coseg.widgets.dock_widget import DockWidget, notify, notify_errors
 from napari_coseg.widgets.job_bar import JobBar
 
 if TYPE_CHECKING:
@@ -21,22 +21,21 @@ if TYPE_CHECKING:
 
 
 class JobWidget(DockWidget):
-    """A form above a `JobBar`, and one `Worker` that is warm from the first look to the end.
+    """A form above a `JobBar`, and a `Worker` that is started when the widget is first shown.
 
-    A subclass builds its form with `lay_out`, and says what a click on Run does in `run` (usually
-    `start`) and what comes back in `receive`.
+    A subclass builds its form with `lay_out`, submits a job in `begin` (by `start`) and uses the
+    reply in `receive`.
 
     Parameters
     ----------
-    napari_viewer
-        The viewer that it is docked in.
     worker
-        None makes one of its own, which is closed with the widget; another is left running.
+        None makes one that is closed with the widget; another is left running.
     """
 
     def __init__(self, napari_viewer: Viewer, worker: Worker | None = None) -> None:
         super().__init__(napari_viewer)
         self._began = 0.0
+        self.asked: Any = None
         self.worker = worker or Worker()
         self._owns_worker = worker is None
         self._jobs: weakref.WeakSet[Job] = weakref.WeakSet()
@@ -50,15 +49,21 @@ class JobWidget(DockWidget):
         super().lay_out(*groups, below=below or self.bar)
 
     def run(self) -> None:
-        """What a click on Run does."""
-        raise NotImplementedError(f"{type(self).__name__} must say what Run does")
+        """Begin a job unless one is running; a `CosegError` becomes a notification."""
+        if not self.bar.is_busy:
+            with notify_errors():
+                self.begin()
+
+    def begin(self) -> None:
+        """Submit what the form asks for; called by a click on the run button."""
+        raise NotImplementedError(f"{type(self).__name__} must define begin")
 
     def receive(self, reply: Reply, seconds: float) -> None:
-        """What came back, and how long it took."""
-        raise NotImplementedError(f"{type(self).__name__} must say what to do with a reply")
+        """Use the reply to the job that `start` submitted; it took `seconds`."""
+        raise NotImplementedError(f"{type(self).__name__} must define receive")
 
     def first_shown(self) -> None:
-        """The widget is seen and its process not yet started; starting it now keeps Run quick."""
+        """Start the worker process early, so that the first run need not wait for it."""
         self.worker.prepare()
 
     def submit(
@@ -68,7 +73,7 @@ class JobWidget(DockWidget):
         arrays: Mapping[str, Any] | None = None,
         worker: Worker | None = None,
     ) -> Job:
-        """As `Worker.submit`; nothing is heard of the job once this widget is closed."""
+        """As `Worker.submit`; the job's signals are blocked once this widget is closed."""
         job = (worker or self.worker).submit(function, arguments, arrays)
         self._jobs.add(job)
         return job
@@ -79,29 +84,30 @@ class JobWidget(DockWidget):
         arguments: Mapping[str, Any],
         arrays: Mapping[str, Any],
         worker: Worker | None = None,
+        asked: Any = None,
     ) -> Job:
         """Submit a job, show its progress, and `receive` its reply.
 
         Parameters
         ----------
         worker
-            Of another widget, where it holds what the job needs; None: this widget's own.
+            Another widget's, where it holds what the job needs; None: this widget's own.
+        asked
+            Kept as `asked` until the job has ended.
         """
         job = self.submit(function, arguments, arrays, worker)
-        self._began = time.monotonic()
+        self._began, self.asked = time.monotonic(), asked
         self.bar.follow(job)
         job.done.connect(self._on_done)
         job.failed.connect(self._on_failed)
         return job
 
-    def failed(self) -> None:
-        """The job ended without a reply; what was kept for it can go."""
-
     def _on_done(self, reply: Reply) -> None:
         self.receive(reply, time.monotonic() - self._began)
+        self.asked = None
 
     def _on_failed(self, error: Exception) -> None:
-        self.failed()
+        self.asked = None
         if isinstance(error, Cancelled):
             self.bar.finish("Cancelled.")
             return
@@ -114,21 +120,20 @@ class JobWidget(DockWidget):
             self.first_shown()
 
     def shut_down(self) -> None:
-        """Stop what runs, end the worker process and let go of the viewer."""
-        _silence(self._jobs)
+        """Cancel the running job, end the worker process and disconnect from the viewer."""
+        _block_signals(self._jobs)
         self.bar.cancel()
         if self._owns_worker:
             self.worker.close()
-        self.let_go()
+        super().shut_down()
 
 
-def _silence(jobs: Iterable[Job]) -> None:
-    """Nobody is left to hear of them."""
+def _block_signals(jobs: Iterable[Job]) -> None:
     for job in jobs:
         job.blockSignals(True)
 
 
 def _end(worker: Worker, jobs: Iterable[Job], _: Any = None) -> None:
-    """Of a widget that is gone: jobs that others have given its worker are told."""
-    _silence(jobs)
+    """Close the worker of a deleted widget; jobs of other widgets fail and are reported."""
+    _block_signals(jobs)
     worker.close()

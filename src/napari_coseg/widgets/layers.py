@@ -133,6 +133,31 @@ def _view_corners(viewer: Viewer, layer: ImageLayer) -> list[np.ndarray]:
     return corners
 
 
+def centre_on(
+    viewer: Viewer, layer: Any, point: Sequence[float], *, if_hidden: bool = False
+) -> None:
+    """Show the slice of a point of a layer's data, and move the camera there; the zoom stays.
+
+    Parameters
+    ----------
+    if_hidden
+        Moves the camera only where the point is out of view; for the 2D display.
+    """
+    dims, camera = viewer.dims, viewer.scene.camera
+    world = np.zeros(dims.ndim)
+    first = dims.ndim - layer.ndim
+    world[first:] = np.asarray(layer.data_to_world(point)) * units_in_view(viewer, layer)
+    for axis in range(first, dims.ndim):
+        if axis not in dims.displayed:
+            dims.set_point(axis, float(world[axis]))
+    target = world[list(dims.displayed)]
+    if if_hidden:
+        half = np.asarray(viewer.canvas.viewbox_size(viewer.layers)) / camera.zoom / 2
+        if (np.abs(target - np.asarray(camera.center)[-2:]) <= half).all():
+            return
+    camera.center = (*camera.center[: 3 - len(target)], *target.tolist())
+
+
 def units_in_view(viewer: Viewer, layer: ImageLayer) -> np.ndarray:
     """How many of the canvas's units one of the layer's is; 1 where units are mixed up."""
     world = viewer.layers.extent.units

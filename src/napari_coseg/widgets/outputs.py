@@ -1,14 +1,14 @@
-"""From a prediction to Labels layers: names, colours, features, provenance.
+"""From a prediction to Labels layers, and back: names, colours, features, metadata.
 
-Every run adds a new pair of layers and touches no other, so a person's edits are never overwritten.
-Telling edited layers from untouched ones is not possible for sure: undo and redo emit the same
-event as a change of the data.
+Every run adds a new pair of layers and changes no other, so that a user's edits are never
+overwritten. Edited layers cannot be detected reliably, since undo and redo emit the same event as a
+change of the data.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +16,14 @@ import numpy as np
 from napari_coseg.core.errors import ImageError
 from napari_coseg.core.geometry import Geometry
 from napari_coseg.core.types import LabelClass, Prediction
+from napari_coseg.widgets.background.tables import pack_classes, row_arrays
 from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf
 from napari_coseg.widgets.geometry import (
     attributes_of,
     layer_geometry,
     note_of,
     noted,
+    placed_like,
     placement,
     said_geometry,
     same_place,
@@ -39,12 +41,12 @@ COLOR_BY = ("class", "id")
 OBJECT_OPACITY, REGION_OPACITY = 0.9, 0.35
 OUTLINE_PX = 1
 LARGEST_CLASS_COLORED_ID = 2**16 - 2
-"""Without numba or PartSegCore-compiled-backend, napari cannot colour larger ids one by one."""
+"""napari needs numba or PartSegCore-compiled-backend to colour larger ids individually."""
 IMAGE_ID = "image_id"
-"""Of ``layer.metadata[METADATA_KEY]``: napari's own id of the image, which a new name leaves as it
-is; another session gives another."""
+"""Key, in this plugin's metadata of a layer, of napari's id of the image, which outlasts a new name
+but not a restart."""
 _PLAIN_COLOR = (0, 200, 200)
-"""Of objects whose model knows no types."""
+"""Colour of objects whose model has no object classes."""
 
 
 def add_prediction(
@@ -56,16 +58,16 @@ def add_prediction(
     color_by: str = "class",
     outlines: bool = True,
 ) -> tuple[Labels, Labels]:
-    """Add ``<image> regions`` and ``<image> objects``; layers that are there stay as they are.
+    """Add the layers ``<image> regions`` and ``<image> objects``.
 
     Parameters
     ----------
     layer, axes
         What was segmented.
     prediction
-        Of the whole layer, or of a part that begins at ``provenance["region_offset"]``.
+        Of the whole layer, or of a part of it at ``provenance["region_offset"]``.
     color_by, outlines
-        How objects are shown: coloured by one of `COLOR_BY`, filled or not.
+        How objects are shown: coloured by one of `COLOR_BY`, as outlines or filled.
     """
     regions_name, objects_name = free_names(viewer, layer.name)
     place = placement(layer, axes, prediction.provenance.get("region_offset", ()))
@@ -95,7 +97,7 @@ def add_prediction(
 
 
 def free_names(viewer: Viewer, image: str) -> tuple[str, str]:
-    """Names for a pair of outputs of `image` that no layer has: the second pair ends in [2]."""
+    """Unused names for a pair of outputs of `image`: the second pair ends in [2]."""
     taken = {layer.name for layer in viewer.layers}
     number = 1
     while True:
@@ -107,7 +109,7 @@ def free_names(viewer: Viewer, image: str) -> tuple[str, str]:
 
 
 def region_features(classes: Sequence[LabelClass]) -> pd.DataFrame:
-    """``index`` (the label) and ``class``, as napari's status bar and tooltip show them."""
+    """``index`` (the label) and ``class``, for napari's status bar and tooltip."""
     import pandas as pd
 
     return pd.DataFrame(
@@ -118,8 +120,8 @@ def region_features(classes: Sequence[LabelClass]) -> pd.DataFrame:
 def object_features(table: pd.DataFrame) -> pd.DataFrame:
     """``index`` (the label), ``class``, ``probability``, ``region`` and the size of each object.
 
-    Probabilities are as they were found: what is measured or exported later is read from here, and
-    napari shows three digits of them by itself. Sizes are measured anew, so two decimals do.
+    Probabilities are exact, since Measure and Export read them from here; napari rounds what it
+    shows. Sizes are rounded, since both measure them again.
     """
     import pandas as pd
 
@@ -137,103 +139,120 @@ def object_features(table: pd.DataFrame) -> pd.DataFrame:
 
 def region_colormap(classes: Sequence[LabelClass]) -> Any:
     """Each class in its colour; background and unknown values transparent."""
-    return _direct({entry.id: entry.color for entry in classes}, unknown=None)
+    return direct_colormap({entry.id: entry.color for entry in classes}, unknown=None)
 
 
 def object_colormap(
     by: str, ids: pd.Series, names: pd.Series, classes: Sequence[LabelClass]
 ) -> Any:
-    """Each object in the colour of its class, or of its id.
-
-    Always by id where ids are too large for the other, see `LARGEST_CLASS_COLORED_ID`.
-    """
+    """Each object in the colour of its class or, beyond `LARGEST_CLASS_COLORED_ID`, of its id."""
     from napari.utils.colormaps import label_colormap
 
     if by == "id" or int(ids.max() if len(ids) else 0) > LARGEST_CLASS_COLORED_ID:
         return label_colormap()
     known = {entry.name: entry.color for entry in classes}
     colors = {int(i): known.get(name, _PLAIN_COLOR) for i, name in zip(ids, names, strict=True)}
-    return _direct(colors, unknown=(160, 160, 160))
+    return direct_colormap(colors, unknown=(160, 160, 160))
 
 
 def color_objects(layer: Labels, by: str) -> None:
-    """Colour an objects layer anew, from its features and metadata."""
+    """Recolour an objects layer from its features and metadata."""
     features = layer.features
     layer.colormap = object_colormap(by, features["index"], features["class"], classes_of(layer))
 
 
 def outline_objects(layer: Labels, outlines: bool) -> None:
-    """Show outlines, so that the tissue under them is seen, or filled objects."""
+    """Show objects as outlines, so that the image under them is visible, or filled."""
     layer.contour = OUTLINE_PX if outlines else 0
 
 
+def metadata_of(layer: Any) -> dict[str, Any]:
+    """What this plugin wrote into a layer's metadata; empty for layers of others."""
+    return dict(layer.metadata.get(METADATA_KEY, {}))
+
+
+def update_metadata(layer: Any, **values: Any) -> None:
+    """Add or replace some of this plugin's entries in a layer's metadata."""
+    layer.metadata = {**layer.metadata, METADATA_KEY: {**metadata_of(layer), **values}}
+
+
 def is_output(layer: Any, kind: str) -> bool:
-    """Whether the layer is one of ours: `kind` is "regions" or "objects"."""
-    return dict(layer.metadata.get(METADATA_KEY, {})).get("kind") == kind
+    """Whether this plugin made the layer as `kind`: "regions", "objects", "reviewed", ..."""
+    return metadata_of(layer).get("kind") == kind
 
 
 def classes_of(layer: Labels) -> tuple[LabelClass, ...]:
-    """The classes that an output layer's metadata names."""
+    """Classes in an output layer's metadata."""
     return LabelsOf.read(layer.metadata, None).classes
 
 
 def made_of(labels: Labels) -> str | None:
-    """Name that the image of a run's labels had; None of labels that no run made."""
-    name: str | None = dict(labels.metadata.get(METADATA_KEY, {})).get("image")
+    """Name that the image of a run's labels had then; None for labels that no run made."""
+    name: str | None = metadata_of(labels).get("image")
     return name
 
 
-def image_of(viewer: Viewer, labels: Labels) -> ImageLayer | None:
-    """The image that a run's labels were made of, under its name of today; else one of that name.
-
-    None where neither is in the viewer, and for labels that no run made.
-    """
-    from napari.layers import Image as ImageLayer
-
-    ours = dict(labels.metadata.get(METADATA_KEY, {}))
-    images = [layer for layer in viewer.layers if isinstance(layer, ImageLayer)]
-    same = [layer for layer in images if str(layer.unique_id) == ours.get(IMAGE_ID)]
-    named = [layer for layer in images if layer.name == ours.get("image")]
-    return (same or named or [None])[0]
-
-
-def file_stem(viewer: Viewer, labels: Labels) -> str:
-    """Beginning of the names of files of labels: after the image of their run, else after them."""
-    image = image_of(viewer, labels)
-    name = made_of(labels) if image is None else image.name
-    return Path(name or labels.name).name.replace(" ", "_")
-
-
 def labels_of(layer: Labels | None) -> LabelsOf:
-    """What a layer's metadata and features say of its labels; nothing where there is no layer."""
+    """Classes and objects from a layer's metadata and features; empty where there is no layer."""
     return LabelsOf() if layer is None else LabelsOf.read(layer.metadata, layer.features)
 
 
-def geometry_of(layer: Labels, viewer: Viewer | None = None) -> Geometry:
-    """Where labels lie: what the run took; of a layer painted by hand, what its place says.
+def label_request(
+    objects: Labels | None, regions: Labels | None, image: ImageLayer | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments and arrays with which the worker process measures labels (`tables.measured`).
 
     Parameters
     ----------
-    viewer
-        Where given, a layer painted by hand that lies right over an image has that image's
-        geometry, which may say more than napari shows.
+    image
+        That the labels belong to, as for `geometry_of`.
 
     Raises
     ------
     ImageError
-        Where the size of a pixel is not known.
+        Where there are no labels, or their pixel size is not known.
+    """
+    either = objects if objects is not None else regions
+    if either is None:
+        raise ImageError("there are no labels; run Segment, or add a labels layer")
+    of_objects, of_regions = labels_of(objects), labels_of(regions)
+    arguments = {
+        "geometry": geometry_of(either, image).as_json(),
+        "classes": pack_classes(of_objects.classes),
+        "region_classes": pack_classes(of_regions.classes),
+        "provenance": of_objects.provenance or of_regions.provenance,
+    }
+    arrays = {"labels": objects, "regions": regions}
+    return arguments, {
+        **{name: level_0(layer) for name, layer in arrays.items() if layer is not None},
+        **row_arrays(of_objects),
+    }
+
+
+def geometry_of(layer: Labels, image: ImageLayer | None = None) -> Geometry:
+    """Geometry of labels: that of their run, else from the attributes of the layer.
+
+    Parameters
+    ----------
+    image
+        Labels that no run made, and that lie exactly over this image, have its geometry, which may
+        contain more than napari shows.
+
+    Raises
+    ------
+    ImageError
+        Where the pixel size is not known.
     """
     attributes = attributes_of(layer)
-    found = _geometry_of(attributes)
-    if viewer is not None and note_of(layer.metadata) is None:
-        seen = said_geometry({**attributes, "metadata": {}}, "ZYX"[-layer.ndim :])[0]
-        found = _of_image_under(viewer, layer, seen) or found
-    return _sized(found, layer.name)
+    found = None
+    if image is not None and note_of(layer.metadata) is None:
+        found = _same_as(image, layer, attributes)
+    return _with_size(found or _geometry_of(attributes), layer.name)
 
 
 def attributes_geometry(name: str, attributes: Mapping[str, Any]) -> Geometry:
-    """As `geometry_of`, of the attributes that napari hands to writers."""
-    return _sized(_geometry_of(attributes), name)
+    """As `geometry_of`, from the attributes that napari hands to writers."""
+    return _with_size(_geometry_of(attributes), name)
 
 
 def _geometry_of(attributes: Mapping[str, Any]) -> Geometry:
@@ -248,34 +267,37 @@ def _geometry_of(attributes: Mapping[str, Any]) -> Geometry:
     return found
 
 
-def _of_image_under(viewer: Viewer, labels: Labels, seen: Geometry) -> Geometry | None:
-    """Of the topmost image whose pixels lie right under those of the labels."""
-    from napari.layers import Image as ImageLayer
-
-    for layer in reversed(viewer.layers):
-        if not isinstance(layer, ImageLayer) or note_of(layer.metadata) is None:
-            continue
-        axes = axes_with(layer, labels.ndim)
-        if axes is None:
-            continue
-        under = said_geometry({**attributes_of(layer), "metadata": {}}, axes)[0]
-        shape = [level_0(layer).shape[dim] for dim in spatial_dims(axes)]
-        if shape == list(level_0(labels).shape) and same_place(seen, under):
-            return layer_geometry(layer, axes)
-    return None
+def _same_as(image: ImageLayer, labels: Labels, attributes: Mapping[str, Any]) -> Geometry | None:
+    """The image's geometry, where its pixels lie exactly under those of the labels."""
+    axes = axes_with(image, labels.ndim)
+    if axes is None or note_of(image.metadata) is None:
+        return None
+    seen = said_geometry({**attributes, "metadata": {}}, "ZYX"[-labels.ndim :])[0]
+    under = said_geometry({**attributes_of(image), "metadata": {}}, axes)[0]
+    shape = [level_0(image).shape[dim] for dim in spatial_dims(axes)]
+    fits = shape == list(level_0(labels).shape) and same_place(seen, under)
+    return layer_geometry(image, axes) if fits else None
 
 
-def _sized(geometry: Geometry, name: str) -> Geometry:
+def _with_size(geometry: Geometry, name: str) -> Geometry:
     if not geometry.is_known:
         raise ImageError(
-            f"the pixel size of {name!r} is not known; set the layer's scale and units, or "
-            "make it over an image that has them"
+            f"the pixel size of {name!r} is not known; set the layer's scale and units, or create "
+            "it over an image that has them"
         )
     return geometry
 
 
-def _direct(colors: dict[int, tuple[int, int, int]], unknown: tuple[int, int, int] | None) -> Any:
-    """A colormap of 8-bit colours. `unknown` is for labels that are not listed, as new ones are."""
+def direct_colormap(
+    colors: Mapping[int, tuple[int, int, int]], unknown: tuple[int, int, int] | None
+) -> Any:
+    """A colormap of 8-bit colours by label; 0 is transparent.
+
+    Parameters
+    ----------
+    unknown
+        Colour of labels that are not listed, as new ones; None: transparent.
+    """
     from napari.utils.colormaps import DirectLabelColormap
 
     rgba = {color: np.array([*color, 255], np.float32) / 255 for color in set(colors.values())}
@@ -286,10 +308,51 @@ def _direct(colors: dict[int, tuple[int, int, int]], unknown: tuple[int, int, in
     return DirectLabelColormap(color_dict=color_dict)
 
 
+def add_helper_layer(
+    viewer: Viewer,
+    data: np.ndarray,
+    like: Labels,
+    *,
+    name: str,
+    kind: str,
+    colormap: Any,
+    contour: int = 0,
+    is_blank: bool = False,
+) -> Labels:
+    """Add a labels layer of this plugin's own marks; the active layer stays active.
+
+    Parameters
+    ----------
+    like
+        Layer over which it lies.
+    contour
+        Width of outlines in pixels; 0: filled.
+    is_blank
+        Whether all labels are 0; then finding their outlines is skipped.
+    """
+    from napari.layers import Labels
+
+    layer = Labels(
+        data,
+        name=name,
+        colormap=colormap,
+        metadata={METADATA_KEY: {"kind": kind, "image": like.name}},
+        opacity=1.0,
+        **placed_like(like),
+    )
+    with layer._block_refresh() if is_blank else contextlib.nullcontext():
+        layer.contour = contour
+    layer.editable = False
+    active = viewer.layers.selection.active
+    viewer.add_layer(layer)
+    viewer.layers.selection.active = active or like
+    return layer
+
+
 def _metadata(
     kind: str, layer: ImageLayer, prediction: Prediction, classes: Sequence[LabelClass]
 ) -> dict[str, Any]:
-    """Plain JSON values, so that they survive being written to a file."""
+    """Metadata of an output layer, as JSON values that can be written to a file."""
     listed = [{"id": e.id, "name": e.name, "color": list(e.color)} for e in classes]
     return {
         METADATA_KEY: {

@@ -1,7 +1,7 @@
-"""Which run made a pair of layers, and which process still holds what it encoded.
+"""Which run made a pair of label layers, and which worker process still holds its features.
 
-A run's request is written into the metadata of both layers, so that what the process has lost can
-be had again by the same run.
+A run's request is written into the metadata of both layers, so that the same run can be repeated
+where its process has ended.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_coseg.core.errors import EditError
-from napari_coseg.widgets import layers, outputs
-from napari_coseg.widgets.corrected import METADATA_KEY
+from napari_coseg.widgets import layers
+from napari_coseg.widgets.labelled_image import run_image_of
+from napari_coseg.widgets.outputs import is_output, made_of, metadata_of, update_metadata
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from napari_coseg.widgets.background.worker import Worker
 
 RUN_KEY = "run"
-"""Of ``layer.metadata[METADATA_KEY]``: the arguments of `tasks.segment`, plain JSON values."""
+"""Key, in this plugin's metadata of a layer, of the arguments of `tasks.segment` (JSON values)."""
 _WORKERS: weakref.WeakValueDictionary[str, Worker] = weakref.WeakValueDictionary()
 
 
@@ -36,11 +37,11 @@ class Run:
     arguments
         Of `tasks.segment`, with the run's ``key``.
     image
-        The array that it segmented.
+        The array that was segmented.
     objects, regions
-        Its layers.
+        Layers that the run made.
     worker
-        The process that ran it, as long as it lives.
+        The process that ran it, while it lives.
     """
 
     arguments: dict[str, Any]
@@ -51,27 +52,26 @@ class Run:
 
 
 def new_run(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `tasks.segment` with a key that no other run has."""
+    """The arguments of `tasks.segment` with a unique key."""
     return {**arguments, "key": uuid.uuid4().hex}
 
 
 def remember(objects: Labels, regions: Labels, arguments: dict[str, Any], worker: Worker) -> None:
-    """Both layers were made by this run, in this process."""
+    """Note in both layers which run made them, and in which process."""
     for layer in (objects, regions):
-        ours = dict(layer.metadata.get(METADATA_KEY, {}))
-        layer.metadata = {**layer.metadata, METADATA_KEY: {**ours, RUN_KEY: dict(arguments)}}
+        update_metadata(layer, **{RUN_KEY: dict(arguments)})
     if arguments.get("key"):
         hold(arguments["key"], worker)
 
 
 def hold(key: str, worker: Worker) -> None:
-    """From now on this process holds what the run with this key encoded."""
+    """Note that this process holds the features of the run with this key."""
     _WORKERS[key] = worker
 
 
 def arguments_of(layer: Any) -> dict[str, Any] | None:
-    """What the run that made a layer was asked; None where that is not known."""
-    found = dict(layer.metadata.get(METADATA_KEY, {})).get(RUN_KEY)
+    """Arguments of the run that made a layer; None where they are not known."""
+    found = metadata_of(layer).get(RUN_KEY)
     return dict(found) if found else None
 
 
@@ -81,38 +81,47 @@ def run_of(viewer: Viewer, objects: Labels) -> Run:
     Raises
     ------
     EditError
-        Where that is not known, its image or its other layer is gone, or it was of a stack.
+        Where the run is not known or was of a stack, or its image or regions were removed.
     """
     arguments = arguments_of(objects)
     if arguments is None or not arguments.get("key"):
         raise EditError(
-            f"it is not known which run made {objects.name!r}; segment the image again, here"
+            f"the run that made {objects.name!r} is not known; segment the image again in this "
+            "window"
         )
     if "Z" in arguments["axes"]:
         raise EditError("slices of a stack cannot be refined yet; segment a single slice")
-    image = outputs.image_of(viewer, objects)
+    image = run_image_of(viewer, objects)
     if image is None:
         raise EditError(
-            f"the image {outputs.made_of(objects)!r} is not in the viewer; open it again under "
-            "that name"
+            f"the image {made_of(objects)!r} is not in the viewer; open it again under that name"
         )
-    regions = next((one for one in viewer.layers if _is_of(one, arguments["key"], "regions")), None)
+    regions = next(
+        (
+            one
+            for one in viewer.layers
+            if is_output(one, "regions") and _key(one) == arguments["key"]
+        ),
+        None,
+    )
     if regions is None:
-        raise EditError(f"the regions that came with {objects.name!r} are gone; segment again")
+        raise EditError(
+            f"the regions layer of the run that made {objects.name!r} was removed; segment again"
+        )
     worker = _WORKERS.get(arguments["key"])
     alive = worker if worker is not None and worker.pid is not None else None
     return Run(arguments, layers.level_0(image), objects, regions, alive)
 
 
 def regions_of(viewer: Viewer, objects: Any) -> Labels | None:
-    """The layer of regions that came with a layer of objects, whatever both are called now.
+    """The regions layer of the run that made an objects layer, whatever both are called now.
 
-    Told by what the run wrote into both; where that tells nothing, or several apart, by the name.
-    None for objects that Segment did not make, and where no regions of ours are theirs.
+    Identified by what the run wrote into both; where that fits none or several, by the name. None
+    for objects that Segment did not make, and where there is no such layer.
     """
-    if not outputs.is_output(objects, "objects"):
+    if not is_output(objects, "objects"):
         return None
-    found = [one for one in viewer.layers if outputs.is_output(one, "regions")]
+    found = [one for one in viewer.layers if is_output(one, "regions")]
     same_run = [one for one in found if _origin(one) == _origin(objects)]
     name = objects.name.replace(" objects", " regions")
     named = [[one for one in ones if one.name == name] for ones in (same_run, found)]
@@ -121,11 +130,9 @@ def regions_of(viewer: Viewer, objects: Any) -> Labels | None:
 
 def _origin(layer: Any) -> tuple[Any, ...]:
     """What a run writes alike into both of its layers."""
-    ours = dict(layer.metadata.get(METADATA_KEY, {}))
-    key = (arguments_of(layer) or {}).get("key")
-    return key, ours.get("image"), ours.get("provenance")
+    about = metadata_of(layer)
+    return _key(layer), about.get("image"), about.get("provenance")
 
 
-def _is_of(layer: Any, key: str, kind: str) -> bool:
-    ours = dict(layer.metadata.get(METADATA_KEY, {}))
-    return ours.get("kind") == kind and (arguments_of(layer) or {}).get("key") == key
+def _key(layer: Any) -> str | None:
+    return (arguments_of(layer) or {}).get("key")

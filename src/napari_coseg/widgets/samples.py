@@ -11,13 +11,13 @@ SampleLayer = tuple[Any, dict[str, Any], str]
 
 
 def sample_colon() -> list[SampleLayer]:
-    """A piece of colon as one image layer, with its pixel size."""
+    """A piece of colon as one image layer with its pixel size."""
     data, keywords = image_to_layer(colon())
     return [(data, keywords, "image")]
 
 
 def sample_fluorescence() -> list[SampleLayer]:
-    """Nuclei in fluorescence, and a labels layer of the nuclei that people drew."""
+    """Nuclei in fluorescence, and a labels layer of manually drawn nuclei."""
     image, nuclei = fluorescence()
     data, keywords = image_to_layer(image)
     place = {key: keywords[key] for key in ("scale", "units")}

@@ -1,4 +1,4 @@
-"""napari's own Save: labels layers as GeoJSON that QuPath opens."""
+"""Writer for napari's own Save: labels layers as GeoJSON for QuPath."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ FullLayerData = tuple[Any, dict[str, Any], str]
 def write_geojson(path: str, layer_data: Sequence[FullLayerData]) -> list[str]:
     """Write a layer of objects, one of regions, or both.
 
-    A layer that Segment did not make holds objects. napari asks before it overwrites a file.
+    A layer that Segment did not make is taken to hold objects. napari has already asked whether an
+    existing file may be overwritten.
 
     Raises
     ------
     ImageError
-        For two layers of one kind, and where the size of a pixel is not known.
+        For two layers of one kind, and where the pixel size is not known.
     """
     from napari_coseg.formats.geojson import write
     from napari_coseg.formats.registry import stand_in

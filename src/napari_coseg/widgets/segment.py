@@ -1,4 +1,4 @@
-"""The Segment widget: an image layer, a model, Run; two labels layers come back."""
+"""The Segment widget: run a model on an image layer, and get two labels layers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from napari_coseg.widgets import layers, outputs, runs
 from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Worker
-from napari_coseg.widgets.dock_widget import column_of, group, notify_errors, row
-from napari_coseg.widgets.image_choice import ChosenImage
+from napari_coseg.widgets.forms import column_of, group, row
 from napari_coseg.widgets.image_job import ImageJobWidget
 from napari_coseg.widgets.job_bar import in_words
 from napari_coseg.widgets.model_choice import swatch
@@ -27,8 +26,10 @@ if TYPE_CHECKING:
 ADVANCED = (
     "tile_size_px",
     "batch_size",
+    "white_point",
     "object_threshold",
     "min_object_area_um2",
+    "max_object_hole_area_um2",
     "min_region_area_um2",
     "max_hole_area_um2",
     "link_overlap",
@@ -37,13 +38,11 @@ ADVANCED = (
 
 
 class SegmentWidget(ImageJobWidget):
-    """Dock widget that segments an image layer in a process beside the window."""
+    """Dock widget that segments an image layer in the worker process."""
 
     def __init__(self, napari_viewer: Viewer, worker: Worker | None = None) -> None:
         super().__init__(napari_viewer, worker)
-        self._chosen: ChosenImage | None = None
-        self._run: dict[str, Any] = {}
-        self.settings = SettingsForm(InferenceSettings, ADVANCED, none_words="model's own")
+        self.settings = SettingsForm(InferenceSettings, ADVANCED, none_text="model's own")
         self._build()
         self.color_box.currentTextChanged.connect(self._restyle)
         self.outline_box.toggled.connect(self._restyle)
@@ -52,49 +51,46 @@ class SegmentWidget(ImageJobWidget):
         self.whole_button = QRadioButton("whole image")
         self.whole_button.setChecked(True)
         self.view_button = QRadioButton("current view")
-        self.view_button.setToolTip("Only what the canvas shows; of a stack, the slice in view")
+        self.view_button.setToolTip("Only what the canvas shows; in a stack, the current slice")
         self.color_box = QComboBox()
         self.color_box.addItems(outputs.COLOR_BY)
-        self.color_box.setToolTip("Of all object layers of this plugin")
+        self.color_box.setToolTip("Applies to all object layers of this plugin")
         self.outline_box = QCheckBox("outlines")
         self.outline_box.setChecked(True)
-        self.limits_box = QCheckBox("Contrast limits of the layer")
+        self.limits_box = QCheckBox("Use the layer's contrast limits")
         self.limits_box.setToolTip(
-            "The values that are shown black and white are black and white to the model as well,\n"
-            "as for CT in Hounsfield units. Else the model's own window, or a stretch of the "
-            "values.\nWithout effect on colour images"
+            "Values that are shown black and white are black and white for the model as well,\n"
+            "for example for CT in Hounsfield units. Otherwise the model's own intensity window,\n"
+            "or a contrast stretch. No effect on colour images"
         )
         advanced = QCollapsible("Advanced")
         advanced.addWidget(column_of(self.limits_box, self.settings))
         self.lay_out(
             group("Image", self.image),
             group("Model", self.model),
-            group("Region", row(self.whole_button, self.view_button)),
+            group("Part of the image", row(self.whole_button, self.view_button)),
             advanced,
             group("Show objects", row(QLabel("coloured by"), self.color_box, self.outline_box)),
         )
 
-    # -- a run -------------------------------------------------------------------------------
+    # -- a run ---------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Segment what is chosen; a `CosegError` becomes a notification."""
-        if self.bar.is_busy:
-            return
-        with notify_errors():
-            chosen = self.image.chosen()
-            region = None
-            if self.view_button.isChecked():
-                region = layers.view_region(self._viewer, chosen.layer, chosen.axes)
-            arguments = {
+    def begin(self) -> None:
+        """Segment what is chosen."""
+        chosen = self.image.chosen()
+        region = None
+        if self.view_button.isChecked():
+            region = layers.view_region(self._viewer, chosen.layer, chosen.axes)
+        arguments = runs.new_run(
+            {
                 **self.model.arguments(),
                 **chosen.arguments(),
                 "region": region,
                 "settings": self._settings_for(chosen.layer),
             }
-            array = layers.level_0(chosen.layer)
-            self._chosen = chosen
-            self._run = runs.new_run(arguments)
-            self.start(tasks.SEGMENT, self._run, {"image": array})
+        )
+        arrays = {"image": layers.level_0(chosen.layer)}
+        self.start(tasks.SEGMENT, arguments, arrays, asked=(chosen, arguments))
 
     def _settings_for(self, layer: Image) -> dict[str, Any]:
         values = self.settings.values()
@@ -104,12 +100,9 @@ class SegmentWidget(ImageJobWidget):
         return InferenceSettings.from_mapping(values).model_dump()
 
     def receive(self, reply: Reply, seconds: float) -> None:
-        chosen, self._chosen = self._chosen, None
-        if chosen is None:
-            return
+        chosen, arguments = self.asked
         prediction = tasks.unpack(reply)
-        found = summary(prediction, reply.values["region_pixels"], seconds)
-        self.bar.finish(found, done=True)
+        self.bar.finish(summary(prediction, reply.values["region_pixels"], seconds), done=True)
         regions, objects = outputs.add_prediction(
             self._viewer,
             chosen.layer,
@@ -118,10 +111,7 @@ class SegmentWidget(ImageJobWidget):
             color_by=self.color_box.currentText(),
             outlines=self.outline_box.isChecked(),
         )
-        runs.remember(objects, regions, self._run, self.worker)
-
-    def failed(self) -> None:
-        self._chosen = None
+        runs.remember(objects, regions, arguments, self.worker)
 
     def _restyle(self, _: Any = None) -> None:
         for layer in self._viewer.layers:
@@ -131,7 +121,7 @@ class SegmentWidget(ImageJobWidget):
 
 
 def summary(prediction: Prediction, region_pixels: list[int], seconds: float) -> str:
-    """What was found, as a few lines of HTML: objects by number, regions by part of the area.
+    """Number of objects and area of regions by class, as a few lines of HTML.
 
     Parameters
     ----------
@@ -145,8 +135,8 @@ def summary(prediction: Prediction, region_pixels: list[int], seconds: float) ->
         lines.append(_listed(instances.classes, {int(i): f"{n:,}" for i, n in counts.items()}))
     if prediction.semantic_classes:
         total = sum(region_pixels)
-        shares = {i: f"{n / total:.0%}" for i, n in enumerate(region_pixels)}
-        lines.append(_listed(prediction.semantic_classes, shares) + " of the area")
+        fractions = {i: f"{n / total:.0%}" for i, n in enumerate(region_pixels)}
+        lines.append(_listed(prediction.semantic_classes, fractions) + " of the area")
     return "<br>".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""A form for a settings class: one row a field, with the field's default, range and description."""
+"""A form for a settings class: one row per field, with its default, range and description."""
 
 from __future__ import annotations
 
@@ -7,64 +7,65 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic.fields import FieldInfo
-from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QFormLayout, QSpinBox, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QSpinBox, QWidget
 
 from napari_coseg.core.settings import Settings
+from napari_coseg.widgets.forms import form
 
 UNITS = {"px": "px", "um2": "µm²", "um": "µm"}
 LARGEST = 10**6
 
 
 class SettingsForm(QWidget):
-    """Widgets for some fields of a settings class; the rest keep their defaults.
+    """Widgets for some fields of a settings class; the others keep their defaults.
 
-    Whole and real numbers and switches are known; a number that may be None has its None at the
-    lower end of its range.
+    Fields are integers, floats or booleans. A number that may be None has None at the lower end of
+    its range, a boolean that may be None is a choice of three.
 
     Parameters
     ----------
-    none_words
-        What stands there where a field is None.
+    none_text
+        Shown where a field is None.
     """
 
     def __init__(
-        self, settings: type[Settings], fields: Sequence[str], none_words: str = "automatic"
+        self, settings: type[Settings], fields: Sequence[str], none_text: str = "automatic"
     ) -> None:
         super().__init__()
         self._settings = settings
         self._read: dict[str, Callable[[], Any]] = {}
         self.boxes: dict[str, QWidget] = {}
-        form = QFormLayout(self)
-        form.setContentsMargins(0, 0, 0, 0)
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        rows: list[Any] = []
         for name in fields:
             info = settings.model_fields[name]
-            words, unit = label(name)
-            box = self._box(name, info, unit, none_words)
+            text, unit = label(name)
+            box = self._box(name, info, unit, none_text)
             box.setToolTip((info.description or "").capitalize())
             self.boxes[name] = box
             if isinstance(box, QCheckBox):
-                box.setText(words)
-                form.addRow(box)
+                box.setText(text)
+                rows.append(box)
             else:
-                form.addRow(words, box)
+                rows.append((text, box))
+        form(*rows, parent=self)
 
     def values(self) -> dict[str, Any]:
-        """What the form says, for `Settings.from_mapping`."""
+        """Values of the form, for `Settings.from_mapping`."""
         return {name: read() for name, read in self._read.items()}
 
     def settings(self) -> Settings:
-        """The settings object.
-
-        Raises
-        ------
-        SettingsError
-            For values that the class refuses.
-        """
+        """The settings object; raises `SettingsError` for values that the class refuses."""
         return self._settings.from_mapping(self.values())
 
-    def _box(self, name: str, info: FieldInfo, unit: str, none_words: str) -> QWidget:
+    def _box(self, name: str, info: FieldInfo, unit: str, none_text: str) -> QWidget:
         kinds = getattr(info.annotation, "__args__", (info.annotation,))
+        if bool in kinds and type(None) in kinds:
+            choice = QComboBox()
+            for words, value in ((none_text, None), ("on", True), ("off", False)):
+                choice.addItem(words, value)
+            choice.setCurrentIndex(choice.findData(info.default))
+            self._read[name] = choice.currentData
+            return choice
         if bool in kinds:
             switch = QCheckBox()
             switch.setChecked(bool(info.default))
@@ -81,7 +82,7 @@ class SettingsForm(QWidget):
         may_be_none = type(None) in kinds
         if may_be_none:
             low -= 1
-            box.setSpecialValueText(none_words)
+            box.setSpecialValueText(none_text)
         box.setRange(number(low), number(high))
         if high <= 1:
             box.setSingleStep(number(0.05))
@@ -96,15 +97,15 @@ class SettingsForm(QWidget):
 
 
 def label(name: str) -> tuple[str, str]:
-    """Words and unit of a field's name.
+    """Text and unit of a field's name.
 
     >>> label("min_region_area_um2")
     ('Min region area', 'µm²')
     """
-    words, _, ending = name.rpartition("_")
+    text, _, ending = name.rpartition("_")
     if ending not in UNITS:
-        words, ending = name, ""
-    return words.replace("_", " ").capitalize(), UNITS.get(ending, "")
+        text, ending = name, ""
+    return text.replace("_", " ").capitalize(), UNITS.get(ending, "")
 
 
 def _range(info: FieldInfo, step: float) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
     python -m napari_coseg.widgets.show IMAGE REGIONS OBJECTS TABLE
 
-A program of its own, started by `napari-coseg demo`: the command line knows no window.
+A separate program, started by `napari-coseg demo`, since the command line never imports Qt.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def show(viewer: Viewer, image: Image, prediction: Prediction) -> None:
 
 
 def read_prediction(regions: Path, objects: Path, table: Path) -> Prediction:
-    """What was written as OME-TIFF and CSV.
+    """Read back a prediction that was written as OME-TIFF and CSV.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def read_prediction(regions: Path, objects: Path, table: Path) -> Prediction:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Open the window and wait until it is closed. 2 for files that cannot be shown."""
+    """Open the window and wait until it is closed; exit code 2 for files that cannot be shown."""
     parser = argparse.ArgumentParser(prog="python -m napari_coseg.widgets.show")
     for name in ("image", "regions", "objects", "table"):
         parser.add_argument(name, type=Path)
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _sized(image: Image, geometry: Geometry) -> Image:
-    """The image with the geometry that it was segmented with, where it says none itself."""
+    """The image with the geometry with which it was segmented, where it has none itself."""
     return image if image.geometry.is_known else replace(image, geometry=geometry)
 
 

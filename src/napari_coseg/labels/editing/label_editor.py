@@ -53,7 +53,7 @@ class LabelEditor(Labelled):
     prediction
         As it is now.
     index
-        Where each object is.
+        Bounding boxes and sizes of the objects.
 
     Raises
     ------

@@ -118,7 +118,7 @@ _RELEASED = (
     ),
 )
 SAM2_CHECKPOINTS: dict[str, RemoteCheckpoint] = {entry.name: entry for entry in _RELEASED}
-"""By name: SAM2's version, and a size's name in `napari_coseg.models.nn.hiera.HIERA_SIZES`."""
+"""By name: SAM2's version, and a size's name in `models.nn.encoders.hiera.HIERA_SIZES`."""
 
 
 def find(name: str) -> RemoteCheckpoint:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_coseg.models.coseg_plus.model import CosegPlus
-    from napari_coseg.models.nn.hiera import HieraConfig
+    from napari_coseg.models.nn.encoders.hiera import HieraConfig
 
 AS_PUMA = ModelCard(
     name="Co-Seg++ (imported)",

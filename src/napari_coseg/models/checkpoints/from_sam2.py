@@ -19,15 +19,16 @@ import re
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from napari_coseg.core.errors import CheckpointError
+from napari_coseg.models.checkpoints.reports import StartReport
 from napari_coseg.models.checkpoints.safe import check_finite, check_shapes, named_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from napari_coseg.models.coseg_plus.model import CosegPlus
+    from napari_coseg.models.base import CosegModel
 
 Size = tuple[int, tuple[int, ...]]
 """Channels of a trunk's first stage, and the number of blocks of each stage."""
@@ -57,31 +58,6 @@ _COUNTERPARTS = (
 )
 
 
-class StartReport(NamedTuple):
-    """Where each part of a network started from.
-
-    source
-        The file.
-    size
-        The trunk's name in `HIERA_SIZES`, or its sizes in words.
-    from_sam2
-        Our parts that SAM2's weights fill, as ``semantic_decoder.transformer``.
-    random
-        Our parts that keep their own start.
-    """
-
-    source: str
-    size: str
-    from_sam2: tuple[str, ...]
-    random: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return (
-            f"{self.source} (SAM2, {self.size}) starts {', '.join(self.from_sam2)}; "
-            f"not from SAM2: {', '.join(self.random)}"
-        )
-
-
 def counterpart(name: str) -> str | None:
     """The SAM2 entry that can start our entry `name`; None where SAM2 has nothing like it."""
     if ".mlp.adapter." in name:
@@ -95,7 +71,7 @@ def counterpart(name: str) -> str | None:
 
 
 def initialise_encoder(
-    model: CosegPlus, source: str | Path | Mapping[str, Tensor], encoder_only: bool = False
+    model: CosegModel, source: str | Path | Mapping[str, Tensor], encoder_only: bool = False
 ) -> StartReport:
     """Start trunk and neck from SAM2's weights, and whatever else of it fits.
 
@@ -127,7 +103,7 @@ def initialise_encoder(
         parts[bool(found)].append(part)
     check_finite(taken, told)
     model.load_state_dict(taken, strict=False)
-    return StartReport(told, size, tuple(parts[True]), tuple(parts[False]))
+    return StartReport(told, "SAM2", size, tuple(parts[True]), tuple(parts[False]))
 
 
 def trunk_size(shapes: Mapping[str, tuple[int, ...]], prefix: str = TRUNK) -> Size:
@@ -152,7 +128,7 @@ def trunk_size(shapes: Mapping[str, tuple[int, ...]], prefix: str = TRUNK) -> Si
 
 def size_name(size: Size) -> str | None:
     """The name in `HIERA_SIZES` of a trunk of that size; None for a shape of one's own."""
-    from napari_coseg.models.nn.hiera import HIERA_SIZES
+    from napari_coseg.models.nn.encoders.hiera import HIERA_SIZES
 
     for name, config in HIERA_SIZES.items():
         if (config.embed_dim, config.stages) == size:
@@ -170,10 +146,14 @@ def _in_words(size: Size) -> str:
     return f"{name}, {words}" if name else words
 
 
-def _check_size(model: CosegPlus, theirs: Mapping[str, Tensor], told: str) -> str:
+def _check_size(model: CosegModel, theirs: Mapping[str, Tensor], told: str) -> str:
+    from napari_coseg.models.nn.encoders.hiera import HieraEncoder
+
     found = trunk_size({name: tuple(value.shape) for name, value in theirs.items()})
-    hiera = model.config.hiera
-    expected: Size = (hiera.embed_dim, hiera.stages)
+    encoder = model.image_encoder
+    if not isinstance(encoder, HieraEncoder):
+        raise CheckpointError(f"{model.card.name!r} has no Hiera trunk to start from {told}")
+    expected: Size = (encoder.config.embed_dim, encoder.config.stages)
     if found != expected:
         raise CheckpointError(
             f"{told} looks like SAM2 of another size ({_in_words(found)}); the network's encoder "

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_coseg.core.card import ModelCard
-    from napari_coseg.models.nn.hiera import HieraConfig
+    from napari_coseg.models.nn.encoders.hiera import HieraConfig
 
 
 def import_released(

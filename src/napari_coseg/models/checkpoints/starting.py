@@ -1,9 +1,13 @@
-"""Where a training starts from: SAM2's weights, by path or by the name of a download."""
+"""Where a training starts from: published weights, by path or by name.
+
+Which weights fit, the encoder says (`Encoder.start`); what reads them stands in `STARTS`.
+"""
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from napari_coseg.core.errors import CheckpointError
 from napari_coseg.models.checkpoints.download import (
@@ -14,11 +18,17 @@ from napari_coseg.models.checkpoints.download import (
     find,
     place_of,
 )
-from napari_coseg.models.checkpoints.from_sam2 import StartReport, initialise_encoder
+from napari_coseg.models.checkpoints.from_efficientnet import packaged_file
+from napari_coseg.models.checkpoints.reports import StartReport
 
 if TYPE_CHECKING:
     from napari_coseg.models.base import CosegModel
-    from napari_coseg.models.coseg_plus.model import CosegPlus
+
+STARTS: dict[str, str] = {
+    "sam2": "napari_coseg.models.checkpoints.from_sam2:initialise_encoder",
+    "efficientnet-lite": "napari_coseg.models.checkpoints.from_efficientnet:initialise_trunk",
+}
+"""What fills a network from the weights of a file, by `Encoder.start`."""
 
 
 def initialise(
@@ -28,27 +38,27 @@ def initialise(
     progress: Progress | None = None,
     should_cancel: ShouldCancel | None = None,
 ) -> StartReport:
-    """Start a network from SAM2's weights; what does not fit keeps its own start.
+    """Start a network from published weights; what does not fit keeps its own start.
 
     Parameters
     ----------
     model
-        Of any family with a Hiera encoder; changed in place.
+        Of any family, with an encoder that has a `start`; changed in place.
     path_or_name, progress, should_cancel
         As in `starting_file`.
 
     Raises
     ------
     CheckpointError
-        If the file cannot be had, is of another size, or its trunk or neck does not fit.
+        If the file cannot be had, is of another size, or does not fit the encoder.
     """
     path = starting_file(path_or_name, progress=progress, should_cancel=should_cancel)
-    if not hasattr(getattr(model, "config", None), "hiera"):
-        raise CheckpointError(
-            f"a model of the family {model.card.family!r} has no Hiera encoder to start from {path}"
-        )
-    # Families share the encoder and the names of their parts; what a family lacks is passed over.
-    return initialise_encoder(cast("CosegPlus", model), path)
+    encoder = model.image_encoder
+    if encoder is None or encoder.start is None:
+        raise CheckpointError(f"{model.card.name!r} has no encoder that could start from {path}")
+    module, name = STARTS[encoder.start].split(":")
+    report: StartReport = getattr(importlib.import_module(module), name)(model, path)
+    return report
 
 
 def starting_file(
@@ -64,7 +74,8 @@ def starting_file(
     path_or_name
         A file; or a name in `download.SAM2_CHECKPOINTS`, which is fetched unless it is there
         already; or the file name of one, which is looked for among the downloads but never
-        fetched: it may as well be a path with a slip in it.
+        fetched: it may as well be a mistyped path; or the name of an encoder whose weights an
+        installed package carries (`from_efficientnet.PACKAGES`).
     progress, should_cancel
         As in `download`.
 
@@ -76,6 +87,9 @@ def starting_file(
     path = Path(path_or_name).expanduser()
     if path.is_file():
         return path
+    packaged = packaged_file(str(path_or_name))
+    if packaged is not None:
+        return packaged
     try:
         checkpoint = find(path.name)
     except CheckpointError as error:

@@ -7,14 +7,15 @@ from typing import Any, Literal
 from pydantic import Field
 
 from napari_coseg.core.settings import Settings
-from napari_coseg.models.nn.hiera import HieraConfig, named_shape
+from napari_coseg.models.nn.encoders.registry import EncoderShape, shape_of
 
 
 class CosegConfig(Settings):
     """Shape of a Co-Seg network (paper sections 2.2 to 2.4)."""
 
-    encoder: str | HieraConfig = Field(
-        "large", description="a name in HIERA_SIZES or a shape of one's own"
+    encoder: EncoderShape = Field(
+        default_factory=lambda: shape_of("large"),
+        description="a name in `named_shapes()`, or a shape of one's own",
     )
     width: int = Field(256, ge=32, multiple_of=16, description="channels of the embedding")
     upscaling_channels: tuple[int, ...] = Field(
@@ -53,10 +54,6 @@ class CosegConfig(Settings):
         "the paper, yes in the released code, which keeps SAM's tokens for one and for several "
         "masks and reads only one kind",
     )
-
-    @property
-    def hiera(self) -> HieraConfig:
-        return named_shape(self.encoder)
 
 
 AS_RELEASED: dict[str, Any] = {

@@ -34,7 +34,8 @@ from napari_coseg.models.base import (
 from napari_coseg.models.coseg.config import CosegConfig
 from napari_coseg.models.coseg.mp_decoder import MPDecoder
 from napari_coseg.models.coseg.rp_encoder import RPEncoder
-from napari_coseg.models.nn.hiera import HieraEncoder
+from napari_coseg.models.nn.encoders.base import Encoder
+from napari_coseg.models.nn.encoders.registry import build_encoder
 from napari_coseg.models.nn.lora import put_in_lora
 
 HV = slice(0, 2)
@@ -47,11 +48,11 @@ class Coseg(CosegModel):
 
     def __init__(self, card: ModelCard) -> None:
         self.config = config = CosegConfig.from_mapping(card.config)
-        # Written out, for a name in HIERA_SIZES may come to mean another shape than this one.
-        shape = {**card.config, "encoder": config.hiera.model_dump(mode="json")}
+        # Written out, for a name may come to mean another shape than this one.
+        shape = {**card.config, "encoder": config.encoder.model_dump(mode="json")}
         super().__init__(card.model_copy(update={"config": shape}))
-        self.encoder = HieraEncoder(
-            config.hiera,
+        self.encoder = build_encoder(
+            config.encoder,
             config.width,
             (config.upscaling_channels[0], config.upscaling_channels[1]),
             config.adapter_ratio,
@@ -59,14 +60,19 @@ class Coseg(CosegModel):
         )
         self.lora = nn.ModuleList()
         if config.lora_rank:
-            self.lora = put_in_lora(self.encoder.trunk, config.lora_rank, config.lora_uneven)
-        # Hiera lays its window position embedding out in whole windows of eight tokens.
-        self.size_multiple = 64 if config.hiera.stem_channels else 32
+            self.lora = put_in_lora(
+                self.encoder.attention_layers(), config.lora_rank, config.lora_uneven
+            )
+        self.size_multiple = self.encoder.size_multiple
         self.semantic_prompt = RPEncoder(config)
         self.instance_prompt = RPEncoder(config)
         semantic, instance = head_channels(card)
         self.semantic_decoder = MPDecoder(config, semantic)
         self.instance_decoder = MPDecoder(config, instance)
+
+    @property
+    def image_encoder(self) -> Encoder:
+        return self.encoder
 
     def encode(self, images: Tensor) -> Features:
         embedding, high_resolution = self.encoder(images)

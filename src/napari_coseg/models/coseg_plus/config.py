@@ -7,14 +7,15 @@ from typing import Any, Literal
 from pydantic import Field
 
 from napari_coseg.core.settings import Settings
-from napari_coseg.models.nn.hiera import HieraConfig, named_shape
+from napari_coseg.models.nn.encoders.registry import EncoderShape, shape_of
 
 
 class CosegPlusConfig(Settings):
     """Shape of a Co-Seg++ network (paper sections 3.2 to 3.4)."""
 
-    encoder: str | HieraConfig = Field(
-        "large", description="a name in HIERA_SIZES or a shape of one's own"
+    encoder: EncoderShape = Field(
+        default_factory=lambda: shape_of("large"),
+        description="a name in `named_shapes()`, or a shape of one's own",
     )
     width: int = Field(256, ge=32, multiple_of=16, description="channels of the embedding")
     upscaling_channels: tuple[int, ...] = Field(
@@ -89,10 +90,6 @@ class CosegPlusConfig(Settings):
         None, description="None: one for background and one a class; imports may carry unused ones"
     )
     instance_channels: int | None = Field(None, description="None: exactly what the classes need")
-
-    @property
-    def hiera(self) -> HieraConfig:
-        return named_shape(self.encoder)
 
 
 AS_RELEASED: dict[str, Any] = {

@@ -29,7 +29,8 @@ from napari_coseg.models.base import (
 from napari_coseg.models.coseg_plus.config import CosegPlusConfig
 from napari_coseg.models.coseg_plus.mtc_decoder import MTCDecoder
 from napari_coseg.models.coseg_plus.ssp_encoder import SSPEncoder
-from napari_coseg.models.nn.hiera import HieraEncoder
+from napari_coseg.models.nn.encoders.base import Encoder
+from napari_coseg.models.nn.encoders.registry import build_encoder
 
 OBJECT_CHANNELS = 1
 HV_CHANNELS = 2
@@ -40,18 +41,17 @@ class CosegPlus(CosegModel):
 
     def __init__(self, card: ModelCard) -> None:
         self.config = config = CosegPlusConfig.from_mapping(card.config)
-        # Written out, for a name in HIERA_SIZES may come to mean another shape than this one.
-        shape = {**card.config, "encoder": config.hiera.model_dump(mode="json")}
+        # Written out, for a name may come to mean another shape than this one.
+        shape = {**card.config, "encoder": config.encoder.model_dump(mode="json")}
         super().__init__(card.model_copy(update={"config": shape}))
-        self.encoder = HieraEncoder(
-            config.hiera,
+        self.encoder = build_encoder(
+            config.encoder,
             config.width,
             config.upscaling_channels,
             config.adapter_ratio,
             config.adapter_kernel_size,
         )
-        # Hiera lays its window position embedding out in whole windows of eight tokens.
-        self.size_multiple = 64 if config.hiera.stem_channels else 32
+        self.size_multiple = self.encoder.size_multiple
         self.semantic_prompt = SSPEncoder(config)
         self.instance_prompt = SSPEncoder(config)
         self.semantic_channels = 1 + len(card.semantic_classes)
@@ -64,6 +64,10 @@ class CosegPlus(CosegModel):
         self.instance_decoder = MTCDecoder(
             config, _channels("instance", needed, config.instance_channels)
         )
+
+    @property
+    def image_encoder(self) -> Encoder:
+        return self.encoder
 
     def encode(self, images: Tensor) -> Features:
         embedding, high_resolution = self.encoder(images)

@@ -8,9 +8,9 @@ trunk's entries keep SAM2's names and the whole of LoRA is one module that can b
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from sam2.modeling.backbones.hieradet import Hiera
 from torch import Tensor, nn
 
 
@@ -57,14 +57,14 @@ class QueryValueLoRA(nn.Module):
         return result
 
 
-def put_in_lora(trunk: Hiera, rank: int, uneven: bool = False) -> nn.ModuleList:
-    """Change the queries and values of every block; returns what was put in, block by block.
+def put_in_lora(layers: Iterable[nn.Linear], rank: int, uneven: bool = False) -> nn.ModuleList:
+    """Change the queries and values of every ``qkv`` layer; returns what was put in, in order.
 
     The caller keeps the list as a module of its own: the trunk does not hold it.
     """
     changes = nn.ModuleList()
-    for block in trunk.blocks:
-        change = QueryValueLoRA(block.attn.qkv, rank, uneven)
-        block.attn.qkv.register_forward_hook(change.add_to)
+    for qkv in layers:
+        change = QueryValueLoRA(qkv, rank, uneven)
+        qkv.register_forward_hook(change.add_to)
         changes.append(change)
     return changes

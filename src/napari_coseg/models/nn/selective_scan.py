@@ -152,7 +152,10 @@ def _uses_mamba(backend: str, u: Tensor) -> bool:
             f"{u.device}; use 'auto'"
         )
     if backend == "mamba" and _mamba_kernel() is None:
-        raise SettingsError("scan backend 'mamba' needs the package mamba-ssm; use 'auto'")
+        raise SettingsError(
+            "scan backend 'mamba' needs the package mamba-ssm: use 'auto', or install it beside "
+            "torch by `pip install --no-build-isolation mamba-ssm`"
+        )
     return backend == "mamba"
 
 

@@ -1,1 +1,1 @@
-"""What runs beside the window: its process, what is said to it, and the jobs all docks share."""
+"""The worker process beside the window, its messages, and the jobs that several docks share."""

@@ -1,8 +1,8 @@
-"""The worker process: waits for jobs, runs one at a time, ends when its pipe does.
+"""The worker process: runs jobs one at a time, and ends when its pipe does.
 
 Started by `worker`; knows neither napari nor Qt. A job is a function
 ``function(job: JobContext, **arguments) -> Reply`` named as ``"module:function"``. What this
-process loads (torch, a model) stays loaded for the next job.
+process loads (torch, a model) stays loaded for later jobs.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from napari_coseg.core.errors import Cancelled, CosegError, ImageError
 from napari_coseg.widgets.background import wire
 
 REPORT_EVERY_S = 0.05
-"""Progress is reported at most this often."""
+"""Shortest time between two progress reports."""
 
 WHOLE_BYTES = 128 << 20
-"""Images up to this size are fetched whole; about 6,600 x 6,600 pixels of 8-bit colour."""
+"""Arrays up to this size are fetched at once; about 6,600 x 6,600 pixels of 8-bit colour."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a job gives back: JSON values and arrays, by name."""
+    """Result of a job: JSON values and arrays, by name."""
 
     values: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class RemoteArray:
-    """An array that lives in the other process, read window by window.
+    """An array in the other process, read window by window.
 
-    Indexed with integers and forward slices; gives a numpy array. So an image larger than memory
-    is never copied as a whole, and dask, zarr or an open HDF5 file need not be opened twice. One
-    of at most `WHOLE_BYTES` is fetched at once: one trip instead of hundreds.
+    Indexing with integers and forward slices gives a numpy array. An image larger than memory is
+    thus never copied as a whole, and dask, zarr or an open HDF5 file need not be opened twice. An
+    array of at most `WHOLE_BYTES` is fetched once, as hundreds of round trips are slow.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class RemoteArray:
             parts[at : at + 1] = [slice(None)] * (self.ndim - len(parts) + 1)
         parts += [slice(None)] * (self.ndim - len(parts))
         if any(isinstance(part, slice) and (part.step or 1) < 0 for part in parts):
-            raise IndexError("an array of the other process is read forwards only")
+            raise IndexError("an array of the other process cannot be indexed with negative steps")
         plain = [
             [int(n) for n in part.indices(length)] if isinstance(part, slice) else int(part)
             for part, length in zip(parts, self.shape, strict=True)
@@ -87,14 +87,14 @@ class RemoteArray:
 
 
 class JobContext:
-    """What a job may ask of the other side.
+    """What a job gets from the window's process.
 
     Attributes
     ----------
     arrays
-        The `RemoteArray` of every array that came with the job, by name.
+        A `RemoteArray` for each array that was submitted with the job, by name.
     kept
-        What jobs leave for those that follow in the same process: the loaded model.
+        What jobs leave for later jobs in the same process, as the loaded model.
     """
 
     def __init__(self, connection: Connection, number: int, arrays: dict[str, RemoteArray]) -> None:
@@ -105,14 +105,14 @@ class JobContext:
         self._last_report = -np.inf
 
     def progress(self, fraction: float, message: str = "") -> None:
-        """Report how much is done, 0 to 1.
+        """Report the fraction done, 0 to 1.
 
-        What follows within `REPORT_EVERY_S` is left out, but not while it is to pause: then the
-        last message stands until it goes on.
+        Reports within `REPORT_EVERY_S` of the last one are dropped, except while the job is to
+        pause: the last message then stays until it resumes.
         """
         now = time.monotonic()
-        is_soon = now - self._last_report < REPORT_EVERY_S
-        if is_soon and fraction < 1 and not self.should_pause():
+        is_too_soon = now - self._last_report < REPORT_EVERY_S
+        if is_too_soon and fraction < 1 and not self.should_pause():
             return
         self._last_report = now
         report = {"type": "progress", "job": self._number}
@@ -125,13 +125,13 @@ class JobContext:
         return self._number in self._connection.paused
 
     def report(self, kind: str, values: dict[str, Any]) -> None:
-        """Tell an event by JSON values; unlike `progress`, every one arrives."""
+        """Report an event as JSON values; unlike `progress`, every report arrives."""
         event = {"type": "report", "job": self._number, "kind": kind}
         self._connection.send({**event, "values": values})
 
 
 class Connection:
-    """The two ends of the pipe, read by a thread of its own so that "cancel" is heard at once."""
+    """Both directions of the pipe; a thread reads it, so that "cancel" takes effect at once."""
 
     def __init__(self, incoming: IO[bytes], outgoing: IO[bytes]) -> None:
         self.jobs: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -149,7 +149,7 @@ class Connection:
             wire.send(self._outgoing, header, arrays)
 
     def read(self, name: str, index: list[Any]) -> np.ndarray:
-        """A window of an array of the other side."""
+        """A window of an array in the window's process."""
         with self._reading:
             self.send({"type": "read", "array": name, "index": index})
             header, arrays = self._windows.get()
@@ -170,12 +170,12 @@ class Connection:
                 else:
                     self._windows.put((header, arrays))
         except (EOFError, OSError):
-            # The window is gone, however it went: nobody waits for an answer any more.
+            # The window's process has ended, in whatever way: nobody waits for an answer.
             os._exit(0)
 
 
 def run_job(connection: Connection, header: dict[str, Any]) -> None:
-    """Run one job and send its answer, whatever happens in it."""
+    """Run one job and send its result or its error."""
     number = header["job"]
     arrays = {
         name: RemoteArray(name, tuple(shape), np.dtype(dtype), connection.read)
@@ -184,13 +184,13 @@ def run_job(connection: Connection, header: dict[str, Any]) -> None:
     context = JobContext(connection, number, arrays)
     try:
         if context.should_cancel():
-            raise Cancelled("cancelled before it began")
+            raise Cancelled("cancelled before it started")
         module, _, name = header["function"].partition(":")
         reply = getattr(importlib.import_module(module), name)(context, **header["arguments"])
         answer, sent = {"type": "done", "values": reply.values}, reply.arrays
     except CosegError as error:
         answer, sent = {"type": "failed", "kind": type(error).__name__, "message": str(error)}, {}
-    except Exception:  # noqa: BLE001  a bug: its traceback is shown by the other side
+    except Exception:  # noqa: BLE001  a bug: the window's process shows its traceback
         answer, sent = {"type": "failed", "kind": "bug", "message": traceback.format_exc()}, {}
     connection.send({**answer, "job": number}, sent)
     connection.cancelled.discard(number)
@@ -198,7 +198,7 @@ def run_job(connection: Connection, header: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Serve until the pipe ends. Standard output is the pipe; what is printed goes to stderr."""
+    """Run jobs until the pipe ends. Standard output is the pipe; prints go to standard error."""
     outgoing = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     sys.stdout = sys.stderr

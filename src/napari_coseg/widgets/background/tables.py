@@ -1,11 +1,18 @@
-"""Tables across the pipe: columns as arrays, texts as numbers that point into a short list."""
+"""Tables, classes and labels between the processes, as JSON values and arrays.
+
+Columns of a table are arrays; texts are indices into a short list of texts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from napari_coseg.core.geometry import Geometry
+from napari_coseg.core.types import LabelClass, Prediction
+from napari_coseg.widgets.corrected import LabelsOf, corrected_prediction
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,13 +34,57 @@ def pack_table(table: pd.DataFrame, name: str) -> tuple[dict[str, Any], dict[str
 
 
 def unpack_table(
-    told: Mapping[str, Any], arrays: Mapping[str, np.ndarray], name: str
+    packed: Mapping[str, Any], arrays: Mapping[str, np.ndarray], name: str
 ) -> pd.DataFrame:
     """What `pack_table` packed."""
     import pandas as pd
 
     columns = {}
-    for key in told["columns"]:
-        array, texts = arrays[f"{name} {key}"], told["texts"].get(key)
+    for key in packed["columns"]:
+        array, texts = arrays[f"{name} {key}"], packed["texts"].get(key)
         columns[key] = array if texts is None else np.array(texts, dtype=object)[array]
     return pd.DataFrame(columns)
+
+
+def pack_classes(classes: Iterable[LabelClass]) -> list[list[Any]]:
+    """Classes as JSON values."""
+    return [[entry.id, entry.name, list(entry.color)] for entry in classes]
+
+
+def unpack_classes(packed: Iterable[Any]) -> tuple[LabelClass, ...]:
+    """What `pack_classes` packed."""
+    return tuple(LabelClass(id_, name, tuple(color)) for id_, name, color in packed)
+
+
+def row_arrays(of_labels: LabelsOf) -> dict[str, np.ndarray]:
+    """Class and probability of the objects that have them, as arrays of a job."""
+    return {
+        "ids": of_labels.ids,
+        "class_ids": of_labels.class_ids,
+        "probabilities": of_labels.probabilities,
+    }
+
+
+def measured(
+    arrays: Mapping[str, Any],
+    geometry: Mapping[str, Any],
+    classes: Sequence[Any],
+    region_classes: Sequence[Any],
+    provenance: Mapping[str, Any],
+) -> Prediction:
+    """Measure the labels that `outputs.label_request` asks about.
+
+    Parameters
+    ----------
+    arrays
+        Of the job: ``labels`` and ``regions``, of which one may be missing, and `row_arrays`.
+    """
+    found = {name: np.asarray(array) for name, array in arrays.items() if name != "image"}
+    rows = found["ids"], found["class_ids"], found["probabilities"]
+    return corrected_prediction(
+        found.get("labels"),
+        found.get("regions"),
+        Geometry.from_json(geometry),
+        LabelsOf(unpack_classes(classes), *rows, dict(provenance)),
+        LabelsOf(unpack_classes(region_classes)),
+    )

@@ -1,6 +1,6 @@
-"""What the widgets have done by the worker process, and how its results cross the pipe.
+"""Jobs of the worker process that Segment, Guidance and Export ask for, and their results.
 
-The first half runs over there, the second half in napari; neither knows napari or Qt.
+The first half runs in the worker process, the second half in napari. Neither knows napari or Qt.
 """
 
 from __future__ import annotations
@@ -12,15 +12,21 @@ import numpy as np
 
 from napari_coseg.core.errors import Cancelled
 from napari_coseg.core.geometry import Geometry
-from napari_coseg.core.types import Image, Instances, LabelClass, Prediction
+from napari_coseg.core.types import Image, Instances, Prediction
 from napari_coseg.widgets.background.process import JobContext, Reply
-from napari_coseg.widgets.background.tables import pack_table, unpack_table
+from napari_coseg.widgets.background.tables import (
+    measured,
+    pack_classes,
+    pack_table,
+    unpack_classes,
+    unpack_table,
+)
 
 if TYPE_CHECKING:
     from napari_coseg.inference.run_state import RunState
 
 TABLE = "column"
-"""Under which the columns of the objects cross the pipe."""
+"""Prefix of the object table's columns among a reply's arrays."""
 DEVICES = "napari_coseg.widgets.background.tasks:devices"
 SEGMENT = "napari_coseg.widgets.background.tasks:segment"
 GUIDANCE = "napari_coseg.widgets.background.tasks:guidance"
@@ -33,7 +39,7 @@ FILE_GEOMETRY = "napari_coseg.widgets.background.tasks:file_geometry"
 
 
 def devices(job: JobContext) -> Reply:
-    """Names of the devices of this machine that torch can use, the default first."""
+    """Names of this machine's devices that torch can use, the default first."""
     import torch
 
     names = ["auto", "cpu"]
@@ -44,7 +50,7 @@ def devices(job: JobContext) -> Reply:
 
 
 def file_geometry(job: JobContext, path: str) -> Reply:
-    """Where the pixels of an image file lie, by its metadata, and the shape of its spatial axes."""
+    """Geometry from an image file's metadata, and the shape of its spatial axes."""
     from napari_coseg.images.readers.registry import read_image
 
     image = read_image(path)
@@ -52,94 +58,71 @@ def file_geometry(job: JobContext, path: str) -> Reply:
 
 
 def segment(job: JobContext, *, key: str | None = None, **arguments: Any) -> Reply:
-    """`napari_coseg.segment` on the array ``image`` of the job.
+    """`napari_coseg.segment` on the job's array ``image``.
 
-    With a `key` this process keeps what refining needs, until another run does (`kept_session`).
+    With a `key` this process keeps what refining needs, until the next run (`kept_state`).
     """
-    return pack(_segment(job, None if key is None else _new_session(job, key), **arguments))
+    return pack(_segment(job, None if key is None else _new_state(job, key), **arguments))
 
 
-def kept_session(job: JobContext, *, key: str, **arguments: Any) -> RunState:
-    """What the run with this key left here; without it that run is done again.
+def kept_state(job: JobContext, *, key: str, **arguments: Any) -> RunState:
+    """What the run with this key left here; the run is repeated where nothing is left.
 
-    A process may have ended in between, and keeps the last run alone.
+    A process may have ended since, and it keeps the last run only.
     """
-    found = job.kept.get("session")
+    found = job.kept.get("state")
     if found is not None and found[0] == key and found[1].is_filled:
         return cast("RunState", found[1])
-    session = _new_session(job, key)
-    _segment(job, session, **arguments)
-    return session
+    state = _new_state(job, key)
+    _segment(job, state, **arguments)
+    return state
 
 
-def _new_session(job: JobContext, key: str) -> RunState:
+def _new_state(job: JobContext, key: str) -> RunState:
     from napari_coseg.inference.run_state import RunState
 
-    job.kept.pop("session", None)  # the former one's memory first
-    session = RunState()
-    job.kept["session"] = (key, session)
-    return session
+    job.kept.pop("state", None)  # free its memory first
+    state = RunState()
+    job.kept["state"] = (key, state)
+    return state
 
 
 def _segment(
     job: JobContext,
-    session: RunState | None,
+    state: RunState | None,
     *,
-    model: str,
-    device: str,
-    adapter: str | None = None,
-    name: str,
-    axes: str,
-    channels: list[int] | None,
-    geometry: dict[str, Any],
     region: list[list[int]] | None,
     settings: dict[str, Any],
+    **source: Any,
 ) -> Prediction:
     from napari_coseg.inference import InferenceSettings
     from napari_coseg.inference import segment as run
 
     chosen = InferenceSettings.from_mapping(settings)
-    job.progress(0.0, "loading the model")
-    network = _model(job, model, device, adapter)
+    image, network, channels = _image_and_model(job, **source)
     return run(
-        Image(job.arrays["image"], axes, name=name, geometry=Geometry.from_json(geometry)),
+        image,
         network,
         channels=channels,
         settings=chosen,
         region=[(start, stop) for start, stop in region] if region else None,
-        state=session,
+        state=state,
         progress=job.progress,
         should_cancel=job.should_cancel,
     )
 
 
-def guidance(
-    job: JobContext,
-    *,
-    model: str,
-    device: str,
-    adapter: str | None = None,
-    name: str,
-    axes: str,
-    channels: list[int] | None,
-    geometry: dict[str, Any],
-    region: list[list[int]],
-    z: int,
-) -> Reply:
-    """`mutual_guidance` on the array ``image`` of the job: its maps by name, and where they lie."""
+def guidance(job: JobContext, *, region: list[list[int]], z: int, **source: Any) -> Reply:
+    """`mutual_guidance` on the job's array ``image``: maps by name, and ``offset`` in the image."""
     from napari_coseg.inference.guidance import mutual_guidance
 
-    job.progress(0.0, "loading the model")
-    network = _model(job, model, device, adapter)
-    job.progress(0.5, "looking")
+    image, network, channels = _image_and_model(job, **source)
+    job.progress(0.5, "predicting")
+    (top, bottom), (left, right) = region
     found = mutual_guidance(
-        Image(job.arrays["image"], axes, name=name, geometry=Geometry.from_json(geometry)),
-        network,
-        channels=channels,
-        region=[(region[0][0], region[0][1]), (region[1][0], region[1][1])],
-        z=z,
+        image, network, channels=channels, region=[(top, bottom), (left, right)], z=z
     )
-    offset = [z, *found.offset] if "Z" in axes else list(found.offset)
+    offset = [z, *found.offset] if image.is_stack else list(found.offset)
     return Reply({"offset": offset}, found.maps())
 
 
@@ -148,39 +131,20 @@ def export(
     *,
     name: str,
     axes: str | None,
-    geometry: dict[str, Any],
-    classes: list[list[Any]],
-    region_classes: list[list[Any]],
-    provenance: dict[str, Any],
     formats: list[str],
     folder: str,
     overwrite: bool,
+    **labels: Any,
 ) -> Reply:
     """Measure labels as they are now and write them; ``files`` are the paths written.
 
-    Arrays of the job: ``labels`` and ``regions``, of which one may be missing; ``ids``,
-    ``class_ids`` and ``probabilities`` of the objects; ``image`` where `axes` are given.
+    Arrays of the job: those of `measured`; ``image`` where `axes` are given.
     """
     from napari_coseg.formats.registry import export as write
     from napari_coseg.formats.registry import stand_in
-    from napari_coseg.widgets.corrected import LabelsOf, corrected_prediction
 
     job.progress(0.0, "measuring")
-    arrays = {key: np.asarray(array) for key, array in job.arrays.items() if key != "image"}
-    of_labels = LabelsOf(
-        unpack_classes(classes),
-        arrays["ids"],
-        arrays["class_ids"],
-        arrays["probabilities"],
-        provenance,
-    )
-    found = corrected_prediction(
-        arrays.get("labels"),
-        arrays.get("regions"),
-        Geometry.from_json(geometry),
-        of_labels,
-        LabelsOf(unpack_classes(region_classes)),
-    )
+    found = measured(job.arrays, **labels)
     image = stand_in(found, name)
     if axes is not None:
         image = Image(job.arrays["image"], axes, name=name)
@@ -191,6 +155,23 @@ def export(
             raise Cancelled(f"cancelled; {len(files)} files were written before")
         files += write(found, image, folder, [one], overwrite=overwrite)
     return Reply({"files": [str(path) for path in files], "objects": len(found.instances)})
+
+
+def _image_and_model(
+    job: JobContext,
+    *,
+    model: str,
+    device: str,
+    adapter: str | None = None,
+    name: str,
+    axes: str,
+    channels: list[int] | None,
+    geometry: dict[str, Any],
+) -> tuple[Image, Any, list[int] | None]:
+    job.progress(0.0, "loading the model")
+    network = _model(job, model, device, adapter)
+    image = Image(job.arrays["image"], axes, name=name, geometry=Geometry.from_json(geometry))
+    return image, network, channels
 
 
 def _model(job: JobContext, source: str, device: str, adapter: str | None = None) -> Any:
@@ -209,47 +190,42 @@ def _model(job: JobContext, source: str, device: str, adapter: str | None = None
 
 
 def _base(job: JobContext, source: str, device: str) -> Any:
-    """The loaded model, kept for the next run; loaded again where its file has changed."""
+    """The loaded base model, kept for the next run; loaded again where its file has changed."""
     from napari_coseg.inference.loading import load_model, weights_path
 
     path = weights_path(source)
     key = (str(path), _changed_at(path), device)
     if job.kept.get("model_key") != key:
-        session = job.kept.get("session")
-        job.kept.clear()  # the former model's memory first
-        if session is not None and not session[1].is_filled:
-            job.kept["session"] = session  # the one that this run fills
+        state = job.kept.get("state")
+        job.kept.clear()  # free the former model's memory first
+        if state is not None and not state[1].is_filled:
+            job.kept["state"] = state  # the one that this run fills
         job.kept["model"] = load_model(path, device)
         job.kept["model_key"] = key
     return job.kept["model"]
 
 
 def _changed_at(path: Path) -> int:
-    """Nanoseconds; 0 where there is no such file, which loading it then tells."""
+    """Modification time in nanoseconds; 0 for no file, which loading it then reports."""
     return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 def pack(prediction: Prediction) -> Reply:
     """A prediction as JSON values and arrays.
 
-    ``region_pixels`` comes with it: counting them in napari would block the window.
+    ``region_pixels`` are counted here, as counting in napari would block the window.
     """
     arrays = {"semantic": prediction.semantic, "labels": prediction.instances.labels}
     table, columns = pack_table(prediction.instances.table, TABLE)
     values = {
-        "semantic_classes": [pack_class(entry) for entry in prediction.semantic_classes],
-        "classes": [pack_class(entry) for entry in prediction.instances.classes],
+        "semantic_classes": pack_classes(prediction.semantic_classes),
+        "classes": pack_classes(prediction.instances.classes),
         "geometry": prediction.geometry.as_json(),
         "provenance": prediction.provenance,
         "region_pixels": np.bincount(prediction.semantic.ravel(), minlength=256).tolist(),
         "table": table,
     }
     return Reply(values, arrays | columns)
-
-
-def pack_class(entry: LabelClass) -> list[Any]:
-    """A class as JSON values."""
-    return [entry.id, entry.name, list(entry.color)]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -268,8 +244,3 @@ def unpack(reply: Reply) -> Prediction:
         provenance=values["provenance"],
         geometry=Geometry.from_json(values["geometry"]),
     )
-
-
-def unpack_classes(entries: list[Any]) -> tuple[LabelClass, ...]:
-    """What `pack_class` packed."""
-    return tuple(LabelClass(id_, name, tuple(color)) for id_, name, color in entries)

@@ -1,9 +1,9 @@
 """Messages between the window's process and its worker process: JSON, then raw arrays.
 
-One message is: the length of the header (8 bytes, little endian), the header (JSON, UTF-8), and the
-bytes of each array that the header's ``arrays`` lists, in C order. No pickle, so no message can run
-code, and nothing touches the disk or shared memory (``/dev/shm`` holds 64 MB in a container unless
-told otherwise, and writing past its end kills the process).
+A message consists of the length of the header (8 bytes, little endian), the header (JSON, UTF-8),
+and the bytes of each array that the header lists under ``arrays``, in C order. Without pickle no
+message can run code. Neither disk nor shared memory is used: in a container, ``/dev/shm`` holds
+64 MB by default, and writing past its end kills the process.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def send(
     Parameters
     ----------
     stream
-        Binary; the caller sees to it that no other thread writes meanwhile.
+        Binary; the caller ensures that no other thread writes meanwhile.
     header
-        JSON values. The key ``arrays`` is taken.
+        JSON values. The key ``arrays`` is reserved.
     arrays
         By name; any dtype but object.
     """
@@ -50,7 +50,7 @@ def receive(stream: IO[bytes]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     Raises
     ------
     EOFError
-        The other side has closed the stream, perhaps in the middle of a message.
+        The stream was closed, perhaps in the middle of a message.
     """
     header = json.loads(_exactly(stream, _LENGTH.unpack(_exactly(stream, _LENGTH.size))[0]))
     arrays = {}

@@ -1,23 +1,15 @@
-"""Long work beside the window: one warm worker process, progress, cancel, errors.
+"""Jobs in a worker process that stays warm between them: progress, cancel, errors.
 
-Why a process and not a thread
-------------------------------
-A thread shares the interpreter's lock with the window. torch gives it up, but decoding does not
-always (scikit-image's watershed, pandas, plain Python): in a thread, the window stood still for as
-long as such a call took (`benchmarks/gui_gap.py` measures both). A process also stops for certain
-(it is ended when it does not stop by itself), gives all its memory back, and takes a crash (a
-segmentation fault, the kernel ending the largest process when memory is out) without taking napari
-and an hour of corrections with it. napari's own threads are out for another reason: they keep their
-arguments, images and models, for as long as the window lives.
+A thread would share the interpreter's lock with the window, and decoding holds it for long (in
+scikit-image, pandas and plain Python; `benchmarks/gui_gap.py` measures both). A process can also be
+killed, gives all its memory back, and may crash without losing napari and an hour of corrections.
+Its cost, importing torch, is paid early (`prepare`) and once: it stays, with the model loaded.
 
-What it costs: torch is imported again, some seconds. So the process is started early (`prepare`)
-and kept warm between jobs, with the model loaded.
-
-Why neither multiprocessing nor QProcess: multiprocessing's spawn runs the user's main script again,
-which in a script without a main guard opens a second napari; and windows of the image are served
-while the job runs, from a thread that QProcess must not be used from. So: `subprocess`, two pipes,
-one thread that reads and serves (it never touches Qt but by emitting signals). Images are not
-copied: the process asks for the windows it needs, so dask and zarr stay lazy and memory stays flat.
+Neither multiprocessing nor QProcess is used: multiprocessing's spawn runs the user's main script
+again, which opens a second napari where it has no main guard, and QProcess must not be used from
+the thread that serves windows of the image during a job. Instead there are `subprocess`, two pipes,
+and one thread that reads and serves (it uses Qt only to emit signals). Images are not copied: the
+process requests the windows it needs, so that dask and zarr stay lazy and memory stays flat.
 """
 
 from __future__ import annotations
@@ -43,26 +35,26 @@ from napari_coseg.widgets.background import wire
 from napari_coseg.widgets.background.process import Reply
 
 CANCEL_GRACE_MS = 1000
-"""So long a job may take to stop by itself; then its process is ended."""
+"""Time for a cancelled job to stop by itself; then its process is killed."""
 
 
 class WorkerDied(CosegError):
-    """The worker process ended in the middle of a job."""
+    """The worker process ended during a job."""
 
 
 class WorkerBug(RuntimeError):
-    """A job raised what is no `CosegError`; the message is its traceback."""
+    """A job raised something other than a `CosegError`; the message is its traceback."""
 
 
 class Job(QObject):
-    """One piece of work. Exactly one of `done` and `failed` is emitted, in the GUI thread.
+    """A submitted job. Exactly one of `done` and `failed` is emitted, in the GUI thread.
 
     Signals
     -------
     progressed(float, str)
-        Fraction, 0 to 1, and what is being done.
+        Fraction done, 0 to 1, and a status message.
     reported(str, dict)
-        An event that the job tells of: its kind, and plain values.
+        An event of the job: its kind, and plain values.
     done(Reply)
     failed(Exception)
         `Cancelled`, another `CosegError`, or `WorkerBug`.
@@ -81,11 +73,11 @@ class Job(QObject):
         self._request = request
 
     def cancel(self) -> None:
-        """Stop within the worker's grace. `failed` follows with `Cancelled`."""
+        """Stop within the worker's grace time; `failed` follows with `Cancelled`."""
         self._worker._cancel(self)
 
     def pause(self, on: bool = True) -> None:
-        """Wait, or go on; jobs that do not ask whether to pause pass over it."""
+        """Pause or resume; jobs that do not ask `should_pause` ignore it."""
         self._worker._pause(self, on)
 
 
@@ -97,10 +89,10 @@ class Worker(QObject):
     Parameters
     ----------
     cancel_grace_ms
-        So long a cancelled job may take to stop by itself, and save what it has.
+        Time for a cancelled job to stop by itself and save its state.
     """
 
-    _heard = Signal(object, object, object)
+    _received = Signal(object, object, object)
     _ended = Signal(object)
 
     def __init__(
@@ -115,20 +107,27 @@ class Worker(QObject):
         self._grace.setSingleShot(True)
         self._grace.setInterval(cancel_grace_ms)
         self._grace.timeout.connect(self._kill)
-        self._heard.connect(self._on_message)
+        self._received.connect(self._on_message)
         self._ended.connect(self._on_end)
 
     @property
     def pid(self) -> int | None:
-        """Of the process, where one is running."""
+        """Process id; None where no process is running."""
         return self._process.popen.pid if self._process else None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no job runs or waits."""
+        return self._running is None and not self._waiting
 
     def prepare(self) -> None:
         """Start the process now, so that the first job need not wait for it."""
         if self._process is None:
-            # Weakly, so that a worker nobody closed can be collected; that too ends its process
+            # Weak, so that an unclosed worker can be collected, which ends its process too
             this = weakref.ref(self)
-            self._process = _Process(partial(_emit, this, "_heard"), partial(_emit, this, "_ended"))
+            self._process = _Process(
+                partial(_emit, this, "_received"), partial(_emit, this, "_ended")
+            )
             weakref.finalize(self, self._process.close)
 
     def submit(
@@ -147,7 +146,7 @@ class Worker(QObject):
             JSON values.
         arrays
             Anything with ``shape`` and ``dtype`` that gives a numpy array when indexed; read from
-            a thread, window by window, while the job runs. Let go of when it ends.
+            a thread, window by window, while the job runs. Released when it ends.
         """
         arrays = dict(arrays or {})
         sources = [
@@ -161,9 +160,9 @@ class Worker(QObject):
         return job
 
     def close(self) -> None:
-        """End the process. What runs or waits has `failed`: others may wait for it.
+        """End the process. Jobs that run or wait emit `failed`, for others may wait for them.
 
-        Who wants no word from its own jobs blocks their signals first.
+        Block the signals of your own jobs first where they should call nobody.
         """
         left = [job for job in (self._running, *(pair[0] for pair in self._waiting)) if job]
         self._grace.stop()
@@ -173,16 +172,16 @@ class Worker(QObject):
         if process is not None:
             process.close()
         for job in left:
-            job.failed.emit(Cancelled("the dock whose process did this was closed; try again"))
+            job.failed.emit(Cancelled("the dock that started the process was closed; try again"))
 
     def release(self) -> None:
-        """End the idle process without waiting for it; the next job starts another.
+        """End the process where it is idle, without waiting; the next job starts another.
 
-        Its memory, a card's as well, is free a moment later.
+        Its memory, on a GPU as well, is free a moment later.
         """
-        if self._running is None and not self._waiting and self._process is not None:
+        if self.is_idle and self._process is not None:
             process, self._process = self._process, None
-            process.popen.kill()  # the thread hears the pipe end, and `_on_end` follows
+            process.popen.kill()  # the thread sees the pipe end, and `_on_end` follows
 
     def _next(self) -> None:
         if self._running is not None or not self._waiting:
@@ -198,7 +197,7 @@ class Worker(QObject):
         waiting = next((pair for pair in self._waiting if pair[0] is job), None)
         if waiting is not None:
             self._waiting.remove(waiting)
-            job.failed.emit(Cancelled("cancelled before it began"))
+            job.failed.emit(Cancelled("cancelled before it started"))
         elif job is self._running and not job.is_cancelled and self._process is not None:
             job.is_cancelled = True
             self._process.send({"type": "cancel", "job": job.number})
@@ -210,7 +209,7 @@ class Worker(QObject):
 
     def _kill(self) -> None:
         if self._process is not None:
-            self._process.popen.kill()  # the thread hears the pipe end, and `_on_end` follows
+            self._process.popen.kill()  # the thread sees the pipe end, and `_on_end` follows
 
     def _on_message(self, process: _Process, header: dict[str, Any], arrays: dict) -> None:
         job = self._running
@@ -238,7 +237,7 @@ class Worker(QObject):
         job = self._running
         self._finish()
         if job is not None:
-            job.failed.emit(Cancelled("stopped") if job.is_cancelled else process.obituary())
+            job.failed.emit(Cancelled("stopped") if job.is_cancelled else process.exit_error())
         process.close()
         self._next()
 
@@ -252,8 +251,8 @@ class Worker(QObject):
 class _Process:
     """The process, its pipes and the thread that reads them; knows nothing of Qt."""
 
-    def __init__(self, heard: Any, ended: Any) -> None:
-        # sys.path as it is here, or a package found only through it would be missing there
+    def __init__(self, received: Any, ended: Any) -> None:
+        # With this process's sys.path, through which a package may have been found
         code = f"import sys; sys.path[:] = {sys.path!r}; "
         code += "from napari_coseg.widgets.background.process import main; main()"
         self.log = tempfile.TemporaryFile()  # noqa: SIM115  closed in `close`
@@ -266,7 +265,7 @@ class _Process:
         )
         self.sources: Mapping[str, Any] = {}
         self._writing = threading.Lock()
-        self._heard, self._ended = heard, ended
+        self._received, self._ended = received, ended
         self._thread = threading.Thread(
             target=self._serve, name=f"napari-coseg {self.popen.pid}", daemon=True
         )
@@ -277,37 +276,37 @@ class _Process:
             with self._writing:
                 wire.send(self._stream(self.popen.stdin), header, arrays)
         except (OSError, ValueError):
-            pass  # it has ended; the thread hears so too, and says so
+            pass  # it has ended, which the thread reports
 
     def close(self) -> None:
-        """End the process and the thread; they are gone when this returns. Again: nothing."""
+        """End process and thread before returning. Safe to call again."""
         if self.log.closed:
             return
-        self._heard = self._ended = _ignore
+        self._received = self._ended = _ignore
         self.popen.kill()
-        if threading.current_thread() is not self._thread:  # the collector runs in any thread
+        if threading.current_thread() is not self._thread:  # the collector uses any thread
             self._thread.join(timeout=10)
-        self.sources = {}  # who knows of this process may live long
+        self.sources = {}  # this object may live on
         self.popen.wait()
         for stream in (self.popen.stdin, self.popen.stdout):
-            with contextlib.suppress(OSError):  # unsent bytes for a process that is gone
+            with contextlib.suppress(OSError):  # unsent bytes for a process that has ended
                 self._stream(stream).close()
         self.log.close()
 
-    def obituary(self) -> WorkerDied:
+    def exit_error(self) -> WorkerDied:
         self.log.seek(0)
-        last_words = self.log.read()[-2000:].decode(errors="replace").strip()
+        last_output = self.log.read()[-2000:].decode(errors="replace").strip()
         code = self.popen.returncode
         if code < 0:
             return WorkerDied(
-                f"The worker process was ended by signal {-code}, most likely because memory ran "
-                "out. Close other programs, or take less at once: the current view instead of the "
-                "whole image or a lower batch size in Segment, fewer or smaller crops in "
-                f"Fine-tune. Nothing in the viewer was lost. {last_words}".strip()
+                f"The worker process was killed by signal {-code}, most likely because memory ran "
+                "out. Close other programs, or process less at once: the current view or a lower "
+                "batch size in Segment, fewer or smaller crops in Fine-tune. Nothing in the viewer "
+                f"was lost. {last_output}".strip()
             )
         return WorkerDied(
             f"The worker process ended with code {code}. Nothing in the viewer was lost; run "
-            f"again, and if this comes back, report it. Its last words: {last_words or 'none'}"
+            f"again, and report this if it happens again. Last output: {last_output or 'none'}"
         )
 
     def _serve(self) -> None:
@@ -318,7 +317,7 @@ class _Process:
                 if header["type"] == "read":
                     self._answer(header)
                 else:
-                    self._heard(self, header, arrays)
+                    self._received(self, header, arrays)
         except (EOFError, OSError, ValueError):
             pass
         self.popen.wait()
@@ -328,7 +327,7 @@ class _Process:
         index = tuple(slice(*part) if isinstance(part, list) else part for part in header["index"])
         try:
             window = np.asarray(self.sources[header["array"]][index])
-        except Exception as error:  # noqa: BLE001  whatever a file or a lazy array may raise
+        except Exception as error:  # noqa: BLE001  a file or a lazy array may raise anything
             self.send({"type": "window", "error": f"{type(error).__name__}: {error}"})
         else:
             self.send({"type": "window"}, {"window": window})
@@ -347,7 +346,7 @@ def _emit(worker: weakref.ref[Worker], signal: str, *values: object) -> None:
 
 
 def _ignore(*_: object) -> None:
-    """In the place of the signals of a worker that is closed."""
+    """Replaces the signals of a closed worker."""
 
 
 def _exception(header: dict[str, Any], is_cancelled: bool) -> Exception:

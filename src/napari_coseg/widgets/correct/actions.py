@@ -1,13 +1,12 @@
-"""What the tools and keys of the Correct widget do, each one undo step with a word on what it did.
+"""What the tools and keys of the Correct widget do: edits of one undo step, with a status message.
 
-Nothing here knows of buttons: a `Corrector` takes gestures and chosen objects, makes the edit by
-the functions of `napari_coseg.labels.editing`, and says in `said` what came of it.
+Independent of buttons: a `Corrector` takes gestures and selected objects, and makes the edit with
+the functions of `napari_coseg.labels.editing`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 from psygnal import Signal
@@ -25,14 +24,10 @@ from napari_coseg.labels.editing.edit import Edit
 from napari_coseg.labels.editing.review import BOTH, Doubtful, doubtful_first
 from napari_coseg.labels.editing.split import split_along, split_at
 from napari_coseg.labels.measure import UNTYPED
-from napari_coseg.widgets.correct.add import Maps, MapsProvider, grown
 from napari_coseg.widgets.correct.display import Display
 from napari_coseg.widgets.correct.gesture import Gesture, ObjectProposer
 from napari_coseg.widgets.correct.session import Change, CorrectionSession
-from napari_coseg.widgets.dock_widget import notify, notify_errors
-
-if TYPE_CHECKING:
-    from napari_coseg.core.types import LabelClass
+from napari_coseg.widgets.dock_widget import sentence
 
 
 class Corrector:
@@ -41,38 +36,32 @@ class Corrector:
     Attributes
     ----------
     object_class, region_class
-        What new and classified objects, and drawn regions, become.
+        Class that new and reclassified objects, and drawn regions, get.
     stroke_px
         Width of the stroke that merges.
     smooth_px
-        Radius that outlines are smoothed with.
+        Radius by which outlines are smoothed.
     area_targets
-        What an area counts for that is marked as reviewed: objects, regions, or both.
-    maps
-        Where an object is grown from a click; None where no model is at hand.
-    proposals
-        What adds objects in the place of `maps`: SAM2; None where it is not chosen.
+        What an area is marked as reviewed for: objects, regions, or both.
+    proposer
+        What finds objects for the tool Add: the run's model, or SAM2; None where there is neither.
     """
 
-    said = Signal(str)
-    doubt_changed = Signal()
+    message = Signal(str)
+    review_changed = Signal()
 
-    def __init__(
-        self, session: CorrectionSession, display: Display, maps: MapsProvider | None = None
-    ) -> None:
-        self.session, self.display, self.maps = session, display, maps
-        self.proposals: ObjectProposer | None = None
+    def __init__(self, session: CorrectionSession, display: Display) -> None:
+        self.session, self.display = session, display
+        self.proposer: ObjectProposer | None = None
         self.region_class = min((e.id for e in session.editor.region_classes), default=0)
         self.area_targets = BOTH if session.regions is not None else ("objects",)
         self.stroke_px, self.smooth_px = 5.0, 2.0
         self._first_click: tuple[float, ...] | None = None
-        self._was_at: tuple[float, int] | None = None
-        self._is_closed = False
+        self._last_shown: tuple[float, int] | None = None
         session.changed.connect(self._on_change)
 
     def close(self) -> None:
-        """Do nothing more, and take no maps that are still to come."""
-        self._is_closed = True
+        """Stop following the session."""
         self.session.changed.disconnect(self._on_change)
 
     @property
@@ -84,35 +73,36 @@ class Corrector:
         self.session.new_class = class_id
 
     def class_name(self, class_id: int) -> str:
-        return _name(self.session.editor.classes, class_id, UNTYPED)
+        """Name of a class of objects; "untyped" for 0 and unknown ids."""
+        classes = self.session.editor.classes
+        return next((entry.name for entry in classes if entry.id == class_id), UNTYPED)
 
-    # -- by mouse: objects ---------------------------------------------------------------------
+    # -- objects, by mouse ---------------------------------------------------------------------
 
     def select(self, gesture: Gesture) -> None:
-        """A click chooses the object under it, a drawn outline those whose centre is inside.
+        """Select the object under a click, or those whose centroid is inside an outline.
 
-        With Shift they join those that are chosen; a click with Shift on a chosen one leaves it.
+        With Shift they are added to the selection; a Shift-click on a selected one removes it.
         """
-        chosen = set(self.display.chosen) if gesture.shift else set()
+        selected = set(self.display.selected) if gesture.shift else set()
         if gesture.is_click:
-            under = self.object_at(gesture.point)
-            chosen ^= {under} - {0}
+            selected ^= {self.object_at(gesture.point)} - {0}
         else:
-            chosen |= set(ids_inside_polygon(self.session.editor, gesture.points, z=gesture.z))
-        self.display.choose(chosen)
-        self.said.emit(f"{_counted(len(chosen))} chosen" if chosen else "Nothing chosen")
+            selected |= set(ids_inside_polygon(self.session.editor, gesture.points, z=gesture.z))
+        self.display.select(selected)
+        self.message.emit(f"{_counted(selected)} selected" if selected else "Nothing selected")
 
     def merge(self, gesture: Gesture) -> None:
         """Merge the objects that a stroke touches."""
         if gesture.is_click:
-            raise EditError("draw a stroke over the objects that are one; a click merges nothing")
+            raise EditError("draw a stroke over the objects to merge; a click merges nothing")
         ids = ids_under_stroke(self.session.editor, gesture.points, self.stroke_px, gesture.z)
         if not ids:
             raise EditError("the stroke touches no object; draw it over two or more")
         self.merge_ids(ids)
 
     def split(self, gesture: Gesture) -> None:
-        """Split along a drawn line, or by two clicks, one in each part."""
+        """Split objects along a line, or one object by two clicks, one in each part."""
         editor = self.session.editor
         if not gesture.is_click:
             self._first_click = None
@@ -121,159 +111,148 @@ class Corrector:
             if not self.object_at(gesture.point):
                 raise EditError("there is no object; click in each part of one, or draw a line")
             self._first_click = gesture.point
-            self.said.emit("Now click in the other part")
+            self.message.emit("Now click in the other part")
             return
         else:
             first, self._first_click = self._first_click, None
             edit = split_at(editor, [first, gesture.point])
-        count = len(edit.changed)
-        words = f"object {edit.changed[0]}" if count == 1 else f"{count} objects"
-        self._do(edit, f"Split {words} in {count + len(edit.added)}")
-        self.display.choose([*edit.changed, *edit.added])
+        parts = len(edit.changed) + len(edit.added)
+        self._do(edit, f"Split {_named(edit.changed)} into {parts}")
+        self.display.select([*edit.changed, *edit.added])
 
     def add(self, gesture: Gesture) -> None:
-        """A click grows the object that the model sees there; an outline is an object as drawn.
-
-        With SAM2 a click, or a drag without Shift, is a prompt for it.
-        """
-        if self.proposals is not None and (gesture.is_click or not gesture.shift):
-            self.proposals.use(gesture)
+        """Let the proposer add an object at a click or in a box, or add an outline as an object."""
+        proposer = self.proposer
+        is_box = proposer is not None and proposer.takes_boxes and not gesture.shift
+        if gesture.is_click or is_box:
+            if proposer is None:
+                raise EditError("no model can find an object at a click; draw its outline")
+            proposer.use(gesture)
             return
-        if gesture.is_click:
-            if self.object_at(gesture.point):
-                raise EditError(
-                    f"object {self.object_at(gesture.point)} is there already; click on "
-                    "background, or split it"
-                )
-            if self.maps is None:
-                raise EditError(
-                    "no model's maps are at hand to grow an object from a click; draw its outline"
-                )
-            self.said.emit("Looking at what the model sees there …")
-            self.maps.ask(gesture.point, lambda maps: self._grow(gesture, maps), self._not_grown)
-            return
-        edit = objects.add_polygon(
-            self.session.editor, gesture.points, class_id=self.object_class, z=gesture.z
-        )
-        self.added(edit)
+        editor, class_id = self.session.editor, self.object_class
+        self.added(objects.add_polygon(editor, gesture.points, class_id=class_id, z=gesture.z))
 
-    def added(self, edit: Edit, more: str = "") -> None:
-        """Make an edit that adds one object, say so and what `more` says, and choose it."""
+    def added(self, edit: Edit, details: str = "") -> None:
+        """Make an edit that adds one object, and select it."""
         (new,) = edit.added
-        self._do(edit, f"Added object {new}: {self.class_name(_class_of(edit, new))}{more}")
-        self.display.choose([new])
+        rows = edit.new_rows
+        class_id = int(rows.loc[rows["id"] == new, "class_id"].iloc[0])
+        self._do(edit, f"Added object {new}: {self.class_name(class_id)}{details}")
+        self.display.select([new])
 
     def classify(self, gesture: Gesture) -> None:
-        """Give the class to the object under a click, or to all whose centre is inside."""
+        """Give the class to the object under a click, or to all with their centroid inside."""
         if gesture.is_click:
             ids = [self.object_at(gesture.point)]
         else:
             ids = ids_inside_polygon(self.session.editor, gesture.points, z=gesture.z)
         self.set_class(ids, self.object_class)
 
-    # -- by key: chosen objects ----------------------------------------------------------------
+    # -- selected objects, by key --------------------------------------------------------------
 
     def merge_ids(self, ids: Collection[int]) -> None:
         edit = objects.merge(self.session.editor, ids)
         (target,) = edit.changed
         self._do(edit, f"Merged {len(edit.removed) + 1} objects into {target}")
-        self.display.choose([target])
+        self.display.select([target])
 
     def delete(self, ids: Collection[int]) -> None:
-        self._do(objects.delete(self.session.editor, ids), f"Deleted {_told(ids)}")
+        self._do(objects.delete(self.session.editor, ids), f"Deleted {_named(ids)}")
 
     def fill(self, ids: Collection[int]) -> None:
-        """Fill holes of objects."""
-        self._do(objects.fill_holes(self.session.editor, ids), f"Filled holes of {_told(ids)}")
+        self._do(objects.fill_holes(self.session.editor, ids), f"Filled holes of {_named(ids)}")
 
     def smooth(self, ids: Collection[int]) -> None:
         edit = objects.smooth(self.session.editor, ids, self.smooth_px)
-        self._do(edit, f"Smoothed {_told(ids)}")
+        self._do(edit, f"Smoothed {_named(ids)}")
 
     def set_class(self, ids: Collection[int], class_id: int) -> None:
         edit = objects.set_class(self.session.editor, ids, class_id)
-        self._do(edit, f"{_told(ids).capitalize()} → {self.class_name(class_id)}")
+        self._do(edit, f"{sentence(_named(ids))} → {self.class_name(class_id)}")
 
     # -- regions -------------------------------------------------------------------------------
 
     def outline_region(self, gesture: Gesture) -> None:
-        """Give what is inside an outline the region class; with Shift make it background."""
+        """Give the inside of an outline the region class; with Shift make it background."""
         if gesture.is_click:
             raise EditError("draw an outline around the region")
         class_id = 0 if gesture.shift else self.region_class
         self._do(regions.set_region(self.session.editor, gesture.points, class_id, gesture.z))
 
     def fill_region(self, gesture: Gesture) -> None:
-        """Give the piece of a region under a click the region class; with Shift background."""
+        """Give the connected piece under a click the region class; with Shift background."""
         class_id = 0 if gesture.shift else self.region_class
         self._do(regions.fill_region(self.session.editor, gesture.point, class_id))
 
     # -- review --------------------------------------------------------------------------------
 
     def review(self, ids: Collection[int]) -> None:
-        """Mark objects as reviewed; where all of them are so, take the marks away."""
-        ids = self._known(ids)
-        reviewed = self.session.reviewed
+        """Mark objects as reviewed or, where all of them are, remove their marks."""
+        ids = [int(i) for i in sorted(ids) if i in self.session.editor.index]
+        if not ids:
+            raise EditError("no object is selected; select one first")
+        reviewed, names = self.session.reviewed, sentence(_named(ids))
         if set(ids) <= reviewed.ids:
-            self.session.mark("Take marks away", reviewed.without_objects(ids))
-            self.said.emit(f"{_told(ids).capitalize()} no longer marked as reviewed")
+            self.session.mark("Remove review marks", reviewed.without_objects(ids))
+            self.message.emit(f"{names} no longer marked as reviewed")
         else:
             self.session.mark("Mark as reviewed", reviewed.with_objects(ids))
-            self.said.emit(f"{_told(ids).capitalize()} reviewed, {self.doubt().left:,} left")
+            self.message.emit(f"{names} reviewed, {self.unreviewed().left:,} left")
 
     def review_area(self, gesture: Gesture) -> None:
-        """Mark an outlined area as reviewed for `area_targets`; with Shift take its marks away."""
+        """Mark an outlined area as reviewed for `area_targets`; with Shift remove its marks."""
         if gesture.is_click:
             raise EditError("draw an outline around what is reviewed")
         shape = self.session.editor.labels.shape
         pixels = in_image(polygon_pixels(gesture.points, shape), shape, gesture.z)
         if not len(pixels[0]):
-            raise EditError("the outline holds no pixel; draw it inside the image")
+            raise EditError("the outline contains no pixel; draw it inside the image")
         reviewed, targets = self.session.reviewed, self.area_targets
         if gesture.shift and self.session.regions is None:
-            targets = BOTH  # marks may be left of a session with regions
-        of = "" if len(targets) > 1 else f" for its {targets[0]}"
+            targets = BOTH  # an earlier session with regions may have left marks
+        what = "" if len(targets) > 1 else f" for its {targets[0]}"
         if gesture.shift:
-            self.session.mark("Take marks of an area away", reviewed.without_area(pixels, targets))
-            self.said.emit(f"The area is no longer marked as reviewed{of}")
+            self.session.mark("Remove an area's marks", reviewed.without_area(pixels, targets))
+            self.message.emit(f"The area is no longer marked as reviewed{what}")
         else:
             self.session.mark("Mark an area as reviewed", reviewed.with_area(pixels, targets))
-            self.said.emit(f"Area reviewed{of}, {self.doubt().left:,} objects left")
+            self.message.emit(f"Area reviewed{what}, {self.unreviewed().left:,} objects left")
 
-    def doubt(self) -> Doubtful:
-        """Objects that are not reviewed, the least sure first."""
+    def unreviewed(self) -> Doubtful:
+        """Objects that are not reviewed, the least certain first."""
         return doubtful_first(self.session.editor.table, self.session.reviewed)
 
-    def next_doubtful(self, step: int = 1) -> int:
-        """Choose the next object in the order of doubt, or the one before; gives its id.
+    def select_next(self, step: int = 1) -> int:
+        """Select the next unreviewed object by certainty or, with -1, the previous; returns its id.
 
         Raises
         ------
         EditError
-            Where none is left.
+            Where every object is reviewed.
         """
-        doubt = self.doubt()
-        if not doubt.left:
+        unreviewed = self.unreviewed()
+        if not unreviewed.left:
             raise EditError("every object is reviewed")
-        table = self.session.editor.table
-        sure = table["class_probability"].to_numpy()[np.searchsorted(table["id"], doubt.ids)]
-        keys = list(zip(np.nan_to_num(sure, nan=np.inf).tolist(), doubt.ids.tolist(), strict=True))
-        if self._was_at is None:
+        table, ids = self.session.editor.table, unreviewed.ids
+        probability = table["class_probability"].to_numpy()[np.searchsorted(table["id"], ids)]
+        probability = np.nan_to_num(probability, nan=np.inf)
+        keys = list(zip(probability.tolist(), ids.tolist(), strict=True))
+        if self._last_shown is None:
             at = 0
         elif step > 0:
-            at = next((n for n, key in enumerate(keys) if key > self._was_at), 0)
+            at = next((n for n, key in enumerate(keys) if key > self._last_shown), 0)
         else:
-            at = max((n for n, key in enumerate(keys) if key < self._was_at), default=-1)
-        self._was_at = keys[at]
+            at = max((n for n, key in enumerate(keys) if key < self._last_shown), default=-1)
+        self._last_shown = keys[at]
         object_id = keys[at][1]
-        self.display.choose([object_id])
-        self.said.emit(f"{self.describe(object_id)} · {doubt.left:,} left to review")
+        self.display.select([object_id])
+        self.message.emit(f"{self.describe(object_id)} · {unreviewed.left:,} left to review")
         return object_id
 
-    # -- what is there -------------------------------------------------------------------------
+    # -- objects -------------------------------------------------------------------------------
 
     def object_at(self, point: Iterable[float]) -> int:
-        """Id under a point (y, x) or (z, y, x); 0 on background and outside."""
+        """Id at a point (y, x) or (z, y, x); 0 on background and outside the image."""
         labels = self.session.editor.labels
         try:
             return int(labels[pixel_at(tuple(point), labels.shape)])
@@ -281,69 +260,38 @@ class Corrector:
             return 0
 
     def describe(self, object_id: int) -> str:
-        """An object in words: id, class, how sure."""
+        """Id, class and class probability of an object."""
         row = self.session.editor.rows([object_id]).iloc[0]
-        sure = row["class_probability"]
-        words = f"Object {object_id}: {row['class']}"
-        return words if np.isnan(sure) else f"{words} ({sure:.0%} sure)"
+        probability = row["class_probability"]
+        text = f"Object {object_id}: {row['class']}"
+        return text if np.isnan(probability) else f"{text} (probability {probability:.0%})"
 
     def forget_click(self) -> None:
-        """The first of two clicks counts no more."""
+        """Start splitting by two clicks again."""
         self._first_click = None
 
     # ------------------------------------------------------------------------------------------
 
-    def _do(self, edit: Edit, words: str | None = None) -> None:
+    def _do(self, edit: Edit, message: str | None = None) -> None:
         self.session.do(edit)
-        self.said.emit(words or edit.name)
-
-    def _grow(self, gesture: Gesture, maps: Maps) -> None:
-        """May come a while after the click: errors are told here."""
-        if self._is_closed:
-            return
-        with notify_errors():
-            session, class_id = self.session, self.object_class
-            edit = grown(session.editor, gesture.point, maps, session.reviewed, class_id)
-            self.added(edit)
-
-    def _not_grown(self, error: Exception) -> None:
-        if self._is_closed:
-            return
-        self.said.emit("")
-        notify(error)
-
-    def _known(self, ids: Collection[int]) -> list[int]:
-        known = sorted(int(i) for i in ids if i in self.session.editor.index)
-        if not known:
-            raise EditError("no object is chosen; choose one first")
-        return known
+        self.message.emit(message or edit.name)
 
     def _on_change(self, change: Change) -> None:
         self._first_click = None
-        if change.how == "undone":
-            self.said.emit(f"Undone: {change.step.edit.name.lower()}")
-        elif change.how == "redone":
-            self.said.emit(f"Redone: {change.step.edit.name.lower()}")
-        elif change.step.edit.name.startswith("Paint"):
-            self.said.emit(f"Painted {len(change.step.edit.new_values):,} pixels")
-        else:  # of others too, as Refine; our own actions say more in a moment
-            self.said.emit(change.step.edit.name)
-        self.doubt_changed.emit()
+        edit = change.step.edit
+        if change.how in ("undone", "redone"):
+            self.message.emit(f"{change.how.capitalize()}: {edit.name.lower()}")
+        elif edit.name.startswith("Paint"):
+            self.message.emit(f"Painted {len(edit.new_values):,} pixels")
+        else:  # also of others, as Refine; our own actions give details right after
+            self.message.emit(edit.name)
+        self.review_changed.emit()
 
 
-def _told(ids: Collection[int]) -> str:
+def _counted(ids: Collection[int]) -> str:
+    return "1 object" if len(ids) == 1 else f"{len(ids):,} objects"
+
+
+def _named(ids: Collection[int]) -> str:
     ids = [i for i in ids if i]
-    return f"object {ids[0]}" if len(ids) == 1 else _counted(len(ids))
-
-
-def _counted(count: int) -> str:
-    return "1 object" if count == 1 else f"{count:,} objects"
-
-
-def _class_of(edit: Edit, object_id: int) -> int:
-    rows = edit.new_rows
-    return int(rows.loc[rows["id"] == object_id, "class_id"].iloc[0])
-
-
-def _name(classes: Iterable[LabelClass], class_id: int, otherwise: str) -> str:
-    return next((entry.name for entry in classes if entry.id == class_id), otherwise)
+    return f"object {ids[0]}" if len(ids) == 1 else _counted(ids)

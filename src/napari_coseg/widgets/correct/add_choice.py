@@ -1,35 +1,32 @@
-"""What the tool Add asks for an object: the maps of the run's own model, or SAM2."""
+"""What the tool Add uses: the maps of the run's own model, or SAM2."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QFileDialog, QFormLayout, QLabel, QWidget
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QWidget
 
 from napari_coseg.inference.sam2.model import at_hand
 from napari_coseg.widgets.background.worker import Job
 from napari_coseg.widgets.correct.proposals import HINT
-from napari_coseg.widgets.image_choice import narrow_box
+from napari_coseg.widgets.forms import FileBox, form, text_label
 from napari_coseg.widgets.job_bar import JobBar
 
-MAPS = "the model's maps"
-CHOOSE = "SAM2: choose a file…"
 TIP = (
-    "What says which pixels are the object that you click: the maps that the run's own model left, "
-    "or SAM2, whose weights you bring.\nTo get them: napari-coseg models download sam2.1-tiny"
+    "What finds the object that you click: the maps of the model that made these labels, or SAM2, "
+    "whose weights you bring.\nTo get them: napari-coseg models download sam2.1-tiny"
 )
 
 
 class AddChoice(QWidget):
-    """A list of the two, SAM2's downloaded files among it; how to use it; its progress and Cancel.
+    """A list of the two, with SAM2's downloaded files; how to use SAM2; its progress and Cancel.
 
     Signals
     -------
     changed()
-        `weights` is another.
+        `weights` has changed.
     cancelled()
-        What runs is to stop.
     """
 
     changed = Signal()
@@ -37,77 +34,52 @@ class AddChoice(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.box = narrow_box(TIP)
-        self.box.addItem(MAPS, "")
+        self.box = FileBox(
+            TIP,
+            [("the model's maps", "")],
+            "SAM2: choose a file…",
+            "Weights of SAM2 or SAM2.1",
+            "SAM2's weights (*.pt *.pth *.safetensors)",
+            prefix="SAM2: ",
+        )
         for checkpoint, path in at_hand():
             version, _, size = checkpoint.name.partition("-")
-            self._insert(f"{version.upper()} {size}", path)
-        self.box.addItem(CHOOSE, None)
-        self._former = 0
-        self.about = QLabel()
-        self.about.setWordWrap(True)
+            self.box.add_file(path, f"{version.upper()} {size}")
+        self.about = text_label(HINT)
         self.bar = JobBar()
         self.bar.run_button.hide()
-        self.bar.text.hide()  # the panel's own line says what is done
-        form = QFormLayout(self)
-        form.setContentsMargins(0, 0, 0, 0)
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        form.addRow("Add asks", self.box)
-        form.addRow(self.about)
-        form.addRow(self.bar)
-        self.rest()
-        self._tell()
-        self.box.currentIndexChanged.connect(self._on_chosen)
+        self.bar.text.hide()  # the dock's status line says it
+        form(("Add with", self.box), self.about, self.bar, parent=self)
+        self.show_idle()
+        self._show_details()
+        self.box.entry_chosen.connect(self._on_chosen)
         self.bar.cancel_button.clicked.connect(self.cancelled)
 
     @property
     def weights(self) -> Path | None:
-        """The file of SAM2; None where the model's own maps are asked."""
+        """File of SAM2; None where the model's own maps are used."""
         chosen = self.box.currentData()
         return Path(chosen) if chosen else None
 
     def choose_file(self, path: Path) -> None:
-        """Take a file of SAM2, listed or not."""
-        at = self.box.findData(str(path))
-        if at < 0:
-            at = self.box.count() - 1
-            self._insert(f"SAM2: {path.name}", path)
-        self.box.setCurrentIndex(at)
+        """Use a file of SAM2, listed or not."""
+        self.box.choose_file(path)
 
-    def go_back(self) -> None:
-        """Ask the model's own maps."""
+    def choose_maps(self) -> None:
+        """Use the model's own maps."""
         self.box.setCurrentIndex(0)
 
     def follow(self, job: Job) -> None:
         """Show the progress of a job."""
         self.bar.follow(job)
 
-    def rest(self) -> None:
-        """Nothing runs."""
+    def show_idle(self) -> None:
         self.bar.finish("")
 
-    def _insert(self, text: str, path: Path) -> None:
-        at = self.box.findData(None)
-        at = self.box.count() if at < 0 else at
-        self.box.insertItem(at, text, str(path))
-        self.box.setItemData(at, str(path), Qt.ItemDataRole.ToolTipRole)
+    def _on_chosen(self) -> None:
+        self._show_details()
+        self.changed.emit()
 
-    def _on_chosen(self, index: int) -> None:
-        if self.box.itemText(index) != CHOOSE:
-            self._former = index
-            self._tell()
-            self.changed.emit()
-            return
-        self.box.blockSignals(True)
-        self.box.setCurrentIndex(self._former)
-        self.box.blockSignals(False)
-        path, _ = QFileDialog.getOpenFileName(
-            self, "Weights of SAM2 or SAM2.1", "", "SAM2's weights (*.pt *.pth *.safetensors)"
-        )
-        if path:
-            self.choose_file(Path(path))
-
-    def _tell(self) -> None:
-        self.about.setText(HINT)
-        for one in (self.about, self.bar):  # nothing moves when a job begins or ends
+    def _show_details(self) -> None:
+        for one in (self.about, self.bar):  # both, so that the form does not jump during a job
             one.setVisible(self.weights is not None)

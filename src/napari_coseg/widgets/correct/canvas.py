@@ -1,4 +1,4 @@
-"""Hand and keys on the canvas: drags become gestures of a tool, keys become calls."""
+"""Mouse and keys on the canvas: drags become gestures of a tool, keys become calls."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 CLICK_PX = 4
-"""Of the screen: a mouse that moves less has clicked."""
+"""Screen pixels: a drag over less is a click."""
 LINE_PX = 2.0
 LINE_COLOR = "#ffd000"
 PAN_KEY = "Space"
 
 
-class Drawing:
-    """The line that a hand draws, shown while it does: a layer that is there as long as a tool."""
+class DrawnLine:
+    """The line that a drag draws, in a layer that exists while a tool is in use."""
 
     def __init__(self, viewer: Viewer, like: Labels) -> None:
         self._viewer, self._like = viewer, like
         self._layer: Vectors | None = None
 
     def show(self, points: np.ndarray, *, closed: bool) -> None:
-        """Show a line through the points (n, ndim), in pixels of the labels; few show nothing."""
-        layer = self._shown()
+        """Show a line through points (N, ndim) in pixels of the labels; fewer than two clear it."""
+        layer = self._shown_layer()
         steps = np.zeros((0, 2, self._like.ndim))
         if len(points) > 1:
             ends = np.vstack([points, points[:1]]) if closed else points
@@ -47,10 +47,10 @@ class Drawing:
         self._layer = None
 
     def prepare(self) -> None:
-        """Add the layer, so that a stroke need not wait for it."""
-        self._shown()
+        """Add the layer now, so that a stroke need not wait for it."""
+        self._shown_layer()
 
-    def _shown(self) -> Vectors:
+    def _shown_layer(self) -> Vectors:
         from napari.layers import Vectors
 
         if self._layer is None or self._layer not in self._viewer.layers:
@@ -69,17 +69,17 @@ class Drawing:
         return self._layer
 
     def _zoom(self) -> float:
-        """Pixels of the screen a pixel of the labels."""
+        """Screen pixels per pixel of the labels."""
         return float(self._viewer.scene.camera.zoom * abs(self._like.scale[-1]))
 
 
-class Hand:
-    """Turns drags with the left button into gestures, while it has a receiver.
+class MouseInput:
+    """Turns drags with the left button into gestures for the current receiver.
 
     Parameters
     ----------
     labels
-        In whose pixels gestures are told.
+        Layer in whose pixels gestures are expressed.
     """
 
     def __init__(self, viewer: Viewer, labels: Labels) -> None:
@@ -88,36 +88,41 @@ class Hand:
         self._closed = False
         self._is_box: Callable[[], bool] = _never
         self._pans = False
-        self.drawing = Drawing(viewer, labels)
+        self.line = DrawnLine(viewer, labels)
         viewer.mouse_drag_callbacks.append(self._on_drag)
 
-    def take(
+    def send_to(
         self,
         receive: Callable[[Gesture], None] | None,
         *,
         closed: bool = False,
         is_box: Callable[[], bool] | None = None,
     ) -> None:
-        """Send gestures there; a `closed` line is drawn back to its beginning. None: rest.
+        """Send gestures to a function; None: to nobody.
 
-        While `is_box` says so, drags without Shift are drawn as the box from where they began.
+        Parameters
+        ----------
+        closed
+            Whether the line is drawn back to its start, as an outline.
+        is_box
+            While it returns True, drags without Shift are drawn as boxes.
         """
         self._receive, self._closed = receive, closed
         self._is_box = is_box or _never
         if receive is not None:
-            self.drawing.prepare()
+            self.line.prepare()
         else:
-            self.drawing.close()
+            self.line.close()
 
     def close(self) -> None:
-        self.drawing.close()
+        self.line.close()
         if self._on_drag in self._viewer.mouse_drag_callbacks:
             self._viewer.mouse_drag_callbacks.remove(self._on_drag)
 
     def hold_to_pan(self, layer: Any) -> Iterator[None]:
-        """For a key that is held: drags move the picture meanwhile."""
+        """Let drags pan the canvas until the generator is resumed: while a key is held."""
         mode, before, self._pans = layer.mode, layer.mouse_pan, True
-        if mode != "pan_zoom":  # napari's own brush is in the hand
+        if mode != "pan_zoom":  # one of napari's own tools is in use
             layer.mode = "pan_zoom"
         layer.mouse_pan = True
         yield
@@ -137,10 +142,10 @@ class Hand:
             moved = moved or bool(np.abs(np.array(event.pos) - start).max() >= CLICK_PX)
             points.append(self._position(event))
             if moved:
-                self.drawing.show(shape(points), closed=self._closed)
+                self.line.show(shape(points), closed=self._closed)
             yield
         if moved:
-            self.drawing.show(np.zeros((0, self._labels.ndim)), closed=False)
+            self.line.show(np.zeros((0, self._labels.ndim)), closed=False)
         with notify_errors():
             receive(self._gesture(np.array(points), not moved, shift, control))
 
@@ -170,10 +175,10 @@ def _box(points: list[np.ndarray]) -> np.ndarray:
     return corners
 
 
-class Keys:
-    """Keys of the viewer and of some layers, set for a while and then what they were.
+class KeyBindings:
+    """Key bindings of the viewer and of some layers, restored by `release`.
 
-    Layers have them too, since napari's own keys of labels come before the viewer's.
+    Layers get them too, since napari's own keys of labels layers precede the viewer's.
     """
 
     def __init__(self, viewer: Viewer, layers: list[Labels]) -> None:
@@ -181,7 +186,7 @@ class Keys:
         self._before: list[tuple[Any, str, Any]] = []
 
     def bind(self, calls: Mapping[str, Callable[[Any], Any]]) -> None:
-        """Keys by name, as "M" or "Shift-R", to what is called with the viewer or layer."""
+        """Bind keys, as "M" or "Shift-R", to functions of the viewer or layer."""
         for owner in self._owners:
             for key, call in calls.items():
                 before = owner.bind_key(key, call, overwrite=True)

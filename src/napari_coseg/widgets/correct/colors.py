@@ -1,4 +1,4 @@
-"""A colormap of objects that changes the colour of a few without mapping every pixel anew."""
+"""A colormap of objects that recolours a few of them without mapping every pixel again."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from napari_coseg.core.types import LabelClass
 if TYPE_CHECKING:
     import pandas as pd
 
-UNKNOWN, CLEAR, CHOSEN, FIRST = range(4)
-"""Numbers of colours: of ids that are not listed, of background, of chosen objects, of others."""
+UNKNOWN, CLEAR, SELECTED, FIRST = range(4)
+"""Palette indices: unlisted ids, background, selected objects, the first of the others."""
 GREY = (160, 160, 160)
 PLAIN = (0, 200, 200)
-"""Of objects without a class."""
-_FOR_CHOSEN = ((255, 255, 0), (0, 255, 255), (255, 0, 255))
+"""Colour of objects without a class."""
+_SELECTED_COLORS = ((255, 255, 0), (0, 255, 255), (255, 0, 255))
 _BY_ID_COLORS = 49
 
 
 class ObjectColormap(DirectLabelColormap):
-    """Objects in the colour of their class, or of their id, and chosen ones in one of their own.
+    """Objects coloured by class or by id, with one colour of its own for selected objects.
 
-    napari's own direct colormap keeps a dict of all ids; where one object changes its colour, it is
-    built anew and with it the whole picture (0.3 s at 4,096 x 4,096 pixels). This one looks the
-    number of the colour up in an array by id, which changes where the objects change. Colours
-    themselves never change, so what the canvas holds stays right.
+    napari's direct colormap holds a dict of all ids; when one object changes its colour, the dict
+    and with it the whole picture are rebuilt (0.3 s at 4,096 x 4,096 pixels). This colormap looks
+    up the palette index in an array by id, which is changed in place. The palette never changes,
+    so that what the canvas holds stays valid.
     """
 
     _palette: np.ndarray = PrivateAttr()  # float32 (colours, 4), at most 255
-    _number: np.ndarray = PrivateAttr()  # uint8 (largest id + 2,); the last is of all larger ids
-    _shown: np.ndarray = PrivateAttr()  # the same, with the chosen ones as such
+    _number: np.ndarray = PrivateAttr()  # uint8 (largest id + 2,); the last is for all larger ids
+    _shown: np.ndarray = PrivateAttr()  # the same, with selected objects
     _of_class: dict[int, int] | None = PrivateAttr(default=None)  # None: by id
 
     @classmethod
@@ -43,9 +43,9 @@ class ObjectColormap(DirectLabelColormap):
     ) -> ObjectColormap:
         """For the objects of a table with ``id`` and ``class_id``, by "class" or by "id"."""
         found = cls(color_dict={None: np.array([*GREY, 255]) / 255, 0: np.zeros(4)})
-        chosen = chosen_color([entry.color for entry in classes] or [PLAIN])
+        selected = selected_color([entry.color for entry in classes] or [PLAIN])
         listed: list[Any] = [np.array([*GREY, 255]) / 255, np.zeros(4)]
-        listed.append(np.array([*chosen, 255]) / 255)
+        listed.append(np.array([*selected, 255]) / 255)
         if by == "class":
             found._of_class = {e.id: FIRST + 1 + n for n, e in enumerate(classes[:250])}
             rgb = [PLAIN, *(entry.color for entry in classes[:250])]
@@ -60,35 +60,35 @@ class ObjectColormap(DirectLabelColormap):
 
     @property
     def by(self) -> str:
-        """What the colours say: "class" or "id"."""
+        """What objects are coloured by: "class" or "id"."""
         return "id" if self._of_class is None else "class"
 
     @property
     def highlight(self) -> tuple[int, int, int]:
-        """Colour of chosen objects, 0 to 255."""
-        red, green, blue = (self._palette[CHOSEN, :3] * 255).round().astype(int).tolist()
+        """Colour of selected objects, 0 to 255."""
+        red, green, blue = (self._palette[SELECTED, :3] * 255).round().astype(int).tolist()
         return red, green, blue
 
     def set_classes(self, ids: np.ndarray, class_ids: np.ndarray) -> None:
-        """Objects that are new, or of another class."""
+        """Colour objects that are new or reclassified."""
         if not len(ids):
             return
-        self._reach(int(ids.max()))
+        self._grow(int(ids.max()))
         if self._of_class is None:
             numbers = FIRST + ids % (len(self._palette) - FIRST)
         else:
             numbers = np.array([self._of_class.get(int(i), FIRST) for i in class_ids])
-        marked = ids[self._shown[ids] == CHOSEN]
+        marked = ids[self._shown[ids] == SELECTED]
         self._number[ids] = numbers
         self._shown[ids] = numbers
-        self._shown[marked] = CHOSEN
+        self._shown[marked] = SELECTED
 
-    def choose(self, ids: Collection[int], chosen: bool) -> None:
-        """Objects that are chosen, or are so no longer."""
+    def select(self, ids: Collection[int], selected: bool) -> None:
+        """Colour objects as selected, or as before."""
         at = np.array(sorted(i for i in ids if 0 < i < len(self._number) - 1), dtype=np.int64)
-        self._shown[at] = CHOSEN if chosen else self._number[at]
+        self._shown[at] = SELECTED if selected else self._number[at]
 
-    def _reach(self, largest: int) -> None:
+    def _grow(self, largest: int) -> None:
         if largest + 2 <= len(self._number):
             return
         more = np.full(max(largest + 2, len(self._number) * 5 // 4), UNKNOWN, np.uint8)
@@ -98,13 +98,13 @@ class ObjectColormap(DirectLabelColormap):
             table[: len(old)] = old
             setattr(self, name, table)
 
-    # -- what napari asks ----------------------------------------------------------------------
+    # -- for napari ----------------------------------------------------------------------------
 
     def _lookup(self, values: Any) -> Any:
         return np.take(self._shown, values, mode="clip")
 
     def _data_to_texture(self, values: Any) -> Any:
-        if values.dtype.itemsize <= 2:  # the canvas holds ids, and their colours in a table
+        if values.dtype.itemsize <= 2:  # the canvas holds ids and looks colours up
             return super()._data_to_texture(values)
         if self.use_selection:
             return (values == self.selection).astype(np.uint8)
@@ -137,10 +137,10 @@ class ObjectColormap(DirectLabelColormap):
         return {None: UNKNOWN, 0: CLEAR}, dict(enumerate(self._palette))
 
 
-def chosen_color(taken: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:
-    """Of a few loud colours the one that is farthest from all that are taken."""
+def selected_color(taken: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:
+    """The one of a few bright colours that is farthest from all colours in use."""
 
     def distance(color: tuple[int, int, int]) -> float:
         return float(np.abs(np.array(taken, int) - color).sum(axis=1).min())
 
-    return max(_FOR_CHOSEN, key=distance)
+    return max(_SELECTED_COLORS, key=distance)

@@ -38,7 +38,14 @@ class Gesture:
 
 
 class ObjectProposer(Protocol):
-    """Turns gestures of the Add tool into objects, now or later."""
+    """Turns gestures of the tool Add into objects, now or later.
+
+    hint         what to do, shown while Add is in use; empty: the tool's own hint
+    takes_boxes  whether drags without Shift are boxes, and not outlines
+    """
+
+    hint: str
+    takes_boxes: bool
 
     def use(self, gesture: Gesture) -> None:
         """Add or change an object; raises `EditError` where the gesture makes no sense."""

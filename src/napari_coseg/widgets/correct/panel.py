@@ -1,18 +1,16 @@
-"""Parts of the Correct widget's panel: buttons of tools, classes as a legend, specks and holes."""
+"""Parts of the Correct widget: buttons of tools and actions, classes, reviewed areas, cleanup."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QButtonGroup,
     QComboBox,
     QDoubleSpinBox,
-    QFormLayout,
     QGridLayout,
-    QHBoxLayout,
     QPushButton,
     QVBoxLayout,
     QWidget,
@@ -22,24 +20,25 @@ from napari_coseg.core.types import LabelClass
 from napari_coseg.labels.editing.edit import Target
 from napari_coseg.widgets.correct.display import AREA_COLORS
 from napari_coseg.widgets.correct.tools import Action, Tool
+from napari_coseg.widgets.forms import form, number_box, row
 
 COLUMNS = 2
 SWATCH_PX = 12
 
 
-def shown_key(key: str) -> str:
-    """A key as a keyboard has it.
+def key_label(key: str) -> str:
+    """A key as it is printed on a keyboard.
 
-    >>> shown_key("Shift-R"), shown_key("Escape")
+    >>> key_label("Shift-R"), key_label("Escape")
     ('⇧R', 'Esc')
     """
     return key.replace("Shift-", "⇧").replace("Escape", "Esc")
 
 
 def button(name: str, key: str, tip: str, *, checkable: bool = False) -> QPushButton:
-    """A button that names its key."""
-    made = QPushButton(f"{name}  {shown_key(key)}")
-    made.setToolTip(f"{tip}\nKey: {shown_key(key)}")
+    """A button that shows its key."""
+    made = QPushButton(f"{name}  {key_label(key)}")
+    made.setToolTip(f"{tip}\nKey: {key_label(key)}")
     made.setCheckable(checkable)
     return made
 
@@ -57,13 +56,13 @@ def grid(buttons: Sequence[QWidget], columns: int = COLUMNS) -> QWidget:
 
 
 def tool_button(tool: Tool) -> QPushButton:
-    """A button that stays down while the tool is in the hand."""
+    """A button that stays down while the tool is in use."""
     return button(tool.name, tool.key, tool.hint, checkable=True)
 
 
 def action_button(action: Action) -> QPushButton:
-    """A button for the chosen objects."""
-    tip = f"{action.tip}: those chosen, or with the key that under the pointer"
+    """A button for the selected objects."""
+    tip = f"{action.tip}: the selected ones or, with the key, the one under the pointer"
     return button(action.name, action.key, tip)
 
 
@@ -75,12 +74,12 @@ def swatch_icon(color: tuple[int, int, int]) -> QIcon:
 
 
 class ClassButtons(QWidget):
-    """The classes in their colours, one of them ticked: the legend, and what is given next.
+    """Classes in their colours, as a legend; the current one is given to what is made next.
 
     Signals
     -------
     clicked(int)
-        This class was clicked, which may be the ticked one.
+        Id of the class that was clicked, which may be the current one.
     """
 
     clicked = Signal(int)
@@ -95,29 +94,33 @@ class ClassButtons(QWidget):
         self._column.setContentsMargins(0, 0, 0, 0)
         self._column.setSpacing(2)
 
-    def set_classes(self, classes: Sequence[LabelClass], none: str | None = None) -> None:
-        """List these, and `none` as what class 0 is called where it can be given."""
+    def set_classes(self, classes: Sequence[LabelClass], none: str) -> None:
+        """List these classes, and class 0 under the name `none`."""
         for old in self._group.buttons():
             self._group.removeButton(old)
             old.deleteLater()
-        grey = LabelClass(0, none or "", (128, 128, 128))
-        for entry in (*classes, *([grey] if none else [])):
-            key = f"{self._keys[entry.id]}  " if 0 <= entry.id < len(self._keys) else ""
-            made = QPushButton(swatch_icon(entry.color), f" {key}{entry.name}")
+        for entry in (*classes, LabelClass(0, none, (128, 128, 128))):
+            key = self._keys[entry.id] if 0 <= entry.id < len(self._keys) else ""
+            text = f" {key}  {entry.name}" if key else f" {entry.name}"
+            made = QPushButton(swatch_icon(entry.color), text)
             made.setStyleSheet("text-align: left; padding-left: 6px;")
             made.setCheckable(True)
-            made.setToolTip(f"{entry.name}" + (f"\nKey: {key.strip()}" if key else ""))
+            made.setToolTip(f"{entry.name}\nKey: {key}" if key else entry.name)
             self._group.addButton(made, entry.id)
             self._column.addWidget(made)
 
-    def tick(self, class_id: int) -> None:
-        found = self._group.button(class_id)
+    def button(self, class_id: int) -> QPushButton | None:
+        found: QPushButton | None = self._group.button(class_id)
+        return found
+
+    def set_current(self, class_id: int) -> None:
+        found = self.button(class_id)
         if found is not None:
             found.setChecked(True)
 
     @property
-    def ticked(self) -> int:
-        """Id of the class; 0 where none is."""
+    def current(self) -> int:
+        """Id of the current class; 0 where there is none."""
         return max(self._group.checkedId(), 0)
 
 
@@ -127,7 +130,7 @@ class AreaChoice(QComboBox):
     Signals
     -------
     chosen(object)
-        These targets, a tuple.
+        The targets, a tuple.
     """
 
     chosen = Signal(object)
@@ -135,77 +138,65 @@ class AreaChoice(QComboBox):
     def __init__(self) -> None:
         super().__init__()
         for targets, color in AREA_COLORS.items():
-            words = "both" if len(targets) > 1 else targets[0]
-            self.addItem(swatch_icon(color), words, targets)
-        # The dock keeps its width: what is beside it would move.
+            text = "both" if len(targets) > 1 else targets[0]
+            self.addItem(swatch_icon(color), text, targets)
+        # Narrow, so that the dock keeps its width.
         self.setSizeAdjustPolicy(self.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.setMinimumContentsLength(8)
         self.setToolTip(
-            "What you have checked in an area that you draw around. Only that is learnt from it in "
-            "fine-tuning, and only that stays as it is in a new run"
+            "What you have checked in the area that you outline. Fine-tuning learns only this from "
+            "the area, and only this stays as it is in a new run"
         )
         self.currentIndexChanged.connect(lambda: self.chosen.emit(self.targets))
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """Those that are chosen."""
         return tuple(self.currentData())
 
-    def choose(self, targets: tuple[Target, ...]) -> None:
-        """Show these as chosen; nothing is emitted."""
-        self.blockSignals(True)
-        self.setCurrentIndex(list(AREA_COLORS).index(targets))
-        self.blockSignals(False)
+    def set_targets(self, targets: tuple[Target, ...]) -> None:
+        """Show these as chosen, without a signal."""
+        with QSignalBlocker(self):
+            self.setCurrentIndex(list(AREA_COLORS).index(targets))
 
 
-class SpecksForm(QWidget):
-    """Areas below which specks and holes of regions go, seen before they do.
+class CleanupForm(QWidget):
+    """Areas below which pieces and holes of regions are removed, after a preview.
 
     Signals
     -------
-    previewed(float, float), accepted(), dropped()
+    previewed(float, float), accepted(), discarded()
         With the areas in um2.
     """
 
     previewed = Signal(float, float)
     accepted = Signal()
-    dropped = Signal()
+    discarded = Signal()
 
     def __init__(self) -> None:
         super().__init__()
-        self.speck_box = _area_box("Pieces of a region below this become background")
-        self.hole_box = _area_box("Background enclosed by a region below this joins it")
+        self.piece_box = _area_box("Pieces of a region below this area become background")
+        self.hole_box = _area_box("Background below this area, enclosed by a region, joins it")
         self.preview_button = QPushButton("Preview")
         self.accept_button = QPushButton("Accept")
-        self.drop_button = QPushButton("Drop")
-        form = QFormLayout(self)
-        form.setContentsMargins(0, 0, 0, 0)
-        form.addRow("Specks below", self.speck_box)
-        form.addRow("Holes below", self.hole_box)
-        line = QHBoxLayout()
-        for one in (self.preview_button, self.accept_button, self.drop_button):
-            line.addWidget(one)
-        form.addRow(line)
-        self.preview_button.clicked.connect(self._ask)
+        self.discard_button = QPushButton("Discard")
+        form(
+            ("Pieces below", self.piece_box),
+            ("Holes below", self.hole_box),
+            row(self.preview_button, self.accept_button, self.discard_button),
+            parent=self,
+        )
+        self.preview_button.clicked.connect(
+            lambda: self.previewed.emit(self.piece_box.value(), self.hole_box.value())
+        )
         self.accept_button.clicked.connect(self.accepted)
-        self.drop_button.clicked.connect(self.dropped)
+        self.discard_button.clicked.connect(self.discarded)
         self.set_previewing(False)
 
     def set_previewing(self, previewing: bool, busy: bool = False) -> None:
         self.preview_button.setEnabled(not busy)
         self.accept_button.setEnabled(previewing and not busy)
-        self.drop_button.setEnabled(previewing and not busy)
-
-    def _ask(self) -> None:
-        self.previewed.emit(self.speck_box.value(), self.hole_box.value())
+        self.discard_button.setEnabled(previewing and not busy)
 
 
 def _area_box(tip: str) -> QDoubleSpinBox:
-    box = QDoubleSpinBox()
-    box.setRange(0, 1e7)
-    box.setDecimals(0)
-    box.setValue(1000)
-    box.setStepType(QDoubleSpinBox.StepType.AdaptiveDecimalStepType)
-    box.setSuffix(" µm²")
-    box.setToolTip(tip)
-    return box
+    return number_box(tip, suffix=" µm²", maximum=1e7, value=1000)

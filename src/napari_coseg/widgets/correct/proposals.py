@@ -1,7 +1,7 @@
-"""Objects that SAM2 proposes: one for a click or a box, mended by clicks on and beside it.
+"""Objects that SAM2 proposes for a click or a box, refined by more clicks.
 
-A proposal is an object like any other, made by one undo step. Mending it takes that step back and
-makes another in its place, so that one undo is enough for it however many clicks it took.
+A proposal is an object like any other, made by one undo step. Refining it undoes that step and
+makes another in its place, so that one undo removes it however many clicks it took.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from napari_coseg.widgets.correct.session import Step
 
 HINT = (
-    "Click an object, or drag a box around it. Then mend it: ⇧-click what does not belong to it, "
+    "Click an object, or drag a box around it. Then refine it: ⇧-click what does not belong to it, "
     "Ctrl-click what does. ⇧-drag draws an outline by hand."
-).replace("-", "\u2011")  # which lets no line break there
+).replace("-", "\u2011")  # non-breaking hyphens
 
 
-class Asker(Protocol):
-    """Who knows what a prompt means; calls exactly one of the two in the GUI thread."""
+class Segmenter(Protocol):
+    """Gives a mask for a prompt, now or later: SAM2."""
 
     @property
     def is_busy(self) -> bool: ...
@@ -39,7 +39,10 @@ class Asker(Protocol):
         done: Callable[[SamMask], None],
         failed: Callable[[Exception], None],
     ) -> None:
-        """Prompt and mask in pixels of the labels, in slice `z` of a stack."""
+        """Call `done` or `failed` once, in the GUI thread.
+
+        Prompt and mask are in pixels of the labels, in slice `z` of a stack (None in 2D).
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,89 +54,83 @@ class _Proposal:
 
 
 class Proposals:
-    """Gestures of the tool Add, answered by SAM2.
+    """An `ObjectProposer` whose gestures are prompts of a segmenter."""
 
-    Parameters
-    ----------
-    corrector
-        Which makes the edits, and says what came of them.
-    """
+    hint, takes_boxes = HINT, True
 
-    def __init__(self, corrector: Corrector, asker: Asker) -> None:
-        self._corrector, self._asker = corrector, asker
+    def __init__(self, corrector: Corrector, segmenter: Segmenter) -> None:
+        self._corrector, self._segmenter = corrector, segmenter
         self._last: _Proposal | None = None
         self._is_closed = False
 
     def close(self) -> None:
-        """Take no answers that are still to come."""
+        """Ignore answers that arrive from now on."""
         self._is_closed = True
 
     def use(self, gesture: Gesture) -> None:
-        """A click or a box proposes; a click with Shift or Control mends the last proposal.
+        """Propose an object for a click or a box; refine the last one on a Shift or Ctrl-click.
 
         Raises
         ------
         EditError
-            On an object or a reviewed region, or where there is nothing to mend.
+            On an object or a reviewed region, or where there is nothing to refine.
         """
+        session = self._corrector.session
         if gesture.is_click and (gesture.shift or gesture.control):
-            self._mend(gesture, positive=gesture.control and not gesture.shift)
+            self._refine(gesture, positive=gesture.control and not gesture.shift)
             return
         if gesture.is_click:
-            check_free(
-                self._corrector.session.editor, gesture.point, self._corrector.session.reviewed
-            )
+            check_free(session.editor, gesture.point, session.reviewed)
             y, x = gesture.point[-2:]
             prompt = Prompt(((y, x),), (True,))
         else:
-            corners = gesture.points[[0, -1]]  # a drag from corner to corner
+            corners = gesture.points[[0, -1]]
             top, left = corners.min(axis=0).tolist()
             bottom, right = corners.max(axis=0).tolist()
             prompt = Prompt(box=(top, left, bottom, right))
         self._ask(prompt, gesture.z, None)
 
-    def _mend(self, gesture: Gesture, positive: bool) -> None:
+    def _refine(self, gesture: Gesture, positive: bool) -> None:
         last = self._last
-        if self._asker.is_busy:
-            raise EditError("SAM2 is still at work on the last click; wait for it")
+        if self._segmenter.is_busy:
+            raise EditError("SAM2 is still working on the last click; wait for it")
         if last is None or self._corrector.session.last_step is not last.step:
             raise EditError(
-                "the last step was no object that SAM2 proposed; click an object first, or undo "
-                "what came after it"
+                "the last step was not an object that SAM2 proposed; click an object first, or "
+                "undo what came after it"
             )
         if gesture.z != last.z:
             raise EditError(f"the last proposal is in slice {last.z}; click there")
         y, x = gesture.point[-2:]
         self._ask(last.prompt.with_point((y, x), positive), gesture.z, last)
 
-    def _ask(self, prompt: Prompt, z: int | None, instead: _Proposal | None) -> None:
-        corrector = self._corrector
-        class_id = corrector.object_class if instead is None else instead.class_id
-        corrector.said.emit("SAM2 looks at it …")
-        self._asker.ask(
-            prompt, z, lambda found: self._take(prompt, z, class_id, instead, found), self._failed
+    def _ask(self, prompt: Prompt, z: int | None, replaced: _Proposal | None) -> None:
+        class_id = self._corrector.object_class if replaced is None else replaced.class_id
+        self._corrector.message.emit("SAM2 is segmenting …")
+        self._segmenter.ask(
+            prompt, z, lambda found: self._add(prompt, z, class_id, replaced, found), self._failed
         )
 
-    def _take(
+    def _add(
         self,
         prompt: Prompt,
         z: int | None,
         class_id: int,
-        instead: _Proposal | None,
+        replaced: _Proposal | None,
         found: SamMask,
     ) -> None:
-        """May come a while after the gesture: errors are told here."""
+        """Add an answer; called a while after the gesture, so errors are shown here."""
         if self._is_closed:
             return
         corrector, session = self._corrector, self._corrector.session
-        corrector.said.emit("")
+        corrector.message.emit("")
         with notify_errors():
-            if instead is not None:
-                if session.last_step is not instead.step:
-                    raise EditError("something else was done meanwhile; click again")
+            if replaced is not None:
+                if session.last_step is not replaced.step:
+                    raise EditError("another step was made in the meantime; click again")
                 session.undo()
             try:
-                if prompt.box is None:  # what was added meanwhile may lie there
+                if prompt.box is None:  # an object may have been added there in the meantime
                     click = prompt.points[0] if z is None else (z, *prompt.points[0])
                     check_free(session.editor, click, session.reviewed)
                 edit = add_mask(
@@ -145,9 +142,9 @@ class Proposals:
                     class_id=class_id,
                     reviewed=session.reviewed,
                 )
-                corrector.added(edit, _in_words(found))
+                corrector.added(edit, confidence(found))
             except EditError:
-                if instead is not None:
+                if replaced is not None:
                     session.redo()
                 raise
             step = session.last_step
@@ -156,13 +153,15 @@ class Proposals:
     def _failed(self, error: Exception) -> None:
         if self._is_closed:
             return
-        self._corrector.said.emit("SAM2 was stopped" if isinstance(error, Cancelled) else "")
-        if not isinstance(error, Cancelled):
+        is_cancelled = isinstance(error, Cancelled)
+        self._corrector.message.emit("SAM2 was cancelled" if is_cancelled else "")
+        if not is_cancelled:
             notify(error)
 
 
-def _in_words(found: SamMask) -> str:
-    words = f" · SAM2 is {found.quality:.0%} sure"
+def confidence(found: SamMask) -> str:
+    """End of the status message: how sure SAM2 is, and whether it saw the whole object."""
+    text = f" · SAM2's confidence {found.quality:.0%}"
     if found.at_side:
-        words += ", but was not shown all of it: drag a box around it"
-    return words
+        text += ", but it did not see the whole object: drag a box around it"
+    return text

@@ -1,4 +1,4 @@
-"""From labels layers, as they are now, to an editor to correct them on."""
+"""From labels layers as they are now to an editor."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 from napari_coseg.core.errors import EditError
 from napari_coseg.core.types import LARGEST_ID
 from napari_coseg.labels.editing.label_editor import LabelEditor, check_images
-from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf
+from napari_coseg.widgets.corrected import LabelsOf
 from napari_coseg.widgets.geometry import layer_pixel_size
+from napari_coseg.widgets.outputs import labels_of, metadata_of
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -24,19 +25,19 @@ def editor_of(
     of_labels: LabelsOf,
     of_regions: LabelsOf,
 ) -> LabelEditor:
-    """A editor on the layers' own arrays, measured as they are now. Plain values: fit for a thread.
+    """An editor on the layers' own arrays, measured as they are now. May run in a thread.
 
     Parameters
     ----------
     labels, regions
-        Whole numbers, (Y, X) or (Z, Y, X), on one grid.
+        Integers, (Y, X) or (Z, Y, X), of one shape.
     of_labels, of_regions
-        What the layers know of classes; an object without a row has none.
+        Classes of the layers; an object without a row has none.
 
     Raises
     ------
     EditError
-        For arrays that cannot be edited, or do not fit.
+        For arrays that cannot be edited, or do not fit each other.
     """
     for values, name in ((labels, "objects"), (regions, "regions")):
         if values is not None and not isinstance(values, np.ndarray):
@@ -49,7 +50,7 @@ def editor_of(
     largest = int(labels.max(initial=0))
     if largest > LARGEST_ID:
         raise EditError(
-            f"the objects have ids up to {largest:,}, more than {LARGEST_ID:,}; number them anew, "
+            f"the objects have ids up to {largest:,}, more than {LARGEST_ID:,}; renumber them, "
             "for example with skimage.segmentation.relabel_sequential"
         )
     return LabelEditor.of_labels(
@@ -63,12 +64,12 @@ def editor_of(
 
 
 def request_of(objects: Labels, regions: Labels | None) -> tuple[Any, ...]:
-    """Arguments of `editor_of` for two layers. An unknown pixel size is 1, and areas are in pixels.
+    """Arguments of `editor_of` for two layers. An unknown pixel size is taken as 1.
 
     Raises
     ------
     EditError
-        For layers of several resolutions.
+        For multiscale layers.
     """
     for layer in (objects, regions):
         if layer is not None and layer.multiscale:
@@ -77,14 +78,13 @@ def request_of(objects: Labels, regions: Labels | None) -> tuple[Any, ...]:
                 "choose one of a single resolution"
             )
     size = pixel_size_um(objects) or (1.0,) * objects.ndim
-    known = LabelsOf.read(objects.metadata, objects.features)
-    of_regions = LabelsOf() if regions is None else LabelsOf.read(regions.metadata, None)
-    return objects.data, None if regions is None else regions.data, size, known, of_regions
+    region_data = None if regions is None else regions.data
+    return objects.data, region_data, size, labels_of(objects), labels_of(regions)
 
 
 def pixel_size_um(layer: Labels) -> tuple[float, ...] | None:
-    """What the run took, else what the layer's scale says; None where nobody says."""
-    by_run = dict(layer.metadata.get(METADATA_KEY, {})).get("pixel_size_um")
+    """Pixel size of the run that made the layer, else from its scale; None where unknown."""
+    by_run = metadata_of(layer).get("pixel_size_um")
     if by_run:
         return tuple(float(size) for size in by_run)
     return layer_pixel_size(layer, "ZYX"[-layer.ndim :]).um

@@ -1,4 +1,4 @@
-"""Draw anew only the part of a labels layer that has changed; large parts a piece at a time.
+"""Redraw only the part of a labels layer that has changed; large parts in pieces.
 
 napari's own refresh maps every pixel again: 0.3 to 1 s at 4,096 x 4,096 pixels.
 """
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 PIECE_PX = 512
 AT_ONCE_S = 0.012
-"""For this long pieces are drawn in one go; then the window has its turn."""
+"""Time for drawing pieces before other events are processed."""
 AT_ONCE_PX = 2 * PIECE_PX**2
-"""What is larger took long to make: the window has its turn before it is drawn."""
+"""A larger change is drawn after other events, since making it took long already."""
 _FEW = 64
 
 
 class Refresher:
-    """Draws parts of layers, small ones at once and the rest when the window is idle."""
+    """Redraws parts of layers, small ones at once and large ones when the window is idle."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[Labels, Box]] = deque()
@@ -41,7 +41,7 @@ class Refresher:
         return not self._waiting
 
     def draw(self, layer: Labels, boxes: Iterable[Box]) -> None:
-        """Draw what lies in the boxes, half-open and along the axes of the layer's data."""
+        """Redraw boxes, half-open along the axes of the layer's data."""
         gathered = _gathered(list(boxes))
         for box in gathered:
             self._waiting.extend((layer, piece) for piece in pieces(box))
@@ -51,7 +51,7 @@ class Refresher:
             self._timer.start()
 
     def stop(self) -> None:
-        """Draw nothing more."""
+        """Forget what is not drawn yet."""
         self._waiting.clear()
         self._timer.stop()
 
@@ -66,12 +66,12 @@ class Refresher:
 
 
 def draw_part(layer: Labels, box: Box) -> None:
-    """Map the pixels in the box to colours and hand them to the canvas.
+    """Map the pixels in the box to colours and send them to the canvas.
 
-    Where the layer shows no plane of its own array, all of it is drawn.
+    Where the layer does not show a plane of its own array, all of it is redrawn.
     """
     if not layer.visible or not layer.loaded or layer._slice.empty:
-        return  # drawn as a whole when it is shown
+        return  # drawn as a whole when it becomes visible
     shown = layer._slice_input.displayed
     raw = layer._slice.image.raw
     if len(shown) != 2 or not np.may_share_memory(raw, layer.data):
@@ -87,13 +87,13 @@ def draw_part(layer: Labels, box: Box) -> None:
     )
     colors = layer._raw_to_displayed(raw, data_slice=part)
     view = layer._slice.image.view
-    if not np.may_share_memory(view, layer.data):  # of 8 and 16 bits it is the labels themselves
+    if not np.may_share_memory(view, layer.data):  # for 8 and 16 bits it is the labels themselves
         view[part] = colors
     layer.events.labels_update(data=colors, offset=[axis.start for axis in part])
 
 
 def pieces(box: Box) -> list[Box]:
-    """The box cut into pieces of at most `PIECE_PX` along the last two axes."""
+    """The box in pieces of at most `PIECE_PX` along the last two axes."""
     *rest, rows, columns = box
     return [
         (*rest, slice(y, min(y + PIECE_PX, rows.stop)), slice(x, min(x + PIECE_PX, columns.stop)))
@@ -103,7 +103,7 @@ def pieces(box: Box) -> list[Box]:
 
 
 def _gathered(boxes: Sequence[Box]) -> list[Box]:
-    """A few boxes far apart as they are, others as the one around them all."""
+    """A few boxes far apart as they are; otherwise the one box around all."""
     if not boxes:
         return []
     whole = around(boxes)

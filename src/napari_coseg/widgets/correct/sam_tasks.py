@@ -1,6 +1,6 @@
-"""What the worker process does for SAM2: weights, embeddings and answers, kept there.
+"""Jobs of the worker process for SAM2, which keeps its weights and embeddings.
 
-Runs over there; knows neither napari nor Qt.
+Runs in the worker process; knows neither napari nor Qt.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Kept(NamedTuple):
 
 
 def load(job: JobContext, *, weights: str) -> Reply:
-    """Have the network of a file ready; ``name`` is what it is called."""
+    """Load the network of a file; ``name`` is its name."""
     return Reply({"name": _loaded(job, weights).name})
 
 
@@ -58,7 +58,7 @@ def answer(
     Parameters
     ----------
     key
-        Another for every image.
+        Identifies the image.
     pixel_size_um
         Of the image, along y and x.
     points, positive, box
@@ -91,7 +91,7 @@ def answer(
 
 
 def _loaded(job: JobContext, weights: str) -> _Kept:
-    """The network of a file, loaded again where the file has changed."""
+    """The network of a file; loaded again where the file has changed."""
     from napari_coseg.inference.loading import choose_device
     from napari_coseg.inference.sam2.model import load_sam2
     from napari_coseg.inference.sam2.prompts import SamPrompts
@@ -100,7 +100,7 @@ def _loaded(job: JobContext, weights: str) -> _Kept:
     file = (str(path), path.stat().st_mtime_ns if path.is_file() else 0)
     kept: _Kept | None = job.kept.get("sam2")
     if kept is None or kept.file != file:
-        job.kept.pop("sam2", None)  # the former one's memory first
+        job.kept.pop("sam2", None)  # free its memory first
         job.progress(0.0, f"loading {path.name}")
         found = load_sam2(path, choose_device())
         kept = job.kept["sam2"] = _Kept(file, found.name, SamPrompts(found.model), {})
@@ -110,7 +110,7 @@ def _loaded(job: JobContext, weights: str) -> _Kept:
 def _source(
     job: JobContext, kept: _Kept, key: str, image: Image, channels: list[int] | None
 ) -> RgbSource:
-    """The image in 8-bit colours; how its values are mapped is measured once."""
+    """The image in 8-bit colours; its intensity window is measured once."""
     from napari_coseg.images.intake import RgbSource, understand
 
     if key not in kept.intensities:

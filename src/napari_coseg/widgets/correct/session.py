@@ -1,9 +1,9 @@
-"""A session of corrections: one editor on the arrays of two labels layers, one order of undo.
+"""A correction session: one editor on the arrays of two labels layers, with one order of undo.
 
-Every action, strokes of napari's own brush included, is one item of the undo history of the layer
-whose pixels it changes, so napari's Ctrl-Z takes it back. An action that changes no pixel (a class,
-a mark) is an item without pixels. Actions on objects and on regions share one table, so they are
-undone in the order they were made, whichever of the two layers is active.
+Every action, strokes of napari's own brush included, is one item in the undo history of the layer
+whose pixels it changes, so that napari's Ctrl-Z undoes it. An action without pixels (a class, a
+review mark) is an item without pixels. Actions on objects and on regions share one table, so they
+are undone in the order they were made, whichever of the two layers is active.
 
 `session_of` finds the session of a layer, `SESSIONS.opened` announces new ones. Whatever changes
 corrected labels goes through `CorrectionSession.do`, so that labels, table, features and review
@@ -25,50 +25,46 @@ from napari_coseg.labels.editing.label_editor import Kind, LabelEditor
 from napari_coseg.labels.editing.objects import painted
 from napari_coseg.labels.editing.regions import painted_regions
 from napari_coseg.labels.editing.review import Reviewed
-from napari_coseg.widgets import outputs
-from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.dock_widget import notify_errors
+from napari_coseg.widgets.outputs import metadata_of, object_features, update_metadata
 
 if TYPE_CHECKING:
     from napari.layers import Labels
 
 REVIEWED_KEY = "reviewed"
-"""Of ``layer.metadata[METADATA_KEY]``: marks, as `Reviewed.as_json` gives them, to begin with."""
+"""Key, in this plugin's metadata of a layer, of its review marks (`Reviewed.as_json`)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One undo step: an edit, marks that change, or both.
+    """One undo step: an edit, a change of review marks, or both.
 
     Parameters
     ----------
     edit
-        May be without pixels and rows.
+        May change neither pixels nor rows.
     marks
-        What is reviewed before and after; None where that stays.
+        Review marks before and after; None where they stay.
     """
 
     edit: Edit
     marks: tuple[Reviewed, Reviewed] | None = None
 
     def inverse(self) -> Step:
-        """The step that takes this one back."""
+        """The step that undoes this one."""
         return Step(self.edit.inverse(), self.marks and self.marks[::-1])
 
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """What has just happened: a step was made ("done", "redone") or taken back ("undone").
-
-    `step` is what was made: the inverse of the one that was taken back.
-    """
+    """A step that was just made ("done", "redone"), or the inverse of one that was "undone"."""
 
     step: Step
     how: str
 
 
 class _Atom(tuple[Any, Any, Any]):
-    """An atom of napari's history that remembers its step."""
+    """An atom of napari's history that carries its step."""
 
     step: Step
 
@@ -80,12 +76,12 @@ class _Atom(tuple[Any, Any, Any]):
 
 
 class Sessions:
-    """The open sessions of this program; what keeps or shows corrections hears of new ones.
+    """The open sessions of this program.
 
     Signals
     -------
     opened(CorrectionSession)
-        It is ready; its `changed` and `closed` tell of all that follows.
+        A new one is ready.
     """
 
     opened = Signal(object)
@@ -93,36 +89,36 @@ class Sessions:
     def __init__(self) -> None:
         self.open: list[CorrectionSession] = []
 
-    def of(self, layer: Any) -> CorrectionSession | None:
-        """The one whose objects or regions the layer holds."""
-        return next((one for one in self.open if layer in (one.objects, one.regions)), None)
-
 
 SESSIONS = Sessions()
 
 
 def session_of(layer: Any) -> CorrectionSession | None:
     """The open session whose objects or regions the layer holds."""
-    return SESSIONS.of(layer)
+    return next((one for one in SESSIONS.open if layer in (one.objects, one.regions)), None)
 
 
 class CorrectionSession:
-    """Corrections of a layer of objects and, where there is one, a layer of regions.
+    """Corrections of a layer of objects and, optionally, a layer of regions.
 
-    Call `reading.editor_of` first: it takes time and may run in a thread. Both layers' undo
-    histories are cleared.
+    The undo histories of both layers are cleared.
 
     Parameters
     ----------
     objects, regions
-        Labels layers with numpy arrays on one grid.
+        Labels layers with numpy arrays of one shape.
     editor
-        On these arrays.
+        On these arrays, from `reading.editor_of`, which takes time and may run in a thread.
 
     Raises
     ------
     EditError
-        Where a session has one of the layers already, and where both are one layer.
+        Where one of the layers has a session already, and where both are one layer.
+
+    Signals
+    -------
+    changed(Change)
+    closed()
     """
 
     changed = Signal(Change)
@@ -156,34 +152,37 @@ class CorrectionSession:
         return [layer for layer in (self.objects, self.regions) if layer is not None]
 
     def close(self) -> None:
-        """Let go of the layers. What was done stays, but can be taken back no longer."""
+        """Release the layers. Corrections stay, but can no longer be undone."""
         if self not in SESSIONS.open:
             return
         SESSIONS.open.remove(self)
-        _keep_marks(self.objects, self.reviewed.among(self.editor.index.ids.tolist()))
+        marks = self.reviewed.among(self.editor.index.ids.tolist())
+        update_metadata(self.objects, **{REVIEWED_KEY: marks.as_json()})
         for layer in self.layers:
             layer.events.paint.disconnect(self._on_paint)
             del layer.undo, layer.redo
-            layer._reset_history()  # its items would change labels, but no longer the table
+            layer._reset_history()  # its items would change labels without the table
         self.closed.emit()
 
     # -- steps ---------------------------------------------------------------------------------
 
     def do(self, edit: Edit, reviewed: Reviewed | None = None) -> None:
-        """Make an edit, with other marks or not, as one undo step.
+        """Make an edit, and set other review marks if given, as one undo step.
 
         Raises
         ------
         EditError
-            Where nothing would change, the labels have changed since the edit was made, or a
-            stroke of the brush is not finished.
+            Where nothing would change, the labels have changed since the edit was computed, or a
+            brush stroke is not finished.
         """
         if edit.is_empty and reviewed is None:
             raise EditError(f"nothing to change ({edit.name.lower()})")
         self._check_arrays()
-        layer = self._layer_of(edit)
+        layer = self.objects
+        if edit.target == "regions" and self.regions is not None:
+            layer = self.regions
         if layer._block_history:
-            raise EditError("a stroke is not finished; let go of the mouse button first")
+            raise EditError("a stroke is not finished; release the mouse button first")
         step = Step(edit, None if reviewed is None else (self.reviewed, reviewed))
         self.editor.apply(edit)
         atom = _Atom.of(step)
@@ -192,59 +191,56 @@ class CorrectionSession:
         self._follow(Change(step, "done"))
 
     def mark(self, name: str, reviewed: Reviewed) -> None:
-        """Other marks, as one undo step; `name` as shown to people."""
-        nothing = change_kinds(self.editor, name, (), Kind())
-        self.do(nothing, reviewed)
+        """Set other review marks, as one undo step with a name for people."""
+        self.do(change_kinds(self.editor, name, (), Kind()), reviewed)
 
     def undo(self) -> None:
-        """Take the last step back, of whichever layer."""
-        if self._done and not self._is_last(*self._done[-1], undone=False):
-            self._done.clear()  # napari keeps a hundred of each layer
-        if not self._done:
-            return
-        layer, atom = self._done.pop()
-        with layer._block_refresh():
-            type(layer).undo(layer)
-        self._undone.append((layer, atom))
-        self._again(atom.step.inverse(), "undone")
+        """Undo the last step, of whichever layer."""
+        self._move(self._done, self._undone, "undo")
 
     def redo(self) -> None:
-        """Make the last step that was taken back again."""
-        if self._undone and not self._is_last(*self._undone[-1], undone=True):
-            self._undone.clear()
-        if not self._undone:
-            return
-        layer, atom = self._undone.pop()
-        with layer._block_refresh():
-            type(layer).redo(layer)
-        self._done.append((layer, atom))
-        self._again(atom.step, "redone")
+        """Redo the step that was undone last."""
+        self._move(self._undone, self._done, "redo")
 
     @property
     def undo_name(self) -> str | None:
-        """What `undo` would take back."""
-        return self._done[-1][1].step.edit.name if self._done else None
+        """Name of the step that `undo` would undo."""
+        return _last_name(self._done)
 
     @property
     def redo_name(self) -> str | None:
-        """What `redo` would make again."""
-        return self._undone[-1][1].step.edit.name if self._undone else None
+        """Name of the step that `redo` would redo."""
+        return _last_name(self._undone)
 
     @property
     def last_step(self) -> Step | None:
-        """The step that `undo` would take back."""
+        """The step that `undo` would undo."""
         return self._done[-1][1].step if self._done else None
 
     def write_features(self) -> None:
-        """Bring the table of the objects layer in step; napari shows it under the pointer."""
-        self.objects.features = outputs.object_features(self.editor.table)
+        """Copy the table to the objects layer's features, which napari shows as a tooltip."""
+        self.objects.features = object_features(self.editor.table)
 
     # ------------------------------------------------------------------------------------------
 
-    def _again(self, step: Step, how: str) -> None:
-        """Napari has written the pixels; index, table and marks follow."""
+    def _move(
+        self, taken: list[tuple[Labels, _Atom]], given: list[tuple[Labels, _Atom]], verb: str
+    ) -> None:
+        """Let napari undo or redo the last step's pixels; index, table and marks follow."""
+        if taken:
+            layer, atom = taken[-1]
+            history = layer._undo_history if verb == "undo" else layer._redo_history
+            if not history or history[-1][0] is not atom:
+                taken.clear()  # napari keeps a hundred items per layer
+        if not taken:
+            return
+        layer, atom = taken.pop()
+        with layer._block_refresh():
+            getattr(type(layer), verb)(layer)
+        given.append((layer, atom))
+        step = atom.step.inverse() if verb == "undo" else atom.step
         self.editor.apply(step.edit)
-        self._follow(Change(step, how))
+        self._follow(Change(step, "undone" if verb == "undo" else "redone"))
 
     def _follow(self, change: Change) -> None:
         if change.step.marks is not None:
@@ -255,18 +251,19 @@ class CorrectionSession:
         self.changed.emit(change)
 
     def _remember(self, layer: Labels, atom: _Atom) -> None:
-        self._done = [*self._done[-2 * layer._history_limit :], (layer, atom)]
+        del self._done[: -2 * layer._history_limit]
+        self._done.append((layer, atom))
         self._undone.clear()
         for one in self.layers:
-            one._redo_history.clear()  # what was undone there belongs to another past
+            one._redo_history.clear()  # it belongs to a state before this step
 
     def _on_paint(self, event: Any) -> None:
-        """Take a stroke of napari's brush, bucket or polygon, or `data_setitem`, as a step."""
+        """Turn a stroke of napari's brush, bucket or polygon, or `data_setitem`, into a step."""
         item = event.value
         if any(isinstance(atom, _Atom) for atom in item):
             return
         layer = event.source
-        atoms = [_plain(atom) for atom in item]
+        atoms = [_as_pixels(atom) for atom in item]
         with notify_errors():
             try:
                 self._check_arrays()
@@ -284,41 +281,25 @@ class CorrectionSession:
             self._remember(layer, item[0])
             self._follow(Change(step, "done"))
 
-    def _layer_of(self, edit: Edit) -> Labels:
-        if edit.target == "objects" or self.regions is None:
-            return self.objects
-        return self.regions
-
-    def _is_last(self, layer: Labels, atom: _Atom, *, undone: bool) -> bool:
-        history = layer._redo_history if undone else layer._undo_history
-        return bool(history) and history[-1][0] is atom
-
     def _check_arrays(self) -> None:
-        editor_regions = None if self.regions is None else self.regions.data
-        if self.objects.data is not self.editor.labels or editor_regions is not self.editor.regions:
-            raise EditError(
-                "a layer has got other data since correcting began; finish and start again"
-            )
+        regions = None if self.regions is None else self.regions.data
+        if self.objects.data is not self.editor.labels or regions is not self.editor.regions:
+            raise EditError("a layer's data were replaced; finish, and start again")
 
 
 def marks_kept(objects: Labels) -> Reviewed:
-    """The marks of a layer as its last session, or a workspace, left them."""
-    kept = dict(objects.metadata.get(METADATA_KEY, {})).get(REVIEWED_KEY)
+    """Review marks of a layer as its last session, or a workspace, left them."""
+    kept = metadata_of(objects).get(REVIEWED_KEY)
     shape = tuple(objects.data.shape)
     return Reviewed(shape) if kept is None else Reviewed.from_json(kept, shape)
 
 
-def _keep_marks(objects: Labels, reviewed: Reviewed) -> None:
-    """Write marks where the next session of the layer finds them."""
-    ours = dict(objects.metadata.get(METADATA_KEY, {}))
-    objects.metadata = {
-        **objects.metadata,
-        METADATA_KEY: {**ours, REVIEWED_KEY: reviewed.as_json()},
-    }
+def _last_name(steps: list[tuple[Labels, _Atom]]) -> str | None:
+    return steps[-1][1].step.edit.name if steps else None
 
 
-def _plain(atom: Any) -> tuple[tuple[np.ndarray, ...], Any, Any]:
-    """Pixels, old and new values of an atom of napari's history, by indices or by mask."""
+def _as_pixels(atom: Any) -> tuple[tuple[np.ndarray, ...], Any, Any]:
+    """Indices, old and new values of an atom of napari's history, by indices or by mask."""
     if isinstance(atom, tuple) and len(atom) == 3:
         return atom
     box = atom.slice_key

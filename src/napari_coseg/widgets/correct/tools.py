@@ -1,4 +1,4 @@
-"""The tools of the Correct widget and their keys, as tables: what the panel shows is what works."""
+"""Tables of the Correct widget's tools, actions and keys, from which the panel is built."""
 
 from __future__ import annotations
 
@@ -14,107 +14,58 @@ class Tool(NamedTuple):
 
     key     as napari spells it
     closed  whether a drag is an outline, or a line
-    hint    what to do, shown while the tool is in the hand
+    hint    what to do, shown while the tool is in use
     """
 
     name: str
     key: str
     group: Literal["objects", "regions", "review"]
     closed: bool
-    hint: str
     use: Callable[[Corrector, Gesture], None]
+    hint: str
 
 
 class Action(NamedTuple):
-    """Something done at once to the chosen objects or, where none is, to that under the pointer."""
+    """Something done at once to the selected objects, else to the one under the pointer."""
 
     name: str
     key: str
-    tip: str
     use: Callable[[Corrector, Collection[int]], None]
+    tip: str
 
 
 ADD = "A"
+# fmt: off
 TOOLS = (
-    Tool(
-        "Select",
-        "S",
-        "objects",
-        True,
-        "Click an object, or draw around several. Shift adds to those chosen.",
-        Corrector.select,
-    ),
-    Tool(
-        "Merge",
-        "M",
-        "objects",
-        False,
-        "Draw a stroke over the objects that are one.",
-        Corrector.merge,
-    ),
-    Tool(
-        "Split",
-        "C",
-        "objects",
-        False,
-        "Draw a line from side to side, or click once in each part.",
-        Corrector.split,
-    ),
-    Tool(
-        "Add",
-        ADD,
-        "objects",
-        True,
-        "Click where an object is missing, or draw its outline.",
-        Corrector.add,
-    ),
-    Tool(
-        "Classify",
-        "T",
-        "objects",
-        True,
-        "Click an object, or draw around several, to give them the class ticked below.",
-        Corrector.classify,
-    ),
-    Tool(
-        "Outline",
-        "W",
-        "regions",
-        True,
-        "Draw around what becomes the region class ticked below. Shift clears.",
-        Corrector.outline_region,
-    ),
-    Tool(
-        "Fill",
-        "Q",
-        "regions",
-        False,
-        "Click a piece of a region to give it the class ticked below. Shift clears.",
-        Corrector.fill_region,
-    ),
-    Tool(
-        "Area reviewed",
-        "Shift-R",
-        "review",
-        True,
-        "Draw around what you have checked: the objects, the regions, or both, as chosen below. "
-        "Shift takes the marks away.",
-        Corrector.review_area,
-    ),
+    Tool("Select", "S", "objects", True, Corrector.select,
+         "Click an object, or draw around several. Shift adds to the selection."),
+    Tool("Merge", "M", "objects", False, Corrector.merge,
+         "Draw a stroke over the objects to merge."),
+    Tool("Split", "C", "objects", False, Corrector.split,
+         "Draw a line across an object, or click once in each part."),
+    Tool("Add", ADD, "objects", True, Corrector.add,
+         "Click where an object is missing, or draw its outline."),
+    Tool("Classify", "T", "objects", True, Corrector.classify,
+         "Click an object, or draw around several, to give them the class selected below."),
+    Tool("Outline", "W", "regions", True, Corrector.outline_region,
+         "Draw around the area that gets the region class selected below. Shift clears it."),
+    Tool("Fill", "Q", "regions", False, Corrector.fill_region,
+         "Click a piece of a region to give it the class selected below. Shift clears it."),
+    Tool("Area reviewed", "Shift-R", "review", True, Corrector.review_area,
+         "Draw around what you have checked: the objects, the regions, or both, as chosen below. "
+         "Shift removes the marks."),
 )
-
 ACTIONS = (
-    Action("Delete", "D", "Delete the objects", Corrector.delete),
-    Action("Fill holes", "H", "Fill the objects' holes", Corrector.fill),
-    Action("Smooth", "O", "Smooth the objects' outlines", Corrector.smooth),
+    Action("Delete", "D", Corrector.delete, "Delete objects"),
+    Action("Fill holes", "H", Corrector.fill, "Fill the holes of objects"),
+    Action("Smooth", "O", Corrector.smooth, "Smooth the outlines of objects"),
 )
 REVIEWED = Action(
-    "Reviewed",
-    "R",
-    "Mark the objects as checked: a new run leaves them as they are. Again: take the mark away",
-    Corrector.review,
+    "Reviewed", "R", Corrector.review,
+    "Mark objects as reviewed, so that a new run leaves them as they are, or remove the mark",
 )
-MERGE_CHOSEN = "M"
-"""With two or more chosen, the key of Merge merges them at once."""
-BRUSH, REGION_BRUSH, NEXT, BEFORE, REST = "P", "Shift-P", "N", "Shift-N", "Escape"
+# fmt: on
+MERGE_SELECTED = "M"
+"""With two or more objects selected, the key of Merge merges them at once."""
+BRUSH, REGION_BRUSH, NEXT, PREVIOUS, REST = "P", "Shift-P", "N", "Shift-N", "Escape"
 CLASS_KEYS = "0123456789"

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_coseg.core.types import LabelClass
-from napari_coseg.widgets.dock_widget import group, row
+from napari_coseg.widgets.forms import group, row
 from napari_coseg.widgets.model_choice import swatch
 
 # pyqtgraph would take any Qt binding that it finds first; two in one window break each other.
@@ -162,7 +162,7 @@ class ProgressPanel(QWidget):
             self._take_up(values["values"])
         elif kind == "picture":
             self._show_picture(values["path"], values["step"])
-        elif kind == "told":
+        elif kind == "note":
             self._notes.append(values["message"])
             self.notes.setText("<br>".join(f"• {html.escape(note)}" for note in self._notes))
         if not self._timer.isActive():

@@ -30,10 +30,9 @@ from napari_coseg.finetuning.settings import (
     THROUGH_ENCODER,
     FinetuneSettings,
 )
-from napari_coseg.widgets.dock_widget import column_of, group, row
 from napari_coseg.widgets.finetune.model_library import model_library
 from napari_coseg.widgets.finetune.telling import PART_WORDS, estimate_lines, review_lines
-from napari_coseg.widgets.image_choice import narrow_box
+from napari_coseg.widgets.forms import ChoiceBox, column_of, group, row
 from napari_coseg.widgets.model_choice import ModelChoice
 from napari_coseg.widgets.settings_form import SettingsForm
 
@@ -85,7 +84,7 @@ class SetupPanel(QWidget):
         self.counted, self.estimate = _text(), _text()
         self.model = ModelChoice(adapters=False)
         self.name_edit = QLineEdit("my adapter")
-        self.speed_box = narrow_box(
+        self.speed_box = ChoiceBox(
             "heads: the frozen encoder runs once, and what follows it trains, which is quick. "
             "adapters: trains through the encoder, which is slower and learns more"
         )

@@ -6,7 +6,7 @@ import html
 from collections.abc import Mapping
 from typing import Any
 
-from napari_coseg.finetuning.words import counted
+from napari_coseg.core.words import counted
 from napari_coseg.widgets.finetune.adapters import SHOWN_SCORES
 from napari_coseg.widgets.job_bar import in_words
 

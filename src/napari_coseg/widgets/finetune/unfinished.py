@@ -12,7 +12,8 @@ from qtpy.QtWidgets import QGroupBox, QLabel, QMessageBox, QPushButton, QVBoxLay
 
 from napari_coseg.finetuning.library import adapters_folder
 from napari_coseg.finetuning.request import FinetuneRequest, forget, unfinished
-from napari_coseg.widgets.dock_widget import notify_errors, row
+from napari_coseg.widgets.dock_widget import notify_errors
+from napari_coseg.widgets.forms import row
 from napari_coseg.widgets.workspace.controller import ago
 
 

@@ -14,13 +14,14 @@ from napari_coseg.finetuning.request import FinetuneRequest, free_output
 from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Job, Worker
-from napari_coseg.widgets.dock_widget import UprightScroll, notify, notify_errors
+from napari_coseg.widgets.dock_widget import notify, notify_errors
 from napari_coseg.widgets.finetune import tasks as finetune_tasks
 from napari_coseg.widgets.finetune.adapters import AdaptersPanel
 from napari_coseg.widgets.finetune.model_library import model_library
 from napari_coseg.widgets.finetune.progress import ProgressPanel
 from napari_coseg.widgets.finetune.setup import NOTHING_YET, SetupPanel
 from napari_coseg.widgets.finetune.unfinished import UnfinishedPart
+from napari_coseg.widgets.forms import ScrollColumn
 from napari_coseg.widgets.job_bar import in_words
 from napari_coseg.widgets.job_widget import JobWidget
 from napari_coseg.widgets.run_in_thread import run_in_thread
@@ -77,7 +78,7 @@ class FinetuneWidget(JobWidget):
 
     def _build(self) -> None:
         self.bar.run_button.setText("Start")
-        self.bar.tells_time_left = False  # the training tells it
+        self.bar.shows_time_left = False  # the training tells it
         self.bar.buttons.insertWidget(1, self.pause_button, 1)
         self.bar.run_button.setToolTip("Napari can be used meanwhile; the base is never written")
         self.pause_button.setToolTip("Leaves the processor to others, and keeps its memory")
@@ -354,4 +355,4 @@ def _page(*widgets: QWidget) -> QWidget:
     for widget in widgets:
         column.addWidget(widget)
     column.addStretch(1)
-    return UprightScroll(page)
+    return ScrollColumn(page)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy import API_NAME
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QVBoxLayout, QWidget
 
 from napari_coseg.core.types import LabelClass
 from napari_coseg.labels.measure.columns import column
-from napari_coseg.widgets.image_choice import narrow_box
+from napari_coseg.widgets.forms import ChoiceBox, form, text_label
 from napari_coseg.widgets.model_choice import swatch
 
 # pyqtgraph would take any Qt binding that it finds first; two in one window break each other.
@@ -26,27 +26,27 @@ if TYPE_CHECKING:
 SCATTER, HISTOGRAM = "scatter", "histogram"
 FIRST_X = ("area_um2", "volume_um3")
 FIRST_Y = ("hematoxylin_od_mean", "intensity_mean", "red_mean", "channel_0_mean", "circularity")
-NO_QUANTITY = ("id", "class_id", "region_id")
+NOT_QUANTITIES = ("id", "class_id", "region_id")
 MOST_BINS, FEWEST_BINS = 60, 10
-POINT_PX, CHOSEN_PX, REACH_PX = 6, 10, 10
+POINT_PX, SELECTED_PX, REACH_PX = 6, 10, 10
 OPACITY = 200
 HINTS = {
-    SCATTER: "Drag around points to select them, or click one. Shift adds. The wheel zooms, a "
-    "double click shows all.",
-    HISTOGRAM: "Drag along the axis to select a range. Shift adds. The wheel zooms, a double click "
-    "shows all.",
+    SCATTER: "Drag around points to select them, or click one. Shift adds. The wheel zooms; "
+    "double-click shows everything.",
+    HISTOGRAM: "Drag along the axis to select a range. Shift adds. The wheel zooms; double-click "
+    "shows everything.",
 }
 
 
 class LassoBox(pg.ViewBox):
-    """A plot's area in which dragging draws a lasso, or a range where `picks_range`.
+    """A plot area in which dragging draws a lasso or, with `picks_range`, a range of x.
 
     Signals
     -------
     drawn(ndarray, bool)
-        (n, 2) x, y in the plot's values; whether it adds to what is selected.
+        x, y of the outline (N, 2) in plot coordinates; whether it adds to the selection.
     clicked(float, float, bool)
-        The same of a click.
+        x, y of a click, and whether it adds.
     """
 
     drawn = Signal(object, bool)
@@ -61,7 +61,7 @@ class LassoBox(pg.ViewBox):
         self.addItem(self._curve, ignoreBounds=True)
 
     def mouseDragEvent(self, event: Any, axis: Any = None) -> None:
-        # Also where an axis hands it on: a lasso may begin beside the outermost points.
+        # Events of the axes come here too: a lasso may begin outside the outermost points.
         if not self.is_lasso_on or event.button() != Qt.MouseButton.LeftButton:
             super().mouseDragEvent(event, axis)
             return
@@ -96,33 +96,29 @@ class LassoBox(pg.ViewBox):
 
 
 class PlotPanel(QWidget):
-    """Choice of plot and axes above the plot; objects by their row in the data frame.
+    """Choice of plot and axes above the plot; objects are identified by their row number.
 
     Signals
     -------
-    rows_chosen(ndarray)
-        A person selected objects here.
+    rows_selected(ndarray)
+        The user selected objects here.
     """
 
-    rows_chosen = Signal(object)
+    rows_selected = Signal(object)
 
     def __init__(self) -> None:
         super().__init__()
         self._table: pd.DataFrame | None = None
         self._kinds: tuple[LabelClass, ...] = ()
-        self._chosen = np.zeros(0, np.int64)
+        self._selected = np.zeros(0, np.int64)
         self._text = pg.mkColor("w")
-        self._chosen_item: Any = None
-        self.kind_box, self.x_box, self.y_box = QComboBox(), narrow_box(""), narrow_box("")
-        self.kind_box.addItem("Scatter plot", SCATTER)
-        self.kind_box.addItem("Histogram", HISTOGRAM)
-        self.lasso_box = QCheckBox("dragging selects")
+        self._selected_item: Any = None
+        self.kind_box = ChoiceBox("", [("Scatter plot", SCATTER), ("Histogram", HISTOGRAM)])
+        self.x_box, self.y_box = ChoiceBox(), ChoiceBox()
+        self.lasso_box = QCheckBox("drag to select")
         self.lasso_box.setChecked(True)
-        self.lasso_box.setToolTip("Off: dragging moves the plot")
-        self.legend, self.hint = QLabel(), QLabel()
-        self.legend.setTextFormat(Qt.TextFormat.RichText)
-        for label in (self.legend, self.hint):
-            label.setWordWrap(True)
+        self.lasso_box.setToolTip("Off: dragging pans the plot")
+        self.legend, self.hint = text_label(rich=True), text_label()
         self.box = LassoBox()
         self.plot = pg.PlotWidget(viewBox=self.box, background=None)
         self.plot.hideButtons()
@@ -131,59 +127,47 @@ class PlotPanel(QWidget):
         self.plot.setMinimumHeight(160)
         self._lay_out()
         for box in (self.kind_box, self.x_box, self.y_box):
-            box.currentIndexChanged.connect(self._draw_anew)
+            box.currentIndexChanged.connect(self._redraw)
         self.lasso_box.toggled.connect(self._on_lasso_toggled)
         self.box.drawn.connect(self._on_drawn)
         self.box.clicked.connect(self._on_clicked)
-        self._draw_anew()
+        self._redraw()
 
     def _lay_out(self) -> None:
-        self._form = QFormLayout()
-        self._form.setContentsMargins(0, 0, 0, 0)
-        self._form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        self._form.addRow("Plot", self.kind_box)
-        self._form.addRow("Across", self.x_box)
-        self._form.addRow("Up", self.y_box)
+        self._form = form(("Plot", self.kind_box), ("x", self.x_box), ("y", self.y_box))
         column_ = QVBoxLayout(self)
         column_.setContentsMargins(4, 6, 4, 4)
-        column_.addLayout(self._form)
+        column_.addWidget(self._form)
         column_.addWidget(self.legend)
         column_.addWidget(self.plot, 1)
         column_.addWidget(self.hint)
         column_.addWidget(self.lasso_box)
 
-    # -- what others ask -----------------------------------------------------------------------
+    # -- for the dock --------------------------------------------------------------------------
 
     def show_table(self, table: pd.DataFrame, kinds: Sequence[LabelClass]) -> None:
-        """Plot another table, its classes in their colours; the axes stay where it has them."""
+        """Plot another table with its classes in their colours; keep the axes that it has."""
         self._table, self._kinds = table, tuple(kinds)
-        self._chosen = np.zeros(0, np.int64)
+        self._selected = np.zeros(0, np.int64)
         quantities = [
             name
             for name in table.columns
             if table[name].dtype.kind in "iuf"
-            and name not in NO_QUANTITY
+            and name not in NOT_QUANTITIES
             and not name.startswith("bbox_")
         ]
         for box, first in ((self.x_box, FIRST_X), (self.y_box, FIRST_Y)):
-            before = box.currentData()
-            box.blockSignals(True)
-            box.clear()
-            for name in quantities:
-                box.addItem(column(name).title, name)
-            wanted = [before, *first]
-            known = [name for name in wanted if name in quantities]
-            box.setCurrentIndex(quantities.index(known[0]) if known else 0)
-            box.blockSignals(False)
-        self._draw_anew()
+            entries = [(column(name).title, name) for name in quantities]
+            box.set_entries(entries, box.currentData(), *first)
+        self._redraw()
 
-    def choose(self, rows: np.ndarray) -> None:
-        """Show rows as selected; `rows_chosen` is not emitted."""
-        self._chosen = np.asarray(rows, np.int64)
-        self._draw_chosen()
+    def select(self, rows: np.ndarray) -> None:
+        """Show rows as selected, without a signal."""
+        self._selected = np.asarray(rows, np.int64)
+        self._draw_selected()
 
     def set_text_color(self, color: str) -> None:
-        """Of axes and their titles."""
+        """Colour the axes and their titles."""
         self._text = pg.mkColor(color)
         for side in ("left", "bottom"):
             axis = self.plot.getAxis(side)
@@ -196,14 +180,14 @@ class PlotPanel(QWidget):
 
     # -- drawing -------------------------------------------------------------------------------
 
-    def _draw_anew(self, _: Any = None) -> None:
+    def _redraw(self, _: Any = None) -> None:
         is_scatter = self.kind == SCATTER
-        self._form.setRowVisible(self.y_box, is_scatter)
+        self._form.layout().setRowVisible(self.y_box, is_scatter)
         self.hint.setText(HINTS[self.kind])
         self.box.picks_range = not is_scatter
         for item in list(self.plot.getPlotItem().items):
             self.plot.removeItem(item)
-        self._chosen_item = None
+        self._selected_item = None
         if self._table is None or not self.x_box.count():
             return
         self.plot.setLabel("bottom", column(self.x_box.currentData()).title)
@@ -212,11 +196,11 @@ class PlotPanel(QWidget):
         )
         self.legend.setText(" ".join(swatch(kind) for kind in self._present()))
         (self._draw_points if is_scatter else self._draw_bars)()
-        self._draw_chosen()
+        self._draw_selected()
         self.box.enableAutoRange()
 
     def _present(self) -> list[LabelClass]:
-        """Classes that occur."""
+        """Classes of the objects in the table."""
         names = set(self._class_names())
         return [kind for kind in self._kinds if kind.name in names]
 
@@ -248,28 +232,28 @@ class PlotPanel(QWidget):
             self.plot.addItem(_bars(edges, below, counts, brush=pg.mkBrush(*kind.color)))
             below = below + counts
 
-    def _draw_chosen(self) -> None:
-        if self._chosen_item is not None:
-            self.plot.removeItem(self._chosen_item)
-            self._chosen_item = None
-        if self._table is None or not len(self._chosen):
+    def _draw_selected(self) -> None:
+        if self._selected_item is not None:
+            self.plot.removeItem(self._selected_item)
+            self._selected_item = None
+        if self._table is None or not len(self._selected):
             return
         x = self._values(self.x_box)
         pen = pg.mkPen(self._text, width=1.5)
         if self.kind == SCATTER:
-            y, rows = self._values(self.y_box), self._chosen
+            y, rows = self._values(self.y_box), self._selected
             rows = rows[np.isfinite(x[rows]) & np.isfinite(y[rows])]
-            item = pg.ScatterPlotItem(x[rows], y[rows], size=CHOSEN_PX, pen=pen, brush=None)
+            item = pg.ScatterPlotItem(x[rows], y[rows], size=SELECTED_PX, pen=pen, brush=None)
         else:
             edges = bin_edges(x)
-            counts, _ = np.histogram(_finite(x[self._chosen]), edges)
+            counts, _ = np.histogram(_finite(x[self._selected]), edges)
             shade = pg.mkColor(self._text)
             shade.setAlpha(90)
             item = _bars(edges, np.zeros(len(counts)), counts, brush=shade, pen=pen)
         item.setZValue(10)
-        # Added past the range that is in view, which should not jump with each selection.
+        # Without bounds: the view should not jump with each selection.
         self.plot.addItem(item, ignoreBounds=True)
-        self._chosen_item = item
+        self._selected_item = item
 
     # -- selecting -----------------------------------------------------------------------------
 
@@ -284,7 +268,7 @@ class PlotPanel(QWidget):
             inside = (x >= points[:, 0].min()) & (x <= points[:, 0].max())
         else:
             inside = inside_lasso(x, self._values(self.y_box), points)
-        self._tell(np.flatnonzero(inside), adds)
+        self._select_by_user(np.flatnonzero(inside), adds)
 
     def _on_clicked(self, x: float, y: float, adds: bool) -> None:
         if self._table is None or self.kind == HISTOGRAM:
@@ -296,25 +280,25 @@ class PlotPanel(QWidget):
         apart = np.where(np.isfinite(apart), apart, np.inf)
         nearest = int(apart.argmin()) if len(apart) else -1
         hit = nearest >= 0 and apart[nearest] <= REACH_PX
-        self._tell(np.array([nearest] if hit else [], np.int64), adds)
+        self._select_by_user(np.array([nearest] if hit else [], np.int64), adds)
 
-    def _tell(self, rows: np.ndarray, adds: bool) -> None:
-        self.choose(np.union1d(self._chosen, rows) if adds else rows)
-        self.rows_chosen.emit(self._chosen)
+    def _select_by_user(self, rows: np.ndarray, adds: bool) -> None:
+        self.select(np.union1d(self._selected, rows) if adds else rows)
+        self.rows_selected.emit(self._selected)
 
 
 def inside_lasso(x: np.ndarray, y: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Which points lie inside a closed line; those that are not finite do not."""
+    """Which points lie inside a closed outline; points that are not finite do not."""
     inside = np.zeros(len(x), bool)
     for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, axis=0), strict=True):
-        if y0 != y1:  # how often a line to the right crosses the lasso: odd is inside
+        if y0 != y1:  # even-odd rule
             crosses = (y0 > y) != (y1 > y)
             inside ^= crosses & (x < x0 + (y - y0) / (y1 - y0) * (x1 - x0))
     return inside
 
 
 def bin_edges(values: np.ndarray) -> np.ndarray:
-    """Edges of bins of equal width, by the rule of Freedman and Diaconis within limits."""
+    """Edges of equal bins by the Freedman-Diaconis rule, their number within limits."""
     found = _finite(values)
     if not len(found):
         return np.array([0.0, 1.0])

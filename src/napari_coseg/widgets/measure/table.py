@@ -1,4 +1,4 @@
-"""A table of many rows: sorted by a click, quick to scroll, and the rows that stand for objects."""
+"""A table of many objects that sorts and scrolls quickly, with a selection by row number."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _LEFT = int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
 
 
 class TableModel(QAbstractTableModel):
-    """A data frame to look at; `order` says which of its rows stands where.
+    """A read-only data frame; `order` holds the row numbers in the order they are shown.
 
-    Columns are kept as arrays, so that showing a cell does not ask pandas.
+    Columns are kept as arrays, since a lookup in pandas for each cell is slow.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class TableModel(QAbstractTableModel):
         hidden: Sequence[str] = (),
         kinds: Sequence[LabelClass] = (),
     ) -> None:
-        """Take another table; `kinds` tell the colours of what stands in the column ``class``."""
+        """Show another table; `kinds` give the colours of names in the column ``class``."""
         self.beginResetModel()
         self.columns = [name for name in table.columns if name not in hidden]
         self._values = [table[name].to_numpy() for name in self.columns]
@@ -86,18 +86,17 @@ class TableModel(QAbstractTableModel):
         return None
 
     def sort(self, section: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
-        """By a column, ties as they were; what is not known stands last either way."""
+        """Sort by a column, stably; unknown values come last in either order."""
         if not 0 <= section < len(self.columns):
             return
         values = self._values[section]
-        falls = order == Qt.SortOrder.DescendingOrder
         if values.dtype == object:
             _, values = np.unique(values.astype(str), return_inverse=True)
-        keys = values.astype(float) * (-1 if falls else 1)
-        self.arrange(np.argsort(keys, kind="stable"))
+        sign = -1 if order == Qt.SortOrder.DescendingOrder else 1
+        self.arrange(np.argsort(sign * values.astype(float), kind="stable"))
 
     def arrange(self, order: np.ndarray) -> None:
-        """Put the rows in an order; selections are the caller's to make again."""
+        """Show the rows in another order; the caller restores the selection."""
         self.layoutAboutToBeChanged.emit()
         self.order = order
         self.changePersistentIndexList(
@@ -107,22 +106,22 @@ class TableModel(QAbstractTableModel):
 
 
 class ObjectTable(QTableView):
-    """A table whose rows stand for objects, selected by their numbers in the data frame.
+    """A table of objects; its selection is by row number in the data frame.
 
     Signals
     -------
-    rows_chosen(ndarray)
-        A person selected rows here: their numbers in the data frame.
+    rows_selected(ndarray)
+        The user selected rows with these numbers.
     """
 
-    rows_chosen = Signal(object)
+    rows_selected = Signal(object)
 
     def __init__(self) -> None:
         super().__init__()
         self.rows = TableModel()
         self.setModel(self.rows)
-        self._chosen = np.zeros(0, np.int64)
-        self._is_telling = True
+        self._selected = np.zeros(0, np.int64)
+        self._emits = True
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
@@ -135,44 +134,43 @@ class ObjectTable(QTableView):
         header.setSectionsClickable(True)
         header.setSortIndicatorShown(True)
         header.setSortIndicator(-1, Qt.SortOrder.AscendingOrder)
-        header.setResizeContentsPrecision(30)  # rows that are looked at, not all
+        header.setResizeContentsPrecision(30)  # number of rows measured, not all
         header.sortIndicatorChanged.connect(self._sort)
         self.selectionModel().selectionChanged.connect(self._on_selection)
 
     def show_table(
         self, table: pd.DataFrame, hidden: Sequence[str], kinds: Sequence[LabelClass]
     ) -> None:
-        """Take another table, in its own order."""
-        self._is_telling = False
-        self._chosen = np.zeros(0, np.int64)
+        """Show another table, in its own order."""
+        self._emits = False
+        self._selected = np.zeros(0, np.int64)
         self.rows.show_table(table, hidden, kinds)
         self.horizontalHeader().setSortIndicator(-1, Qt.SortOrder.AscendingOrder)
         self.resizeColumnsToContents()
-        self._is_telling = True
+        self._emits = True
 
-    def choose(self, rows: np.ndarray) -> None:
-        """Select rows by their numbers in the data frame; `rows_chosen` is not emitted.
-
-        Several are put on top, where they are seen together.
-        """
-        self._chosen = np.asarray(rows, np.int64)
-        if len(self._chosen) > 1:
-            chosen = np.isin(self.rows.order, self._chosen)
-            self.rows.arrange(np.concatenate([self.rows.order[chosen], self.rows.order[~chosen]]))
-        self._select_again()
+    def select(self, rows: np.ndarray) -> None:
+        """Select rows by number, without a signal; several are moved to the top of the table."""
+        self._selected = np.asarray(rows, np.int64)
+        if len(self._selected) > 1:
+            is_selected = np.isin(self.rows.order, self._selected)
+            self.rows.arrange(
+                np.concatenate([self.rows.order[is_selected], self.rows.order[~is_selected]])
+            )
+        self._restore_selection()
 
     def _sort(self, section: int, order: Qt.SortOrder) -> None:
         if section < 0:
             return
-        self._is_telling = False
+        self._emits = False
         self.rows.sort(section, order)
-        self._is_telling = True
-        self.choose(self._chosen)
+        self._emits = True
+        self.select(self._selected)
 
-    def _select_again(self) -> None:
-        self._is_telling = False
+    def _restore_selection(self) -> None:
+        self._emits = False
         selection = QItemSelection()
-        places = np.flatnonzero(np.isin(self.rows.order, self._chosen))
+        places = np.flatnonzero(np.isin(self.rows.order, self._selected))
         last = self.rows.columnCount() - 1
         for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1):
             if len(run):
@@ -182,20 +180,20 @@ class ObjectTable(QTableView):
         self.selectionModel().select(selection, QItemSelectionModel.SelectionFlag.ClearAndSelect)
         if len(places):
             self.scrollTo(self.rows.index(int(places[0]), 0))
-        self._is_telling = True
+        self._emits = True
 
     def _on_selection(self, *_: Any) -> None:
-        if not self._is_telling:
+        if not self._emits:
             return
         ranges = self.selectionModel().selection()
         places = [np.arange(one.top(), one.bottom() + 1) for one in ranges]
-        chosen = np.unique(np.concatenate(places)) if places else np.zeros(0, np.int64)
-        self._chosen = self.rows.order[chosen]
-        self.rows_chosen.emit(self._chosen)
+        shown = np.unique(np.concatenate(places)) if places else np.zeros(0, np.int64)
+        self._selected = self.rows.order[shown]
+        self.rows_selected.emit(self._selected)
 
 
 def shown(value: Any, name: str) -> str:
-    """A cell's text: four digits that count, parts in percent, nothing where not known.
+    """A cell's text: four significant digits, fractions in percent, empty where unknown.
 
     >>> shown(0.12345, "solidity"), shown(1234.5678, "area_um2"), shown(0.5, "area_fraction")
     ('0.1235', '1,235', '50.0 %')

@@ -1,4 +1,4 @@
-"""Objects selected in a table, shown in the viewer; objects clicked in the viewer, told."""
+"""Objects that are selected in a table, shown in the viewer; clicks on objects in the viewer."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 from napari.layers import Labels
 from qtpy.QtCore import QObject, Signal
 
+from napari_coseg.widgets.connections import Connections
 from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.geometry import placed_like
-from napari_coseg.widgets.layers import units_in_view
+from napari_coseg.widgets.layers import centre_on
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 RING_COLOR = "#ffd400"
 RING_SIZE = 1.5
-"""Of a ring, in diameters of a disc of the object's area."""
+"""Diameter of a ring, relative to a disc of the object's area."""
 SMALLEST_RING_PX = 8.0
 CLICK_MODES = ("pan_zoom", "pick")
 
@@ -31,7 +32,7 @@ class ViewerLink(QObject):
     Signals
     -------
     clicked(int)
-        The id of the object that was clicked on, or chosen as the layer's selected label.
+        Id of the object that was clicked, or set as the layer's selected label.
     """
 
     clicked = Signal(int)
@@ -40,23 +41,23 @@ class ViewerLink(QObject):
         super().__init__()
         self._viewer = viewer
         self._labels: Labels | None = None
+        self._label_connections = Connections()
         self._rings: Points | None = None
-        self._is_telling = True
+        self._emits = True
         viewer.mouse_drag_callbacks.append(self._on_press)
         viewer.layers.events.removed.connect(self._on_removed)
 
     def follow(self, labels: Labels | None) -> None:
-        """The layer whose objects are shown and clicked; None lets go of it."""
-        if self._labels is not None:
-            self._labels.events.selected_label.disconnect(self._on_selected_label)
+        """Show and click the objects of this layer; None: of no layer."""
+        self._label_connections.close()
         self._labels = labels
         if labels is not None:
-            labels.events.selected_label.connect(self._on_selected_label)
+            self._label_connections.connect(self._on_selected_label, labels.events.selected_label)
 
     def close(self) -> None:
-        """Take the rings away and let go of the viewer."""
+        """Remove the rings and disconnect from the viewer."""
         self.follow(None)
-        self._drop_rings()
+        self._remove_rings()
         self._viewer.layers.events.removed.disconnect(self._on_removed)
         if self._on_press in self._viewer.mouse_drag_callbacks:
             self._viewer.mouse_drag_callbacks.remove(self._on_press)
@@ -64,10 +65,10 @@ class ViewerLink(QObject):
     # -- to the viewer -------------------------------------------------------------------------
 
     def show_objects(self, objects: pd.DataFrame, pixel_size_um: Sequence[float]) -> None:
-        """Ring the objects of some rows of the measured table; a single one comes into view."""
+        """Ring the objects in these rows of the measured table; bring a single one into view."""
         labels = self._labels
         if labels is None or labels not in self._viewer.layers or not len(objects):
-            self._drop_rings()
+            self._remove_rings()
             return
         axes = "zyx"[-labels.ndim :]
         centres = objects[[f"centroid_{axis}" for axis in axes]].to_numpy(float)
@@ -75,13 +76,16 @@ class ViewerLink(QObject):
         sizes = np.maximum(RING_SIZE * 2 * np.sqrt(areas / np.pi), SMALLEST_RING_PX)
         self._ring(labels, centres, sizes)
         if len(objects) == 1:
-            self._select_label(labels, int(objects["id"].iloc[0]))
-            self._bring_into_view(labels, centres[0])
+            self._emits = False
+            labels.selected_label = int(objects["id"].iloc[0])
+            self._emits = True
+            if self._viewer.dims.ndisplay == 2:
+                centre_on(self._viewer, labels, centres[0], if_hidden=True)
 
     def _ring(self, labels: Labels, centres: np.ndarray, sizes: np.ndarray) -> None:
-        """One layer of points above the labels, made anew: sizes and places change together."""
+        """Replace the layer of rings, as its sizes and positions change together."""
         active = self._viewer.layers.selection.active
-        self._drop_rings()
+        self._remove_rings()
         rings = self._viewer.add_points(
             centres,
             size=sizes,
@@ -97,34 +101,10 @@ class ViewerLink(QObject):
         if active is not None and active in self._viewer.layers:
             self._viewer.layers.selection.active = active
 
-    def _drop_rings(self) -> None:
+    def _remove_rings(self) -> None:
         rings, self._rings = self._rings, None
         if rings is not None and rings in self._viewer.layers:
             self._viewer.layers.remove(rings)
-
-    def _select_label(self, labels: Labels, label: int) -> None:
-        self._is_telling = False
-        labels.selected_label = label
-        self._is_telling = True
-
-    def _bring_into_view(self, labels: Labels, centre: np.ndarray) -> None:
-        """Move no more than needed: the slice of a stack, and the camera where it is out of view.
-
-        The zoom stays.
-        """
-        dims = self._viewer.dims
-        if dims.ndisplay != 2:
-            return
-        world = np.zeros(dims.ndim)
-        first = dims.ndim - labels.ndim
-        world[first:] = labels.data_to_world(centre) * units_in_view(self._viewer, labels)
-        for axis in range(first, dims.ndim):
-            if axis not in dims.displayed:
-                dims.set_point(axis, world[axis])
-        camera, target = self._viewer.scene.camera, world[list(dims.displayed)]
-        half = np.asarray(self._viewer.canvas.viewbox_size(self._viewer.layers)) / camera.zoom / 2
-        if (np.abs(target - np.asarray(camera.center)[-2:]) > half).any():
-            camera.center = (*camera.center[:-2], *target)
 
     # -- from the viewer -----------------------------------------------------------------------
 
@@ -149,7 +129,7 @@ class ViewerLink(QObject):
             self.clicked.emit(int(value))
 
     def _on_selected_label(self, _: Any = None) -> None:
-        if self._is_telling and self._labels is not None:
+        if self._emits and self._labels is not None:
             self.clicked.emit(int(self._labels.selected_label))
 
     def _on_removed(self, event: Any) -> None:

@@ -23,10 +23,11 @@ from napari_coseg.formats.measurements import SUFFIXES, write_measurements
 from napari_coseg.labels.measure.summary import ALL
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Worker
-from napari_coseg.widgets.dock_widget import group, notify_errors
+from napari_coseg.widgets.dock_widget import notify_errors
+from napari_coseg.widgets.forms import group, text_label
 from napari_coseg.widgets.job_bar import in_words
 from napari_coseg.widgets.job_widget import JobWidget
-from napari_coseg.widgets.measure.layers import ChosenLayers, LayersChoice, LayerWatch
+from napari_coseg.widgets.measure.layers import ChosenLayers, LayerWatch, MeasureChoice
 from napari_coseg.widgets.measure.plots import PlotPanel
 from napari_coseg.widgets.measure.table import ObjectTable
 from napari_coseg.widgets.measure.task import MEASURE, unpack
@@ -39,39 +40,37 @@ if TYPE_CHECKING:
 WIDTH_PX = 400
 HIDDEN = ("class_id", "region_id")
 CHANGED = "⚠ The labels have changed since they were measured."
-GONE = "⚠ A measured layer is gone; these are its numbers."
+REMOVED = "⚠ A measured layer was removed; these are its last measurements."
 
 
 class MeasureWidget(JobWidget):
-    """Dock widget that measures labels in a process beside the window.
+    """Dock widget that measures labels in the worker process.
 
-    What is selected in the table, the plots, the summary or the viewer is selected in all of them.
+    A selection in the table, the plots, the summary or the viewer is made in all of them.
     """
 
     def __init__(self, napari_viewer: Viewer, worker: Worker | None = None) -> None:
         super().__init__(napari_viewer, worker)
         self.objects: pd.DataFrame | None = None
         self.summary: pd.DataFrame | None = None
-        self._asked: ChosenLayers | None = None
         self._measured: ChosenLayers | None = None
-        self._chosen = np.zeros(0, np.int64)
-        self.layers = LayersChoice(napari_viewer)
+        self._selected = np.zeros(0, np.int64)
+        self.layers = MeasureChoice(napari_viewer)
         self.table, self.plots, self.summary_table = ObjectTable(), PlotPanel(), ObjectTable()
         self.link, self.watch = ViewerLink(napari_viewer), LayerWatch()
-        self.notice, self.selection_text = QLabel(), QLabel()
+        self.notice, self.selection_text = text_label(), QLabel()
         self.clear_button, self.save_button = QPushButton("Clear"), QPushButton("Save CSV…")
         self._build()
         self._connect()
         self._follow_theme()
-        self._on_selection_changed()
+        self._show_selection()
 
     def _build(self) -> None:
         self.bar.run_button.setText("Measure")
-        self.bar.text.setText("Objects are measured as they are now, corrections included.")
-        self.notice.setWordWrap(True)
+        self.bar.text.setText("Measures the labels as they are now, with all corrections.")
         self.notice.hide()
-        self.clear_button.setToolTip("Select nothing")
-        self.save_button.setToolTip("Both tables, the objects and the summary, as CSV")
+        self.clear_button.setToolTip("Clear the selection")
+        self.save_button.setToolTip("Save both tables, objects and summary, as CSV")
         self.tabs = QTabWidget()
         for title, page in (
             ("Objects", self.table),
@@ -92,35 +91,29 @@ class MeasureWidget(JobWidget):
         outer.addLayout(below)
 
     def _connect(self) -> None:
-        self.table.rows_chosen.connect(lambda rows: self.select(rows, self.table))
-        self.plots.rows_chosen.connect(lambda rows: self.select(rows, self.plots))
-        self.summary_table.rows_chosen.connect(self._on_summary)
+        self.table.rows_selected.connect(lambda rows: self.select(rows, self.table))
+        self.plots.rows_selected.connect(lambda rows: self.select(rows, self.plots))
+        self.summary_table.rows_selected.connect(self._on_summary)
         self.link.clicked.connect(self._on_clicked)
         self.watch.changed.connect(self._on_changed)
         self.clear_button.clicked.connect(lambda: self.select(np.zeros(0, np.int64)))
         self.save_button.clicked.connect(self._ask_where)
-        self._viewer.layers.events.removed.connect(self._on_removed)
-        self._viewer.events.theme.connect(self._follow_theme)
+        self.connections.connect(self._on_removed, self._viewer.layers.events.removed)
+        self.connections.connect(self._follow_theme, self._viewer.events.theme)
 
     # -- measuring -----------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Measure what is chosen; a `CosegError` becomes a notification."""
-        if self.bar.is_busy:
-            return
-        with notify_errors():
-            asked = self.layers.chosen()
-            # What is compared with are the labels as they are read, from now on.
-            self.watch.remember(*asked.labels)
-            self._asked = asked
-            self.start(MEASURE, asked.arguments, asked.arrays)
+    def begin(self) -> None:
+        """Measure what is chosen."""
+        asked = self.layers.chosen()
+        # Remembered before the labels are read, so that a later edit counts as a change.
+        self.watch.remember(*asked.labels)
+        self.start(MEASURE, asked.arguments, asked.arrays, asked=asked)
 
     def receive(self, reply: Reply, seconds: float) -> None:
-        asked, self._asked = self._asked, None
-        if asked is None:
-            return
+        asked: ChosenLayers = self.asked
         self.objects, self.summary = unpack(reply)
-        self._measured = dataclasses.replace(asked, arrays={})  # lets go of the pixels
+        self._measured = dataclasses.replace(asked, arrays={})  # frees the pixels
         self.bar.finish(f"<b>{len(self.objects):,} objects</b> in {in_words(seconds)}", done=True)
         self._on_changed(self.watch.differs)
         self.link.follow(asked.objects)
@@ -133,83 +126,79 @@ class MeasureWidget(JobWidget):
         self.plots.show_table(self.objects.drop(columns=unknown), asked.kinds)
         self.select(np.zeros(0, np.int64))
 
-    def failed(self) -> None:
-        self._asked = None
-
     def let_go(self) -> None:
-        self.layers.disconnect_viewer()
+        self.layers.connections.close()
         self.watch.stop()
         self.link.close()
-        self._viewer.layers.events.removed.disconnect(self._on_removed)
-        self._viewer.events.theme.disconnect(self._follow_theme)
 
     def _on_changed(self, differs: bool) -> None:
-        self._say(CHANGED if differs else "")
+        self._show_notice(CHANGED if differs else "")
 
     def _on_removed(self, event: Any) -> None:
         if self._measured is not None and event.value in self._measured.labels:
             self.watch.stop()
             self.link.follow(None)
-            self._say(GONE)
+            self._show_notice(REMOVED)
 
-    def _say(self, text: str) -> None:
+    def _show_notice(self, text: str) -> None:
         if self.objects is not None:
             self.notice.setText(text)
             self.notice.setVisible(bool(text))
             self.bar.run_button.setText("Measure again" if text else "Measure")
 
-    # -- one selection in all ------------------------------------------------------------------
+    # -- one selection -------------------------------------------------------------------------
 
     def select(self, rows: np.ndarray, source: QWidget | None = None) -> None:
-        """Select objects by their rows in `objects`, everywhere but where that was done."""
+        """Select objects, by their rows in `objects`, everywhere but in the `source`."""
         if self.objects is None or self._measured is None:
             return
-        self._chosen = np.asarray(rows, np.int64)
+        self._selected = np.asarray(rows, np.int64)
         if source is not self.table:
-            self.table.choose(self._chosen)
+            self.table.select(self._selected)
         if source is not self.plots:
-            self.plots.choose(self._chosen)
+            self.plots.select(self._selected)
         if source is not self.summary_table:
-            self.summary_table.choose(np.zeros(0, np.int64))
+            self.summary_table.select(np.zeros(0, np.int64))
         self.link.show_objects(
-            self.objects.iloc[self._chosen], self._measured.geometry.known_size_um
+            self.objects.iloc[self._selected], self._measured.geometry.known_size_um
         )
-        self._on_selection_changed()
+        self._show_selection()
 
     @property
     def selected_ids(self) -> list[int]:
-        """Values, in the labels, of the objects that are selected."""
-        return [] if self.objects is None else self.objects["id"].iloc[self._chosen].tolist()
+        """Ids of the selected objects."""
+        return [] if self.objects is None else self.objects["id"].iloc[self._selected].tolist()
 
-    def _on_selection_changed(self) -> None:
-        count = 0 if self.objects is None else len(self.objects)
-        self.selection_text.setText(f"{len(self._chosen):,} of {count:,} selected" if count else "")
-        self.clear_button.setEnabled(len(self._chosen) > 0)
+    def _show_selection(self) -> None:
+        total = 0 if self.objects is None else len(self.objects)
+        text = f"{len(self._selected):,} of {total:,} selected" if total else ""
+        self.selection_text.setText(text)
+        self.clear_button.setEnabled(len(self._selected) > 0)
         self.save_button.setEnabled(self.objects is not None)
 
     def _on_summary(self, rows: np.ndarray) -> None:
         """Select the objects that rows of the summary count."""
         if self.objects is None or self.summary is None:
             return
-        chosen = np.zeros(len(self.objects), bool)
+        selected = np.zeros(len(self.objects), bool)
         for row in self.summary.iloc[rows].to_dict("records"):
-            here = np.ones(len(self.objects), bool)
+            counted = np.ones(len(self.objects), bool)
             for name in HIDDEN:
                 if row[name] != ALL:
-                    here &= self.objects[name].to_numpy() == row[name]
-            chosen |= here
-        self.select(np.flatnonzero(chosen), self.summary_table)
+                    counted &= self.objects[name].to_numpy() == row[name]
+            selected |= counted
+        self.select(np.flatnonzero(selected), self.summary_table)
 
     def _on_clicked(self, label: int) -> None:
         if self.objects is not None:
             rows = np.flatnonzero(self.objects["id"].to_numpy() == label)
-            if len(rows):  # not of what was made since
+            if len(rows):  # none for objects that were made since
                 self.select(rows)
 
     # -- files ---------------------------------------------------------------------------------
 
     def save(self, path: Path, overwrite: bool = False) -> list[Path]:
-        """Write both tables; `path` is that of the objects, the summary's is beside it.
+        """Write the objects' table to `path`, and the summary's beside it.
 
         Raises
         ------
@@ -230,14 +219,14 @@ class MeasureWidget(JobWidget):
         chosen, _ = QFileDialog.getSaveFileName(self, "Save tables", proposed, "CSV (*.csv)")
         if chosen:
             with notify_errors():
-                # The dialog has asked about the file that it knows of.
+                # The dialog has already asked whether this file may be overwritten.
                 files = self.save(Path(chosen), overwrite=Path(chosen).exists())
                 self.bar.text.setText("Saved " + " and ".join(file.name for file in files))
 
     # -- looks ---------------------------------------------------------------------------------
 
     def sizeHint(self) -> QSize:
-        """Narrower than the plot would have it: the image needs the room."""
+        """Narrower than the plot's own hint, in favour of the canvas."""
         return QSize(WIDTH_PX, super().sizeHint().height())
 
     def _follow_theme(self, _: Any = None) -> None:

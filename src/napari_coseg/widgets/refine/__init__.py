@@ -1,1 +1,1 @@
-"""The Refine dock: corrections of one task help the other, looked at before they are taken."""
+"""The Refine dock: corrections of one task improve the other, with a preview."""

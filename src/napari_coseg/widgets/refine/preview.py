@@ -1,10 +1,10 @@
-"""What a refinement would change: found in a thread, shown as colours, made on request."""
+"""What a refinement would change: found in a thread, shown as colours, applied on request."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from napari_coseg.widgets.correct.reading import editor_of, request_of
 from napari_coseg.widgets.correct.session import CorrectionSession, marks_kept, session_of
 from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.geometry import placed_like
-from napari_coseg.widgets.refine.rows import make_with_rows
+from napari_coseg.widgets.refine.rows import apply_with_rows
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from napari_coseg.core.types import Prediction
     from napari_coseg.labels.editing.label_editor import LabelEditor
 
-COMES, GOES, CHANGES = 1, 2, 3
+ADDED, REMOVED, CHANGED = 1, 2, 3
 KINDS = (
-    LabelClass(COMES, "comes", (0, 220, 90)),
-    LabelClass(GOES, "goes", (230, 0, 90)),
-    LabelClass(CHANGES, "changes", (255, 200, 0)),
+    LabelClass(ADDED, "added", (0, 220, 90)),
+    LabelClass(REMOVED, "removed", (230, 0, 90)),
+    LabelClass(CHANGED, "changed", (255, 200, 0)),
 )
 OPACITY = 0.6
 
@@ -48,41 +48,41 @@ class Proposal:
     def is_empty(self) -> bool:
         return all(edit.is_empty for edit in self.edits)
 
-    def told(self) -> str:
-        """In one line."""
+    def summary(self) -> str:
+        """The changes in one line."""
         parts = []
         for edit in self.edits:
             if edit.target == "objects":
                 counts = len(edit.added), len(edit.removed), len(_reclassified(edit))
-                words = "objects: {:,} come, {:,} go, {:,} change class".format(*counts)
-                parts.append(words if any(counts) else _small_change(edit))
+                text = "objects: {:,} added, {:,} removed, {:,} reclassified".format(*counts)
+                parts.append(text if any(counts) else _small_change(edit))
             else:
                 parts.append(f"regions: {len(edit.new_values):,} pixels change")
         return "; ".join(parts)
 
 
 def _small_change(edit: Edit) -> str:
-    """What is left where no object comes, goes or changes its class."""
+    """Where no object is added, removed or reclassified."""
     pixels = len(edit.new_values)
     what = f"outlines change by {pixels:,} px" if pixels else "only probabilities change"
     return f"objects: all stay with their classes, {what}"
 
 
 def reviewed_of(objects: Labels) -> Reviewed:
-    """The marks of a layer: of its open session, or as the last one left them."""
+    """Review marks of a layer: of its open session, or as the last session left them."""
     session = session_of(objects)
     return marks_kept(objects) if session is None else session.reviewed
 
 
 def propose(
     objects: Labels, regions: Labels, prediction: Prediction, prompted_by: Sequence[str]
-) -> Any:
-    """A function without arguments that finds the `Proposal`; it may run in a thread.
+) -> Callable[[], Proposal]:
+    """A function that finds the `Proposal`; it may be called in a thread.
 
     Parameters
     ----------
     prompted_by
-        "regions" renew the objects, "objects" the regions.
+        "regions" replace the objects, "objects" the regions.
     """
     session, reviewed = session_of(objects), reviewed_of(objects)
     request = None if session is not None else request_of(objects, regions)
@@ -101,7 +101,7 @@ def propose(
 
 
 def show(viewer: Viewer, proposal: Proposal, layers: dict[str, Labels]) -> list[Labels]:
-    """One layer an edit, over the layer it would change."""
+    """Add one layer per edit, over the layer that it would change."""
     return [
         viewer.add_labels(
             _kinds_of_change(edit, proposal.editor),
@@ -118,18 +118,18 @@ def show(viewer: Viewer, proposal: Proposal, layers: dict[str, Labels]) -> list[
 
 
 def accept(proposal: Proposal, layers: dict[str, Labels]) -> None:
-    """Make the edits, one undo step each.
+    """Apply the edits, one undo step each.
 
-    Where the layers are being corrected the session makes them, so that table and marks follow;
-    elsewhere the rows of the objects follow by themselves.
+    A correction session of the layers applies them itself, so that table and review marks follow.
+    Without a session only the table rows do.
 
     Raises
     ------
     EditError
-        Where the labels have changed since, or correcting began or ended.
+        Where the labels have changed since, or a correction session was started or finished.
     """
     if session_of(layers["objects"]) is not proposal.session:
-        raise EditError("correcting began or ended since; refine again")
+        raise EditError("correcting was started or finished in the meantime; refine again")
     for edit in proposal.edits:
         if edit.is_empty:
             continue
@@ -139,23 +139,24 @@ def accept(proposal: Proposal, layers: dict[str, Labels]) -> None:
         layer = layers[edit.target]
         if not np.array_equal(layer.data[edit.indices], edit.old_values):
             raise EditError("the labels have changed since; refine again")
-        make_with_rows(layer, edit)
+        apply_with_rows(layer, edit)
 
 
 def _reclassified(edit: Edit) -> list[int]:
-    """Objects that stay and get another class; a new probability alone is no news."""
+    """Objects that stay and get another class."""
     both = edit.old_rows.merge(edit.new_rows, on="id", suffixes=("_old", "_new"))
     changed = both["class_id_old"] != both["class_id_new"]
     return [int(i) for i in both["id"][changed]]
 
 
 def _kinds_of_change(edit: Edit, editor: LabelEditor) -> np.ndarray:
-    """Each pixel that changes, and all pixels of objects that get another class."""
+    """Each pixel that changes, and all pixels of reclassified objects."""
     kinds = np.zeros(editor.labels.shape, np.uint8)
     if edit.target == "objects":
         for i in _reclassified(edit):
             box = editor.index.box(i)
-            kinds[box][editor.labels[box] == i] = CHANGES
-    changed = np.where(edit.old_values == 0, COMES, np.where(edit.new_values == 0, GOES, CHANGES))
-    kinds[edit.indices] = changed
+            kinds[box][editor.labels[box] == i] = CHANGED
+    kinds[edit.indices] = np.where(
+        edit.old_values == 0, ADDED, np.where(edit.new_values == 0, REMOVED, CHANGED)
+    )
     return kinds

@@ -1,7 +1,8 @@
-"""Rows of objects that follow an edit through napari's own undo and redo.
+"""Table rows of an edit that follow napari's own undo and redo of its pixels.
 
-napari's history holds pixels and no table. While a session of corrections is open it sees to both;
-here the layer is listened to, and its features follow what its history says of the edit.
+napari's history holds pixels but no table. A correction session keeps both consistent while it is
+open; without one, the layer's features are updated here whenever its history shows that the edit
+was undone or redone.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
 _FOLLOWED: weakref.WeakKeyDictionary[Labels, list[_Rows]] = weakref.WeakKeyDictionary()
-"""Keeps them as long as their layers: napari holds what listens to its events weakly."""
+"""Keeps them alive as long as their layers, since napari holds callbacks weakly."""
 
 
-def make_with_rows(layer: Labels, edit: Edit) -> None:
-    """Make an edit as one undo step of the layer; features of objects follow, now and later."""
+def apply_with_rows(layer: Labels, edit: Edit) -> None:
+    """Apply an edit as one undo step of the layer; the features of objects follow, also in undo."""
     atom = edit.history_item()
     layer.data[edit.indices] = edit.new_values
     layer._save_history(atom)
@@ -35,23 +36,23 @@ def make_with_rows(layer: Labels, edit: Edit) -> None:
 
 
 class _Rows:
-    """The rows of one edit: those after it while its pixels are there, else those before."""
+    """Rows of one edit: those after it while it is applied, else those before it."""
 
     def __init__(self, layer: Labels, edit: Edit, atom: Any) -> None:
-        self._edit, self._atom, self._is_made = edit, atom, True
+        self._edit, self._atom, self._is_applied = edit, atom, True
         layer.events.set_data.connect(self._follow)
 
     def _follow(self, event: Any) -> None:
         layer = event.source
-        is_made = _holds(layer._undo_history, self._atom)
-        if not is_made and not _holds(layer._redo_history, self._atom):
-            self._let_go(layer)
-        elif is_made != self._is_made:
-            self._is_made = is_made
-            _write_rows(layer, self._edit if is_made else self._edit.inverse())
+        is_applied = _holds(layer._undo_history, self._atom)
+        if not is_applied and not _holds(layer._redo_history, self._atom):
+            self._end(layer)
+        elif is_applied != self._is_applied:
+            self._is_applied = is_applied
+            _write_rows(layer, self._edit if is_applied else self._edit.inverse())
 
-    def _let_go(self, layer: Labels) -> None:
-        """The history has dropped the edit: it stays as it is for good."""
+    def _end(self, layer: Labels) -> None:
+        """Stop following: the history has dropped the edit."""
         layer.events.set_data.disconnect(self._follow)
         followed = _FOLLOWED.get(layer, [])
         if self in followed:
@@ -63,7 +64,7 @@ def _holds(history: Any, atom: Any) -> bool:
 
 
 def _write_rows(layer: Labels, edit: Edit) -> None:
-    """Rows of the edit's objects as they are after it, and the colours of their classes."""
+    """Write the rows that the edit leaves, and the colours of their classes."""
     layer.features = _with_rows(layer.features, edit)
     if isinstance(layer.colormap, DirectLabelColormap):  # by class, not by id
         outputs.color_objects(layer, "class")

@@ -1,6 +1,6 @@
-"""What the worker process does for refining: corrected masks in, another prediction out; maps.
+"""Jobs of the worker process for refining: corrected masks in, another prediction out; maps.
 
-Runs over there; knows neither napari nor Qt.
+Runs in the worker process; knows neither napari nor Qt.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import numpy as np
 from napari_coseg.core.types import Instances
 from napari_coseg.labels.editing.area import Area
 from napari_coseg.widgets.background.process import JobContext, Reply
-from napari_coseg.widgets.background.tasks import kept_session, pack
+from napari_coseg.widgets.background.tasks import kept_state, pack
 
 REFINE = "napari_coseg.widgets.refine.tasks:refine"
 MAPS = "napari_coseg.widgets.refine.tasks:maps"
 
 
 def refine(job: JobContext, *, run: dict[str, Any], prompt_with: list[str]) -> Reply:
-    """`inference.refine.refine` on what a run has left; the run is done again if it has not.
+    """`inference.refine.refine` on the features of a run, which is repeated where they are lost.
 
     Arrays of the job: ``labels`` and ``regions`` as they are now; ``ids``, ``class_ids`` and
     ``probabilities`` of the objects; ``reviewed_ids``, ``reviewed_objects`` and
-    ``reviewed_regions`` as `Reviewed` has them, the areas by their runs; ``image``, which is only
-    read where a tile has to be encoded again.
+    ``reviewed_regions`` as in `Reviewed`, the areas as runs; ``image``, which is read only where a
+    tile has to be encoded again.
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ def refine(job: JobContext, *, run: dict[str, Any], prompt_with: list[str]) -> R
 
     from napari_coseg.inference.refine import refine as refined
 
-    job.progress(0.0, "looking for what the run has left")
-    session = kept_session(job, **run)
+    job.progress(0.0, "loading the run's features")
+    state = kept_state(job, **run)
     names = ("labels", "regions", "ids", "class_ids", "probabilities", "reviewed_ids")
     arrays = {name: np.asarray(job.arrays[name]) for name in names}
     labels = arrays["labels"]
@@ -49,9 +49,9 @@ def refine(job: JobContext, *, run: dict[str, Any], prompt_with: list[str]) -> R
     }
     return pack(
         refined(
-            session,
+            state,
             arrays["regions"],
-            Instances(labels, table, session.prediction.instances.classes),
+            Instances(labels, table, state.prediction.instances.classes),
             reviewed_objects=marked | area["objects"],
             reviewed_regions=area["regions"],
             prompt_with=prompt_with,
@@ -67,9 +67,9 @@ def maps(job: JobContext, *, run: dict[str, Any], window: list[list[int]]) -> Re
     Arrays of the reply: ``object_probability`` (Y, X), ``hv`` (2, Y, X) and ``class_probability``
     (1 + T, Y, X), all float32, of the window's size.
     """
-    session = kept_session(job, **run)
+    state = kept_state(job, **run)
     (top, bottom), (left, right) = window
-    found = session.maps((slice(top, bottom), slice(left, right)))
+    found = state.maps((slice(top, bottom), slice(left, right)))
     return Reply(
         {},
         {

@@ -1,1 +1,1 @@
-"""The Workspace dock, and what keeps every correction on the disk as it is made."""
+"""The Workspace dock, and what saves every correction to disk as it is made."""

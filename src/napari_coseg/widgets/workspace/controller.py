@@ -1,6 +1,6 @@
-"""What keeps a viewer's corrections: the open workspace, its links to layers, and the end.
+"""The open workspace of a viewer, and its links to the viewer's layers.
 
-One of these a viewer, whether the Workspace dock is shown or not; `controller_of` finds it.
+One controller per viewer, whether the Workspace dock is shown or not; `controller_of` finds it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_coseg.core.errors import CosegError, WorkspaceError
 from napari_coseg.widgets.correct.session import SESSIONS, CorrectionSession, session_of
-from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.dock_widget import notify, notify_errors
+from napari_coseg.widgets.labelled_image import image_of
+from napari_coseg.widgets.outputs import is_output
 from napari_coseg.widgets.run_in_thread import run_in_thread
-from napari_coseg.widgets.workspace.layers import Loaded, adding, image_of, loaded, show
-from napari_coseg.widgets.workspace.link import Known, WorkspaceLink
+from napari_coseg.widgets.workspace.layers import Loaded, adding, loaded, show
+from napari_coseg.widgets.workspace.link import Recorded, WorkspaceLink
 from napari_coseg.workspace import recent
 from napari_coseg.workspace.entry import Entry
 from napari_coseg.workspace.folder import Workspace, create_workspace, open_workspace
@@ -32,29 +33,33 @@ from napari_coseg.workspace.writer import SaveState
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-_KEEPERS: WeakKeyDictionary[Any, WorkspaceController] = WeakKeyDictionary()
+_CONTROLLERS: WeakKeyDictionary[Any, WorkspaceController] = WeakKeyDictionary()
 
 
 def controller_of(viewer: Viewer) -> WorkspaceController:
-    """The one of this viewer; made at the first call."""
+    """The controller of this viewer; made at the first call."""
     viewer = getattr(viewer, "__wrapped__", viewer)  # napari hands proxies to plugins
-    if viewer not in _KEEPERS:
-        _KEEPERS[viewer] = WorkspaceController(viewer)
-    return _KEEPERS[viewer]
+    if viewer not in _CONTROLLERS:
+        _CONTROLLERS[viewer] = WorkspaceController(viewer)
+    return _CONTROLLERS[viewer]
 
 
 class WorkspaceController(QObject):
-    """Opens, fills and closes the workspace of a viewer.
+    """Opens, fills and closes the workspace of a viewer. All methods are for the GUI thread.
 
-    Work is done in threads; `failed` tells what a person can mend. All methods are for the GUI
-    thread.
+    Work is done in threads, one task at a time.
 
     Signals
     -------
     changed()
-        Workspace, entries, links, or whether something is being done.
+        Workspace, entries, links, or whether a task is running.
     failed(Exception, Entry | None)
         What went wrong, and the entry that it is about.
+
+    Attributes
+    ----------
+    busy
+        The running task in words; empty where there is none.
     """
 
     changed = Signal()
@@ -62,16 +67,15 @@ class WorkspaceController(QObject):
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
-        self._viewer_ref = ref(viewer)  # or no viewer would ever be let go of
+        self._viewer_ref = ref(viewer)  # a strong reference would keep the viewer alive
         self.workspace: Workspace | None = None
         self.links: dict[str, WorkspaceLink] = {}
         self.busy = ""
-        """What is being done, in words; empty while nothing is."""
-        self._touched: WeakSet[Labels] = WeakSet()
+        self._modified: WeakSet[Labels] = WeakSet()
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
         for layer in viewer.layers:
-            self._listen(layer)
+            self._watch(layer)
         SESSIONS.opened.connect(self._on_session)
         for session in list(SESSIONS.open):
             self._on_session(session)
@@ -80,14 +84,14 @@ class WorkspaceController(QObject):
     def _viewer(self) -> Viewer:
         viewer = self._viewer_ref()
         if viewer is None:
-            raise RuntimeError("the viewer is gone, and its controller is asked")
+            raise RuntimeError("the controller is used after its viewer was deleted")
         return viewer
 
     # -- the workspace -------------------------------------------------------------------------
 
     def create(self, path: Path) -> None:
-        """Make a workspace and keep corrections in it from now on."""
-        self._do("Making the workspace", partial(create_workspace, path), self._on_open)
+        """Create a workspace and use it from now on."""
+        self._run("Creating the workspace", partial(create_workspace, path), self._on_open)
 
     def create_and_wait(self, path: Path) -> None:
         """As `create`, but waits: the window is closing. Raises `CosegError`."""
@@ -96,17 +100,17 @@ class WorkspaceController(QObject):
     def open(self, path: Path) -> None:
         """Open a workspace; its images are opened one by one, by `open_entry`."""
         work = partial(open_workspace, path, write=True)
-        self._do("Opening the workspace", work, self._on_open)
+        self._run("Opening the workspace", work, self._on_open)
 
     def close(self) -> None:
-        """Save what is left and close the workspace, in a thread; its layers stay."""
+        """Save everything and close the workspace, in a thread; the layers stay."""
         workspace = self.workspace
         if workspace is None or self.busy:
             return
         with notify_errors():
-            self._tell_all()
-            # Only what is on the disk is let go of.
-            self._do("Saving", self._flush, partial(self._on_flushed, workspace))
+            self._record_all()
+            # Closed only once everything is on disk.
+            self._run("Saving", self._flush, partial(self._on_flushed, workspace))
 
     def finish(self) -> None:
         """As `close`, but waits: the window is closing.
@@ -114,32 +118,32 @@ class WorkspaceController(QObject):
         Raises
         ------
         CosegError
-            Where the disk refuses; then all is as before, and the workspace open.
+            Where the disk refuses; then the workspace stays open.
         """
         if self.workspace is None:
             return
         self.save_now()
         workspace = self.workspace
-        self._let_go()
+        self._unlink_all()
         workspace.close()
         recent.closed(workspace.path)
 
-    def give_up(self) -> None:
-        """Close the workspace without what could not be saved; it is offered again."""
+    def abandon(self) -> None:
+        """Close the workspace without what could not be saved; it can be resumed later."""
         workspace = self.workspace
         if workspace is not None:
-            self._let_go()
-            with suppress(CosegError):  # a person was told, and chose this
+            self._unlink_all()
+            with suppress(CosegError):  # the user was asked, and chose this
                 workspace.close(wait_s=1)
 
     def save_now(self) -> None:
-        """Bring everything to the disk, and wait. Raises `CosegError` where it refuses."""
-        self._tell_all()
+        """Write everything to disk, and wait. Raises `CosegError` where the disk refuses."""
+        self._record_all()
         self._flush()
 
     @property
     def state(self) -> SaveState | None:
-        """Of all links together; None where nothing is linked."""
+        """Save state of all links together; None where nothing is linked."""
         states = [link.writer.state for link in self.links.values()]
         if not states:
             return None
@@ -154,21 +158,19 @@ class WorkspaceController(QObject):
     # -- its images ----------------------------------------------------------------------------
 
     def add(self, image: ImageLayer, objects: Labels | None, regions: Labels | None) -> None:
-        """Keep a pair of layers in the workspace from now on."""
+        """Add a pair of label layers to the workspace, and save their corrections from now on."""
         with notify_errors():
             work = self._adding(image, objects, regions)
-            self._do("Adding the labels", work, partial(self._on_added, objects, regions))
+            self._run("Adding the labels", work, partial(self._on_added, objects, regions))
 
     def add_unsaved(self) -> None:
         """Add all of `unsaved` in pairs, and wait: the window is closing. Raises `CosegError`."""
         for layer in self.unsaved():
             if layer not in self.unsaved():
-                continue  # it went with another
-            session = session_of(layer)
-            kept = {id(one) for link in self.links.values() for one in link.layers.values()}
-            kind = dict(layer.metadata.get(METADATA_KEY, {})).get("kind")
-            objects, regions = (None, layer) if kind == "regions" else (layer, None)
-            if session is not None and id(session.objects) not in kept:
+                continue  # added together with another
+            session, linked = session_of(layer), self._linked()
+            objects, regions = (None, layer) if is_output(layer, "regions") else (layer, None)
+            if session is not None and id(session.objects) not in linked:
                 objects, regions = session.objects, session.regions
             image = image_of(self._viewer, layer)
             if image is None:
@@ -186,56 +188,59 @@ class WorkspaceController(QObject):
         salvage: bool = False,
         with_image: bool = True,
     ) -> None:
-        """Show an entry's image and labels, and keep what is corrected.
+        """Show an entry's image and labels, and save their corrections from now on.
 
-        `failed` is told with `ImageNotFound` or `DamagedJournal` where a person must say more.
+        `failed` is emitted with `ImageNotFound` or `DamagedJournal` where the user has to decide.
         """
 
         def work() -> Loaded:
-            self._flush()  # where its layers were removed a moment ago
+            self._flush()  # its layers may have been removed a moment ago
             return loaded(entry, also, salvage=salvage, with_image=with_image)
 
-        self._do(f"Opening {entry.name}", work, partial(self._on_loaded, salvage), entry)
+        self._run(f"Opening {entry.name}", work, partial(self._on_loaded, salvage), entry)
 
     def unsaved(self) -> list[Labels]:
-        """Layers that were corrected and are kept by no workspace, objects first."""
-        kept = {id(layer) for link in self.links.values() for layer in link.layers.values()}
+        """Layers that were corrected and are not in a workspace, in the viewer's order."""
+        linked = self._linked()
         return [
             layer
             for layer in self._viewer.layers
-            if layer in self._touched and id(layer) not in kept
+            if layer in self._modified and id(layer) not in linked
         ]
 
-    def forget_unsaved(self) -> None:
-        """A person wants none of it."""
-        self._touched.clear()
+    def discard_unsaved(self) -> None:
+        """Count all layers as unmodified: the user wants none of their corrections."""
+        self._modified.clear()
 
     # ------------------------------------------------------------------------------------------
 
+    def _linked(self) -> set[int]:
+        return {id(layer) for link in self.links.values() for layer in link.layers.values()}
+
     def _adding(
         self, image: ImageLayer, objects: Labels | None, regions: Labels | None
-    ) -> Callable[[], tuple[Entry, Known]]:
+    ) -> Callable[[], tuple[Entry, Recorded]]:
         if self.workspace is None:
-            raise WorkspaceError("no workspace is open; make one, or open one")
-        for link in self.links.values():
-            names = [layer.name for layer in link.layers.values() if layer in (objects, regions)]
-            if names:
-                raise WorkspaceError(f"{names[0]!r} is kept in this workspace already")
+            raise WorkspaceError("no workspace is open; create or open one")
+        linked = self._linked()
+        for layer in (objects, regions):
+            if layer is not None and id(layer) in linked:
+                raise WorkspaceError(f"{layer.name!r} is in this workspace already")
         return adding(self.workspace, image, objects, regions)
 
-    def _do(
+    def _run(
         self,
-        words: str,
+        name: str,
         work: Callable[[], Any],
         then: Callable[[Any], None],
         entry: Entry | None = None,
     ) -> None:
-        """Do something in a thread, one thing at a time."""
+        """Run a task in a thread, unless another is running."""
         if self.busy:
-            error = WorkspaceError(f"{self.busy} is still going on; wait for its end")
+            error = WorkspaceError(f"{self.busy} is still in progress; wait until it has finished")
             self.failed.emit(error, None)
             return
-        self.busy = words
+        self.busy = name
         self.changed.emit()
 
         def done(found: Any) -> None:
@@ -243,25 +248,25 @@ class WorkspaceController(QObject):
             then(found)
             self.changed.emit()
 
-        def refused(error: Exception) -> None:
+        def failed(error: Exception) -> None:
             self.busy = ""
             self.changed.emit()
             self.failed.emit(error, entry)
 
-        run_in_thread(work, done=done, failed=refused)
+        run_in_thread(work, done=done, failed=failed)
 
     def _flush(self) -> None:
         if self.workspace is not None:
             self.workspace.flush()
 
     def _on_flushed(self, workspace: Workspace, _: None) -> None:
-        self._let_go()
-        self._do("Closing", workspace.close, lambda _: recent.closed(workspace.path))
+        self._unlink_all()
+        self._run("Closing", workspace.close, lambda _: recent.closed(workspace.path))
 
     def _on_open(self, workspace: Workspace) -> None:
         try:
             self.finish()
-        except CosegError as error:  # nothing that could not be saved is let go of
+        except CosegError as error:  # keep the former one, which holds unsaved corrections
             workspace.close()
             self.failed.emit(error, None)
             return
@@ -269,25 +274,23 @@ class WorkspaceController(QObject):
         recent.opened(workspace.path)
 
     def _on_added(
-        self, objects: Labels | None, regions: Labels | None, found: tuple[Entry, Known]
+        self, objects: Labels | None, regions: Labels | None, found: tuple[Entry, Recorded]
     ) -> None:
-        entry, known = found
-        self._link(entry, known, objects, regions, salvage=False)
+        self._link(*found, objects, regions, salvage=False)
 
     def _on_loaded(self, salvage: bool, found: Loaded) -> None:
         if found.entry.id in self.links:
             return
         objects, regions = show(self._viewer, found)
-        self._link(found.entry, found.known, objects, regions, salvage=salvage)
+        self._link(found.entry, found.recorded, objects, regions, salvage=salvage)
         if found.why is not None:
-            self.failed.emit(
-                WorkspaceError(f"the labels are shown without image: {found.why}"), None
-            )
+            message = f"the labels are shown without their image: {found.why}"
+            self.failed.emit(WorkspaceError(message), None)
 
     def _link(
         self,
         entry: Entry,
-        known: Known,
+        recorded: Recorded,
         objects: Labels | None,
         regions: Labels | None,
         *,
@@ -296,19 +299,19 @@ class WorkspaceController(QObject):
         if self.workspace is None:
             return
         writer = self.workspace.writer(entry, salvage=salvage)
-        link = WorkspaceLink(entry, writer, known, self)
-        link.troubled.connect(lambda message: notify(WorkspaceError(message)))
+        link = WorkspaceLink(entry, writer, recorded, self)
+        link.failed.connect(lambda message: notify(WorkspaceError(message)))
         link.attach(objects, regions)
         self.links[entry.id] = link
 
-    def _tell_all(self) -> None:
+    def _record_all(self) -> None:
         for link in self.links.values():
-            link.tell_all()
+            link.record_all()
 
-    def _let_go(self) -> None:
+    def _unlink_all(self) -> None:
         for link in self.links.values():
             for layer in link.layers.values():
-                self._touched.discard(layer)
+                self._modified.discard(layer)
             link.close()
         self.links = {}
         self.workspace = None
@@ -316,40 +319,42 @@ class WorkspaceController(QObject):
     # -- layers --------------------------------------------------------------------------------
 
     def _on_inserted(self, event: Any) -> None:
-        self._listen(event.value)
+        self._watch(event.value)
 
-    def _listen(self, layer: Any) -> None:
+    def _watch(self, layer: Any) -> None:
         if isinstance(layer, Labels):
             layer.events.paint.connect(self._on_paint)
 
     def _on_paint(self, event: Any) -> None:
         if session_of(event.source) is None:
-            self._touched.add(event.source)
+            self._modified.add(event.source)
 
     def _on_session(self, session: CorrectionSession) -> None:
-        as_before = {layer for layer in session.layers if layer not in self._touched}
-        session.changed.connect(partial(self._touch, session, as_before))
+        unmodified = {layer for layer in session.layers if layer not in self._modified}
+        session.changed.connect(partial(self._on_session_changed, session, unmodified))
 
-    def _touch(self, session: CorrectionSession, as_before: set[Labels], _: Any) -> None:
-        if session.undo_name is None:  # all was taken back
-            self._touched -= as_before
+    def _on_session_changed(
+        self, session: CorrectionSession, unmodified: set[Labels], _: Any
+    ) -> None:
+        if session.undo_name is None:  # everything was undone
+            self._modified -= unmodified
         else:
-            self._touched.update(layer for layer in session.layers if layer in self._viewer.layers)
+            self._modified.update(one for one in session.layers if one in self._viewer.layers)
 
     def _on_removed(self, event: Any) -> None:
-        """A layer is gone from the viewer: what was not told yet is told, and its link ends."""
+        """Record the last changes of a removed layer, and end its link."""
         layer = event.value
         for key, link in list(self.links.items()):
             if layer in link.layers.values():
                 with notify_errors():
-                    link.tell_all()
+                    link.record_all()
                 link.close()
                 del self.links[key]
                 self.changed.emit()
 
 
 def ago(seconds: float) -> str:
-    """A time in the past, in words that need not change every second for long."""
+    """A time in the past, rounded."""
     if seconds < 60:
         return f"{int(seconds)} s ago"
     if seconds < 3600:
@@ -357,12 +362,12 @@ def ago(seconds: float) -> str:
     return f"{int(seconds // 3600)} h ago"
 
 
-def in_words(state: SaveState | None) -> tuple[str, bool]:
-    """How saving goes, for people, and whether all is well."""
+def describe(state: SaveState | None) -> tuple[str, bool]:
+    """A save state in words, and whether all is well."""
     if state is None:
-        return "Nothing is kept yet: open an image of the list, or add labels", True
+        return "Nothing is saved yet: open an image from the list, or add labels", True
     if state.error is not None:
-        return f"Not saved: {state.error}. Kept in memory, and tried again", False
+        return f"Not saved: {state.error}. Changes stay in memory; saving is retried", False
     if state.waiting:
         return "Saving …", True
     return f"Saved {ago(time.monotonic() - state.saved_at)}", True

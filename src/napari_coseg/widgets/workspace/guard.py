@@ -1,4 +1,4 @@
-"""Closing napari with corrections that are not on the disk: asks first."""
+"""Asks before napari is closed with corrections that are not on disk."""
 
 from __future__ import annotations
 
@@ -22,10 +22,7 @@ SUFFIX = ".coseg"
 
 
 def guard_closing(viewer: Viewer) -> None:
-    """From now on, closing this viewer's window saves, or asks. Again: nothing.
-
-    A viewer without a window has nothing to close.
-    """
+    """Save, or ask, when this viewer's window is closed. Safe to call again."""
     viewer = getattr(viewer, "__wrapped__", viewer)  # napari hands proxies to plugins
     window = getattr(getattr(viewer, "window", None), "_qt_window", None)
     if window is not None and window.findChild(CloseGuard) is None:
@@ -33,73 +30,83 @@ def guard_closing(viewer: Viewer) -> None:
 
 
 class CloseGuard(QObject):
-    """Filters the events of the main window."""
+    """Event filter of the main window."""
 
     def __init__(self, window: QWidget, controller: WorkspaceController) -> None:
         super().__init__(window)
         self._window, self._controller = window, controller
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
-        if event.type() == QEvent.Type.Close and not self._may_close():
+        # A hidden window is closed by a program, where nobody could answer.
+        is_close = event.type() == QEvent.Type.Close
+        if is_close and not may_close(self._controller, self._window, self._window.isVisible()):
             event.ignore()
             return True
         return False
 
-    def _may_close(self) -> bool:
-        # A window that nobody sees is closed by a program, which nobody can answer.
-        asks = self._window.isVisible()
-        while True:
-            layers = self._controller.unsaved()
-            reason = "" if layers else self._finished()
-            if not layers and not reason:
-                return True
-            answer = ask(self._window, layers, reason) if asks else Buttons.Discard
-            if answer == Buttons.Cancel:
-                return False
-            if answer == Buttons.Discard and not layers:
-                self._controller.give_up()
-                return True
-            if answer == Buttons.Discard:  # of these; what a workspace keeps is saved all the same
-                self._controller.forget_unsaved()
-            elif layers and not self._saved():
-                return False
 
-    def _finished(self) -> str:
-        """Save and close the workspace; why it could not be, or nothing."""
-        QGuiApplication.setOverrideCursor(Qt.CursorShape.WaitCursor)
-        try:
-            self._controller.finish()
-        except CosegError as error:
-            return str(error)
-        finally:
-            QGuiApplication.restoreOverrideCursor()
-        return ""
+def may_close(controller: WorkspaceController, window: QWidget | None, asks: bool = True) -> bool:
+    """Save and close the workspace; whether the window may be closed then.
 
-    def _saved(self) -> bool:
-        """Put what is unsaved into the workspace, or a new one."""
-        controller, path = self._controller, None
-        if controller.workspace is None:
-            path = ask_new_folder(self._window)
-            if path is None:
-                return False
-        with notify_errors():
-            if controller.workspace is None and path is not None:
-                controller.create_and_wait(path)
-            controller.add_unsaved()
-        return not controller.unsaved()
+    Parameters
+    ----------
+    asks
+        Whether the user is asked about unsaved corrections; else they are discarded.
+    """
+    while True:
+        layers = controller.unsaved()
+        reason = "" if layers else _finish(controller)
+        if not layers and not reason:
+            return True
+        answer = ask(window, layers, reason) if asks else Buttons.Discard
+        if answer == Buttons.Cancel:
+            return False
+        if answer == Buttons.Discard and not layers:
+            controller.abandon()
+            return True
+        if answer == Buttons.Discard:  # only these; the workspace is saved all the same
+            controller.discard_unsaved()
+        elif layers and not _save(controller, window):
+            return False
 
 
-def ask(parent: QWidget, layers: list[Labels], reason: str) -> int:
-    """Save, discard or cancel."""
-    names = ", ".join(layer.name for layer in layers[:4]) + (" …" if len(layers) > 4 else "")
+def _finish(controller: WorkspaceController) -> str:
+    """Save and close the workspace; the reason where that failed, else empty."""
+    QGuiApplication.setOverrideCursor(Qt.CursorShape.WaitCursor)
+    try:
+        controller.finish()
+    except CosegError as error:
+        return str(error)
+    finally:
+        QGuiApplication.restoreOverrideCursor()
+    return ""
+
+
+def _save(controller: WorkspaceController, window: QWidget | None) -> bool:
+    """Add what is unsaved to the workspace, or to a new one; whether that worked."""
+    path = None
+    if controller.workspace is None:
+        path = ask_new_folder(window)
+        if path is None:
+            return False
+    with notify_errors():
+        if path is not None:
+            controller.create_and_wait(path)
+        controller.add_unsaved()
+    return not controller.unsaved()
+
+
+def ask(parent: QWidget | None, layers: list[Labels], reason: str) -> int:
+    """Ask whether to save, discard or cancel."""
     if layers:
+        names = ", ".join(layer.name for layer in layers[:4]) + (" …" if len(layers) > 4 else "")
         text = "Save your corrections before closing?"
-        more = f"{names}: corrected, and kept in no workspace."
+        details = f"Corrected, but not saved in a workspace: {names}."
     else:
         text = "Your last corrections could not be saved."
-        more = f"{sentence(reason)}."
+        details = f"{sentence(reason)}."
     box = QMessageBox(QMessageBox.Icon.Warning, "Co-Seg", text, parent=parent)
-    box.setInformativeText(more)
+    box.setInformativeText(details)
     box.setStandardButtons(Buttons.Save | Buttons.Discard | Buttons.Cancel)
     box.setDefaultButton(Buttons.Save)
     if not layers:
@@ -108,10 +115,10 @@ def ask(parent: QWidget, layers: list[Labels], reason: str) -> int:
 
 
 def ask_new_folder(parent: QWidget | None) -> Path | None:
-    """A folder that is made as a workspace; None where nobody wants one."""
+    """Ask for the folder of a new workspace; None where the user cancels."""
     chosen, _ = QFileDialog.getSaveFileName(
         parent,
-        "New workspace: a folder of this name is made",
+        "New workspace: a folder of this name is created",
         str(Path.home() / f"corrections{SUFFIX}"),
         f"Workspace (*{SUFFIX})",
     )

@@ -20,6 +20,7 @@ from napari_coseg.core.errors import CosegError
 from napari_coseg.core.types import LabelClass
 from napari_coseg.labels.editing.edit import Box, Target
 from napari_coseg.labels.editing.review import Reviewed
+from napari_coseg.widgets.connections import Connections
 from napari_coseg.widgets.correct.session import SESSIONS, Change, CorrectionSession
 from napari_coseg.widgets.run_in_thread import run_in_thread
 from napari_coseg.workspace.entry import Entry
@@ -33,12 +34,12 @@ if TYPE_CHECKING:
 
 SCAN_MS = 10_000
 COPY_FOR_S = 0.02
-"""So long chunks are copied before the window gets its turn again."""
+"""Time for copying chunks before other events are processed."""
 
 
 @dataclass
-class Known:
-    """What the writer has been told so far. Made in a thread, as it looks at every pixel."""
+class Recorded:
+    """What the writer has recorded so far. Made in a thread, as it reads every pixel."""
 
     watches: dict[Target, Watch]
     table: pd.DataFrame
@@ -46,8 +47,8 @@ class Known:
     classes: tuple[tuple[LabelClass, ...], tuple[LabelClass, ...]]
 
     @classmethod
-    def of(cls, saved: Saved) -> Known:
-        """All that is saved."""
+    def of(cls, saved: Saved) -> Recorded:
+        """Everything in `saved`."""
         watches: dict[Target, Watch] = {"objects": Watch(saved.labels)}
         if saved.regions is not None:
             watches["regions"] = Watch(saved.regions)
@@ -61,27 +62,28 @@ class WorkspaceLink(QObject):
     Parameters
     ----------
     entry, writer
-        Where changes go.
-    known
+        Where changes are recorded.
+    recorded
         What the entry holds.
 
     Signals
     -------
-    troubled(str)
-        Changes can no longer be followed, or the disk refuses, and why; once for each reason.
+    failed(str)
+        Why changes can no longer be followed or written; once for each reason.
     """
 
-    troubled = Signal(str)
+    failed = Signal(str)
 
     def __init__(
-        self, entry: Entry, writer: EntryWriter, known: Known, parent: QObject | None = None
+        self, entry: Entry, writer: EntryWriter, recorded: Recorded, parent: QObject | None = None
     ) -> None:
         super().__init__(parent)
         self.entry, self.writer = entry, writer
         self.layers: dict[Target, Labels] = {}
-        self._known = known
+        self._recorded = recorded
         self._session: CorrectionSession | None = None
-        self._scanning = False
+        self._session_connections = Connections()
+        self._is_scanning = False
         self._warned = ""
         self._differing: deque[tuple[Target, Box]] = deque()
         self._timer = QTimer(self)
@@ -89,12 +91,12 @@ class WorkspaceLink(QObject):
         self._timer.timeout.connect(self.scan)
 
     def attach(self, objects: Labels | None, regions: Labels | None = None) -> None:
-        """Follow these layers, and the session that corrects them, now or later."""
+        """Follow these layers, and sessions that correct them, now or later."""
         pairs: tuple[tuple[Target, Any], ...] = (("objects", objects), ("regions", regions))
         self.layers = {
             target: layer
             for target, layer in pairs
-            if layer is not None and target in self._known.watches
+            if layer is not None and target in self._recorded.watches
         }
         SESSIONS.opened.connect(self._on_opened)
         for session in list(SESSIONS.open):
@@ -102,26 +104,35 @@ class WorkspaceLink(QObject):
         self._timer.start()
 
     def close(self) -> None:
-        """Follow no longer; what was not told yet is lost, so `tell_all` first."""
+        """Stop following; changes that are not recorded are lost, so `record_all` first."""
         self._timer.stop()
         SESSIONS.opened.disconnect(self._on_opened)
         self._leave_session()
         self.layers = {}
         self._differing.clear()
-        self.setParent(None)  # its controller would hold it for good
+        self.setParent(None)  # the controller would keep it alive
 
-    def tell_all(self) -> None:
-        """Look at everything now and tell what differs: before closing.
+    @property
+    def is_scanning(self) -> bool:
+        """Whether chunks are being compared or copied."""
+        return self._is_scanning or bool(self._differing)
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether everything that the layers hold now is recorded; reads every pixel."""
+        return not self._look({target: layer.data for target, layer in self.layers.items()})
+
+    def record_all(self) -> None:
+        """Compare everything now and record what differs: before closing.
 
         Raises
         ------
         CosegError
-            Where a layer has become another image.
+            Where a layer's image was replaced by another.
         """
-        for target, layer in self.layers.items():
-            for box in self._known.watches[target].differing(_values(layer)):
-                self._tell_block(target, box)
-        self._tell_rest()
+        for target, box in self._look({t: layer.data for t, layer in self.layers.items()}):
+            self._record_block(target, box)
+        self._record_rest()
 
     # -- sessions ------------------------------------------------------------------------------
 
@@ -131,15 +142,13 @@ class WorkspaceLink(QObject):
             return
         self._leave_session()
         self._session = session
-        session.changed.connect(self._on_change)
-        session.closed.connect(self._leave_session)
-        self._tell_rest()
+        self._session_connections.connect(self._on_change, session.changed)
+        self._session_connections.connect(self._leave_session, session.closed)
+        self._record_rest()
 
     def _leave_session(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            session.changed.disconnect(self._on_change)
-            session.closed.disconnect(self._leave_session)
+        self._session = None
+        self._session_connections.close()
 
     def _on_change(self, change: Change) -> None:
         session = self._session
@@ -148,83 +157,77 @@ class WorkspaceLink(QObject):
         step = change.step
         if not step.edit.is_empty:
             self.writer.record_edit(step.edit)
-            self._known.table = session.editor.table
+            self._recorded.table = session.editor.table
         if step.marks is not None:
-            self._known.reviewed = step.marks[1]
+            self._recorded.reviewed = step.marks[1]
             self.writer.record_reviewed(step.marks[1])
 
-    def _tell_rest(self) -> None:
-        """Rows, marks and classes of the session that nobody has told of."""
-        session, known = self._session, self._known
+    def _record_rest(self) -> None:
+        """Record rows, marks and classes of the session that are not recorded yet."""
+        session, recorded = self._session, self._recorded
         if session is None:
             return
         editor = session.editor
-        if editor.table is not known.table:
-            gone, rows = rows_between(known.table, editor.table)
+        if editor.table is not recorded.table:
+            gone, rows = rows_between(recorded.table, editor.table)
             if len(gone) or len(rows):
                 self.writer.record_rows(gone.tolist(), rows)
-            known.table = editor.table
-        if session.reviewed is not known.reviewed:
+            recorded.table = editor.table
+        if session.reviewed is not recorded.reviewed:
             self.writer.record_reviewed(session.reviewed)
-            known.reviewed = session.reviewed
-        if (editor.classes, editor.region_classes) != known.classes:
+            recorded.reviewed = session.reviewed
+        if (editor.classes, editor.region_classes) != recorded.classes:
             self.writer.record_classes(editor.classes, editor.region_classes)
-            known.classes = (editor.classes, editor.region_classes)
+            recorded.classes = (editor.classes, editor.region_classes)
 
-    # -- what came round -----------------------------------------------------------------------
+    # -- other changes -------------------------------------------------------------------------
 
     def scan(self) -> None:
-        """Look for chunks that changed without a word, in a thread; `_on_scanned` tells them."""
+        """Find chunks that changed outside of a session, in a thread; `_on_scanned` copies them."""
         self._warn(self.writer.state.error)
-        if self._scanning or self._differing:
+        if self.is_scanning:
             return
-        self._tell_rest()
-        self._scanning = True
+        self._record_rest()
+        self._is_scanning = True
         images = {target: layer.data for target, layer in self.layers.items()}
-        run_in_thread(self._look, images, done=self._on_scanned, failed=self._on_trouble)
+        run_in_thread(self._look, images, done=self._on_scanned, failed=self._on_failed)
 
     def _look(self, images: dict[Target, np.ndarray]) -> list[tuple[Target, Box]]:
-        watches = self._known.watches
+        watches = self._recorded.watches
         return [(t, box) for t, image in images.items() for box in watches[t].differing(image)]
 
     def _on_scanned(self, found: list[tuple[Target, Box]]) -> None:
-        self._scanning = False
+        self._is_scanning = False
         if self.layers:
             self._differing.extend(found)
             self._copy_some()
 
-    def _on_trouble(self, error: Exception) -> None:
-        self._scanning = False
+    def _on_failed(self, error: Exception) -> None:
+        self._is_scanning = False
         if self.layers:
             self._timer.stop()
-            self.troubled.emit(str(error))
+            self.failed.emit(str(error))
 
     def _warn(self, error: CosegError | None) -> None:
         message = "" if error is None else f"{error}. Corrections stay in memory until it works"
         if message and message != self._warned:
-            self.troubled.emit(message)
+            self.failed.emit(message)
         self._warned = message
 
     def _copy_some(self) -> None:
         ends = time.monotonic() + COPY_FOR_S
         while self._differing and time.monotonic() < ends:
-            target, box = self._differing.popleft()
             try:
-                self._tell_block(target, box)
+                self._record_block(*self._differing.popleft())
             except CosegError as error:
                 self._differing.clear()
-                self._on_trouble(error)
+                self._on_failed(error)
         if self._differing:
             QTimer.singleShot(0, self._copy_some)
 
-    def _tell_block(self, target: Target, box: Box) -> None:
-        watch, image = self._known.watches[target], _values(self.layers[target])
+    def _record_block(self, target: Target, box: Box) -> None:
+        watch, image = self._recorded.watches[target], self.layers[target].data
         watch.check(image)
         values = np.array(image[box])
         self.writer.record_block(target, box, values)
         watch.told(box, values)
-
-
-def _values(layer: Labels) -> np.ndarray:
-    image: np.ndarray = layer.data
-    return image

@@ -1,43 +1,21 @@
-"""The Workspace widget: where corrections are kept, and how saving goes."""
+"""The Workspace widget: where corrections are saved, and how saving goes."""
 
 from __future__ import annotations
 
 import html
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from napari.layers import Image as ImageLayer
-from napari.layers import Labels
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import (
-    QComboBox,
-    QFileDialog,
-    QFormLayout,
-    QLabel,
-    QListWidget,
-    QListWidgetItem,
-    QMessageBox,
-    QPushButton,
-    QWidget,
-)
+from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem, QMessageBox, QPushButton
 
 from napari_coseg.core.errors import WorkspaceError
-from napari_coseg.widgets import layer_box, outputs
-from napari_coseg.widgets.dock_widget import (
-    DockWidget,
-    column_of,
-    group,
-    notify,
-    notify_errors,
-    row,
-    sentence,
-)
-from napari_coseg.widgets.image_choice import narrow_box
-from napari_coseg.widgets.runs import regions_of
-from napari_coseg.widgets.workspace.controller import ago, controller_of, in_words
+from napari_coseg.widgets.dock_widget import DockWidget, notify, notify_errors, sentence
+from napari_coseg.widgets.forms import ChoiceBox, group, row, text_label
+from napari_coseg.widgets.layer_choice import LayerChoice
+from napari_coseg.widgets.workspace.controller import ago, controller_of, describe
 from napari_coseg.widgets.workspace.guard import Buttons, ask_new_folder, guard_closing
-from napari_coseg.widgets.workspace.layers import image_of
 from napari_coseg.workspace import recent
 from napari_coseg.workspace.entry import Entry
 from napari_coseg.workspace.image import ImageNotFound
@@ -47,74 +25,59 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 ABOUT = (
-    "A workspace is a folder that keeps labels, classes and what is reviewed. Corrections of the "
-    "images that are open in it are saved by themselves, a second after they are made."
+    "A workspace is a folder that keeps labels, classes and review marks. Corrections of images "
+    "that are open in it are saved automatically, about a second after they are made."
 )
-TELL_MS = 1000
+REFRESH_MS = 1000
 SHOWN_RECENT = 4
 
 
 class WorkspaceWidget(DockWidget):
-    """Dock widget on a viewer's controller; closing the widget leaves the workspace open."""
+    """Dock widget for a viewer's controller; closing it leaves the workspace open."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__(napari_viewer)
         guard_closing(napari_viewer)
         self.controller = controller_of(napari_viewer)
-        self._keeps_at_once = False
+        self._adds_at_once = False
         self._unfinished: Path | None = None
-        self.new_button = QPushButton("New …")
-        self.open_button = QPushButton("Open …")
-        self.close_button = QPushButton("Close")
-        self.resume_button = QPushButton()
-        self.recent_box = narrow_box("Workspaces that were open lately")
-        self.name = QLabel()
+        self.new_button = _button("New …", "Create a workspace, and add the current labels to it")
+        self.open_button = _button("Open …", "Open a workspace folder")
+        self.close_button = _button("Close", "Save all and close the workspace; the layers stay")
+        self.resume_button = _button(
+            "", "This workspace was not closed, for example after a crash; nothing saved is lost"
+        )
+        self.recent_box = ChoiceBox("Recently opened workspaces")
+        self.name, self.state = text_label(rich=True), text_label(rich=True)
         self.images = QListWidget()
         self.show_button = QPushButton("Open image")
-        self.image_box = narrow_box("The image that the labels are of")
-        self.objects_box = narrow_box("Labels whose values are objects")
-        self.regions_box = narrow_box("Labels whose values are region classes")
-        self.add_button = QPushButton("Keep in workspace")
-        self.state = QLabel()
+        self.layers = LayerChoice(
+            napari_viewer, "Image that the labels belong to", image_optional=False
+        )
+        self.add_button = QPushButton("Add to workspace")
         self._timer = QTimer(self)
-        self._timer.setInterval(TELL_MS)
+        self._timer.setInterval(REFRESH_MS)
         self._build()
         self._connect()
-        self._list_layers()
-        self.follow()
+        self.refresh()
         self._timer.start()
 
     def _build(self) -> None:
-        for label in (self.name, self.state):
-            label.setWordWrap(True)
-            label.setTextFormat(Qt.TextFormat.RichText)
         self.state.setMinimumHeight(self.state.fontMetrics().lineSpacing() * 3)
         self.state.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.images.setMaximumHeight(150)
-        self.images.setToolTip("Images of this workspace; double-click opens one")
-        self.new_button.setToolTip("Make a folder that keeps corrections, and keep the labels here")
-        self.open_button.setToolTip("Open such a folder")
-        self.close_button.setToolTip("Save all and close the workspace; layers stay")
-        self.resume_button.setToolTip("It was not closed, as after a crash; nothing saved is lost")
-        about = QLabel(ABOUT)
-        about.setWordWrap(True)
-        place = column_of(
+        self.images.setToolTip("Images of this workspace; double-click to open one")
+        self.images_part = group("Images", self.images, row(self.show_button))
+        self.add_part = group("Add labels", self.layers, row(self.add_button))
+        workspace = group(
+            "Workspace",
             self.name,
             row(self.new_button, self.open_button, self.close_button),
             self.resume_button,
             self.recent_box,
         )
-        self.images_part = group("Images", column_of(self.images, row(self.show_button)))
-        chosen = QWidget()
-        form = QFormLayout(chosen)
-        form.setContentsMargins(0, 0, 0, 0)
-        form.addRow("Image", self.image_box)
-        form.addRow("Objects", self.objects_box)
-        form.addRow("Regions", self.regions_box)
-        form.addRow("", row(self.add_button))
-        self.add_part = group("Add labels", chosen)
-        groups = (group("Workspace", place), self.images_part, self.add_part, about)
-        self.lay_out(*groups, below=self.state)
+        about = text_label(ABOUT)
+        self.lay_out(workspace, self.images_part, self.add_part, about, below=self.state)
 
     def _connect(self) -> None:
         self.new_button.clicked.connect(self._on_new)
@@ -126,46 +89,34 @@ class WorkspaceWidget(DockWidget):
         self.images.currentRowChanged.connect(lambda _: self._enable())
         self.show_button.clicked.connect(self._on_show)
         self.add_button.clicked.connect(self._on_add)
-        self.objects_box.currentIndexChanged.connect(self._propose_image)
-        self._timer.timeout.connect(self._tell)
-        self.controller.changed.connect(self.follow)
-        self.controller.failed.connect(self._on_failed)
-        for event in self._layer_events():
-            event.connect(self._list_layers)
+        self._timer.timeout.connect(self.show_state)
+        self.connections.connect(self.refresh, self.controller.changed)
+        self.connections.connect(self._on_failed, self.controller.failed)
 
     def let_go(self) -> None:
         self._timer.stop()
-        self.controller.changed.disconnect(self.follow)
-        self.controller.failed.disconnect(self._on_failed)
-        for event in self._layer_events():
-            event.disconnect(self._list_layers)
-
-    def _layer_events(self) -> tuple[Any, ...]:
-        events = self._viewer.layers.events
-        return events.inserted, events.removed, events.renamed
+        self.layers.connections.close()
 
     # -- what is shown -------------------------------------------------------------------------
 
-    def follow(self) -> None:
-        """Show what the controller has."""
+    def refresh(self) -> None:
+        """Show the controller's workspace."""
         workspace = self.controller.workspace
         if workspace is None:
             self.name.setText("No workspace is open.")
         else:
-            path = html.escape(str(workspace.path.parent))
-            damaged = "".join(
-                f"<br>⚠ {html.escape(str(error))}" for error in workspace.damaged.values()
-            )
-            name = html.escape(workspace.path.name)
-            self.name.setText(f"<b>{name}</b><br><small>in {path}</small>{damaged}")
-        if self._keeps_at_once and workspace is not None and not self.controller.busy:
-            self._keeps_at_once = False
-            if self._layer(self.image_box) and self._layer(self.objects_box):
-                self._on_add()  # these are what a new workspace is made for
+            path = workspace.path
+            folder, name = html.escape(str(path.parent)), html.escape(path.name)
+            damaged = [f"<br>⚠ {html.escape(str(one))}" for one in workspace.damaged.values()]
+            self.name.setText(f"<b>{name}</b><br><small>in {folder}</small>{''.join(damaged)}")
+        if self._adds_at_once and workspace is not None and not self.controller.busy:
+            self._adds_at_once = False
+            if self.layers.image and self.layers.objects:
+                self._on_add()
         self._list_images()
         self._list_recent()
         self._enable()
-        self._tell()
+        self.show_state()
 
     def _list_images(self) -> None:
         chosen = self.images.currentRow()
@@ -174,70 +125,61 @@ class WorkspaceWidget(DockWidget):
             is_open = entry.id in self.controller.links
             size = " × ".join(map(str, entry.shape))
             item = QListWidgetItem(f"{'● ' if is_open else '○ '}{entry.name}   {size}")
-            item.setToolTip("open, corrections are saved" if is_open else "double-click to open")
+            item.setToolTip("Open; corrections are saved" if is_open else "Double-click to open")
             self.images.addItem(item)
         self.images.setCurrentRow(min(max(chosen, 0), self.images.count() - 1))
 
     def _list_recent(self) -> None:
-        """The last ones, and first the one that was never closed."""
-        workspace = self.controller.workspace
-        listed = [
-            one for one in recent.recent() if not workspace or one.path != str(workspace.path)
-        ]
-        self.recent_box.clear()
-        self.recent_box.addItem("Recent …", None)
-        for one in listed[:SHOWN_RECENT]:
-            when = ago(time.time() - one.opened)
-            self.recent_box.addItem(f"{Path(one.path).name}, {when}", one.path)
-        self.recent_box.setVisible(bool(listed) and workspace is None)
-        left = recent.unfinished() if workspace is None else []
+        """List recent workspaces, and offer to resume the last one that was never closed."""
+        is_open = self.controller.workspace is not None
+        listed = [] if is_open else recent.recent()
+        entries = [(_name_and_age(one), one.path) for one in listed[:SHOWN_RECENT]]
+        self.recent_box.set_entries([("Recent …", None), *entries])
+        self.recent_box.setVisible(bool(listed))
+        left = [] if is_open else recent.unfinished()
         self.resume_button.setVisible(bool(left))
         if left:
-            name, when = Path(left[0].path).name, ago(time.time() - left[0].opened)
-            self.resume_button.setText(f"Resume {name}, left {when}")
             self._unfinished = Path(left[0].path)
+            self.resume_button.setText(f"Resume {_name_and_age(left[0])}")
 
-    def _tell(self) -> None:
+    def show_state(self) -> None:
+        """Show what is being done, or how saving goes."""
         controller = self.controller
         if controller.busy:
             self.state.setText(f"{controller.busy} …")
         elif controller.workspace is None:
-            unsaved = controller.unsaved()
-            names = html.escape(", ".join(layer.name for layer in unsaved))
-            self.state.setText(f"⚠ Corrected, and kept nowhere: {names}" if unsaved else "")
+            names = html.escape(", ".join(layer.name for layer in controller.unsaved()))
+            text = f"⚠ Corrected, but not saved in a workspace: {names}" if names else ""
+            self.state.setText(text)
         else:
-            words, is_well = in_words(controller.state)
+            text, is_well = describe(controller.state)
             mark = "<span style='color:#3fae5a'>●</span>" if is_well else "⚠"
-            self.state.setText(f"{mark} {html.escape(words)}")
+            self.state.setText(f"{mark} {html.escape(text)}")
 
     def _enable(self) -> None:
         busy, is_open = bool(self.controller.busy), self.controller.workspace is not None
-        self.new_button.setEnabled(not busy)
-        self.open_button.setEnabled(not busy)
+        for button in (self.new_button, self.open_button, self.resume_button, self.add_button):
+            button.setEnabled(not busy)
         self.close_button.setEnabled(is_open and not busy)
-        self.resume_button.setEnabled(not busy)
         self.images_part.setVisible(is_open)
         self.add_part.setVisible(is_open)
-        entry = self._chosen_entry()
-        self.show_button.setEnabled(
-            not busy and entry is not None and entry.id not in self.controller.links
-        )
-        self.add_button.setEnabled(not busy)
+        self.show_button.setEnabled(not busy and self._entry_to_open() is not None)
 
-    # -- what is asked -------------------------------------------------------------------------
+    # -- what the user asks for ----------------------------------------------------------------
 
     def _entries(self) -> tuple[Entry, ...]:
         return self.controller.workspace.entries if self.controller.workspace else ()
 
-    def _chosen_entry(self) -> Entry | None:
-        at = self.images.currentRow()
-        entries = self._entries()
-        return entries[at] if 0 <= at < len(entries) else None
+    def _entry_to_open(self) -> Entry | None:
+        """The chosen entry, unless it is open."""
+        at, entries = self.images.currentRow(), self._entries()
+        entry = entries[at] if 0 <= at < len(entries) else None
+        return None if entry is None or entry.id in self.controller.links else entry
 
     def _on_new(self) -> None:
         path = ask_new_folder(self)
         if path is not None:
-            self._keeps_at_once = True
+            self._adds_at_once = True
             self.controller.create(path)
 
     def _on_open(self) -> None:
@@ -255,19 +197,19 @@ class WorkspaceWidget(DockWidget):
             self.controller.open(Path(path))
 
     def _on_show(self) -> None:
-        entry = self._chosen_entry()
-        if entry is not None and entry.id not in self.controller.links:
+        entry = self._entry_to_open()
+        if entry is not None:
             self.controller.open_entry(entry)
 
     def _on_add(self) -> None:
         with notify_errors():
-            image = self._layer(self.image_box)
+            image = self.layers.image
             if image is None:
-                raise WorkspaceError("no image is chosen; open the one that the labels are of")
-            self.controller.add(image, self._layer(self.objects_box), self._layer(self.regions_box))
+                raise WorkspaceError("no image is chosen; open the one that the labels belong to")
+            self.controller.add(image, self.layers.objects, self.layers.regions)
 
     def _on_failed(self, error: Exception, entry: Entry | None) -> None:
-        self._keeps_at_once = False
+        self._adds_at_once = False
         if entry is not None and isinstance(error, ImageNotFound):
             self._ask_image(error, entry)
         elif entry is not None and isinstance(error, DamagedJournal):
@@ -276,13 +218,13 @@ class WorkspaceWidget(DockWidget):
             notify(error)
 
     def _ask_image(self, error: ImageNotFound, entry: Entry) -> None:
-        """Where the image is now; without an answer, whether to go on without it."""
+        """Ask where the image is now, or whether to open the labels without it."""
         box = QMessageBox(QMessageBox.Icon.Question, "Co-Seg", sentence(error))
-        look = box.addButton("Look for it …", QMessageBox.ButtonRole.AcceptRole)
+        locate = box.addButton("Locate …", QMessageBox.ButtonRole.AcceptRole)
         without = box.addButton("Labels only", QMessageBox.ButtonRole.DestructiveRole)
         box.addButton(Buttons.Cancel)
         box.exec()
-        if box.clickedButton() is look:
+        if box.clickedButton() is locate:
             chosen, _ = QFileDialog.getOpenFileName(self, f"Where is {error.expected.file_name}?")
             if chosen:
                 self.controller.open_entry(entry, [Path(chosen)])
@@ -290,34 +232,16 @@ class WorkspaceWidget(DockWidget):
             self.controller.open_entry(entry, with_image=False)
 
     def _ask_salvage(self, error: DamagedJournal, entry: Entry) -> None:
-        text = f"{error}. Open what is whole? The damaged file is kept beside it."
-        answer = QMessageBox.question(self, "Co-Seg", sentence(text))
-        if answer == Buttons.Yes:
+        text = f"{error}. Recover what is readable? The damaged file is kept beside it."
+        if QMessageBox.question(self, "Co-Seg", sentence(text)) == Buttons.Yes:
             self.controller.open_entry(entry, salvage=True)
 
-    # -- layers --------------------------------------------------------------------------------
 
-    def _layer(self, box: QComboBox) -> Any:
-        return layer_box.chosen(box, self._viewer)
+def _name_and_age(workspace: recent.Recent) -> str:
+    return f"{Path(workspace.path).name}, opened {ago(time.time() - workspace.opened)}"
 
-    def _list_layers(self, _: Any = None) -> None:
-        """List the layers; the newest of ours is chosen where nothing was."""
-        for box, kind, which in (
-            (self.image_box, "", ImageLayer),
-            (self.objects_box, "objects", Labels),
-            (self.regions_box, "regions", Labels),
-        ):
-            found = [layer for layer in self._viewer.layers if isinstance(layer, which)]
-            ours = [layer for layer in found if outputs.is_output(layer, kind)]
-            layer_box.fill(box, found, ours, none=which is Labels)
-        self._propose_image()
 
-    def _propose_image(self, _: Any = None) -> None:
-        """The image and the regions that belong to the chosen objects."""
-        objects = self._layer(self.objects_box)
-        image = None if objects is None else image_of(self._viewer, objects)
-        if image is not None:
-            layer_box.choose(self.image_box, image)
-        regions = None if objects is None else regions_of(self._viewer, objects)
-        if regions is not None:
-            layer_box.choose(self.regions_box, regions)
+def _button(text: str, tooltip: str) -> QPushButton:
+    button = QPushButton(text)
+    button.setToolTip(tooltip)
+    return button

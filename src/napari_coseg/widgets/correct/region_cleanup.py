@@ -1,4 +1,4 @@
-"""Specks and holes of regions: looked for in a thread, shown, then made to go or not."""
+"""Small pieces and holes of regions: searched in a thread, shown, then removed or kept."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from psygnal import Signal
 from napari_coseg.labels.editing.edit import Edit
 from napari_coseg.labels.editing.regions import clean_regions
 from napari_coseg.widgets.correct.session import CorrectionSession
-from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.dock_widget import notify
-from napari_coseg.widgets.geometry import placed_like
+from napari_coseg.widgets.outputs import add_helper_layer, direct_colormap
 from napari_coseg.widgets.run_in_thread import run_in_thread
 
 if TYPE_CHECKING:
@@ -20,15 +19,16 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 COLOR = (230, 0, 90)
+LAYER = "small pieces and holes"
 
 
-class Specks:
-    """One preview at a time.
+class RegionCleanup:
+    """Removes small pieces and holes of regions, after a preview.
 
     Signals
     -------
     changed(str)
-        What is shown now, in words; `previewing` and `busy` tell which buttons make sense.
+        A status message; `previewing` and `busy` say which buttons apply.
     """
 
     changed = Signal(str)
@@ -44,30 +44,30 @@ class Specks:
     def previewing(self) -> bool:
         return self._edit is not None
 
-    def preview(self, speck_um2: float, hole_um2: float) -> None:
-        """Look for them; every pixel is looked at, so a thread does."""
-        self.drop()
+    def preview(self, piece_um2: float, hole_um2: float) -> None:
+        """Search for pieces and holes below these areas; in a thread, as it reads every pixel."""
+        self.discard()
         self.busy = True
-        self.changed.emit("Looking for specks and holes …")
+        self.changed.emit("Searching for small pieces and holes …")
         run_in_thread(
             clean_regions,
             self._session.editor,
-            speck_um2,
+            piece_um2,
             hole_um2,
             done=self._on_found,
-            failed=self._not_found,
+            failed=self._on_failed,
         )
 
     def accept(self) -> None:
-        """Make what is shown go, as one undo step."""
+        """Apply what is shown, as one undo step."""
         edit = self._edit
-        self.drop()
+        self.discard()
         if edit is not None:
             self._session.do(edit)
-            self.changed.emit(f"Changed {len(edit.new_values):,} pixels of specks and holes")
+            self.changed.emit(f"Changed {len(edit.new_values):,} pixels of small pieces and holes")
 
-    def drop(self) -> None:
-        """Show nothing, and change nothing."""
+    def discard(self) -> None:
+        """Remove the preview and change nothing."""
         self._edit = None
         if self._layer is not None and self._layer in self._viewer.layers:
             self._viewer.layers.remove(self._layer)
@@ -75,8 +75,8 @@ class Specks:
         self.changed.emit("")
 
     def close(self) -> None:
-        """Show nothing; what is found from now on is for nobody."""
-        self.drop()
+        """Remove the preview, and ignore what is found from now on."""
+        self.discard()
         self._is_closed = True
 
     def _on_found(self, found: Edit) -> None:
@@ -84,35 +84,23 @@ class Specks:
             return
         self.busy = False
         if found.is_empty:
-            self.changed.emit("There are no specks or holes below these areas")
+            self.changed.emit("No piece and no hole is smaller than these areas")
             return
         self._edit = found
-        self._show(found)
+        like = self._session.regions or self._session.objects
+        self._layer = add_helper_layer(
+            self._viewer,
+            found.mask(like.data.shape).view(np.uint8),
+            like,
+            name=LAYER,
+            kind="preview",
+            colormap=direct_colormap({}, unknown=COLOR),
+        )
         self.changed.emit(f"{len(found.new_values):,} pixels would change")
 
-    def _not_found(self, error: Exception) -> None:
+    def _on_failed(self, error: Exception) -> None:
         if self._is_closed:
             return
         self.busy = False
         self.changed.emit("")
         notify(error)
-
-    def _show(self, edit: Edit) -> None:
-        from napari.layers import Labels
-        from napari.utils.colormaps import DirectLabelColormap
-
-        like = self._session.regions or self._session.objects
-        color = np.array([*COLOR, 255]) / 255
-        layer = Labels(
-            edit.mask(like.data.shape).view(np.uint8),
-            name="specks and holes",
-            colormap=DirectLabelColormap(color_dict={None: color, 0: np.zeros(4)}),
-            metadata={METADATA_KEY: {"kind": "preview"}},
-            opacity=0.9,
-            **placed_like(like),
-        )
-        layer.editable = False
-        active = self._viewer.layers.selection.active
-        self._viewer.add_layer(layer)
-        self._viewer.layers.selection.active = active
-        self._layer = layer

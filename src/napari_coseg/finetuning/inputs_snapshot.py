@@ -1,12 +1,11 @@
-"""What a run began with, kept until its end: it can go on after more was reviewed meanwhile.
+"""A copy of a run's inputs in its folder, so that it can resume after more was reviewed.
 
-One safetensors file in the run folder: the arrays of each reviewed image, and as JSON what their
-class ids mean. Nothing in such a file is run, and it holds no more than its own size.
+One safetensors file: the arrays of each reviewed image, and as JSON what their class ids mean.
+Nothing in such a file is executed, and it holds no more than its own size.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,14 @@ import numpy as np
 from pydantic import ValidationError
 
 from napari_coseg.core.card import ClassEntry
-from napari_coseg.core.errors import CheckpointError, OutputError
+from napari_coseg.core.errors import CheckpointError
+from napari_coseg.core.files import atomic_write
 from napari_coseg.core.settings import Settings
 from napari_coseg.core.types import LabelClass
 from napari_coseg.finetuning.reviewed import FoundBy, ReviewedImage, ReviewedSet
 from napari_coseg.models.checkpoints.safe import read_header
 
-BEGUN_FILE = "reviewed.safetensors"
+SNAPSHOT_FILE = "reviewed.safetensors"
 KEY = "napari_coseg_reviewed"
 KINDS = ("image", "semantic", "objects", "types", "semantic_reviewed", "objects_reviewed")
 MB = 1e6
@@ -37,7 +37,7 @@ class _FoundBy(Settings):
     sha256: str
 
 
-class _Begun(Settings):
+class _Snapshot(Settings):
     source: str
     semantic_classes: tuple[ClassEntry, ...]
     instance_classes: tuple[ClassEntry, ...]
@@ -45,7 +45,7 @@ class _Begun(Settings):
     found_by: tuple[_FoundBy, ...] = ()
 
 
-def write_begun(folder: Path, reviewed: ReviewedSet) -> None:
+def write_snapshot(folder: Path, reviewed: ReviewedSet) -> None:
     """Keep the reviewed images in a run folder; the file appears whole or not at all.
 
     Raises
@@ -56,19 +56,13 @@ def write_begun(folder: Path, reviewed: ReviewedSet) -> None:
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    path = folder / BEGUN_FILE
-    partial = path.with_suffix(f".{os.getpid()}.part")
-    try:
-        save_file(_arrays(reviewed), partial, metadata={KEY: _told(reviewed).model_dump_json()})
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"what is reviewed cannot be kept in {path}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    path, values = folder / SNAPSHOT_FILE, {KEY: _description(reviewed).model_dump_json()}
+    with atomic_write(path, overwrite=True, failures=(SafetensorError,)) as partial:
+        save_file(_arrays(reviewed), partial, metadata=values)
 
 
-def read_begun(folder: Path) -> ReviewedSet:
-    """What the unfinished run in a folder began with.
+def read_snapshot(folder: Path) -> ReviewedSet:
+    """The inputs that the unfinished run in a folder was started with.
 
     Raises
     ------
@@ -80,27 +74,27 @@ def read_begun(folder: Path) -> ReviewedSet:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    path = folder / BEGUN_FILE
+    path = folder / SNAPSHOT_FILE
     if not path.is_file():
-        raise CheckpointError(f"{folder} keeps nothing that a fine-tuning began with; begin anew")
+        raise CheckpointError(f"{folder} has no copy of the inputs of a fine-tuning; start it over")
     try:
-        told = _Begun.model_validate_json(read_header(path).metadata[KEY])
+        kept = _Snapshot.model_validate_json(read_header(path).metadata[KEY])
         arrays = load_file(path)
-        images = tuple(_image(one, n, arrays) for n, one in enumerate(told.images))
+        images = tuple(_image(one, n, arrays) for n, one in enumerate(kept.images))
     except (OSError, SafetensorError, KeyError, ValidationError, AttributeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); begin anew") from error
+        raise CheckpointError(f"{path} is damaged ({error}); start it over") from error
     return ReviewedSet(
         images,
-        tuple(entry.as_label_class() for entry in told.semantic_classes),
-        tuple(entry.as_label_class() for entry in told.instance_classes),
-        told.source,
-        tuple(FoundBy(**finder.model_dump()) for finder in told.found_by),
+        tuple(entry.as_label_class() for entry in kept.semantic_classes),
+        tuple(entry.as_label_class() for entry in kept.instance_classes),
+        kept.source,
+        tuple(FoundBy(**finder.model_dump()) for finder in kept.found_by),
     )
 
 
-def _image(told: _Image, number: int, arrays: dict[str, np.ndarray]) -> ReviewedImage:
+def _image(kept: _Image, number: int, arrays: dict[str, np.ndarray]) -> ReviewedImage:
     values: dict[str, Any] = {kind: arrays.get(f"{number}/{kind}") for kind in KINDS}
-    return ReviewedImage(**told.model_dump(), **values)
+    return ReviewedImage(**kept.model_dump(), **values)
 
 
 def size_mb(reviewed: ReviewedSet) -> float:
@@ -117,8 +111,8 @@ def _arrays(reviewed: ReviewedSet) -> dict[str, np.ndarray]:
     return found
 
 
-def _told(reviewed: ReviewedSet) -> _Begun:
-    return _Begun(
+def _description(reviewed: ReviewedSet) -> _Snapshot:
+    return _Snapshot(
         source=reviewed.source,
         semantic_classes=_entries(reviewed.semantic_classes),
         instance_classes=_entries(reviewed.instance_classes),

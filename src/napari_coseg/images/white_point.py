@@ -1,0 +1,75 @@
+"""The white point of an H&E image: glass becomes the same white in every image.
+
+Scanners and microscopes differ in exposure and in the colour of their light. Each channel is
+multiplied by one factor, which brings its 99.5th percentile to 245.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+
+WHITE = 245.0
+"""Intensity of glass, of 0..255."""
+PERCENTILE = 99.5
+LEAST_WHITE = 61.0
+"""A channel that is darker yet shows no glass (fluorescence); such an image is left as it is."""
+WHOLE_UP_TO_PX = 2**22
+"""Larger images are judged from blocks spread over them."""
+BLOCKS_A_SIDE, BLOCK_PX, SLICES = 6, 256, 5
+
+White = tuple[float, float, float]
+
+
+class RgbReader(Protocol):
+    """What is asked of `napari_coseg.images.intake.RgbSource`."""
+
+    @property
+    def n_slices(self) -> int: ...
+
+    @property
+    def plane_shape(self) -> tuple[int, int]: ...
+
+    def read(self, z: int, rows: slice, columns: slice) -> np.ndarray: ...
+
+
+def white_of(rgb: np.ndarray) -> White | None:
+    """The white of (..., 3) values of 0..255; None where a channel is below `LEAST_WHITE`."""
+    red, green, blue = np.percentile(rgb.reshape(-1, 3), PERCENTILE, axis=0).tolist()
+    return (red, green, blue) if min(red, green, blue) >= LEAST_WHITE else None
+
+
+def measure_white(source: RgbReader) -> White | None:
+    """The white of a whole image, or stack, as `white_of` gives it."""
+    blocks = [source.read(*place).reshape(-1, 3) for place in _places(source)]
+    return white_of(np.concatenate(blocks))
+
+
+def whitened(rgb: np.ndarray, white: White) -> np.ndarray:
+    """float32 (..., 3) of 0..255 with `white` brought to `WHITE`."""
+    gains = (WHITE / np.asarray(white)).astype(np.float32)
+    return np.minimum(rgb * gains, np.float32(255))
+
+
+def whitened_image(image: np.ndarray) -> np.ndarray:
+    """uint8 (Y, X, 3) by its own white; itself where it shows none."""
+    white = white_of(image)
+    return image if white is None else np.rint(whitened(image, white)).astype(np.uint8)
+
+
+def _places(source: RgbReader) -> Iterator[tuple[int, slice, slice]]:
+    height, width = source.plane_shape
+    if source.n_slices * height * width <= WHOLE_UP_TO_PX:
+        for z in range(source.n_slices):
+            yield z, slice(0, height), slice(0, width)
+        return
+    slices = np.unique(np.linspace(0, source.n_slices - 1, SLICES).astype(int))
+    tops, lefts = (
+        np.unique(np.linspace(0, max(0, side - BLOCK_PX), BLOCKS_A_SIDE).astype(int))
+        for side in (height, width)
+    )
+    for z, y, x in itertools.product(slices, tops, lefts):
+        yield int(z), slice(int(y), int(y) + BLOCK_PX), slice(int(x), int(x) + BLOCK_PX)
