@@ -51,7 +51,7 @@ SPEEDS = ("heads", "adapters")
         ({"speed": "adapters", "parts": ["lora"], "lora_rank": 2}, {"lora"}),
         ({"speed": "adapters", "parts": ["neck", "decoders"]}, {"neck", "decoders"}),
     ],
-    ids=str,
+    ids=lambda value: str(value if isinstance(value, dict) else sorted(value)),
 )
 def test_only_the_chosen_parts_change(choice: Any, expected: set[str], tmp_path: Path) -> None:
     result = tuned(tmp_path, steps=2, **choice)

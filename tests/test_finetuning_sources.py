@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from napari_coseg.finetuning.begun import read_begun, write_begun
 
 from cases.finetuning_cases import (
     GLAND,
@@ -23,6 +22,7 @@ from cases.finetuning_cases import (
 from cases.tiny_models import tiny_card
 from napari_coseg.core.errors import DatasetError
 from napari_coseg.core.types import LabelClass
+from napari_coseg.finetuning.inputs_snapshot import read_snapshot, write_snapshot
 from napari_coseg.finetuning.joining import together
 from napari_coseg.finetuning.preparing import prepare
 from napari_coseg.finetuning.reviewed import FoundBy
@@ -111,8 +111,8 @@ def test_a_workspace_tells_which_model_found_what_was_corrected(tmp_path: Path) 
     assert (finder.model, finder.sha256) == ("discs", file_sha256(base))
     assert together([found, found]).found_by == found.found_by
     assert not any("discs" in note for note in prepare(found, base, settings(), "cpu").notes)
-    write_begun(tmp_path, found)
-    assert read_begun(tmp_path).found_by == found.found_by
+    write_snapshot(tmp_path, found)
+    assert read_snapshot(tmp_path).found_by == found.found_by
 
 
 @pytest.mark.parametrize(
