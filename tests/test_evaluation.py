@@ -373,4 +373,4 @@ def test_the_command_prints_no_table_unasked(command, capsys) -> None:
 
 def test_the_command_refuses_a_table_that_does_not_exist(command, capsys) -> None:
     assert main([*command, "--table", "glass"]) == 2
-    assert "no paper's table 'glass'; choose one of puma" in capsys.readouterr().err
+    assert "there is no table 'glass'; choose one of puma" in capsys.readouterr().err

@@ -55,7 +55,7 @@ def test_the_papers_distance_stands_beside_ours_where_it_was_measured() -> None:
         "| ours | 91.56 | 85.47 | 135.28 | 277.06 |",
         "| ours, pooled | 90.00 | 81.00 | - | - |",
     ]
-    assert "stretched to 1024 x 1024 (its own column), and a pixel" in text[-1]
+    assert "stretched to 1024 x 1024 (next column), and a pixel" in text[-1]
 
 
 def test_names_of_other_datasets_are_known_and_gaps_are_dashes() -> None:

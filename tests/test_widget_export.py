@@ -12,10 +12,11 @@ import pytest
 import tifffile
 
 from napari_coseg.core.errors import ImageError
-from napari_coseg.core.types import LARGEST_ID, LabelClass
+from napari_coseg.core.types import LARGEST_ID, LabelClass, LabelNotes
 from napari_coseg.formats.geojson import AREA
 from napari_coseg.formats.read_geojson import read_geojson
-from napari_coseg.widgets.corrected import LabelsOf, corrected_prediction
+from napari_coseg.labels.measure import class_table
+from napari_coseg.widgets.corrected import corrected_prediction, layer_notes
 
 pytest_plugins = ["cases.widget_fixtures"]
 RED, BLUE = LabelClass(1, "red", (200, 0, 0)), LabelClass(2, "blue", (0, 0, 200))
@@ -23,9 +24,7 @@ GLAND = LabelClass(1, "gland", (230, 159, 0))
 LABELS = np.zeros((12, 16), np.int32)
 LABELS[1:4, 1:5], LABELS[6:9, 3:6], LABELS[5:11, 9:15] = 1, 2, 7
 REGIONS = (np.indices(LABELS.shape)[1] < 8).astype(np.uint8)
-OF_LABELS = LabelsOf(
-    (RED, BLUE), np.array([1, 2, 5]), np.array([2, 1, 1]), np.array([0.9, 0.6, 0.7])
-)
+OF_LABELS = LabelNotes((RED, BLUE), class_table([2, 1, 1], [0.9, 0.6, 0.7], [1, 2, 5]))
 
 
 def metadata(kind: str, *classes: LabelClass) -> dict[str, Any]:
@@ -39,7 +38,7 @@ def metadata(kind: str, *classes: LabelClass) -> dict[str, Any]:
 
 
 def test_objects_are_measured_as_they_are_now() -> None:
-    found = corrected_prediction(LABELS, REGIONS, (0.5, 0.5), OF_LABELS, LabelsOf((GLAND,)))
+    found = corrected_prediction(LABELS, REGIONS, (0.5, 0.5), OF_LABELS, LabelNotes((GLAND,)))
     table = found.instances.table.set_index("id")
     assert list(table.index) == [1, 2, 7]
     assert table["class"].tolist()[:2] == ["blue", "red"]
@@ -51,7 +50,7 @@ def test_objects_are_measured_as_they_are_now() -> None:
 
 def test_a_region_without_a_name_gets_a_plain_one() -> None:
     found = corrected_prediction(
-        None, REGIONS * np.uint8(3), (0.5, 0.5), LabelsOf(), LabelsOf((GLAND,))
+        None, REGIONS * np.uint8(3), (0.5, 0.5), LabelNotes(), LabelNotes((GLAND,))
     )
     assert [entry.name for entry in found.semantic_classes] == ["gland", "region 3"]
     assert len(found.instances) == 0
@@ -70,13 +69,13 @@ def test_a_region_without_a_name_gets_a_plain_one() -> None:
 )
 def test_labels_that_cannot_be_written(labels, regions, message: str) -> None:
     with pytest.raises(ImageError, match=message):
-        corrected_prediction(labels, regions, (0.5, 0.5), LabelsOf(), LabelsOf())
+        corrected_prediction(labels, regions, (0.5, 0.5), LabelNotes(), LabelNotes())
 
 
 @pytest.mark.parametrize("features", [None, pd.DataFrame({"index": [1], "size": [3]})])
 def test_a_layer_painted_by_hand_has_no_classes(features: pd.DataFrame | None) -> None:
-    known = LabelsOf.read({}, features)
-    assert (known.classes, len(known.ids)) == ((), 0)
+    notes = layer_notes({}, features)
+    assert (notes.classes, notes.known) == ((), None)
 
 
 # ---------------------------------------------------------------------------------------------

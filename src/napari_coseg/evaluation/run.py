@@ -1,10 +1,10 @@
-"""How good a model is on a labelled dataset: one tidy table, a row a number.
+"""Scores of a model on a labelled dataset, as one tidy table.
 
-Rows are per image, the means over images, and pooled over all pixels or objects of the dataset;
-`labels.metrics.averaging` says what each way counts. The means are what papers report; false
-finds in images without the class cost nothing there, so read the pooled ones too. Matching is at an
-IoU above 0.5. Hausdorff distances are in micrometres; on request also as in the papers, in pixels
-of the image stretched to 1024 x 1024 (``HD_1024px``).
+Rows are per image, the means over images, and pooled over all pixels or objects of the dataset (see
+`labels.metrics.averaging`). Papers report the means; false positives in images without the class
+cost nothing there, so read the pooled scores too. Matching is at an IoU above 0.5. Hausdorff
+distances are in micrometres; on request also as in the papers, in pixels of the image stretched to
+1024 x 1024 (``HD_1024px``).
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ if TYPE_CHECKING:
 
 COLUMNS = ("dataset", "split", "image", "task", "class", "metric", "value")
 HELD_OUT, TEST = "held-out", "test"
-"""Images of a recipe's datasets: to choose weights by, and to report on."""
+"""Images of a recipe's datasets: to select weights, and to report."""
 CLASSES = "(classes)"
-"""Stands in the column ``class`` for the mean over the classes of a task."""
+"""In the column ``class``: the mean over the classes of a task."""
 
 Key = tuple[str, str]
 """Task and class."""
@@ -107,18 +107,18 @@ def evaluate(
         image's name or one of ``AVERAGES``, ``class`` a class's name or one of
 
         ``all``
-            Objects whatever their class; Dice and IoU of all of them as one mask.
+            Objects of any class; Dice and IoU of all of them as one mask.
         ``(classes)``
             The mean over the classes of a task: its PQ is the mPQ, its IoU the mIoU. In one image
-            a class that neither side has is left out; background is no class.
+            a class that neither side has is left out; background is not a class.
 
         Object classes have no Dice, IoU or distance; the PQ of a region class is that of its
-        connected parts. A pixel that the dataset calls unknown counts nowhere.
+        connected components. Pixels that the dataset marks as unknown are left out.
 
     Raises
     ------
     DatasetError
-        Where the dataset has no labels of a task that the model solves.
+        Where the dataset has no labels for any task of the model.
     """
     import pandas as pd
 
@@ -143,8 +143,8 @@ def evaluate(
             tally.setdefault(key, {})[name] = counts
     if not tally:
         raise DatasetError(
-            f"dataset {dataset.name!r} has no labels that {model.card.name!r} could be compared "
-            f"with; it has object labels: {bool(dataset.layout.instances)}, region classes: "
+            f"dataset {dataset.name!r} has no labels to compare {model.card.name!r} with; it has "
+            f"object labels: {bool(dataset.layout.instances)}, region classes: "
             f"{', '.join(c.name for c in dataset.semantic_classes) or 'none'}"
         )
     rows = [
@@ -157,7 +157,7 @@ def evaluate(
 
 
 def compared_classes(card: ModelCard, dataset: Dataset) -> tuple[str, ...]:
-    """A line for each task that both have classes of: what `evaluate` compares with what."""
+    """For each task with classes on both sides, a line that lists the corresponding classes."""
     tasks = (
         ("regions", card.semantic_label_classes, dataset.semantic_classes, SAME_REGIONS),
         ("object classes", card.instance_label_classes, dataset.instance_classes, SAME_OBJECTS),
@@ -170,8 +170,7 @@ def compared_classes(card: ModelCard, dataset: Dataset) -> tuple[str, ...]:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Means and pooled scores alone, a row for each task and class, metrics as columns."""
-
+    """Means and pooled scores only, a row per task and class, metrics as columns."""
     short = table[table["image"].isin([MEAN, POOLED])]
     index = ["dataset", "split", "task", "class", "image"]
     wide = short.pivot(index=index, columns="metric", values="value")
@@ -181,13 +180,13 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def score_held_out(model: CosegModel, recipe: Recipe, data_root: Path) -> dict[str, float]:
-    """Scores on the images that a recipe holds out, to choose weights by.
+    """Scores on the images that a recipe holds out, to select weights.
 
     ``object_panoptic_quality``, ``object_aji``, ``object_dice``, ``type_panoptic_quality`` (mean
     over the types), ``region_dice`` (mean over the region classes): each the mean over images, and
-    over the datasets of the recipe that have such labels. Unlike in a paper's mean, an image where
-    a class is found that is not there counts 0: weights must not be preferred for finding it
-    everywhere.
+    over the datasets of the recipe that have such labels. Unlike in a paper's mean, an image with
+    false positives of a class that it does not have counts 0, so that weights which find a class
+    everywhere are not preferred.
     """
     table = _of_recipe(model, recipe, data_root, HELD_OUT)
     images = table[~table["image"].isin(AVERAGES)]
@@ -212,11 +211,11 @@ def score_held_out(model: CosegModel, recipe: Recipe, data_root: Path) -> dict[s
 def score_for_ablation(
     model: CosegModel, recipe: Recipe, data_root: Path, images: str = HELD_OUT
 ) -> dict[str, float]:
-    """What the papers' ablations compare, and a little more, to report and never to choose by.
+    """Scores for ablations, to report and not to select by.
 
     ``region PQ: <class>`` and ``object PQ: <class>`` of every class and their mean, ``mean PQ``
-    (Co-Seg++, tables 7, 8 and 11); ``region Dice: <class>``; PQ and AJI of all objects, whatever
-    their class. Averaged over images as the papers do.
+    (Co-Seg++, tables 7, 8 and 11); ``region Dice: <class>``; PQ and AJI of objects of any class.
+    Averaged over images as in the papers.
 
     Parameters
     ----------
@@ -226,7 +225,7 @@ def score_for_ablation(
     Raises
     ------
     DatasetError
-        Where test images are asked for and a dataset has none.
+        Where a dataset has no test images and these are to be scored.
     """
     table = _of_recipe(model, recipe, data_root, images)
     means = table[table["image"] == MEAN]
@@ -247,7 +246,7 @@ def score_for_ablation(
 
 
 def _of_recipe(model: CosegModel, recipe: Recipe, data_root: Path, images: str) -> pd.DataFrame:
-    """`evaluate` on the held-out or the test images of each dataset of a recipe."""
+    """`evaluate` on the held-out or test images of each dataset of a recipe."""
     import pandas as pd
 
     from napari_coseg.training.run import images_to_report_on, open_part, validation_names
@@ -267,7 +266,7 @@ def _of_recipe(model: CosegModel, recipe: Recipe, data_root: Path, images: str) 
 def _counts(
     dataset: Dataset, sample: Sample, found: Prediction, distances_at_1024: bool
 ) -> Iterator[tuple[Key, Counts]]:
-    """What one image adds to each task and class that both dataset and model know."""
+    """Counts of one image for each task and class that both dataset and model have."""
     if sample.instances is not None:
         labels = _where(sample.instances_known, found.instances.labels)
         truth = _where(sample.instances_known, sample.instances)
@@ -305,10 +304,10 @@ def _of_region(truth: np.ndarray, prediction: np.ndarray, pixel_size_um: float) 
 def _by_type(
     dataset: Dataset, found: Prediction, truth_types: np.ndarray, table: Contingency
 ) -> Iterator[tuple[str, Contingency]]:
-    """Table of each object class that both sides know, and its name."""
+    """Name and table of each object class that both sides have."""
     pairs = pair_classes(found.instances.classes, dataset.instance_classes, SAME_OBJECTS)
     predicted = found.instances.table.set_index("id")["class_id"].loc[table.prediction_ids]
-    # Both sides number the classes that they share from 1, in one order.
+    # On both sides, the common classes are numbered from 1 in the same order.
     ours = _renumbering(pair.ours.id for pair in pairs)[predicted.to_numpy()]
     theirs = _renumbering(pair.theirs.id for pair in pairs)[truth_types]
     tables = by_class(table, theirs, ours, range(1, len(pairs) + 1))
@@ -317,7 +316,7 @@ def _by_type(
 
 
 def _all_scores(tally: dict[Key, dict[str, Counts]]) -> dict[Key, dict[str, Scores]]:
-    """Of each task and class, by image or average; the mean over its classes ends a task."""
+    """By task and class, then by image or average; `CLASSES` is the last one of a task."""
     found: dict[Key, dict[str, Scores]] = {}
     for key, images in tally.items():
         averages = {way: average(tuple(images.values())) for way, average in AVERAGES.items()}
@@ -338,7 +337,7 @@ def _where(known: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
 
 
 def object_types(instances: np.ndarray, types: np.ndarray, table: Contingency) -> np.ndarray:
-    """Type of every true object, (N,) in the order of ``table.truth_ids``: most of its pixels."""
+    """Type of every true object, (N,) in the order of ``table.truth_ids``: that of most pixels."""
     where = np.flatnonzero(instances)
     position = np.searchsorted(table.truth_ids, instances.reshape(-1)[where])
     votes = position * 256 + types.reshape(-1)[where]

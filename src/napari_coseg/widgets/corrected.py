@@ -8,14 +8,13 @@ class.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_coseg.core.errors import ImageError
 from napari_coseg.core.geometry import Geometry
-from napari_coseg.core.types import LABEL_DTYPE, LARGEST_ID, Instances, LabelClass, Prediction
+from napari_coseg.core.types import LABEL_DTYPE, LARGEST_ID, LabelClass, LabelNotes, Prediction
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,62 +23,32 @@ METADATA_KEY = "napari_coseg"
 """Key of ``layer.metadata`` under which this plugin keeps its own entries."""
 
 
-@dataclass(frozen=True, eq=False)
-class LabelsOf:
-    """What is known about one labels layer besides its pixels.
+def layer_notes(metadata: Mapping[str, Any], features: pd.DataFrame | None) -> LabelNotes:
+    """What a labels layer's metadata and features say about its labels."""
+    from napari_coseg.labels.measure import class_table
 
-    Parameters
-    ----------
-    classes
-        Classes of its values or of its objects; empty where they are not known.
-    ids, class_ids, probabilities
-        (N,), of the objects that have a row in the layer's features.
-    provenance
-        Of the run that made the layer; empty where no run did.
-    """
-
-    classes: tuple[LabelClass, ...] = ()
-    ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    class_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    probabilities: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, metadata: Mapping[str, Any], features: pd.DataFrame | None) -> LabelsOf:
-        """Read a layer's metadata and features."""
-        ours = dict(metadata.get(METADATA_KEY, {}))
-        classes = tuple(
-            LabelClass(entry["id"], entry["name"], tuple(entry["color"]))
-            for entry in ours.get("classes", ())
-        )
-        provenance = dict(ours.get("provenance", {}))
-        if features is None or not {"index", "class"} <= set(features.columns):
-            return cls(classes, provenance=provenance)
+    ours = dict(metadata.get(METADATA_KEY, {}))
+    classes = tuple(
+        LabelClass(entry["id"], entry["name"], tuple(entry["color"]))
+        for entry in ours.get("classes", ())
+    )
+    known = None
+    if features is not None and {"index", "class"} <= set(features.columns):
         number_of = {entry.name: entry.id for entry in classes}
-        class_ids = [number_of.get(str(name), 0) for name in features["class"]]
-        probabilities = features.get("probability", np.full(len(features), np.nan))
-        return cls(
-            classes,
+        known = class_table(
+            np.array([number_of.get(str(name), 0) for name in features["class"]], np.int64),
+            np.asarray(features.get("probability", np.full(len(features), np.nan)), float),
             features["index"].to_numpy(np.int64),
-            np.array(class_ids, np.int64),
-            np.asarray(probabilities, float),
-            provenance,
         )
-
-    @property
-    def known(self) -> pd.DataFrame:
-        """Class and probability of the objects, as `object_table` takes them."""
-        from napari_coseg.labels.measure import class_table
-
-        return class_table(self.class_ids, self.probabilities, self.ids)
+    return LabelNotes(classes, known, dict(ours.get("provenance", {})))
 
 
 def corrected_prediction(
     labels: np.ndarray | None,
     regions: np.ndarray | None,
     geometry: Geometry | Sequence[float],
-    of_labels: LabelsOf,
-    of_regions: LabelsOf,
+    of_labels: LabelNotes,
+    of_regions: LabelNotes,
 ) -> Prediction:
     """Measure the labels as they are now.
 
@@ -97,7 +66,8 @@ def corrected_prediction(
     ImageError
         Where there is neither, the shapes differ, or ids do not fit 31 bits (regions: 8 bits).
     """
-    from napari_coseg.labels.measure import object_table
+    from napari_coseg.labels.measure.labelled import labelled, named
+    from napari_coseg.labels.measure.rows import ids_in
 
     either = labels if labels is not None else regions
     if either is None:
@@ -112,21 +82,14 @@ def corrected_prediction(
         )
     if not isinstance(geometry, Geometry):
         geometry = Geometry.from_spacing(geometry)
-    region_classes = _named(semantic, of_regions.classes)
-    table = object_table(
+    return labelled(
         objects,
         semantic,
-        pixel_size_um=geometry.known_size_um,
+        geometry=geometry,
         known=of_labels.known,
         classes=of_labels.classes,
-        semantic_classes=region_classes,
-    )
-    return Prediction(
-        semantic,
-        region_classes,
-        Instances(objects, table, of_labels.classes),
+        region_classes=named(of_regions.classes, ids_in(semantic), "region", (200, 200, 200)),
         provenance=of_labels.provenance or of_regions.provenance,
-        geometry=geometry,
     )
 
 
@@ -146,10 +109,3 @@ def _fitting(
             f"the {what} have values from {labels.min()} to {labels.max()}; expected 0 to {largest}"
         )
     return labels.astype(dtype)
-
-
-def _named(semantic: np.ndarray, classes: tuple[LabelClass, ...]) -> tuple[LabelClass, ...]:
-    """The classes, and one named by its number for every value without a class."""
-    missing = set(np.unique(semantic).tolist()) - {0, *(entry.id for entry in classes)}
-    plain = (LabelClass(value, f"region {value}", (200, 200, 200)) for value in sorted(missing))
-    return (*classes, *plain)

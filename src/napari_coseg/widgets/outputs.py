@@ -15,9 +15,9 @@ import numpy as np
 
 from napari_coseg.core.errors import ImageError
 from napari_coseg.core.geometry import Geometry
-from napari_coseg.core.types import LabelClass, Prediction
+from napari_coseg.core.types import LabelClass, LabelNotes, Prediction
 from napari_coseg.widgets.background.tables import pack_classes, row_arrays
-from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf
+from napari_coseg.widgets.corrected import METADATA_KEY, layer_notes
 from napari_coseg.widgets.geometry import (
     attributes_of,
     geometry_from_attributes,
@@ -183,7 +183,7 @@ def is_output(layer: Any, kind: str) -> bool:
 
 def classes_of(layer: Labels) -> tuple[LabelClass, ...]:
     """Classes in an output layer's metadata."""
-    return LabelsOf.read(layer.metadata, None).classes
+    return layer_notes(layer.metadata, None).classes
 
 
 def made_of(labels: Labels) -> str | None:
@@ -192,9 +192,9 @@ def made_of(labels: Labels) -> str | None:
     return name
 
 
-def labels_of(layer: Labels | None) -> LabelsOf:
+def labels_of(layer: Labels | None) -> LabelNotes:
     """Classes and objects from a layer's metadata and features; empty where there is no layer."""
-    return LabelsOf() if layer is None else LabelsOf.read(layer.metadata, layer.features)
+    return LabelNotes() if layer is None else layer_notes(layer.metadata, layer.features)
 
 
 def label_request(

@@ -10,7 +10,8 @@ import numpy as np
 
 from napari_coseg.core.errors import ImageError
 from napari_coseg.core.geometry import Geometry
-from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf, corrected_prediction
+from napari_coseg.core.types import LabelNotes
+from napari_coseg.widgets.corrected import METADATA_KEY, corrected_prediction, layer_notes
 from napari_coseg.widgets.outputs import attributes_geometry
 
 FullLayerData = tuple[Any, dict[str, Any], str]
@@ -53,10 +54,10 @@ def write_geojson(path: str, layer_data: Sequence[FullLayerData]) -> list[str]:
     return [path]
 
 
-def _known(layer: FullLayerData | None) -> LabelsOf:
+def _known(layer: FullLayerData | None) -> LabelNotes:
     if layer is None:
-        return LabelsOf()
-    return LabelsOf.read(layer[1].get("metadata", {}), layer[1].get("features"))
+        return LabelNotes()
+    return layer_notes(layer[1].get("metadata", {}), layer[1].get("features"))
 
 
 def _geometry(layer: FullLayerData | None) -> Geometry:

@@ -3,6 +3,6 @@
     table = run_ablation(recipe, ABLATIONS["components"], data_root, output_dir, score)
     summarise(table, rows)  # mean over the seeds, interval, difference to the last row
 
-`rows` says what is compared (Co-Seg++ tables 7, 8 and 11 and figure 8), `run` trains and scores,
-`summary` makes the table that a person reads.
+`rows` has the settings to compare (Co-Seg++ tables 7, 8 and 11 and figure 8), `run` trains and
+scores, `summary` makes the final table.
 """

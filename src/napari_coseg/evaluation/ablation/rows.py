@@ -1,4 +1,4 @@
-"""What is compared: the rows of the papers' ablations as changes of a recipe's settings."""
+"""The rows of the papers' ablations, as changes of a recipe's settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from napari_coseg.training.recipe import Recipe
 
 FRACTIONS = (0.1, 0.3, 0.5)
 UNCHANGED = "as-it-is"
-"""Folder of the recipe itself, the last row of every table."""
+"""Folder of the unchanged recipe, the last row of every table."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Row:
     Parameters
     ----------
     name
-        What stands in the table.
+        In the table.
     changes
-        Settings of the recipe by dotted name, ``card.config.decoder``, and their values.
+        Values of the recipe's settings by dotted name, such as ``card.config.decoder``.
     """
 
     name: str
@@ -33,13 +33,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Ablation:
-    """Rows to compare. The last one is what the others are compared with."""
+    """Rows to compare with the last one."""
 
     source: str
     rows: tuple[Row, ...]
 
 
-# Without crossed prompts and without an SSP-Encoder nothing is left of the first forward.
+# Without crossed prompts and without an SSP-Encoder nothing remains of the first forward.
 _ONE_FORWARD = {
     "card.config.forwards": 1,
     "losses.first_forward": 0.0,
@@ -59,10 +59,10 @@ def _forwards(count: int) -> Row:
 
 
 ABLATIONS: dict[str, Ablation] = {
-    # The paper leaves open what stands in for a part. Ours: for the SSP-Encoder SAM's convolutions
-    # of the mask, for the MTC-Decoder upscaling without the two-way transformer; without the
-    # co-segmentation paradigm each task is prompted by its own mask, or, where there is no
-    # SSP-Encoder either, decoded once.
+    # The paper does not say what replaces a part. Here: the SSP-Encoder by SAM's convolutions of
+    # the mask, the MTC-Decoder by upscaling without the two-way transformer; without the
+    # co-segmentation paradigm each task is prompted by its own mask or, without an SSP-Encoder,
+    # decoded once.
     "components": Ablation(
         "Co-Seg++, table 7",
         (
@@ -76,7 +76,7 @@ ABLATIONS: dict[str, Ablation] = {
             Row("SSP + MTC + co-seg"),
         ),
     ),
-    # The question of the paradigm alone, with fewer rows.
+    # The paradigm only, with fewer rows.
     "paradigm": Ablation(
         "Co-Seg++, rows of table 7",
         (
@@ -115,10 +115,10 @@ ABLATIONS: dict[str, Ablation] = {
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """The recipe with some settings replaced; an unknown one is refused with the nearest name.
+    """The recipe with some settings replaced; an unknown one is rejected with the nearest name.
 
-    A change of ``losses.preset`` changes every loss that the recipe, or another change, does not
-    set apart from its preset.
+    A change of ``losses.preset`` changes every loss that neither the recipe nor another change sets
+    to other values than the preset.
     """
     values = recipe.model_dump(mode="json")
     values["losses"] = recipe.losses.over_preset()
@@ -134,13 +134,13 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
 
 
 def folder_name(recipe: Recipe, changes: Mapping[str, Any]) -> str:
-    """Of what differs from the recipe, so that tables which change the same share a folder.
+    """Name from the differences to the recipe, so that tables with the same row share a folder.
 
     ``{"card.config.decoder": "plain", "losses.consistency": 0.0}`` gives
-    ``decoder-plain_consistency-0.0``, and no difference `UNCHANGED`.
+    ``decoder-plain_consistency-0.0``; without differences it is `UNCHANGED`.
     """
     differs = {
         key: value for key, value in changes.items() if changed(recipe, {key: value}) != recipe
     }
-    told = (f"{key.rsplit('.', 1)[-1]}-{value}" for key, value in differs.items())
-    return "_".join(re.sub(r"[^\w.+-]", "-", part) for part in told) or UNCHANGED
+    parts = (f"{key.rsplit('.', 1)[-1]}-{value}" for key, value in differs.items())
+    return "_".join(re.sub(r"[^\w.+-]", "-", part) for part in parts) or UNCHANGED

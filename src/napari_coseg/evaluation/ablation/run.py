@@ -1,9 +1,9 @@
-"""Train and score the rows of an ablation: every network once, whatever tables it stands in.
+"""Train and score the rows of an ablation, every network once for all tables.
 
-A network is told by the settings that its row changes, so that rows of several tables share it, and
-so do several programs that work in one folder: each takes what no other is at, and waits at the end
-for what the others have begun. What is there is not trained again, so that an interrupted ablation
-goes on where it stopped, and more seeds or tables may be added later.
+A network is identified by the settings that its row changes, so rows of several tables share it,
+and so do several programs that work in one folder: each takes a network that no other works on, and
+at the end waits for those that others have begun. Finished networks are not trained again, so an
+interrupted ablation continues, and seeds or tables may be added later.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from napari_coseg.models.base import CosegModel
 
 Score = Callable[["CosegModel", Recipe, Path], dict[str, float]]
-"""Scores of a model by name, as `napari_coseg.evaluation.run.score_for_ablation` gives."""
+"""Scores of a model by name, as `napari_coseg.evaluation.run.score_for_ablation` returns."""
 Progress = Callable[[float, str], None]
 
 COLUMNS = ("row", "seed", "metric", "value")
@@ -35,7 +35,7 @@ SETTINGS_FILE = "settings.json"
 NETWORK_FILE = "network.safetensors"
 LOCK_FILE = "in-use.lock"
 ASK_EVERY_S = 1.0
-"""How often a program that waits for another's training looks whether it has ended."""
+"""Interval at which a program that waits for another's training checks whether it has ended."""
 
 
 def run_ablation(
@@ -56,23 +56,23 @@ def run_ablation(
 ) -> pd.DataFrame:
     """Train and score every row with every seed.
 
-    The weights at the end of each training are scored, not chosen ones, so that no row profits
-    from being validated more often.
+    The last weights of each training are scored, not selected ones, so that no row profits from
+    more frequent validation.
 
     Parameters
     ----------
     output_dir
         Gets ``<changes of the row>/seed-<n>/`` with the network, its log and its scores. Several
-        calls may work in it at once, in as many programs.
+        programs may work in it at once.
     images
-        Name of the images that `score` looks at; their scores are kept under it.
+        Name of the images that `score` uses; their scores are stored under it.
     seeds
-        Each changes the first weights and the crops. Seeds go round before rows do, so that an
-        early look already compares all rows.
+        Each changes the initial weights and the crops. All rows are trained with a seed before the
+        next seed, so that early results compare all rows.
     start
-        Gives each fresh network its first weights, as in `napari_coseg.training.run.train_recipe`.
+        Gives each new network its initial weights, as in `napari_coseg.training.run.train_recipe`.
     started_from
-        What `start` takes them from, in words: networks of another start are not taken for these.
+        Description of these weights; networks with another start are not used.
 
     Returns
     -------
@@ -82,11 +82,11 @@ def run_ablation(
     Raises
     ------
     SettingsError
-        Where the folder holds networks of other settings.
+        Where the folder has networks with other settings.
     """
     import pandas as pd
 
-    tell, stop = progress or (lambda *_: None), should_cancel or (lambda: False)
+    report, stop = progress or (lambda *_: None), should_cancel or (lambda: False)
     makers = {
         (row.name, seed): _Maker(
             output_dir / folder_name(recipe, row.changes) / f"seed-{seed}",
@@ -104,21 +104,21 @@ def run_ablation(
     for maker in makers.values():
         maker.check_settings()
     scores: dict[tuple[str, int], dict[str, float]] = {}
-    for patiently in (False, True):  # what another program is at comes last
+    for patiently in (False, True):  # networks that other programs train come last
         for job, maker in makers.items():
             if job in scores:
                 continue
-            told = _part(tell, len(scores), len(makers), f"{job[0]}, seed {job[1]}")
-            with maker.alone(patiently, told) as is_alone:
+            of_job = _part(report, len(scores), len(makers), f"{job[0]}, seed {job[1]}")
+            with maker.alone(patiently, of_job) as is_alone:
                 if is_alone:
-                    scores[job] = maker.scores(images, score, told)
+                    scores[job] = maker.scores(images, score, of_job)
     found = [(*job, name, value) for job in makers for name, value in scores[job].items()]
     return pd.DataFrame(found, columns=list(COLUMNS))
 
 
 @dataclass(frozen=True)
 class _Maker:
-    """Makes one network and its scores, in a folder of its own."""
+    """Makes one network and its scores, in its own folder."""
 
     folder: Path
     recipe: Recipe
@@ -130,44 +130,44 @@ class _Maker:
     should_cancel: Callable[[], bool]
 
     def check_settings(self) -> None:
-        """See that what lies in the folder, if anything, is of this recipe, data and start."""
+        """Check that a network in the folder, if any, is of this recipe, data and start."""
         path = self.folder / SETTINGS_FILE
         if not path.is_file():
             return
-        there, wanted = json.loads(path.read_text("utf-8")), self._settings()
-        names = [name for name in wanted if there.get(name) != wanted[name]]
+        found, wanted = json.loads(path.read_text("utf-8")), self._settings()
+        names = [name for name in wanted if found.get(name) != wanted[name]]
         if names:
             raise SettingsError(
-                f"{self.folder} holds a network of other settings ({', '.join(names)}); give "
+                f"{self.folder} has a network with other settings ({', '.join(names)}); choose "
                 "another output folder, or remove it"
             )
 
-    def alone(self, patiently: bool, tell: Progress) -> AbstractContextManager[bool]:
-        """Within, no other program is at this network; False where one is.
+    def alone(self, patiently: bool, report: Progress) -> AbstractContextManager[bool]:
+        """Lock this network against other programs; gives False where another has it.
 
-        Waits for the other where asked to. A file system that knows no locks keeps nobody out.
+        Waits for the other if `patiently`. On a file system without locks it is always free.
         """
 
         def waiting() -> None:
-            tell(0.0, "another program trains it")
+            report(0.0, "another program trains it")
             if self.should_cancel():
-                raise Cancelled("stopped waiting for what another program trains")
+                raise Cancelled("cancelled while another program trains")
 
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / LOCK_FILE
         return held(path, ASK_EVERY_S, waiting) if patiently else held(path, 0)
 
-    def scores(self, images: str, score: Score, tell: Progress) -> dict[str, float]:
-        """Those that were kept, or of the network, which is trained where it is missing."""
-        self.check_settings()  # another program may have begun it since the first look
+    def scores(self, images: str, score: Score, report: Progress) -> dict[str, float]:
+        """Stored scores, or those of the network, which is trained if it is missing."""
+        self.check_settings()  # another program may have begun it since the first check
         path = self.folder / f"scores-{images}.json"
         if not path.is_file():
-            _write(path, score(self._network(tell), self.recipe, self.data_root))
+            _write(path, score(self._network(report), self.recipe, self.data_root))
         kept: dict[str, float] = json.loads(path.read_text("utf-8"))
         return kept
 
-    def _network(self, tell: Progress) -> CosegModel:
-        """Trained before, or now; a training's state is not kept once it has ended."""
+    def _network(self, report: Progress) -> CosegModel:
+        """Trained before, or now; the training's state is removed at the end."""
         from napari_coseg.models.base import as_two_task
         from napari_coseg.models.checkpoints import native
         from napari_coseg.training.settings import STATE_FILE
@@ -176,12 +176,12 @@ class _Maker:
         if path.is_file():
             return as_two_task(native.load(path, self.device))
         _write(self.folder / SETTINGS_FILE, self._settings())
-        model = self._trained(tell)
+        model = self._trained(report)
         native.save(path, model)
         (self.folder / STATE_FILE).unlink(missing_ok=True)
         return model
 
-    def _trained(self, tell: Progress) -> CosegModel:
+    def _trained(self, report: Progress) -> CosegModel:
         import torch
 
         from napari_coseg.models.registry import build_two_task
@@ -198,7 +198,7 @@ class _Maker:
         fresh = build_two_task(recipe.card)
         if self.start is not None and not (self.folder / STATE_FILE).exists():
             self.start(fresh)
-        hooks = TrainingHooks(progress=tell, should_cancel=self.should_cancel)
+        hooks = TrainingHooks(progress=report, should_cancel=self.should_cancel)
         return train(
             fresh, source, recipe, self.folder, hooks, device=self.device, workers=self.workers
         )
@@ -217,8 +217,8 @@ def _write(path: Path, content: dict[str, Any]) -> None:
         partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _part(tell: Progress, number: int, count: int, name: str) -> Progress:
+def _part(report: Progress, number: int, count: int, name: str) -> Progress:
     def of_one(fraction: float, message: str) -> None:
-        tell((number + fraction) / count, f"{name} ({number + 1} of {count}): {message}")
+        report((number + fraction) / count, f"{name} ({number + 1} of {count}): {message}")
 
     return of_one

@@ -1,4 +1,4 @@
-"""From the scores of all trainings to the table that a person reads."""
+"""Summarise the scores of all trainings of an ablation."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ CONFIDENCE = 0.95
 
 
 def summarise(table: pd.DataFrame, rows: Iterable[str]) -> pd.DataFrame:
-    """Mean over the seeds and its 95 % interval, and the same of the difference to the last row.
+    """Mean over the seeds with its 95 % interval, and the same for the difference to the last row.
 
-    Differences are taken seed by seed, which share crops; intervals are Student's.
+    Differences are per seed, as rows with one seed share crops; intervals are Student's.
 
     Returns
     -------
@@ -46,12 +46,12 @@ def summarise(table: pd.DataFrame, rows: Iterable[str]) -> pd.DataFrame:
 
 
 def as_markdown(summary: pd.DataFrame, what: Literal["mean", "difference"] = "mean") -> str:
-    """The table a person reads: a line a row, a column a metric, mean ± half the interval.
+    """A table with a line per row and a column per metric: mean ± half the interval.
 
     Parameters
     ----------
     what
-        "difference" tells the differences to the last row, taken seed by seed, instead.
+        "difference": the differences to the last row instead.
     """
     metrics = list(dict.fromkeys(summary["metric"]))
     lines = [
@@ -61,8 +61,8 @@ def as_markdown(summary: pd.DataFrame, what: Literal["mean", "difference"] = "me
     rows = list(dict.fromkeys(summary["row"]))
     for row in rows if what == "mean" else rows[:-1]:
         cells = summary[summary["row"] == row].set_index("metric")
-        told = " | ".join(_cell(cells.loc[metric], what) for metric in metrics)
-        lines.append(f"| {row} | {told} |")
+        texts = " | ".join(_cell(cells.loc[metric], what) for metric in metrics)
+        lines.append(f"| {row} | {texts} |")
     return "\n".join(lines)
 
 

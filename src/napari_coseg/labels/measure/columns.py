@@ -1,4 +1,4 @@
-"""What the columns of measured tables mean: words and units for people."""
+"""Titles, units and descriptions of the columns of measured tables."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Column:
-    """A column as shown to people.
+    """A column as shown to the user.
 
     Parameters
     ----------
     words
         Short, for a header.
     unit
-        Empty where there is none.
+        Empty if it has none.
     about
         One sentence.
     """
@@ -81,7 +81,7 @@ _STATISTICS = {"_mean": "mean", "_std": "std"}
 
 
 def column(name: str) -> Column:
-    """What is known of a column; the name itself in words where nothing is."""
+    """Title, unit and description of a column; of an unknown one the name in words."""
     known = COLUMNS.get(name)
     if known is not None:
         return known

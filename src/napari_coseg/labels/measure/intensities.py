@@ -1,9 +1,9 @@
-"""How much stain, or how bright, objects are: mean and standard deviation by object.
+"""Stain amounts or channel intensities of objects: mean and standard deviation.
 
-Stains are told apart by colour deconvolution (Ruifrok and Johnston 2001) with scikit-image, of the
-image's red, green and blue by the rule of `images.intensity`. Amounts are optical densities,
-to base 10. Only two stains are fitted; what neither explains is left over, not a third stain.
-Channels are measured as they are stored.
+Stains are separated by colour deconvolution (Ruifrok and Johnston 2001) with scikit-image, of the
+image's red, green and blue by the rule of `images.intensity`. Amounts are optical densities, to
+base 10. Only two stains are fitted; the residual is not a third stain. Channels are measured as
+stored.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from napari_coseg.images.intake import RgbSource, understand
 from napari_coseg.labels.measure.windows import Window, add_by_owner
 
 STAINS = {"he": ("hematoxylin", "eosin"), "hdab": ("hematoxylin", "dab")}
-"""What each choice tells apart."""
+"""The stains of each choice."""
 CHANNELS = "channels"
 DARKEST = 1 / 255
-"""Black has no optical density; it counts as one grey level of 255."""
+"""Lower limit of light: black, without an optical density, counts as one grey level of 255."""
 _UNIT = 6.0
 """scikit-image gives amounts in units of the logarithm of 1e-6."""
 
 
 class Intensities:
-    """Mean and standard deviation of what is measured, by object.
+    """Mean and standard deviation of stains or channels, by object.
 
     Parameters
     ----------
     image
-        On the grid of the labels; windows are read as they are asked for.
+        On the grid of the labels; read window by window.
     measured
         A key of `STAINS`, or `CHANNELS`.
     count
@@ -42,7 +42,7 @@ class Intensities:
     Raises
     ------
     ImageError
-        Where stains are asked of an image without colours.
+        Where stains are to be measured of an image without colours.
     """
 
     def __init__(self, image: Image, measured: str, count: int) -> None:
@@ -58,7 +58,7 @@ class Intensities:
         self._squares = np.zeros((len(self.names), count))
 
     def add(self, window: Window) -> None:
-        """Join the window's means and squared deviations to those so far (Chan et al. 1979)."""
+        """Add the window's means and squared deviations to those so far (Chan et al. 1979)."""
         owners = window.owners
         if not owners.size:
             return
@@ -110,14 +110,14 @@ class Intensities:
 
 
 def has_colours(image: Image) -> bool:
-    """Whether the image may be shown as red, green and blue (and alpha)."""
+    """Whether the image may have red, green and blue (and alpha) channels."""
     return "C" in image.axes and image.data.shape[image.axes.index("C")] in (3, 4)
 
 
 def is_of_colours(image: Image) -> bool:
-    """Whether its channels are red, green and blue (and alpha) for sure: they lie last.
+    """Whether its channels, in the last axis, are red, green and blue (and alpha).
 
-    Three or four channels that lie before the pixels are as often stains of fluorescence.
+    Three or four channels in the first axis are as often fluorescence stains.
     """
     return image.axes.endswith("C") and has_colours(image)
 
@@ -145,7 +145,7 @@ def optical_densities(rgb: np.ndarray, stains: tuple[str, str]) -> np.ndarray:
 
 
 def _separation(stains: tuple[str, str]) -> np.ndarray:
-    """From optical densities of red, green, blue to the two stains and what neither explains."""
+    """From optical densities of red, green, blue to the two stains and the residual."""
     from skimage.color import rgb_from_hdx, rgb_from_hed
 
     vectors = np.array((rgb_from_hed if "eosin" in stains else rgb_from_hdx)[:2], float)

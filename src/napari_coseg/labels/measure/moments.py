@@ -1,4 +1,4 @@
-"""Long and short axes of objects, by their second moments of area."""
+"""Principal axes of objects, from second moments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 
 
 class Moments:
-    """Axes of the ellipse or ellipsoid that has an object's second moments.
+    """Axes of the ellipse or ellipsoid with an object's second moments.
 
     As in scikit-image, a pixel is a point: a single one has axes of length 0, a line of pixels an
     eccentricity of 1.
@@ -23,8 +23,8 @@ class Moments:
     pixels
         (n,) pixels of each object.
     centroids
-        (n, 3) z, y, x in pixels; moments are taken around them, so that no digits are lost where
-        coordinates are large.
+        (n, 3) z, y, x in pixels; moments are relative to them, so that large coordinates lose no
+        digits.
     pixel_size_um
         (y, x) or (z, y, x).
     """
@@ -53,7 +53,7 @@ class Moments:
         for (a, b), total in zip(_PAIRS, self._sums, strict=True):
             matrices[:, a, b] = matrices[:, b, a] = total / self._pixels
         matrices = matrices if self._stack else matrices[:, 1:, 1:]
-        # Ascending; rounding may leave a little less than nothing.
+        # Ascending; rounding may leave slightly negative values.
         variances = np.maximum(np.linalg.eigvalsh(matrices), 0)
         # The variance along an axis is a quarter of the semi-axis squared in an ellipse, a fifth
         # in an ellipsoid.

@@ -1,4 +1,4 @@
-"""Distances in micrometres: to the nearest other object, and to the nearest border of regions."""
+"""Distances of objects to the nearest other object and to the nearest border of regions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def nearest_distances(points: np.ndarray, kinds: np.ndarray) -> dict[str, np.nda
     Returns
     -------
     dict
-        ``nearest_um`` and ``nearest_same_class_um``, (n,); nan where there is no other.
+        ``nearest_um`` and ``nearest_same_class_um``, (n,); nan without another object.
     """
     same = np.full(len(points), np.nan)
     for kind in np.unique(kinds):
@@ -45,7 +45,7 @@ def border_distances(
 ) -> np.ndarray:
     """Distance of each centroid to the nearest place where two regions meet.
 
-    The image's edge is no border. Memory grows with the length of all borders.
+    The image's edge is not a border. Memory grows with the length of all borders.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def border_distances(
     Returns
     -------
     np.ndarray
-        (n,); nan where there is no border at all.
+        (n,); nan without borders.
     """
     from scipy.spatial import KDTree
 
@@ -66,7 +66,7 @@ def border_distances(
     borders = border_points(semantic) * np.asarray(pixel_size_um)
     if not len(borders):
         return np.full(len(points), np.nan)
-    # There may be a million of them, and few questions: do not spend time on a balanced tree.
+    # There may be a million of them and few queries: an unbalanced tree is faster.
     tree = KDTree(borders, balanced_tree=False, compact_nodes=False)
     return np.asarray(tree.query(points)[0])
 

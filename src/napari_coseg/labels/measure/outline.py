@@ -10,19 +10,18 @@ import numpy as np
 from napari_coseg.labels.measure.windows import Window, add_by_owner
 
 OBJECTS_A_LOOK = 500
-"""After so many hulls it is asked whether to stop."""
+"""Hulls between two checks for cancellation."""
 
 
 class Outlines:
-    """What the outlines of objects tell, holes included.
+    """Perimeter, including holes, circularity and solidity.
 
-    The perimeter is Crofton's: lines are laid through the pixels in four directions, and the
-    perimeter is pi times their mean number of passages through the object times their distance.
-    That is within some percent at any orientation, and right for pixels that are not square, which
-    counting steps along the border is not. For square ones it is scikit-image's
+    The perimeter is by Crofton's formula: of lines through the pixels in four directions, pi times
+    the mean number of intersections with the object times their distance. It is within some percent
+    at any orientation, also for pixels that are not square. For square ones it is scikit-image's
     `perimeter_crofton` with four directions.
 
-    Circularity is 4 pi area / perimeter^2, 1 at most. Solidity is the object's area over that of
+    Circularity is 4 pi area / perimeter^2, at most 1. Solidity is the object's area over that of
     the convex hull of its pixels, as squares.
     """
 
@@ -33,7 +32,7 @@ class Outlines:
         self._ends: list[tuple[np.ndarray, ...]] = []
 
     def add(self, window: Window) -> None:
-        """Count where lines leave the window's objects, and keep where their rows end."""
+        """Count where lines leave the window's objects, and keep the ends of their rows."""
         rimmed, labels = window.rimmed, window.labels
         beside = (
             rimmed[1:-1, 2:],  # right
@@ -65,7 +64,7 @@ class Outlines:
         }
 
     def _hull_areas(self, should_stop: Callable[[], None]) -> np.ndarray:
-        """In pixels; only the ends of rows can be corners of a hull."""
+        """In pixels. Only ends of rows can be corners of a hull."""
         from scipy.spatial import ConvexHull
 
         owners, y, x = (
@@ -80,15 +79,15 @@ class Outlines:
             if i % OBJECTS_A_LOOK == 0:
                 should_stop()
             ends = points[starts[i] : starts[i + 1]]
-            # x is the edge already, so a pixel's corners are at y and y + 1.
+            # x is that of an edge; a pixel's corners are at y and y + 1.
             areas[i] = ConvexHull(np.concatenate([ends, ends + np.array((1, 0))])).volume
         return areas
 
 
 def _shares_of_angle(y: float, x: float) -> np.ndarray:
-    """Share of all directions that each of the four stands for: those nearer to it than to others.
+    """Fraction of all directions that are nearest to each of the four.
 
-    Square pixels give a quarter each; of flat ones, the diagonals lie close to the rows.
+    A quarter each for square pixels; of flat ones, the diagonals are close to the rows.
     """
     diagonal = math.atan2(y, x)
     along_rows, along_columns = diagonal, math.pi / 2 - diagonal

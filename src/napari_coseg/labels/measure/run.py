@@ -1,4 +1,4 @@
-"""All that is measured of labels: shape, intensity, distances, counts by region and class."""
+"""Measures labels: shape, intensity, distances, counts by region and class."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 GREY = (160, 160, 160)
-"""Of classes that nobody named."""
+"""Of classes without a name."""
 
 
 class MeasureSettings(Settings):
-    """What is measured beside shape and place."""
+    """What is measured besides shape and position."""
 
     intensity: Literal["auto", "he", "hdab", "channels", "none"] = Field(
         "auto",
-        description="of the image: stains, or channels as they are stored; auto takes the stains "
-        "he of colours, which are channels that lie last, and channels of anything else",
+        description="of the image: stains, or channels as stored; auto takes the stains he of "
+        "colour images, whose channels are the last axis, and channels of others",
     )
 
 
@@ -48,9 +48,9 @@ class Measurements:
     Parameters
     ----------
     objects
-        One row an object; `napari_coseg.labels.measure.columns` says what each column is.
+        One row per object; `napari_coseg.labels.measure.columns` describes the columns.
     summary
-        One row a region and class, see `napari_coseg.labels.measure.summary.summarise`.
+        One row per region and class, see `napari_coseg.labels.measure.summary.summarise`.
     """
 
     objects: pd.DataFrame
@@ -90,7 +90,7 @@ def measure(
     Raises
     ------
     ImageError
-        Where the image does not fit the labels, or stains are asked of one without colours.
+        Where the image does not fit the labels, or stains are to be measured without colours.
     Cancelled
         Where `should_cancel` said so.
     """
@@ -138,7 +138,7 @@ def centroids(table: pd.DataFrame, ndim: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class _Parts:
-    """What looks at each window."""
+    """Measurements that are added up window by window."""
 
     coverage: Coverage
     moments: Moments
@@ -187,7 +187,7 @@ def _check_fit(labels: np.ndarray, image: Image | None) -> None:
     if image is not None and image.spatial_shape != labels.shape:
         raise ImageError(
             f"the image {image.name!r} has {image.spatial_axes} of shape {image.spatial_shape}, "
-            f"the labels {labels.shape}; measure labels on the image that they were made of"
+            f"the labels {labels.shape}; give the image that the labels were made of"
         )
 
 

@@ -1,4 +1,4 @@
-"""How many objects of each class lie in each region, on how much of its area."""
+"""Counts and covered area of the objects of each class in each region."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ALL = -1
-"""``region_id`` and ``class_id`` of rows that stand for all of them together."""
+"""``region_id`` and ``class_id`` of rows for all of them together."""
 ALL_REGIONS, ALL_CLASSES = "all regions", "all classes"
 UM2_A_MM2, UM3_A_MM3 = 1e6, 1e9
 
@@ -49,7 +49,7 @@ class Coverage:
             self._covered += np.bincount(places, minlength=self._covered.size).reshape(-1, width)
 
     def covered(self, class_id: int) -> np.ndarray:
-        """Pixels of objects of a class by region."""
+        """Pixels of objects of a class, by region."""
         at = self._kinds == class_id
         pixels: np.ndarray = self._covered[at].sum(axis=0)
         return pixels
@@ -63,17 +63,17 @@ def summarise(
     classes: Sequence[LabelClass],
     semantic_classes: Sequence[LabelClass],
 ) -> pd.DataFrame:
-    """One row a region and class, background and untyped first, all of them together last.
+    """One row per region and class, background and untyped first, all of them together last.
 
-    An object counts in the region that holds most of its pixels (``region_id``); areas are exact,
-    so an object on a border covers a part of either region.
+    An object counts in the region with most of its pixels (``region_id``); areas are exact, so an
+    object on a border covers part of both regions.
 
     Parameters
     ----------
     table
-        One row an object.
+        One row per object.
     coverage
-        Of the same objects, all windows added.
+        Of the same objects, with all windows added.
     pixel_size_um
         (y, x) or (z, y, x).
     classes, semantic_classes
@@ -86,7 +86,7 @@ def summarise(
         (stacks: ``_mm3``); ``share_of_objects`` of the region that are of this class;
         ``area_fraction`` of the region that they cover (stacks: ``volume_fraction``);
         ``mean_area_um2`` of the objects; ``region_area_um2`` and ``region_fraction`` of the image
-        (stacks: ``mean_volume_um3``, ``region_volume_um3``). nan where a number is divided by none.
+        (stacks: ``mean_volume_um3``, ``region_volume_um3``). nan for a division by 0.
     """
     import pandas as pd
 
@@ -138,6 +138,6 @@ def _over(part: float, whole: float) -> float:
 def _entries(
     classes: Sequence[LabelClass], has_none: bool, nothing: str, everything: str
 ) -> dict[int, str]:
-    """Names by id: no class where that occurs, the classes, and all of them."""
+    """Names by id: no class if that occurs, the classes, and all together."""
     none = {0: nothing} if has_none or not classes else {}
     return none | {entry.id: entry.name for entry in classes} | {ALL: everything}

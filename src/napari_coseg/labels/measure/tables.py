@@ -1,7 +1,7 @@
-"""Tables of what was found: one row an object, one row a region class.
+"""Tables of objects and of region classes, one row each.
 
-Every number comes from counting pixels by label, a band of rows at a time: no object costs a pass
-over the image, and no temporary array is as large as it.
+All numbers come from counting pixels by label, a band of rows at a time: there is no pass over the
+image per object, and no temporary array of its size.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ STACK_OBJECT_COLUMNS = (
     "bbox_y1",
     "bbox_x1",
 )
-"""Columns of a stack's. ``area_um2`` is the largest cross section, ``volume_um3`` the sum."""
+"""Columns for a stack. ``area_um2`` is the largest cross section, ``volume_um3`` the sum."""
 
 UNTYPED = "object"
-"""``class`` of an object whose model knows no types."""
+"""``class`` of an object without a type."""
 BACKGROUND = "background"
 
 
@@ -202,10 +202,10 @@ def region_table(
     pixel_size_um: Sequence[float],
     semantic_classes: Sequence[LabelClass],
 ) -> pd.DataFrame:
-    """Area, objects and objects an area of every region class, background first.
+    """Area, number and density of objects of every region class, background first.
 
-    ``area_um2`` of a stack is summed over its slices; ``volume_um3`` is given beside it, and the
-    density is objects per mm2 or per mm3.
+    ``area_um2`` of a stack is summed over its slices, and there is ``volume_um3``. Density is in
+    objects per mm2, or per mm3 of a stack.
     """
     import pandas as pd
 

@@ -1,7 +1,7 @@
-"""Labels window by window, each with a rim of one pixel, so that memory does not grow with them.
+"""Reads labels in windows with a rim of one pixel, so that memory does not grow with the image.
 
-What is summed over windows is what one pass over the whole image gives: every pixel lies in one
-window, and looks at its neighbours through the rim.
+Every pixel lies in one window, and the rim has its neighbours, so sums over windows equal those of
+one pass over the whole image.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Window:
     z
         The slice; 0 in a plane.
     rows, columns
-        Where it lies in the slice.
+        Of the slice.
     rimmed
-        int (h + 2, w + 2): 1 + the row of the table of each pixel's object, 0 where there is none.
-        The rim holds the neighbours, 0 outside the image.
+        int (h + 2, w + 2): 1 + the table row of each pixel's object, 0 for background and outside
+        the image. The rim has the neighbours.
     """
 
     z: int
@@ -51,7 +51,7 @@ class Window:
 
     @cached_property
     def owners(self) -> np.ndarray:
-        """(n,) row of the table that each pixel of `inside` belongs to."""
+        """(n,) table row of each pixel of `inside`."""
         owners: np.ndarray = self.labels[self.inside].astype(np.int64) - 1
         return owners
 
@@ -75,7 +75,7 @@ def windows(labels: np.ndarray, ids: np.ndarray) -> Iterator[Window]:
     labels
         Whole numbers (Y, X) or (Z, Y, X).
     ids
-        Rising: those that are there; 0 is not among them.
+        All that occur, ascending, without 0.
     """
     planes = labels if labels.ndim == 3 else labels[None]
     row_of = row_lookup(ids)
@@ -85,7 +85,7 @@ def windows(labels: np.ndarray, ids: np.ndarray) -> Iterator[Window]:
 
 
 def count(shape: tuple[int, ...]) -> int:
-    """How many windows `windows` gives for labels of this shape."""
+    """Number of windows of labels of this shape."""
     return len(list(places(shape if len(shape) == 3 else (1, *shape))))
 
 
@@ -99,7 +99,7 @@ def places(shape: tuple[int, ...]) -> Iterator[tuple[int, slice, slice]]:
 
 
 def with_rim(plane: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
-    """A window of a plane and one pixel around it; 0 outside the plane."""
+    """A window of a plane with one pixel around it; 0 outside the plane."""
     top, left = max(rows.start - 1, 0), max(columns.start - 1, 0)
     part = plane[top : rows.stop + 1, left : columns.stop + 1]
     height, width = rows.stop - rows.start, columns.stop - columns.start
@@ -110,15 +110,15 @@ def with_rim(plane: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
 
 
 def add_by_owner(totals: np.ndarray, owners: np.ndarray, *values: np.ndarray | None) -> None:
-    """Add values up by owner.
+    """Add up values by owner.
 
     Parameters
     ----------
     totals
         float64 (one row each of `values`, number of owners); changed.
     owners
-        (n,), which lie close together within a window: only from their smallest to their largest
-        is counted.
+        (n,). Within a window they are close together, so only from the smallest to the largest is
+        counted.
     values
         (n,) each; None counts the pixels.
     """

@@ -1,21 +1,21 @@
-"""From the scores of images to the scores of a dataset, in the three ways the field knows.
+"""Averages over the images of a dataset, in the three ways of the literature.
 
-`mean` (also called the authors' way)
-    The mean over the images whose truth has the class; of each score, over those of them where it
-    is a finite number. What is found on images without the class costs nothing.
+`mean`
+    The mean over the images whose truth has the class; of each score, over those where it is
+    finite. False positives on images without the class cost nothing.
 `mean_as_released`
-    The same, but as the released code of Co-Seg++ does it in detail, for a row beside its tables:
+    The same, but with the details of the released code of Co-Seg++, to compare with its tables:
     Dice and IoU are the mean over *all* images, 1 where neither side has the class and 0 where only
-    the prediction has; SQ is 0, not left out, where nothing matched. Scores of objects, and the
-    panoptic quality of regions, are as in `mean`; a Hausdorff distance is left out wherever a side
-    is empty.
+    the prediction has it; SQ is 0, not left out, where nothing matched. Scores of objects, and the
+    panoptic quality of regions, are as in `mean`; a Hausdorff distance is left out where a side is
+    empty.
 `pooled`
-    Pixels, objects and matches of all images are summed before they are divided: large images
-    count more, and false finds count wherever they are. There is no pooled Hausdorff distance: one
-    empty side in one image would make it infinite.
+    Pixels, objects and matches of all images are summed before dividing: large images count more,
+    and false positives count on every image. There is no pooled Hausdorff distance: one empty side
+    in one image would make it infinite.
 
-In all of them a precision is left out where nothing was found, for it is 0 / 0 there (the released
-code stops); read it beside the recall.
+In all of them precision is left out where nothing was predicted, as it is 0 / 0 (the released code
+stops); read it with the recall.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from napari_coseg.labels.metrics.overlap import Overlap
 from napari_coseg.labels.metrics.surface import HausdorffDistance
 
 MEAN, AS_RELEASED, POOLED = "(mean)", "(mean as released)", "(pooled)"
-"""Names of the three ways; they stand where the name of an image would."""
+"""Names of the three averages, in place of an image's name."""
 
 SCORES = (
     "PQ",
@@ -48,28 +48,28 @@ SCORES = (
     "HD95_um",
     "HD_1024px",
 )
-"""Names of all scores, in the order in which tables show them. The last is `Counts.at_1024`."""
+"""Names of all scores, in the order of tables. The last is of `Counts.at_1024`."""
 
 IMAGES = "images"
-"""How many images a mean is over: those with the class in the truth; of a pooled score all."""
+"""Number of images of a mean: those with the class in the truth; of a pooled score all."""
 
 Scores = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What was counted of one class, or of all objects, in one image or in several.
+    """Counts of one class, or of all objects, in one image or in several.
 
-    None is what was not counted. Add them to pool over images; Hausdorff distances are lost then.
+    None means not counted. Add them to pool over images, without Hausdorff distances.
 
     Parameters
     ----------
     objects
-        Matched and unmatched objects; of a region class, its connected parts.
+        Matched and unmatched objects; of a region class, its connected components.
     jaccard
-        Pixels shared by objects.
+        Common pixels of objects.
     overlap
-        Pixels shared by masks.
+        Common pixels of masks.
     surface
         Distance of the outlines, in micrometres.
     at_1024
@@ -92,21 +92,21 @@ class Counts:
 
     @property
     def in_truth(self) -> bool:
-        """Whether the truth has the class at all."""
+        """Whether the truth has the class."""
         return bool(
             (self.objects and self.objects.truth_count) or (self.overlap and self.overlap.truth)
         )
 
     @property
     def in_prediction(self) -> bool:
-        """Whether the prediction has the class at all."""
+        """Whether the prediction has the class."""
         return bool(
             (self.objects and self.objects.prediction_count)
             or (self.overlap and self.overlap.prediction)
         )
 
     def scores(self) -> Scores:
-        """Every score that these counts allow, by the names of `SCORES` and in their order."""
+        """Every score that follows from these counts, by name, in the order of `SCORES`."""
         found: Scores = {}
         if (quality := self.objects) is not None:
             found |= {"PQ": quality.pq, "DQ": quality.dq, "SQ": quality.sq, "F1": quality.f1}
@@ -123,19 +123,19 @@ class Counts:
 
 
 def mean(images: Sequence[Counts]) -> Scores:
-    """Mean over the images whose truth has the class; see the module's text.
+    """Mean over the images whose truth has the class; see the module's docstring.
 
     Returns
     -------
     dict
-        By name; nan where no image has the score. `IMAGES` is how many have the class.
+        By name; nan where no image has the score. `IMAGES` is the number with the class.
     """
     with_class = [counts.scores() for counts in images if counts.in_truth]
     return {IMAGES: len(with_class), **_means(_names(images), with_class)}
 
 
 def mean_as_released(images: Sequence[Counts]) -> Scores:
-    """Mean as the released code of Co-Seg++ takes it; see the module's text.
+    """Mean as in the released code of Co-Seg++; see the module's docstring.
 
     Returns
     -------
@@ -146,12 +146,12 @@ def mean_as_released(images: Sequence[Counts]) -> Scores:
 
 
 def pooled(images: Sequence[Counts]) -> Scores:
-    """Scores of the summed counts; see the module's text.
+    """Scores of the summed counts; see the module's docstring.
 
     Returns
     -------
     dict
-        By name, without Hausdorff distances. `IMAGES` is how many there are.
+        By name, without Hausdorff distances. `IMAGES` is the number of all.
     """
     if not images:
         return {IMAGES: 0}
@@ -169,8 +169,8 @@ AVERAGES: dict[str, Callable[[Sequence[Counts]], Scores]] = {
 def mean_over_classes(classes: Iterable[Scores]) -> Scores:
     """Mean of each score over classes: mPQ, mean F1, mIoU and so on.
 
-    Classes where the score is no finite number are left out: in one image those that neither side
-    has, so that a class that is only found, and is not there, counts 0.
+    Classes with a score that is not finite are left out: in one image those that neither side has;
+    a class that only the prediction has counts 0.
     """
     rows = list(classes)
     names = dict.fromkeys(name for scores in rows for name in scores if name != IMAGES)
@@ -178,7 +178,7 @@ def mean_over_classes(classes: Iterable[Scores]) -> Scores:
 
 
 def finite_mean(values: Iterable[float]) -> float:
-    """Mean of the finite ones; nan where there is none."""
+    """Mean of the finite values; nan without any."""
     known = [float(value) for value in values if math.isfinite(value)]
     return sum(known) / len(known) if known else float("nan")
 

@@ -1,10 +1,10 @@
-"""Which objects of two label images overlap, and by how many pixels: the one sparse table.
+"""Contingency table: which objects of two label images overlap, and by how many pixels.
 
 table = contingency(truth, prediction)          # the only step that reads pixels
 for class_id, of_class in by_class(table, truth_classes, prediction_classes).items(): ...
 
-Every score in `labels.metrics.instances` comes from such a table: time grows with the pixels
-and with the pairs that touch, never with all pairs.
+The table is sparse, and every score in `labels.metrics.instances` comes from it: time grows with
+the pixels and the pairs that overlap, not with all pairs.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from napari_coseg.labels.metrics.overlap import check_same_shape
 
 @dataclass(frozen=True, eq=False)
 class Contingency:
-    """How many pixels each true object shares with each predicted one; only pairs that touch.
+    """Common pixels of true and predicted objects, for pairs that overlap.
 
     Parameters
     ----------
     truth_ids, prediction_ids
-        (N,) and (M,): the ids found, rising, without 0.
+        (N,) and (M,): the ids that occur, ascending, without 0.
     truth_areas, prediction_areas
         int64 (N,) and (M,), in pixels.
     pair_truth, pair_prediction
-        (P,): *positions* in `truth_ids` and `prediction_ids` of objects that overlap; sorted by
+        (P,): *positions* in `truth_ids` and `prediction_ids` of objects that overlap, sorted by
         truth, then by prediction.
     intersections
         int64 (P,), in pixels.
@@ -55,7 +55,7 @@ class Contingency:
         return self.intersections / self.unions
 
     def restricted_to(self, truth: np.ndarray, prediction: np.ndarray) -> Contingency:
-        """The table of some objects alone, as if the others were erased from both images.
+        """The table of some objects, as if the others were erased from both images.
 
         Parameters
         ----------
@@ -77,13 +77,13 @@ class Contingency:
 def contingency(truth: np.ndarray, prediction: np.ndarray) -> Contingency:
     """Compare two label images of one shape, two- or three-dimensional.
 
-    Both are cut into stretches where neither label changes, so that what is sorted are a few
-    stretches an object and not pixels.
+    Both are cut into runs in which neither label changes, so that a few runs per object are sorted
+    instead of pixels.
 
     Parameters
     ----------
     truth, prediction
-        Integer ids, 0 is background; ids may have holes, and need not correspond.
+        Integer ids, 0 is background; ids may have gaps and need not correspond.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def by_class(
     prediction_classes: np.ndarray,
     class_ids: Iterable[int] | None = None,
 ) -> dict[int, Contingency]:
-    """One table a class: what `contingency` gives on images that hold only objects of that class.
+    """One table per class: what `contingency` returns for images of the objects of that class.
 
     Parameters
     ----------
@@ -127,12 +127,12 @@ def by_class(
     truth_classes, prediction_classes
         (N,) and (M,): the class of every object, in the order of `truth_ids` and `prediction_ids`.
     class_ids
-        Which classes, in which order; None takes all that occur on either side, rising.
+        Which classes, in which order; None takes all that occur on either side, ascending.
 
     Raises
     ------
     ValueError
-        Where there is not exactly one class an object.
+        Where there is not exactly one class per object.
     """
     truth_classes, prediction_classes = np.asarray(truth_classes), np.asarray(prediction_classes)
     expected = (len(table.truth_ids), len(table.prediction_ids))
@@ -155,7 +155,7 @@ def _check(truth: np.ndarray, prediction: np.ndarray) -> None:
 
 
 def _runs(truth: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Stretches of flat images on which both labels stay the same: both labels and the length."""
+    """Runs of flat images in which both labels are constant: both labels and the length."""
     changes = truth[1:] != truth[:-1]
     changes |= prediction[1:] != prediction[:-1]
     start = np.append(0, np.flatnonzero(changes) + 1) if truth.size else np.empty(0, dtype=np.int64)
@@ -163,7 +163,7 @@ def _runs(truth: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _objects(labels: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ids without 0, their areas, and for each stretch the position of its id (-1: background)."""
+    """Ids without 0, their areas, and for each run the position of its id (-1: background)."""
     ids, position = np.unique(labels, return_inverse=True)
     areas = _sums(position, length, len(ids))
     objects = ids != 0

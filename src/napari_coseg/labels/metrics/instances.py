@@ -1,4 +1,4 @@
-"""How well predicted objects match true ones: every score from one contingency table.
+"""Scores of predicted objects, all from one contingency table.
 
 table = contingency(truth, prediction)          # the only step that reads pixels
 panoptic_quality(table).pq                      # also dq, sq, f1, precision, recall
@@ -7,15 +7,15 @@ aggregated_jaccard(table).index
 
 Conventions, those of the field's tables
 ----------------------------------------
-Two objects match where their IoU is *above* 0.5, so that nobody has two partners. Precision, recall
-and F1 count such matches; F1 is the detection quality DQ by another name, and PQ = DQ x SQ.
+Two objects match if their IoU is *above* 0.5, so that no object has two partners. Precision, recall
+and F1 count such matches; F1 equals the detection quality DQ, and PQ = DQ x SQ.
 
-A class is scored on the objects of that class alone, as if all others were erased from both
-images: an object found with the wrong class is missed in one class and a false find in the other.
+A class is scored on the objects of that class alone, as if all others were erased from both images:
+an object with the wrong class is a false negative in one class and a false positive in the other.
 
-Where the truth has no object of a class, whatever is found makes PQ, DQ, F1, precision and AJI 0,
-and recall and SQ nan; where nothing is found either, all are nan. How images without a class count
-in a mean over images is a choice made in `napari_coseg.labels.metrics.averaging`, not here.
+If the truth has no object of a class, any prediction makes PQ, DQ, F1, precision and AJI 0, and
+recall and SQ nan; without predictions all are nan. How images without a class count in a mean over
+images is decided in `napari_coseg.labels.metrics.averaging`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class PanopticQuality:
-    """Matched and unmatched objects, and the scores they give; add them to pool over images.
+    """Matched and unmatched objects, and their scores; add them to pool over images.
 
     Parameters
     ----------
@@ -87,26 +87,25 @@ class PanopticQuality:
 
     @property
     def f1(self) -> float:
-        """2 TP / (2 TP + FP + FN), which is `dq`."""
+        """2 TP / (2 TP + FP + FN), equal to `dq`."""
         return self.dq
 
     @property
     def sq(self) -> float:
         """Segmentation quality, mean IoU of the matched pairs; nan where nothing matched.
 
-        The authors' released code says 0 there; `labels.metrics.averaging` does so too where
-        it averages their way.
+        The authors' released code gives 0; so does `labels.metrics.averaging.mean_as_released`.
         """
         return _ratio(self.iou_sum, self.true_positives)
 
     @property
     def precision(self) -> float:
-        """Matched share of the predictions; nan where there is none."""
+        """Matched fraction of the predictions; nan without predictions."""
         return _ratio(self.true_positives, self.prediction_count)
 
     @property
     def recall(self) -> float:
-        """Matched share of the truths; nan where there is none."""
+        """Matched fraction of the true objects; nan without true objects."""
         return _ratio(self.true_positives, self.truth_count)
 
     @property
@@ -123,7 +122,7 @@ class AggregatedJaccard:
     intersection
         Pixels that true objects share with the predictions they took.
     union
-        Pixels of these pairs, of the truths without a partner and of the predictions nobody took.
+        Pixels of these pairs, of true objects without a partner and of predictions not taken.
     """
 
     intersection: int
@@ -141,7 +140,7 @@ class AggregatedJaccard:
 def panoptic_quality(table: Contingency, iou_threshold: float = 0.5) -> PanopticQuality:
     """Match objects whose IoU is above the threshold (Kirillov et al. 2019, equation 1).
 
-    From 0.5 on no object can have two partners, so nothing has to be assigned.
+    From 0.5 on no object can have two partners, so no assignment has to be solved.
 
     Parameters
     ----------
@@ -177,15 +176,15 @@ def object_f1(table: Contingency, iou_threshold: float = 0.5) -> float:
 
 
 def aggregated_jaccard(table: Contingency) -> AggregatedJaccard:
-    """What the AJI of Kumar et al. 2017 (algorithm 1) is the ratio of.
+    """Intersection and union of the AJI of Kumar et al. 2017, algorithm 1.
 
-    Each true object takes the prediction with the highest IoU, of equal ones that with the lowest
-    id; the intersections are summed over the unions; true objects that touch no prediction and
-    predictions that no truth took add their areas to the unions. A prediction may be taken by
-    several truths (unlike in AJI+ of HoVer-Net, which pairs one to one), and is then counted in
-    the union of each.
+    Each true object takes the prediction with the highest IoU, on a tie the lowest id.
+    Intersections and unions of these pairs are summed; true objects that overlap no prediction, and
+    predictions not taken, add their areas to the union. A prediction may be taken by several true
+    objects (unlike in AJI+ of HoVer-Net, which pairs one to one), and then counts in the union of
+    each.
     """
-    # Sorted by truth, then falling IoU, then rising prediction: the first of each truth is its own.
+    # Sorted by truth, then IoU descending, then prediction: the first of each truth is its partner.
     order = np.lexsort((table.pair_prediction, -table.ious, table.pair_truth))
     first = np.diff(table.pair_truth[order], prepend=-1) > 0
     taken = order[first]
@@ -207,7 +206,7 @@ def aggregated_jaccard_index(table: Contingency) -> float:
 
 
 def connected_regions(mask: np.ndarray) -> np.ndarray:
-    """The connected parts of a mask as objects, for the panoptic quality of regions.
+    """Connected components of a mask as objects, for the panoptic quality of regions.
 
     Pixels that touch at a corner are connected, as in the authors' released code.
 

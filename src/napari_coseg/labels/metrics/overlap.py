@@ -1,11 +1,10 @@
-"""How well two masks overlap: Dice and intersection over union, of one class and over classes.
+"""Overlap of masks: Dice and intersection over union, of one class and over classes.
 
 Conventions
 -----------
-Background is no class: it is never among those averaged over. A class that neither side has gives
-nan and is left out of the mean over classes; one that only one side has gives 0 and counts. How
-images without a class count in a mean over images is a choice made in
-`napari_coseg.labels.metrics.averaging`.
+Background is not a class and is never averaged over. A class that neither side has gives nan and is
+left out of the mean over classes; one that only one side has gives 0 and counts. How images without
+a class count in a mean over images is decided in `napari_coseg.labels.metrics.averaging`.
 
 The papers' "mIoU" of one class is the mean over images of that class's intersection over union.
 """
@@ -22,7 +21,7 @@ from napari_coseg.core.errors import ImageError
 
 @dataclass(frozen=True)
 class Overlap:
-    """The pixel counts that every overlap score is made of; add them to pool over images.
+    """The pixel counts of every overlap score; add them to pool over images.
 
     Parameters
     ----------
@@ -57,7 +56,7 @@ class Overlap:
 
 
 def mask_overlap(truth: np.ndarray, prediction: np.ndarray) -> Overlap:
-    """Count what two masks of one shape share. Everything but 0 counts as inside.
+    """Count the common pixels of two masks of one shape. Everything but 0 counts as inside.
 
     For one class of a semantic image give ``truth == id`` and ``prediction == id``.
 
@@ -95,7 +94,7 @@ def class_overlaps(
     truth, prediction
         Class ids, of one shape.
     class_ids
-        Which classes; background only if it is named.
+        Which classes; background only if listed.
 
     Raises
     ------
@@ -106,10 +105,10 @@ def class_overlaps(
 
 
 def mean_intersection_over_union(overlaps: Iterable[Overlap]) -> float:
-    """Mean over classes (mIoU) of what `class_overlaps` gives, of one image or pooled.
+    """Mean over classes (mIoU) of what `class_overlaps` returns, of one image or pooled.
 
-    A class that neither side has is left out, one that only one side has counts 0; nan where no
-    class is left.
+    A class that neither side has is left out, one that only one side has counts 0; nan without
+    classes.
     """
     ious = [overlap.intersection_over_union for overlap in overlaps]
     known = [iou for iou in ious if not np.isnan(iou)]
@@ -117,7 +116,7 @@ def mean_intersection_over_union(overlaps: Iterable[Overlap]) -> float:
 
 
 def check_same_shape(truth: np.ndarray, prediction: np.ndarray) -> None:
-    """Raise `ImageError` where two label images do not lie on one pixel grid."""
+    """Raise `ImageError` if two label images have different shapes."""
     if truth.shape != prediction.shape:
         raise ImageError(
             f"truth has shape {truth.shape}, prediction {prediction.shape}; "

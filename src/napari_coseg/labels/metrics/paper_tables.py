@@ -1,11 +1,11 @@
-"""Rows under the columns of the papers' tables, as Markdown.
+"""Scores in the columns of the papers' tables, as Markdown.
 
-Tables 1 to 6 and 10 of Co-Seg++, and 1 to 3 of Co-Seg, ordered by dataset: ``TABLES["puma"]`` are
-the columns that PUMA has in tables 1, 3 and 5. To add a table, add an entry there.
+Tables 1 to 6 and 10 of Co-Seg++, and 1 to 3 of Co-Seg, by dataset: ``TABLES["puma"]`` are the
+columns of PUMA in tables 1, 3 and 5. To add a table, add an entry there.
 
-A paper's number is a mean over images, taken as `labels.metrics.averaging.mean_as_released`
-takes it. The pooled scores stand beneath it, because false finds on images without a class cost
-nothing in most columns of such a mean.
+A paper's number is a mean over images, `labels.metrics.averaging.mean_as_released`. The pooled
+scores are in the row below, because false positives on images without a class cost nothing in most
+columns of such a mean.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 OBJECTS, REGIONS = "objects", "regions"
 """Tasks."""
 ALL = "all"
-"""Stands where a class would: all objects, whatever their class."""
+"""In place of a class: all objects, of any class."""
 
 
 @dataclass(frozen=True)
 class Structure:
-    """What a group of columns is about.
+    """The class of a group of columns.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Structure:
     task
         `OBJECTS` or `REGIONS`.
     classes
-        Names that it may have in a dataset, small letters; the first one found is taken.
+        Its possible names in a dataset, in lower case; the first one found is taken.
     """
 
     heading: str
@@ -48,12 +48,12 @@ class Structure:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """The columns that one dataset has in one table: every score of every structure, in order.
+    """The columns of one dataset in one table: every score of every structure, in order.
 
     Parameters
     ----------
     title
-        Paper, number, and what the table is about.
+        Paper, number and topic.
     structures
         From left to right.
     scores
@@ -65,7 +65,7 @@ class PaperTable:
     scores: tuple[str, ...]
 
     def with_scores(self, known: Iterable[str]) -> PaperTable:
-        """With the papers' distance beside ours in micrometres, where it is among the known."""
+        """With the papers' distance after that in micrometres, if it is among `known`."""
         if "HD_um" not in self.scores or "HD_1024px" not in known:
             return self
         at = self.scores.index("HD_um") + 1
@@ -73,7 +73,7 @@ class PaperTable:
 
     @property
     def headings(self) -> list[str]:
-        """Of the columns; a structure says its task where the table has both."""
+        """Of the columns, with the task if the table has both."""
         both = len({structure.task for structure in self.structures}) > 1
         named = [
             f"{TASK_HEADINGS[s.task]} {s.heading}" if both else s.heading for s in self.structures
@@ -89,7 +89,7 @@ SCORE_HEADINGS = {
     "Precision": "Prec.",
     "Recall": "Rec.",
 }
-"""What the papers call a score, where they call it differently."""
+"""The papers' names of scores, where they differ from ours."""
 
 _SEMANTIC, _INSTANCE, _PANOPTIC = ("Dice", "IoU", "HD_um"), ("F1", "AJI"), ("PQ",)
 
@@ -160,10 +160,10 @@ TABLES: dict[str, tuple[PaperTable, ...]] = {
         PaperTable("Co-Seg, table 3: panoptic", (*_TISSUE, *_NUCLEI), ("PQ", "DQ", "SQ")),
     ),
 }
-"""By the name that ``napari-coseg evaluate --table`` takes."""
+"""By the names for ``napari-coseg evaluate --table``."""
 
 Scores = Mapping[tuple[str, str, str, str], float]
-"""By task, class in small letters, image or average, and score."""
+"""By task, class in lower case, image or average, and score."""
 
 
 def tables_of(name: str) -> tuple[PaperTable, ...]:
@@ -175,28 +175,28 @@ def tables_of(name: str) -> tuple[PaperTable, ...]:
         Where there is none of that name.
     """
     if name not in TABLES:
-        raise SettingsError(f"no paper's table {name!r}; choose one of {', '.join(TABLES)}")
+        raise SettingsError(f"there is no table {name!r}; choose one of {', '.join(TABLES)}")
     return TABLES[name]
 
 
 def paper_row(scores: pd.DataFrame, name: str, row_name: str, pixel_size_um: float) -> str:
-    """A model's rows in the tables of `TABLES` under `name`, and what was averaged how.
+    """A model's rows in the tables ``TABLES[name]``, and the conventions of the averages.
 
     Parameters
     ----------
     scores
-        What `napari_coseg.evaluation.run.evaluate` gives; with `distances_at_1024` a column of the
-        papers' distances stands beside that in micrometres.
+        From `napari_coseg.evaluation.run.evaluate`; with `distances_at_1024` there is a column of
+        the papers' distances after that in micrometres.
     row_name
-        Stands in the first column.
+        For the first column.
     pixel_size_um
-        Of the dataset, to translate distances; nan where its images differ.
+        Of the dataset, to convert distances; nan if its images differ.
 
     Returns
     -------
     str
-        Markdown: a table with two rows for each of the paper's, then the conventions. A dash stands
-        where dataset or model lack the class.
+        Markdown: a table with two rows for each of the paper's, then the conventions. A dash means
+        that dataset or model lack the class.
 
     Raises
     ------
@@ -245,14 +245,12 @@ def _cell(score: str, value: float) -> str:
 
 def _conventions(tables: Iterable[PaperTable], known: Scores, pixel_size_um: float) -> str:
     used = {score for table in tables for score in table.scores}
-    sentences = [
-        "Percent. First row: means over images, taken as the released code of Co-Seg++ takes them."
-    ]
+    sentences = ["Percent. First row: means over images, as in the released code of Co-Seg++."]
     if used & {"PQ", "F1", "AJI"}:
         sentences.append(
             "PQ, DQ, SQ, F1, precision, recall and AJI are over the images whose labels have the "
-            "class, at an IoU above 0.5: what is found on other images costs nothing. PQ of a "
-            "region class takes its connected parts as objects."
+            "class, at an IoU above 0.5: false positives on other images cost nothing. PQ of a "
+            "region class takes its connected components as objects."
         )
     if "Dice" in used:
         sentences.append(
@@ -265,18 +263,18 @@ def _conventions(tables: Iterable[PaperTable], known: Scores, pixel_size_um: flo
         )
         sentences.append(
             "HD is in micrometres, over the images where both have the class "
-            f"({_left_out(tables, known)}); the papers measure it in pixels of images stretched to "
-            f"1024 x 1024{' (its own column)' if 'HD_1024px' in used else ''}{pixel}."
+            f"({_left_out(tables, known)}); the papers give it in pixels of images stretched to "
+            f"1024 x 1024{' (next column)' if 'HD_1024px' in used else ''}{pixel}."
         )
     sentences.append(
         "Second row: pooled; pixels and objects of all images are summed before dividing, so false "
-        "finds count on every image. A Hausdorff distance is not pooled."
+        "positives count on every image. A Hausdorff distance is not pooled."
     )
     return " ".join(sentences)
 
 
 def _left_out(tables: Iterable[PaperTable], known: Scores) -> str:
-    """How many images each class's Hausdorff distance does without."""
+    """How many images are left out of each class's Hausdorff distance."""
     parts = []
     for table in tables:
         for structure in table.structures if "HD_um" in table.scores else ():

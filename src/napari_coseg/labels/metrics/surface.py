@@ -1,21 +1,19 @@
-"""How far the outlines of two masks lie apart: the Hausdorff distance and its 95th percentile.
+"""Distance of the outlines of two masks: the Hausdorff distance and its 95th percentile.
 
 Conventions
 -----------
-Distances run between *boundary* pixels (Co-Seg++, section 4.1.3: "predicted and ground truth
-boundary points"): pixels of the mask with a neighbour across a side that is not, or with none
-because the image ends there. MONAI's `compute_hausdorff_distance`, which the authors' released code
-calls, measures the same. scikit-image's `hausdorff_distance` does where it is given boundaries;
-given masks, it measures between all their pixels, which is another number.
+Distances are between *boundary* pixels (Co-Seg++, section 4.1.3: "predicted and ground truth
+boundary points"): pixels of the mask that share a side with a pixel outside the mask, or with the
+end of the image. MONAI's `compute_hausdorff_distance`, which the authors' released code calls, is
+the same, and so is scikit-image's `hausdorff_distance` of boundaries (of masks it is another
+number, between all their pixels).
 
 The distance is symmetric: the larger of both directions. Its 95th percentile is the larger of the
-two directions' percentiles (as in MONAI; medpy throws both directions together first), linearly
-interpolated.
+two directions' percentiles (as in MONAI; medpy pools both directions first), linearly interpolated.
 
-An outline that is not there is infinitely far: inf where one mask is empty. Where both are, there
-is nothing to measure: nan. The authors leave out images with either, and so does
-`labels.metrics.averaging`. An empty answer therefore costs nothing in such a mean, so say
-beside it how many images were left out.
+The distance is inf if one mask is empty, nan if both are. The authors leave out images with either,
+and so does `labels.metrics.averaging`. An empty prediction therefore costs nothing in such a mean,
+so report how many images were left out.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from napari_coseg.core.errors import ImageError
 from napari_coseg.labels.metrics.overlap import check_same_shape
 
 LEAF_SIZE = 32
-"""Points in a leaf of the search tree: more than the default, as each tree is asked only once."""
+"""Points in a leaf of the search tree: more than the default, as each tree is used only once."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class HausdorffDistance:
     largest
         The Hausdorff distance (HD).
     percentile_95
-        Its 95th percentile (HD95), which a few stray pixels do not move.
+        Its 95th percentile (HD95), which a few outliers do not change.
     """
 
     largest: float
@@ -53,16 +51,16 @@ def hausdorff(
 ) -> HausdorffDistance:
     """Both distances of two masks, two- or three-dimensional. Everything but 0 counts as inside.
 
-    Memory beyond the masks and their outlines grows with the boundary pixels, time with their
-    number times its logarithm.
+    Memory beyond the masks and their outlines grows with the number n of boundary pixels, time with
+    n log n.
 
     Parameters
     ----------
     truth, prediction
         Of one shape, (Y, X) or (Z, Y, X).
     spacing
-        Distance from pixel to pixel along each axis, or one number for all; None is 1, which gives
-        pixels. With a pixel size in micrometres the result is in micrometres.
+        Pixel size along each axis, or one number for all, in the unit of the result; None is 1, for
+        distances in pixels.
 
     Raises
     ------
@@ -78,10 +76,9 @@ def hausdorff(
 def spacing_at_1024(shape: Sequence[int]) -> tuple[float, float]:
     """A pixel's height and width after an image of `shape` (Y, X) is stretched to 1024 x 1024.
 
-    As `spacing` it gives distances as the papers have them: Co-Seg++ resizes all images so, "during
-    the fine-tuning and evaluation stage" (section 4.1), and measures in those pixels. Here the
-    outlines are stretched and not the masks resampled, which moves an outline by no more
-    than half a pixel of the image.
+    As `spacing` it gives distances as in the papers: Co-Seg++ resizes all images to this size,
+    "during the fine-tuning and evaluation stage" (section 4.1). Here the outlines are stretched
+    instead of resampling the masks, which moves an outline by at most half a pixel of the image.
     """
     height, width = shape
     return 1024 / height, 1024 / width
@@ -112,7 +109,7 @@ def hausdorff_by_class(
 def surface_distances(
     truth: np.ndarray, prediction: np.ndarray, spacing: float | Sequence[float] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How far each boundary pixel is from the nearest one of the other mask.
+    """Distance of each boundary pixel to the nearest one of the other mask.
 
     Returns
     -------
@@ -128,7 +125,7 @@ def surface_distances(
 
 
 def boundary(mask: np.ndarray) -> np.ndarray:
-    """Pixels of a mask that touch its outside, or the image's end, across a side.
+    """Pixels of a mask that share a side with its outside, or with the end of the image.
 
     Returns
     -------
@@ -148,8 +145,8 @@ def _nearest(points: np.ndarray, others: np.ndarray) -> np.ndarray:
 
     if not len(points) or not len(others):
         return np.full(len(points), np.inf)
-    # A tree of the outlines: a distance transform of the whole image takes several times its
-    # memory, and on outlines of regions four times as long.
+    # A distance transform of the whole image would take several times its memory, and four times as
+    # long for outlines of regions.
     distances: np.ndarray = KDTree(others, leafsize=LEAF_SIZE).query(points)[0]
     return distances
 

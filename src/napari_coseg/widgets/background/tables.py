@@ -11,11 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_coseg.core.geometry import Geometry
-from napari_coseg.core.types import LabelClass, Prediction
-from napari_coseg.widgets.corrected import LabelsOf, corrected_prediction
+from napari_coseg.core.types import LabelClass, LabelNotes, Prediction
+from napari_coseg.labels.measure import class_table
+from napari_coseg.widgets.corrected import corrected_prediction
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_ROWS = {
+    "ids": ("id", np.int64),
+    "class_ids": ("class_id", np.int64),
+    "probabilities": ("class_probability", np.float64),
+}
+"""Arrays of a job: columns of `LabelNotes.known` and their types."""
 
 
 def pack_table(table: pd.DataFrame, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -56,12 +64,12 @@ def unpack_classes(packed: Iterable[Any]) -> tuple[LabelClass, ...]:
     return tuple(LabelClass(id_, name, tuple(color)) for id_, name, color in packed)
 
 
-def row_arrays(of_labels: LabelsOf) -> dict[str, np.ndarray]:
+def row_arrays(of_labels: LabelNotes) -> dict[str, np.ndarray]:
     """Class and probability of the objects that have them, as arrays of a job."""
+    known = of_labels.known
     return {
-        "ids": of_labels.ids,
-        "class_ids": of_labels.class_ids,
-        "probabilities": of_labels.probabilities,
+        name: np.zeros(0, dtype) if known is None else known[column].to_numpy(dtype)
+        for name, (column, dtype) in _ROWS.items()
     }
 
 
@@ -80,11 +88,11 @@ def measured(
         Of the job: ``labels`` and ``regions``, of which one may be missing, and `row_arrays`.
     """
     found = {name: np.asarray(array) for name, array in arrays.items() if name != "image"}
-    rows = found["ids"], found["class_ids"], found["probabilities"]
+    known = class_table(found["class_ids"], found["probabilities"], found["ids"])
     return corrected_prediction(
         found.get("labels"),
         found.get("regions"),
         Geometry.from_json(geometry),
-        LabelsOf(unpack_classes(classes), *rows, dict(provenance)),
-        LabelsOf(unpack_classes(region_classes)),
+        LabelNotes(unpack_classes(classes), known, dict(provenance)),
+        LabelNotes(unpack_classes(region_classes)),
     )

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_coseg.core.errors import EditError
-from napari_coseg.core.types import LARGEST_ID
+from napari_coseg.core.types import LARGEST_ID, LabelNotes
 from napari_coseg.labels.editing.label_editor import LabelEditor, check_images
-from napari_coseg.widgets.corrected import LabelsOf
 from napari_coseg.widgets.geometry import layer_pixel_size
 from napari_coseg.widgets.outputs import labels_of, metadata_of
 
@@ -22,8 +21,8 @@ def editor_of(
     labels: np.ndarray,
     regions: np.ndarray | None,
     pixel_size_um: Sequence[float],
-    of_labels: LabelsOf,
-    of_regions: LabelsOf,
+    of_labels: LabelNotes,
+    of_regions: LabelNotes,
 ) -> LabelEditor:
     """An editor on the layers' own arrays, measured as they are now. May run in a thread.
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_coseg.core.errors import CosegError, ImageError
-from napari_coseg.core.types import LABEL_DTYPE, Image, geometry_of
+from napari_coseg.core.types import LABEL_DTYPE, Image, LabelNotes, geometry_of
 from napari_coseg.finetuning.from_workspace import WITHOUT_OBJECTS
 from napari_coseg.formats.place import geometry_of_labels
 from napari_coseg.images.readers.registry import read_image
 from napari_coseg.widgets import layers, outputs
 from napari_coseg.widgets.correct.reading import editor_of, request_of
 from napari_coseg.widgets.correct.session import REVIEWED_KEY, marks_kept, session_of
-from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf
+from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.geometry import note_of, noted, placement_of
 from napari_coseg.widgets.labelled_image import place_in
 from napari_coseg.widgets.outputs import metadata_of, update_metadata
@@ -99,7 +99,7 @@ def adding(
         # Edits made while arrays are copied are found by the next scan.
         regions_copy = None if region_data is None else np.array(region_data)
         if objects is None:
-            copy, known = np.zeros(region_data.shape, LABEL_DTYPE), LabelsOf()
+            copy, known = np.zeros(region_data.shape, LABEL_DTYPE), LabelNotes()
         else:
             copy, known = np.array(labels), of_labels
         editor = editor_of(copy, regions_copy, size, known, of_regions)
