@@ -1,8 +1,4 @@
-"""SAM2's prompts without a window: right network, right window, right coordinates, right pixels.
-
-Weights are random, so what a mask shows means nothing; that sam2's own predictor shows the same
-does.
-"""
+"""SAM2's checkpoints, windows and masks, compared with sam2's own predictor on random weights."""
 
 from __future__ import annotations
 
@@ -18,14 +14,14 @@ from napari_coseg.core.errors import Cancelled, CheckpointError, EditError
 from napari_coseg.images.intake import RgbSource, understand
 from napari_coseg.inference.sam2 import model as sam2_model
 from napari_coseg.inference.sam2.model import Sam2Kind, load_sam2, recognise
-from napari_coseg.inference.sam2.prompts import KEPT_WINDOWS, SamPrompts
+from napari_coseg.inference.sam2.prompts import CACHED_WINDOWS, SamPrompts
 from napari_coseg.inference.sam2.windows import (
     LARGEST_WINDOW_PX,
     Prompt,
     SamMask,
     field_px,
+    is_reusable,
     on_labels,
-    serves,
     window_around,
 )
 from napari_coseg.models.checkpoints.frugal import FrugalBuilding
@@ -63,14 +59,14 @@ def source(*shape: int, seed: int = 0) -> RgbSource:
 
 @pytest.mark.parametrize("version", ["sam2", "sam2.1"])
 @pytest.mark.parametrize("size", SIZES)
-def test_every_network_of_sam2_is_recognised_by_its_entries(version: str, size: str) -> None:
+def test_every_size_of_sam2_is_recognised(version: str, size: str) -> None:
     kind = Sam2Kind(version, size)
     with FrugalBuilding(10**9):  # without numbers
         state = sam2_model.build(kind).state_dict()
     assert recognise({name: tuple(value.shape) for name, value in state.items()}) == kind
 
 
-def test_a_file_fills_the_network_bit_by_bit(model: Any, weights: Path) -> None:
+def test_a_checkpoint_is_loaded_exactly(model: Any, weights: Path) -> None:
     saved = torch.load(weights, weights_only=True)["model"]
     found = model.state_dict()
     assert set(found) == set(saved)
@@ -79,13 +75,13 @@ def test_a_file_fills_the_network_bit_by_bit(model: Any, weights: Path) -> None:
     assert not any(value.requires_grad for value in model.parameters())
 
 
-def test_a_part_of_a_checkpoint_is_told(
+def test_an_incomplete_checkpoint_is_an_error(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = torch.load(weights, weights_only=True)["model"]
     state.pop("no_obj_ptr")
     torch.save(state, tmp_path / "part.pt")
-    monkeypatch.setattr(sam2_model, "recognise", lambda shapes, told: TINY)
+    monkeypatch.setattr(sam2_model, "recognise", lambda shapes, file: TINY)
     monkeypatch.setattr(sam2_model, "build", build_tiny)
     with pytest.raises(CheckpointError, match=r"part\.pt does not fit.* missing: no_obj_ptr"):
         load_sam2(tmp_path / "part.pt")
@@ -105,13 +101,13 @@ def test_a_part_of_a_checkpoint_is_told(
         ),
         pytest.param(
             lambda path: torch.save({"model": image_encoder_alone()}, path),
-            "trunk of 16 channels .* none of SAM2's",
+            "trunk of 16 channels .* no size of SAM2",
             id="other size",
         ),
-        pytest.param(lambda path: truncate(path), "too much for SAM2", id="too large"),
+        pytest.param(lambda path: truncate(path), "SAM2 has at most 0.9 GB", id="too large"),
     ],
 )
-def test_what_is_no_checkpoint_of_sam2_is_told(tmp_path: Path, make: Any, message: str) -> None:
+def test_other_files_are_an_error(tmp_path: Path, make: Any, message: str) -> None:
     path = tmp_path / "file.pt"
     if make is not None:
         make(path)
@@ -126,22 +122,20 @@ def image_encoder_alone() -> dict[str, torch.Tensor]:
 
 
 def truncate(path: Path) -> None:
-    """A file of 5 GB that takes no room."""
+    """A sparse file of 5 GB."""
     with path.open("wb") as file:
         file.truncate(5 * 10**9)
 
 
-def test_files_of_the_folder_of_downloads_are_offered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_downloaded_checkpoints_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NAPARI_COSEG_CACHE", str(tmp_path))
-    assert sam2_model.at_hand() == []
+    assert sam2_model.downloaded() == []
     half = tmp_path / "sam2.1_hiera_small.pt"
     half.write_bytes(b"cut off")
     whole = tmp_path / "sam2.1_hiera_tiny.pt"
     with whole.open("wb") as file:
         file.truncate(156_008_466)
-    assert [(one.name, path) for one, path in sam2_model.at_hand()] == [("sam2.1-tiny", whole)]
+    assert [(one.name, path) for one, path in sam2_model.downloaded()] == [("sam2.1-tiny", whole)]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -159,16 +153,16 @@ def test_files_of_the_folder_of_downloads_are_offered(
         ),
     ],
 )
-def test_a_window_has_the_prompt_in_its_middle_and_lies_in_the_image(
+def test_a_window_is_centred_on_the_prompt_and_inside_the_image(
     prompt: Prompt, shape: tuple[int, int], expected: tuple[int, int, int]
 ) -> None:
     top, left, side = expected
     window = window_around(prompt, shape, 256)
     assert window == (slice(top, top + side), slice(left, left + side))
-    assert serves(window, window, prompt, shape)
+    assert is_reusable(window, window, prompt, shape)
 
 
-def test_a_window_is_cut_where_the_image_is_smaller() -> None:
+def test_a_window_is_cut_if_the_image_is_smaller() -> None:
     window = window_around(Prompt(((5, 400),), (True,)), (100, 3000), 512)
     assert window == (slice(0, 100), slice(144, 656))
 
@@ -176,36 +170,36 @@ def test_a_window_is_cut_where_the_image_is_smaller() -> None:
 @pytest.mark.parametrize(
     ("point", "expected"),
     [((500, 500), True), ((560, 440), True), ((590, 500), False), ((700, 500), False)],
-    ids=["the same", "well inside", "near its side", "outside"],
+    ids=["the same", "well inside", "in the margin", "outside"],
 )
-def test_a_window_serves_what_lies_well_inside(point: tuple[int, int], expected: bool) -> None:
+def test_a_window_is_reused_for_prompts_well_inside(point: tuple[int, int], expected: bool) -> None:
     shape, field = (2000, 2000), 256
     window = window_around(Prompt(((500, 500),), (True,)), shape, field)
     prompt = Prompt((point,), (True,))
-    assert serves(window, window_around(prompt, shape, field), prompt, shape) is expected
+    assert is_reusable(window, window_around(prompt, shape, field), prompt, shape) is expected
 
 
-def test_a_window_of_a_gland_does_not_serve_a_nucleus() -> None:
+def test_a_window_of_a_gland_is_not_reused_for_a_nucleus() -> None:
     shape = (4000, 4000)
     gland = window_around(Prompt(box=(1000, 1000, 2200, 2200)), shape, 512)
     nucleus = Prompt(((1600, 1600),), (True,))
-    assert not serves(gland, window_around(nucleus, shape, 512), nucleus, shape)
+    assert not is_reusable(gland, window_around(nucleus, shape, 512), nucleus, shape)
 
 
 @pytest.mark.parametrize(
     ("size", "expected"), [((0.5, 0.5), 256), ((0.05, 0.05), 1024), ((9, 9), 128), (None, 512)]
 )
-def test_a_window_is_as_wide_on_the_slide_whatever_the_pixels(size: Any, expected: int) -> None:
+def test_the_window_of_a_click_has_a_fixed_width_in_um(size: Any, expected: int) -> None:
     assert field_px(size) == expected
 
 
 # ---------------------------------------------------------------------------------------------
-# The answer is sam2's own
+# Masks are those of sam2's predictor
 
 PROMPTS = [
     pytest.param(Prompt(((60.0, 110.0),), (True,)), id="a click"),
-    pytest.param(Prompt(((60.0, 110.0), (80.5, 90.0)), (True, False)), id="and one beside it"),
-    pytest.param(Prompt(((60.0, 110.0), (80.5, 90.0)), (True, True)), id="two on it"),
+    pytest.param(Prompt(((60.0, 110.0), (80.5, 90.0)), (True, False)), id="and a negative point"),
+    pytest.param(Prompt(((60.0, 110.0), (80.5, 90.0)), (True, True)), id="two positive points"),
     pytest.param(Prompt(box=(40.0, 80.0, 75.0, 141.0)), id="a box"),
     pytest.param(Prompt(((50.0, 90.0),), (False,), (40.0, 80.0, 75.0, 141.0)), id="box and point"),
 ]
@@ -213,17 +207,16 @@ PROMPTS = [
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 @pytest.mark.parametrize("where", [(0, 0), (300, 200)], ids=["small image", "part of a large one"])
-def test_an_answer_is_that_of_sam2s_own_predictor(
+def test_a_mask_is_that_of_sam2s_predictor(
     prompts: SamPrompts, prompt: Prompt, where: tuple[int, int]
 ) -> None:
-    """On the same crop, by hand: x before y, from the crop's corner."""
     y, x = where
     image = picture(160 + 4 * y, 200 + 4 * x, 3)
     there = moved(prompt, where)
     rgb = RgbSource(understand(image))
     found = prompts.answer(rgb, there, pixel_size_um=(0.5, 0.5))
     window = window_around(there, rgb.plane_shape, 256)
-    mask, quality = by_hand(prompts.model, image[window], moved(there, window, -1))
+    mask, quality = with_sam2(prompts.model, image[window], moved(there, window, -1))
     full = np.zeros(mask.shape, bool)
     top, left = (at - part.start for at, part in zip(found.corner, window, strict=True))
     full[top : top + found.mask.shape[0], left : left + found.mask.shape[1]] = found.mask
@@ -244,7 +237,7 @@ def moved(prompt: Prompt, by: Any, sign: int = 1) -> Prompt:
     return Prompt(points, prompt.positive, box)
 
 
-def by_hand(model: Any, crop: np.ndarray, prompt: Prompt) -> tuple[np.ndarray, float]:
+def with_sam2(model: Any, crop: np.ndarray, prompt: Prompt) -> tuple[np.ndarray, float]:
     predictor = predictor_of(model)
     predictor.set_image(np.ascontiguousarray(crop))
     points = np.array([(x, y) for y, x in prompt.points]) if prompt.points else None
@@ -269,14 +262,14 @@ def by_hand(model: Any, crop: np.ndarray, prompt: Prompt) -> tuple[np.ndarray, f
         pytest.param(lambda rgb: np.stack([rgb[..., 1], rgb[..., 0]]), "ZYX", None, id="a slice"),
     ],
 )
-def test_every_image_that_segment_takes_is_taken(
+def test_every_image_that_segment_supports_is_supported(
     prompts: SamPrompts, data: Any, axes: str, channels: Any
 ) -> None:
     rgb = picture(90, 100, 3)
     shown = {"YX": rgb[..., [0, 0, 0]], "CYX": rgb[..., [2, 2, 2]], "ZYX": rgb[..., [0, 0, 0]]}
     image = understand(data(rgb), axes)
     found = prompts.answer(RgbSource(image, channels), CLICK, z=int("Z" in axes))
-    mask, _ = by_hand(prompts.model, shown.get(axes, rgb), CLICK)
+    mask, _ = with_sam2(prompts.model, shown.get(axes, rgb), CLICK)
     assert found.mask.sum() == mask.sum()
 
 
@@ -291,67 +284,67 @@ def test_a_window_is_encoded_once_for_all_prompts_in_it(
     monkeypatch.setattr(prompts, "_encode", lambda rgb: (encoded.append(rgb.shape), encode(rgb))[1])
     rgb = source(600, 600, 3)
 
-    def ask(prompt: Prompt, **about: Any) -> int:
-        prompts.answer(rgb, prompt, pixel_size_um=(1, 1), **about)
+    def ask(prompt: Prompt, **options: Any) -> int:
+        prompts.answer(rgb, prompt, pixel_size_um=(1, 1), **options)
         return len(encoded)
 
     click = Prompt(((300.0, 300.0),), (True,))
     assert ask(click) == 1
     assert ask(click.with_point((310, 320), False)) == 1
     assert ask(Prompt(box=(280, 280, 330, 320))) == 1
-    assert ask(Prompt(((100.0, 100.0),), (True,))) == 2, "another place"
-    assert ask(click) == 2, "the first is still kept"
+    assert ask(Prompt(((100.0, 100.0),), (True,))) == 2, "outside the first window"
+    assert ask(click) == 2, "the first is still cached"
     assert ask(click, key="another image") == 3
     assert encoded == [(128, 128, 3)] * 3
-    for y in range(64, 64 + 100 * KEPT_WINDOWS, 100):
+    for y in range(64, 64 + 100 * CACHED_WINDOWS, 100):
         ask(Prompt(((float(y), 500.0),), (True,)))
-    assert len(prompts._kept) == KEPT_WINDOWS
+    assert len(prompts._cache) == CACHED_WINDOWS
 
 
-def test_stopping_keeps_what_is_encoded(prompts: SamPrompts) -> None:
-    rgb, asked = source(90, 90, 3), []
+def test_cancelling_keeps_the_embedding(prompts: SamPrompts) -> None:
+    rgb, calls = source(90, 90, 3), []
 
     def after_encoding() -> bool:
-        asked.append(0)
-        return len(asked) > 1
+        calls.append(0)
+        return len(calls) > 1
 
     with pytest.raises(Cancelled):
         prompts.answer(rgb, CLICK, should_cancel=after_encoding)
-    assert len(prompts._kept) == 1
+    assert len(prompts._cache) == 1
     assert prompts.answer(rgb, CLICK).mask.any()
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        pytest.param(lambda: Prompt(), "nothing says what is meant", id="nothing"),
-        pytest.param(lambda: Prompt(((1, 1),), (False,)), "nothing says", id="only beside it"),
+        pytest.param(lambda: Prompt(), "the prompt is empty", id="nothing"),
+        pytest.param(
+            lambda: Prompt(((1, 1),), (False,)), "the prompt is empty", id="only a negative point"
+        ),
         pytest.param(lambda: Prompt(((1, np.nan),), (True,)), "not finite", id="not a number"),
-        pytest.param(lambda: Prompt(((1, 1),), ()), "one for each", id="a word missing"),
+        pytest.param(lambda: Prompt(((1, 1),), ()), "one for each", id="a missing value"),
         pytest.param(lambda: Prompt(box=(5, 5, 5, 9)), "no area", id="a box without area"),
         pytest.param(lambda: Prompt(((95, 3),), (True,)), "outside the image", id="outside"),
         pytest.param(lambda: Prompt(box=(-9, -9, -2, -3)), "outside the image", id="box outside"),
     ],
 )
-def test_a_prompt_that_cannot_be_answered_is_told(
-    prompts: SamPrompts, make: Any, message: str
-) -> None:
+def test_invalid_prompts_are_an_error(prompts: SamPrompts, make: Any, message: str) -> None:
     with pytest.raises(EditError, match=message):
         prompts.answer(source(90, 90, 3), make())
 
 
-def test_a_box_that_is_too_large_is_told() -> None:
+def test_a_box_that_is_too_large_is_an_error() -> None:
     side = LARGEST_WINDOW_PX
-    with pytest.raises(EditError, match="too much for SAM2 at once"):
+    with pytest.raises(EditError, match="too large for SAM2"):
         window_around(Prompt(box=(0, 0, side, side)), (10**5, 10**5), 512)
 
 
-def test_a_box_over_the_border_ends_there() -> None:
+def test_a_box_is_clipped_to_the_image() -> None:
     assert Prompt(box=(-5, 3, 50, 200)).inside((90, 100)).box == (0, 3, 50, 99)
 
 
 # ---------------------------------------------------------------------------------------------
-# Back on the labels
+# Masks on labels
 
 
 @pytest.mark.parametrize(
@@ -365,10 +358,10 @@ def test_a_box_over_the_border_ends_there() -> None:
         pytest.param([[-1, 0, 59], [0, 1, 0]], (60, 70), id="mirrored"),
     ],
 )
-def test_a_mask_comes_to_the_pixels_that_lie_on_it(
+def test_a_mask_is_resampled_to_the_labels(
     to_image: list[list[float]], shape: tuple[int, int]
 ) -> None:
-    """As every pixel of the labels, looked up by itself, says."""
+    """Compared with a lookup for each pixel of the labels."""
     full = np.zeros((60, 70), bool)
     full[20:33, 30:51] = np.random.default_rng(0).random((13, 21)) > 0.3
     found = SamMask(full[20:33, 30:51], (20, 30), 1.0, False)
@@ -383,7 +376,7 @@ def test_a_mask_comes_to_the_pixels_that_lie_on_it(
     np.testing.assert_array_equal(got, expected)
 
 
-def test_a_mask_beside_the_labels_is_told() -> None:
+def test_a_mask_outside_the_labels_is_an_error() -> None:
     found = SamMask(np.ones((4, 4), bool), (0, 0), 1.0, False)
     with pytest.raises(EditError, match="outside the objects layer"):
         on_labels(found, np.array([[1.0, 0, 50], [0, 1, 50]]), (20, 20))

@@ -1,7 +1,6 @@
-"""A small SAM2.1 with random weights, made by sam2's own modules, and sam2's own image predictor.
+"""A small SAM2.1 with random weights, sam2's image predictor, and worker jobs that use the former.
 
-`use_tiny` puts it in the place of the network that `load_sam2` builds; jobs of the worker process
-that do so stand here as well.
+`use_tiny` makes `load_sam2` build the small network.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def save_tiny(path: Path) -> Path:
 
 def use_tiny() -> None:
     """From now on this process takes every checkpoint for one of the tiny network."""
-    sam2_model.recognise = lambda shapes, told="": TINY
+    sam2_model.recognise = lambda shapes, file="": TINY
     sam2_model.build = build_tiny
 
 

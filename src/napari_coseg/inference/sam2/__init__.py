@@ -1,5 +1,1 @@
-"""SAM2 prompted by points and boxes: its network, windows of an image, and masks in them.
-
-Its files are downloaded by `models.checkpoints.download`; `models.checkpoints.from_sam2` starts our
-networks from them.
-"""
+"""SAM2 with prompts of points and boxes, for single objects."""

@@ -1,9 +1,9 @@
-"""SAM2 asked by points and boxes about an image, a part of which is encoded once.
+"""Predict masks from points and boxes with SAM2, encoding each window of an image once.
 
-    prompt -> window around it -> 8-bit colours, resized to SAM2's square -> embedding (kept)
-    embedding, prompt -> mask in the window, SAM2's own estimate of its quality
+    prompt -> window around it -> 8-bit RGB, resized to SAM2's input -> embedding (cached)
+    embedding, prompt -> mask in the window, quality predicted by SAM2
 
-As sam2's image predictor does it, which needs torchvision; windows are `windows`' business.
+Gives the same masks as sam2's image predictor, which needs torchvision.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from napari_coseg.inference.sam2.windows import (
     SamMask,
     Window,
     field_px,
-    serves,
+    is_reusable,
     window_around,
 )
 
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
     from napari_coseg.images.intake import RgbSource
 
-KEPT_WINDOWS = 4
-"""Embeddings that are kept; 16 MB each."""
+CACHED_WINDOWS = 4
+"""Number of embeddings in the cache; 16 MB each."""
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what SAM2's encoder is trained with
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of SAM2's training
 _POSITIVE, _NEGATIVE, _FIRST_CORNER, _LAST_CORNER = 1, 0, 2, 3  # SAM2's labels of points
 
 
-class _Name(NamedTuple):
-    """Of what is encoded: which image, which slice, half-open rows and columns."""
+class _Key(NamedTuple):
+    """Image, slice, and half-open rows and columns of an encoded window."""
 
     key: Hashable
     z: int
@@ -52,17 +52,11 @@ class _Encoded(NamedTuple):
 
 
 class SamPrompts:
-    """Answers prompts; keeps the embeddings of the last windows.
-
-    Parameters
-    ----------
-    model
-        As `checkpoints.sam2_model.load_sam2` gives it.
-    """
+    """Predicts masks from prompts with a model from `load_sam2`; caches the last embeddings."""
 
     def __init__(self, model: SAM2Base) -> None:
         self.model = model
-        self._kept: OrderedDict[_Name, _Encoded] = OrderedDict()
+        self._cache: OrderedDict[_Key, _Encoded] = OrderedDict()
 
     def answer(
         self,
@@ -75,57 +69,54 @@ class SamPrompts:
         progress: Callable[[float, str], None] = lambda fraction, message: None,
         should_cancel: Callable[[], bool] = lambda: False,
     ) -> SamMask:
-        """The mask of what a prompt means.
+        """Predict the mask of a prompted object.
 
         Parameters
         ----------
         z
-            The slice of a stack.
+            Slice of a stack.
         key
-            Another for every image: what was encoded under it is taken again.
+            Identifies the image in the cache.
         pixel_size_um
-            Along y and x; None where it is not known.
+            Along y and x; None if unknown.
 
         Raises
         ------
         EditError
-            Where the prompt lies outside the image, is too large, or SAM2 sees nothing there.
+            If the prompt is outside the image or too large, or the mask is empty.
         Cancelled
-            If `should_cancel` said so; what is encoded by then is kept.
+            If `should_cancel` returned True; a finished embedding stays in the cache.
         """
         prompt = prompt.inside(source.plane_shape)
         field = field_px(pixel_size_um)
         window = self._window(prompt, source.plane_shape, field, (key, z))
         rows, columns = ((part.start, part.stop) for part in window)
-        name = _Name(key, z, rows, columns)
-        if name not in self._kept:
-            progress(0.2, "SAM2 looks at the image around it")
+        entry = _Key(key, z, rows, columns)
+        if entry not in self._cache:
+            progress(0.2, "SAM2 encodes the image")
             _stop_if(should_cancel)
-            self._keep(name, self._encode(source.read(z, *window)))
-        self._kept.move_to_end(name)
+            self._cache[entry] = self._encode(source.read(z, *window))
+            while len(self._cache) > CACHED_WINDOWS:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(entry)
         _stop_if(should_cancel)
-        progress(0.9, "SAM2 answers")
-        logits, quality = self._decode(self._kept[name], prompt, window)
+        progress(0.9, "SAM2 predicts the mask")
+        logits, quality = self._decode(self._cache[entry], prompt, window)
         return _cut_out(logits > 0, quality, window, source.plane_shape)
 
     def _window(
-        self, prompt: Prompt, shape: tuple[int, int], field: int, about: tuple[Hashable, int]
+        self, prompt: Prompt, shape: tuple[int, int], field: int, plane: tuple[Hashable, int]
     ) -> Window:
-        """The newest one at hand that serves, or a new one."""
-        wanted = window_around(prompt, shape, field)
-        for name in reversed(self._kept):
-            window = (slice(*name.rows), slice(*name.columns))
-            if name[:2] == about and serves(window, wanted, prompt, shape):
+        """The latest reusable window in the cache, or a new one."""
+        new = window_around(prompt, shape, field)
+        for entry in reversed(self._cache):
+            window = (slice(*entry.rows), slice(*entry.columns))
+            if entry[:2] == plane and is_reusable(window, new, prompt, shape):
                 return window
-        return wanted
-
-    def _keep(self, name: _Name, encoded: _Encoded) -> None:
-        self._kept[name] = encoded
-        while len(self._kept) > KEPT_WINDOWS:
-            self._kept.popitem(last=False)
+        return new
 
     def _encode(self, rgb: np.ndarray) -> _Encoded:
-        """float32 (Y, X, 3) of 0..255; SAM2 was made for 8 bits, so that is what it gets."""
+        """Encode float32 (Y, X, 3) of 0..255, rounded to 8 bits as in SAM2's training."""
         import torch
         import torch.nn.functional as F
 
@@ -141,17 +132,17 @@ class SamPrompts:
             except torch.OutOfMemoryError as error:
                 raise EditError(
                     f"there is not enough memory on {self.model.device} for SAM2; close other "
-                    "programs, or take a smaller size of it"
+                    "programs, or choose a smaller size"
                 ) from error
             *fine, embedding = found["backbone_fpn"]
-            if self.model.directly_add_no_mem_embed:  # as for the first picture of a film
+            if self.model.directly_add_no_mem_embed:  # as for the first frame of a video
                 embedding = embedding + self.model.no_mem_embed.view(1, -1, 1, 1)
         return _Encoded(embedding, fine)
 
     def _decode(
         self, encoded: _Encoded, prompt: Prompt, window: Window
     ) -> tuple[np.ndarray, float]:
-        """Logits (Y, X) on the window's pixels, and their predicted quality."""
+        """Predict logits (Y, X) on the window's grid, and their quality."""
         import torch
         import torch.nn.functional as F
 
@@ -176,7 +167,7 @@ class SamPrompts:
         return logits[0, 0].cpu().numpy(), float(qualities[0, best])
 
     def _points(self, prompt: Prompt, window: Window) -> tuple[Tensor, Tensor]:
-        """(1, n, 2) x and y in SAM2's square, and (1, n) labels; a box is its two corners."""
+        """Coordinates x, y (1, n, 2) in SAM2's input and labels (1, n); a box is two corners."""
         import torch
 
         points, labels = list(prompt.points), []
@@ -186,15 +177,15 @@ class SamPrompts:
         labels += [_POSITIVE if one else _NEGATIVE for one in prompt.positive]
         corner = [part.start for part in window]
         size = [part.stop - part.start for part in window]
-        placed = (np.array(points, dtype=float) - corner) / size * self.model.image_size
+        scaled = (np.array(points, dtype=float) - corner) / size * self.model.image_size
         device = self.model.device
-        coordinates = torch.tensor(placed[None, :, ::-1].copy(), dtype=torch.float, device=device)
+        coordinates = torch.tensor(scaled[None, :, ::-1].copy(), dtype=torch.float, device=device)
         return coordinates, torch.tensor([labels], dtype=torch.int, device=device)
 
 
 def _cut_out(mask: np.ndarray, quality: float, window: Window, shape: tuple[int, int]) -> SamMask:
     if not mask.any():
-        raise EditError("SAM2 sees nothing there; draw a box around it, or its outline")
+        raise EditError("SAM2 found no object there; draw a box around it, or its outline")
     spans = [np.flatnonzero(mask.any(axis=1 - axis))[[0, -1]] for axis in (0, 1)]
     at_side = any(
         (first == 0 and part.start > 0) or (last == size - 1 and part.stop < length)
@@ -207,4 +198,4 @@ def _cut_out(mask: np.ndarray, quality: float, window: Window, shape: tuple[int,
 
 def _stop_if(should_cancel: Callable[[], bool]) -> None:
     if should_cancel():
-        raise Cancelled("SAM2 was stopped; nothing was changed")
+        raise Cancelled("SAM2 was cancelled; no labels were changed")

@@ -1,10 +1,10 @@
-"""Prompts for SAM2, the part of an image it is shown for them, and where its masks lie.
+"""Prompts for SAM2, the windows of an image that it encodes, and its masks.
 
-A nucleus of 8 um fills some 60 of SAM2's 1,024 pixels where the window is 128 um wide, and 4 of
-them in a whole slide. So the window is as wide as that where a click is meant, and twice as wide as
-a box. It serves further prompts as long as they lie well inside.
+A nucleus of 8 um is about 60 of SAM2's 1,024 pixels wide in a window of 128 um, which is therefore
+the window of a click; a box has a window of twice its size. Later prompts reuse a window if they
+are well inside.
 
-Coordinates are (y, x) in pixels of the image's plane, a pixel's centre at whole numbers.
+Coordinates are (y, x) in pixels of the image's plane; pixel centres are at integers.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from napari_coseg.core.errors import EditError
 
 FIELD_UM = 128.0
 UNKNOWN_FIELD_PX = 512
-"""Where nobody knows how large a pixel is."""
+"""If the pixel size is unknown."""
 FIELD_LIMITS_PX = (128, 1024)
 LARGEST_WINDOW_PX = 4096
-BOX_SHARE = 0.5
-"""The most of a new window that a box, or points, may fill along an axis."""
+PROMPT_FRACTION = 0.5
+"""Largest fraction of a new window that a box, or points, may fill along an axis."""
 MARGIN = 0.2
-"""Of a window's side: prompts nearer to it get a window of their own."""
+"""Margin of a window, as a fraction of its side, in which prompts need a new window."""
 
 Window = tuple[slice, slice]
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is meant: points on it and beside it, a box around it, or both.
+    """Positive and negative points, a box, or both, for one object.
 
     Parameters
     ----------
     points
         (y, x) each.
     positive
-        For each point whether it lies on what is meant.
+        For each point whether it is on the object.
     box
-        Top, left, bottom, right; both corners are in the box.
+        Top, left, bottom, right; corners included.
 
     Raises
     ------
     EditError
-        Where nothing says what is meant, or numbers are not finite.
+        If there is neither a positive point nor a box, or numbers are not finite.
     """
 
     points: tuple[tuple[float, float], ...] = ()
@@ -55,47 +55,41 @@ class Prompt:
     def __post_init__(self) -> None:
         if len(self.points) != len(self.positive):
             raise EditError(
-                f"{len(self.points)} points and {len(self.positive)} words on which of them lie on "
-                "the object; give one for each"
+                f"{len(self.points)} points have {len(self.positive)} values of `positive`; give "
+                "one for each"
             )
         if self.box is None and not any(self.positive):
-            raise EditError("nothing says what is meant; click on it, or draw a box around it")
+            raise EditError("the prompt is empty; click on an object, or draw a box around it")
         if not np.isfinite(self._corners()).all():
             raise EditError(f"the prompt {self} has numbers that are not finite; click again")
         if self.box is not None and not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
             raise EditError(f"the box {self.box} has no area; drag from corner to corner")
 
     def with_point(self, point: tuple[float, float], positive: bool) -> Prompt:
-        """The same with one more point."""
+        """Return a copy with one more point."""
         return Prompt((*self.points, point), (*self.positive, positive), self.box)
 
     def mapped(self, to_image: np.ndarray) -> Prompt:
-        """The same in another plane; a box that is turned is the box around it.
+        """Transform to another grid; a rotated box becomes its bounding box.
 
         Parameters
         ----------
         to_image
-            float (2, 3): from (y, x, 1) here to (y, x) there.
+            float (2, 3): maps (y, x, 1) of this grid to (y, x) of the other.
         """
-        turn, shift = np.asarray(to_image, float)[:, :2], np.asarray(to_image, float)[:, 2]
-        points = np.array(self.points, float).reshape(-1, 2) @ turn.T + shift
+        linear, shift = np.asarray(to_image, float)[:, :2], np.asarray(to_image, float)[:, 2]
+        points = np.array(self.points, float).reshape(-1, 2) @ linear.T + shift
         box = None
         if self.box is not None:
             top, left, bottom, right = self.box
             corners = np.array([(y, x) for y in (top, bottom) for x in (left, right)])
-            there = corners @ turn.T + shift
-            (top, left), (bottom, right) = there.min(axis=0).tolist(), there.max(axis=0).tolist()
+            mapped = corners @ linear.T + shift
+            (top, left), (bottom, right) = mapped.min(axis=0).tolist(), mapped.max(axis=0).tolist()
             box = (top, left, bottom, right)
         return Prompt(tuple((y, x) for y, x in points.tolist()), self.positive, box)
 
     def inside(self, shape: tuple[int, int]) -> Prompt:
-        """The same on an image of this shape: a box ends at its border.
-
-        Raises
-        ------
-        EditError
-            Where a point, or all of the box, lies outside.
-        """
+        """Clip the box to an image; raises `EditError` if a point or the whole box is outside."""
         last = np.array(shape) - 1.0
         points = np.array(self.points, float).reshape(-1, 2)
         top_left, bottom_right = (
@@ -103,10 +97,10 @@ class Prompt:
             if self.box is None
             else (np.array(self.box[:2]), np.array(self.box[2:]))
         )
-        away = (bottom_right < -0.5).any() or (top_left > last + 0.5).any()
-        if away or (points < -0.5).any() or (points > last + 0.5).any():
+        outside = (bottom_right < -0.5).any() or (top_left > last + 0.5).any()
+        if outside or (points < -0.5).any() or (points > last + 0.5).any():
             raise EditError(
-                f"the click or box lies outside the image of {shape[0]} x {shape[1]} pixels; "
+                f"the click or box is outside the image of {shape[0]} x {shape[1]} pixels; "
                 "click inside it"
             )
         if self.box is None:
@@ -116,12 +110,12 @@ class Prompt:
 
     @property
     def is_ambiguous(self) -> bool:
-        """One click alone: a nucleus, the gland it stands in, or all the tissue."""
+        """Whether the prompt is one click, which may mean a nucleus, its gland or the tissue."""
         return self.box is None and len(self.points) == 1
 
     @property
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """The smallest and the largest (y, x)."""
+        """Smallest and largest (y, x)."""
         corners = self._corners()
         return corners.min(axis=0), corners.max(axis=0)
 
@@ -132,7 +126,7 @@ class Prompt:
 
 @dataclass(frozen=True, eq=False)
 class SamMask:
-    """What SAM2 answers.
+    """A mask from SAM2.
 
     Parameters
     ----------
@@ -141,9 +135,9 @@ class SamMask:
     corner
         y and x of its first pixel.
     quality
-        The overlap (0 to 1) that SAM2 predicts its mask to have with what is meant.
+        IoU (0 to 1) with the object, as predicted by SAM2.
     at_side
-        Whether it reaches a side of the window that is not the image's, so that it may go on there.
+        Whether it touches a side of the window inside the image, and may be cut there.
     """
 
     mask: np.ndarray
@@ -153,7 +147,7 @@ class SamMask:
 
 
 def field_px(pixel_size_um: Sequence[float] | None) -> int:
-    """Side of the window around a click, in pixels.
+    """Side in pixels of the window around a click.
 
     >>> field_px((0.25, 0.25)), field_px((2.0, 2.0)), field_px(None)
     (512, 128, 512)
@@ -164,19 +158,19 @@ def field_px(pixel_size_um: Sequence[float] | None) -> int:
 
 
 def window_around(prompt: Prompt, shape: tuple[int, int], field: int) -> Window:
-    """A square with the prompt in its middle, moved (and only then cut) to lie in the image.
+    """Make a square around the prompt, moved into the image, and cut if the image is smaller.
 
     Raises
     ------
     EditError
-        Where it would be larger than `LARGEST_WINDOW_PX`.
+        If it is larger than `LARGEST_WINDOW_PX`.
     """
     low, high = prompt.bounds
-    side = max(field, int(np.ceil((high - low).max() / BOX_SHARE)))
+    side = max(field, int(np.ceil((high - low).max() / PROMPT_FRACTION)))
     if side > LARGEST_WINDOW_PX:
         raise EditError(
-            f"what is meant is {int((high - low).max())} pixels wide, too much for SAM2 at once; "
-            f"draw a box of at most {int(LARGEST_WINDOW_PX * BOX_SHARE)}, or outline it by hand"
+            f"the prompt is {int((high - low).max())} pixels wide, too large for SAM2; draw a box "
+            f"of at most {int(LARGEST_WINDOW_PX * PROMPT_FRACTION)} pixels, or outline the object"
         )
     parts = []
     for middle, length in zip((low + high) / 2, shape, strict=True):
@@ -186,13 +180,14 @@ def window_around(prompt: Prompt, shape: tuple[int, int], field: int) -> Window:
     return parts[0], parts[1]
 
 
-def serves(window: Window, wanted: Window, prompt: Prompt, shape: tuple[int, int]) -> bool:
-    """Whether a window may stand for the wanted one: it holds the prompt well inside.
+def is_reusable(window: Window, new: Window, prompt: Prompt, shape: tuple[int, int]) -> bool:
+    """Whether a window can replace a new one.
 
-    One that is more than twice as wide does not: objects would be too small in it.
+    The prompt must be inside its margin, and it may be at most twice as wide as the new one, so
+    that objects are not too small.
     """
     sides = [part.stop - part.start for part in window]
-    if any(s > 2 * (part.stop - part.start) for s, part in zip(sides, wanted, strict=True)):
+    if any(s > 2 * (part.stop - part.start) for s, part in zip(sides, new, strict=True)):
         return False
     bounds = zip(*prompt.bounds, window, sides, shape, strict=True)
     return all(
@@ -205,43 +200,43 @@ def serves(window: Window, wanted: Window, prompt: Prompt, shape: tuple[int, int
 def on_labels(
     found: SamMask, to_image: np.ndarray, shape: tuple[int, int]
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """A mask on the pixels of labels that lie over the image, whatever their grid.
+    """Resample a mask to the grid of labels.
 
     Parameters
     ----------
     to_image
-        float (2, 3): from (y, x, 1) of the labels to (y, x) of the image.
+        float (2, 3): maps (y, x, 1) of the labels to (y, x) of the image.
     shape
-        Of the labels' plane.
+        (Y, X) of the labels' plane.
 
     Returns
     -------
     mask
-        bool (Y, X): the labels' pixels whose centre lies on a pixel of `found`.
+        bool (Y, X): pixels of the labels whose centres are on a pixel of `found`.
     corner
         y and x of its first pixel.
 
     Raises
     ------
     EditError
-        Where none does, or the grids are turned into a line.
+        If the mask is outside the labels, or `to_image` is singular.
     """
-    turn, shift = np.asarray(to_image, float)[:, :2], np.asarray(to_image, float)[:, 2]
-    if abs(np.linalg.det(turn)) < 1e-12:
-        raise EditError("the labels' scale is 0 along an axis; set it right")
+    linear, shift = np.asarray(to_image, float)[:, :2], np.asarray(to_image, float)[:, 2]
+    if abs(np.linalg.det(linear)) < 1e-12:
+        raise EditError("the labels' scale is 0 along an axis; correct it")
     low = np.array(found.corner) - 0.5
     high = low + found.mask.shape
     corners = np.array([(y, x) for y in (low[0], high[0]) for x in (low[1], high[1])])
-    there = (corners - shift) @ np.linalg.inv(turn).T
-    first = np.clip(np.floor(there.min(axis=0)), 0, shape).astype(int)
-    last = np.clip(np.ceil(there.max(axis=0)) + 1, 0, shape).astype(int)
+    mapped = (corners - shift) @ np.linalg.inv(linear).T
+    first = np.clip(np.floor(mapped.min(axis=0)), 0, shape).astype(int)
+    last = np.clip(np.ceil(mapped.max(axis=0)) + 1, 0, shape).astype(int)
     grid = np.mgrid[first[0] : last[0], first[1] : last[1]].astype(float)
-    # Rounded half up, as pixels reach from -0.5 to 0.5: neighbours never share or skip one.
-    at = np.floor(np.tensordot(turn, grid, axes=1) + shift[:, None, None] + 0.5).astype(int)
+    # Pixels span -0.5 to 0.5: rounding half up never skips or repeats one.
+    at = np.floor(np.tensordot(linear, grid, axes=1) + shift[:, None, None] + 0.5).astype(int)
     at -= np.array(found.corner)[:, None, None]
     inside = ((at >= 0) & (at < np.array(found.mask.shape)[:, None, None])).all(axis=0)
     mask = np.zeros(inside.shape, bool)
     mask[inside] = found.mask[at[0][inside], at[1][inside]]
     if not mask.any():
-        raise EditError("what SAM2 found lies outside the objects layer; click inside it")
+        raise EditError("SAM2's mask is outside the objects layer; click inside it")
     return mask, (int(first[0]), int(first[1]))

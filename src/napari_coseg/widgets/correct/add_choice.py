@@ -7,7 +7,7 @@ from pathlib import Path
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QWidget
 
-from napari_coseg.inference.sam2.model import at_hand
+from napari_coseg.inference.sam2.model import downloaded
 from napari_coseg.widgets.background.worker import Job
 from napari_coseg.widgets.correct.proposals import HINT
 from napari_coseg.widgets.forms import FileBox, form, text_label
@@ -42,7 +42,7 @@ class AddChoice(QWidget):
             "SAM2's weights (*.pt *.pth *.safetensors)",
             prefix="SAM2: ",
         )
-        for checkpoint, path in at_hand():
+        for checkpoint, path in downloaded():
             version, _, size = checkpoint.name.partition("-")
             self.box.add_file(path, f"{version.upper()} {size}")
         self.about = text_label(HINT)
