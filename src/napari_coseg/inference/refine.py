@@ -12,7 +12,7 @@ A prompt is a binary mask of all regions, or of all objects. Changed classes, an
 merged in place, do not change it.
 
 Reviewed pixels and manual edits stay. Manual edits are found by comparison with the results of the
-run and its refinements (`handmade`).
+run and its refinements (`manual_edits`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 from napari_coseg.core.errors import Cancelled, EditError, ImageError
 from napari_coseg.core.types import LABEL_DTYPE, LARGEST_ID, Instances, Prediction
 from napari_coseg.inference.run_state import Position, RunState, Window
-from napari_coseg.inference.splice import Objects, grown, joined, numbered, splice_objects
+from napari_coseg.inference.splice import Objects, merged_windows, numbered, padded, splice_objects
 from napari_coseg.inference.tile_windows import TileWindow, changed_windows, ramp
 from napari_coseg.labels.decoding.semantic import remove_small_regions
 from napari_coseg.labels.measure import class_table, object_table
@@ -133,7 +133,7 @@ def refine(
     )
     with evaluating(state.network.model):
         refined = run.predict()
-    state.made.add(refined)
+    state.results.add(refined)
     return refined
 
 
@@ -158,7 +158,7 @@ class _Refinement:
             self._progress(0.7 * i / len(windows), f"tiles: {i} of {len(windows)}")
             replaced[one.tile.row, one.tile.column] = self._maps(one)
         boxes = [one.on_image(self.plan) for one in windows]
-        boxes = joined(boxes, self._margin, self.plan.image_shape)
+        boxes = merged_windows(boxes, self._margin, self.plan.image_shape)
         regions, objects = self._updated(boxes, replaced)
         self._progress(1.0, "done")
         return self._prediction(regions, numbered(objects), len(windows))
@@ -229,16 +229,18 @@ class _Refinement:
     def _updated(
         self, boxes: list[Window], replaced: dict[Position, np.ndarray]
     ) -> tuple[np.ndarray, Objects]:
-        corrected, made = self.corrected, self.state.made
+        corrected, results = self.corrected, self.state.results
         regions, objects = corrected.regions, corrected.objects
-        hand = made.hand_objects(objects.labels, objects.class_ids)
+        edited = results.edited_objects(objects.labels, objects.class_ids)
         stays = (
-            corrected.reviewed_objects | hand[objects.labels] | made.hand_background(objects.labels)
+            corrected.reviewed_objects
+            | edited[objects.labels]
+            | results.deleted_objects(objects.labels)
         )
-        regions_stay = corrected.reviewed_regions | made.hand_regions(regions)
+        regions_stay = corrected.reviewed_regions | results.edited_regions(regions)
         for i, box in enumerate(boxes):
             self._progress(0.7 + 0.25 * i / len(boxes), f"objects: {i} of {len(boxes)}")
-            outer = grown(box, self._margin, self.plan.image_shape)
+            outer = padded(box, self._margin, self.plan.image_shape)
             found_regions, found = self._decode(outer, replaced)
             if "regions" in corrected.prompting:
                 objects = splice_objects(objects, found, box, outer, stays)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from napari_coseg.core.errors import EditError
-from napari_coseg.inference.handmade import Made
+from napari_coseg.inference.manual_edits import RunResults
 from napari_coseg.labels.tiling.blocks import Block, blend_weights
 from napari_coseg.labels.tiling.resample import resample_maps, source_range
 
@@ -90,7 +90,7 @@ class RunState:
         self._settings: InferenceSettings | None = None
         self._weights: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         self._prediction: Prediction | None = None
-        self.made = Made()
+        self.results = RunResults()
         """Results of the run and its refinements."""
         self.nbytes = 0
         """Size of the cached tiles."""
@@ -114,7 +114,7 @@ class RunState:
         """End the run with its result."""
         if self._fresh is not None:
             self._prediction = prediction
-            self.made.add(prediction)
+            self.results.add(prediction)
 
     def add_tile(self, tile: Block, cached: CachedTile) -> None:
         """Cache a tile unless the limit is reached."""

@@ -1,4 +1,4 @@
-"""Put new objects and regions of some windows into labels, around what must stay."""
+"""Replace the objects in windows of labels by new ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Window = tuple[slice, slice]
 
 
 class Objects(NamedTuple):
-    """Labels with ids 1..n, and by id the class and its probability; entry 0 is background's."""
+    """Labels with ids 1..n; class and probability by id, with an entry 0 for background."""
 
     labels: np.ndarray
     class_ids: np.ndarray
@@ -26,7 +26,7 @@ class Objects(NamedTuple):
 
     @classmethod
     def of(cls, labels: np.ndarray, table: pd.DataFrame) -> Self:
-        """The objects of labels with any ids, in their order; classes are taken from the table."""
+        """Renumber labels in order of their ids and take classes from their table."""
         ids = ids_in(labels)
         class_ids, probabilities = classes_of_ids(table, ids)
         return cls(
@@ -37,50 +37,50 @@ class Objects(NamedTuple):
 
 
 def splice_objects(
-    now: Objects, found: Objects, inner: Window, outer: Window, stays: np.ndarray
+    current: Objects, new: Objects, inner: Window, outer: Window, stays: np.ndarray
 ) -> Objects:
-    """Replace the objects that reach into a window by those found there.
+    """Replace the objects that overlap a window by new ones, fitted around those that stay.
 
-    Found objects are fitted around what stays, see `labels.editing.rerun.fit_around`.
+    See `labels.editing.rerun.fit_around`. Objects that extend beyond `outer` stay too.
 
     Parameters
     ----------
-    now
-        Of the whole plane; not changed.
-    found
-        Of the `outer` window, ids 1..n.
+    current
+        Objects of the whole plane; not changed.
+    new
+        Objects of the `outer` window, ids 1..n.
     inner, outer
-        What has changed, and what was decoded around it; half-open, of the plane.
+        Changed window, and the window decoded around it; half-open, in pixels of the plane.
     stays
-        Bool (Y, X), of the plane: pixels that keep what they have, and their objects with them.
+        Bool (Y, X), of the plane: pixels that stay, with their objects.
     """
     inside = tuple(
         slice(a.start - b.start, a.stop - b.start) for a, b in zip(inner, outer, strict=True)
     )
-    here, kept = now.labels[outer], stays[outer]
-    goes = np.zeros(len(now.class_ids), bool)
-    goes[here[inside]] = True
-    goes[here[kept]] = False
-    goes[_beyond(now.labels, outer)] = False  # too large to be judged from this window
-    goes[0] = False
-    left = np.where(goes[here], 0, here)
-    arriving = fit_around(_reaching(found.labels, inside), (left == 0) & ~kept)
-    sizes = np.bincount(arriving.ravel(), minlength=len(found.class_ids))
+    here, fixed = current.labels[outer], stays[outer]
+    removed = np.zeros(len(current.class_ids), bool)
+    removed[here[inside]] = True
+    removed[here[fixed]] = False
+    removed[_beyond(current.labels, outer)] = False
+    removed[0] = False
+    rest = np.where(removed[here], 0, here)
+    added = fit_around(_overlapping(new.labels, inside), (rest == 0) & ~fixed)
+    sizes = np.bincount(added.ravel(), minlength=len(new.class_ids))
     sizes[0] = 0
-    comes = np.flatnonzero(sizes)
-    number = np.zeros(len(found.class_ids), now.labels.dtype)
-    number[comes] = len(now.class_ids) + np.arange(len(comes))
-    labels = now.labels.copy()
-    labels[outer] = np.where(arriving > 0, number[arriving], left)
+    ids = np.flatnonzero(sizes)
+    number = np.zeros(len(new.class_ids), current.labels.dtype)
+    number[ids] = len(current.class_ids) + np.arange(len(ids))
+    labels = current.labels.copy()
+    labels[outer] = np.where(added > 0, number[added], rest)
     return Objects(
         labels,
-        np.concatenate([now.class_ids, found.class_ids[comes]]),
-        np.concatenate([now.probabilities, found.probabilities[comes]]),
+        np.concatenate([current.class_ids, new.class_ids[ids]]),
+        np.concatenate([current.probabilities, new.probabilities[ids]]),
     )
 
 
 def numbered(objects: Objects) -> Objects:
-    """The same objects with ids 1..n without holes, in their order."""
+    """Renumber objects to 1..n without gaps, in their order."""
     present = np.zeros(len(objects.class_ids), bool)
     present[objects.labels.ravel()] = True
     present[0] = True
@@ -89,51 +89,47 @@ def numbered(objects: Objects) -> Objects:
     return Objects(labels, objects.class_ids[present], objects.probabilities[present])
 
 
-def joined(boxes: Sequence[Window], margin: int, shape: tuple[int, int]) -> list[Window]:
-    """Boxes that, with a margin around them, share no pixel; near ones become one."""
-    waiting = list(boxes)
-    apart: list[Window] = []
+def merged_windows(windows: Sequence[Window], margin: int, shape: tuple[int, int]) -> list[Window]:
+    """Merge windows until none overlap with a margin around each."""
+    waiting = list(windows)
+    separate: list[Window] = []
     while waiting:
         one = waiting.pop()
-        near = [other for other in apart if _share(_grown(one, margin, shape), other, margin)]
+        near = [other for other in separate if _overlap(padded(one, margin, shape), other, margin)]
         if near:
-            apart = [other for other in apart if other not in near]
-            waiting.append(_around([one, *near]))
+            separate = [other for other in separate if other not in near]
+            waiting.append(_bounds([one, *near]))
         else:
-            apart.append(one)
-    return sorted(apart, key=lambda box: (box[0].start, box[1].start))
+            separate.append(one)
+    return sorted(separate, key=lambda window: (window[0].start, window[1].start))
 
 
-def grown(box: Window, margin: int, shape: tuple[int, int]) -> Window:
-    """The box and a margin around it, within the plane."""
-    return _grown(box, margin, shape)
-
-
-def _grown(box: Window, margin: int, shape: tuple[int, int]) -> Window:
+def padded(window: Window, margin: int, shape: tuple[int, int]) -> Window:
+    """Add a margin around a window, within the plane."""
     rows, columns = (
         slice(max(0, part.start - margin), min(n, part.stop + margin))
-        for part, n in zip(box, shape, strict=True)
+        for part, n in zip(window, shape, strict=True)
     )
     return rows, columns
 
 
-def _share(one: Window, other: Window, margin: int) -> bool:
+def _overlap(one: Window, other: Window, margin: int) -> bool:
     return all(
         a.start < b.stop + margin and b.start - margin < a.stop
         for a, b in zip(one, other, strict=True)
     )
 
 
-def _around(boxes: Sequence[Window]) -> Window:
+def _bounds(windows: Sequence[Window]) -> Window:
     rows, columns = (
-        slice(min(box[axis].start for box in boxes), max(box[axis].stop for box in boxes))
+        slice(min(w[axis].start for w in windows), max(w[axis].stop for w in windows))
         for axis in (0, 1)
     )
     return rows, columns
 
 
 def _beyond(labels: np.ndarray, outer: Window) -> np.ndarray:
-    """Objects of the lines just outside a window: those that reach out of it."""
+    """Ids on the lines just outside a window."""
     rows, columns = outer
     sides = []
     for axis, part, across in ((0, rows, columns), (1, columns, rows)):
@@ -143,8 +139,8 @@ def _beyond(labels: np.ndarray, outer: Window) -> np.ndarray:
     return np.unique(np.concatenate(sides)) if sides else np.zeros(0, np.int64)
 
 
-def _reaching(found: np.ndarray, inside: tuple[slice, ...]) -> np.ndarray:
-    """The found objects that reach into a window, with all their pixels."""
-    wanted = np.zeros(int(found.max(initial=0)) + 1, bool)
-    wanted[found[inside]] = True
-    return np.where(wanted[found], found, 0)
+def _overlapping(labels: np.ndarray, inside: tuple[slice, ...]) -> np.ndarray:
+    """Labels of the objects that overlap a window, with all their pixels."""
+    wanted = np.zeros(int(labels.max(initial=0)) + 1, bool)
+    wanted[labels[inside]] = True
+    return np.where(wanted[labels], labels, 0)
