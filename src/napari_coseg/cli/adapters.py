@@ -44,17 +44,16 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _info(arguments: argparse.Namespace) -> int:
     from napari_coseg.cli.finetune import score_lines
+    from napari_coseg.cli.models import class_names, print_fields
     from napari_coseg.models.checkpoints.adapters import read_adapter_card
 
     card = read_adapter_card(arguments.adapter)
     if arguments.json:
         print(card.model_dump_json(indent=2))
         return 0
-    model = card.model
-    lines = {
+    fields = {
         "base": f"{card.base_name}, {card.base_sha256}",
-        "regions": ", ".join(entry.name for entry in model.semantic_classes) or "none",
-        "objects": ", ".join(entry.name for entry in model.instance_classes) or "no types",
+        **class_names(card.model),
         "trained": ", ".join(card.parts),
         "learnt from": f"{card.images} images, {card.objects} objects",
         "date": card.date,
@@ -62,10 +61,7 @@ def _info(arguments: argparse.Namespace) -> int:
         "settings": ", ".join(f"{key} {value}" for key, value in card.settings.items()),
         "notes": card.notes,
     }
-    print(card.name)
-    for key, value in lines.items():
-        if value:
-            print(f"  {key:<13}{value}")
+    print_fields(card.name, fields)
     for line in score_lines(card.scores):
         print(f"  {line}")
     return 0

@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from napari_coseg.cli.progress import ProgressLine
 from napari_coseg.core.errors import CosegError, OutputError
+
+if TYPE_CHECKING:
+    from napari_coseg.core.card import ModelCard
 
 HELP = "list models, show a model's card, import or download checkpoints"
 
@@ -62,14 +66,11 @@ def _info(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(card.model_dump_json(indent=2))
         return 0
-    regions = ", ".join(entry.name for entry in card.semantic_classes) or "none"
-    objects = ", ".join(entry.name for entry in card.instance_classes) or "no types"
-    lines = {
+    fields = {
         "file": path,
         "sha256": file_sha256(path),
         "family": card.family,
-        "regions": regions,
-        "objects": objects,
+        **class_names(card),
         "pixel size": f"{card.pixel_size_um:g} um",
         "tile": f"{card.tile_size_px} px, halo {card.halo_px} px",
         "trained on": card.training_data,
@@ -78,11 +79,25 @@ def _info(arguments: argparse.Namespace) -> int:
         "adapted from": card.adapted_from or "",
         "notes": card.notes,
     }
-    print(card.name)
-    for key, value in lines.items():
+    print_fields(card.name, fields)
+    return 0
+
+
+def class_names(card: ModelCard) -> dict[str, str]:
+    """Fields of a card with the names of its classes."""
+    regions, objects = card.semantic_classes, card.instance_classes
+    return {
+        "regions": ", ".join(entry.name for entry in regions) or "none",
+        "objects": ", ".join(entry.name for entry in objects) or "no types",
+    }
+
+
+def print_fields(title: str, fields: dict[str, Any]) -> None:
+    """Print a title and all fields with a value."""
+    print(title)
+    for key, value in fields.items():
         if str(value):
             print(f"  {key:<13}{value}")
-    return 0
 
 
 def _import(arguments: argparse.Namespace) -> int:

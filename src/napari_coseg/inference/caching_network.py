@@ -112,16 +112,9 @@ class CachingNetwork(TileNetwork):
                 tuple(self._cut(fine, size, at) for fine in one.high_resolution),
                 (at[0].stop - at[0].start, at[1].stop - at[1].start),
             )
-            first = FirstForward(
-                self._cut(one.semantic_mask, size, at),
-                self._cut(one.instance_mask, size, at),
-                None,
-                None,
-            )
-            masks = GivenMasks(
-                self._mask(corrected.semantic, window, dims, features),
-                self._mask(corrected.instance, window, dims, features),
-            )
+            predicted = one.semantic_mask, one.instance_mask
+            first = FirstForward(*(self._cut(mask, size, at) for mask in predicted), None, None)
+            masks = GivenMasks(*(self._mask(part, window, dims, features) for part in corrected))
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
                 maps = self.model.second_forward(features, prompts_from(first, masks), tasks)
             found = probabilities(maps, dims)

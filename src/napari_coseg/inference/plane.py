@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from napari_coseg.core.errors import Cancelled, SettingsError
+from napari_coseg.core.types import LABEL_DTYPE
 from napari_coseg.images.intake import RgbSource
 from napari_coseg.labels.decoding import hover, semantic
 from napari_coseg.labels.decoding.pieces import tidy_objects
@@ -107,16 +108,6 @@ class TilePlan:
         return replace(self, tile_px=tile, halo_px=min(self.halo_px, tile // 4))
 
 
-@dataclass(frozen=True)
-class PlaneResult:
-    """Regions uint8, labels int32 with ids 1..n, and class and probability of each object (n,)."""
-
-    semantic: np.ndarray
-    labels: np.ndarray
-    class_ids: np.ndarray
-    class_probabilities: np.ndarray
-
-
 class TileMaps(Protocol):
     """Source of maps: a network, or one behind a cache."""
 
@@ -146,7 +137,7 @@ class FreshTiles:
 
 
 class Decoded(NamedTuple):
-    """Regions and objects of a window on the image's grid.
+    """Regions and objects of a plane, or of a window of it, on the image's grid.
 
     regions        uint8 (y, x)
     labels         int32 (y, x), ids 1..n
@@ -209,6 +200,25 @@ class BlockDecoder:
         )
 
 
+class BlockCanvas:
+    """Stitches decoded blocks to the regions and objects of a plane, or of a window of it."""
+
+    def __init__(self, shape: tuple[int, int], plan: TilePlan, settings: InferenceSettings) -> None:
+        side = settings.decode_block_px + 2 * plan.margin_px
+        self.blocks = cut_plane(shape, (side, side), plan.margin_px)
+        self._regions, self._labels = np.zeros(shape, np.uint8), np.zeros(shape, LABEL_DTYPE)
+        self._objects = LabelCanvas(self.blocks, self._labels)
+
+    def add(self, block: Block, found: Decoded) -> None:
+        self._regions[block.core] = found.regions[block.core_in_window]
+        ids, areas = self._objects.place(block, found.labels, len(found.class_ids))
+        self._objects.votes.add(ids, found.class_ids, found.probabilities, areas)
+
+    def finish(self) -> Decoded:
+        votes = self._objects.votes.count(*self._objects.finish())
+        return Decoded(self._regions, self._labels, *votes)
+
+
 class PlaneRun:
     """Segmentation of a plane from the maps of its tiles."""
 
@@ -222,26 +232,21 @@ class PlaneRun:
         should_cancel: Callable[[], bool],
     ) -> None:
         self.tiles, self.plan, self.settings = tiles, plan, settings
-        self._decoder = BlockDecoder(plan, channels, settings)
+        self._decode = BlockDecoder(plan, channels, settings)
         self._progress, self._should_cancel = progress, should_cancel
 
-    def run(self) -> PlaneResult:
+    def run(self) -> Decoded:
+        canvas = BlockCanvas(self.plan.image_shape, self.plan, self.settings)
         self._tiles_done = self._blocks_done = 0
-        self._n_tiles = len(self.plan.tiles) * len(self.plan.tiles[0])
-        shape = self.plan.image_shape
-        side = self.settings.decode_block_px + 2 * self.plan.margin_px
-        blocks = cut_plane(shape, (side, side), self.plan.margin_px)
-        self._n_blocks = len(blocks) * len(blocks[0])
-        regions = np.zeros(shape, np.uint8)
-        labels = np.zeros(shape, np.int32)
-        canvas = LabelCanvas(blocks, labels)
-        for block, maps in self._block_maps(blocks):
-            self._decode(block, maps, regions, canvas)
+        self._n_tiles, self._n_blocks = (
+            len(grid) * len(grid[0]) for grid in (self.plan.tiles, canvas.blocks)
+        )
+        for block, maps in self._block_maps(canvas.blocks):
+            canvas.add(block, self._decode(maps, block.window))
             self._blocks_done += 1
             self._report("objects")
-        ids, count = canvas.finish()
-        classes, probabilities = canvas.votes.count(ids, count)
-        return PlaneResult(self._cleaned(regions), labels, classes, probabilities)
+        found = canvas.finish()
+        return found._replace(regions=self._cleaned(found.regions))
 
     def _cleaned(self, regions: np.ndarray) -> np.ndarray:
         """Remove small regions and fill holes.
@@ -257,14 +262,6 @@ class PlaneRun:
             window = semantic.remove_small_regions(regions[block.window], least, hole)
             cleaned[block.core] = window[block.core_in_window]
         return cleaned
-
-    def _decode(
-        self, block: Block, maps: np.ndarray, regions: np.ndarray, canvas: LabelCanvas
-    ) -> None:
-        found = self._decoder(maps, block.window)
-        regions[block.core] = found.regions[block.core_in_window]
-        ids, areas = canvas.place(block, found.labels, len(found.class_ids))
-        canvas.votes.add(ids, found.class_ids, found.probabilities, areas)
 
     def _block_maps(self, blocks: Grid) -> Iterator[tuple[Block, np.ndarray]]:
         """Yield each block with the maps under its window, float16 (C, y, x)."""

@@ -25,15 +25,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_coseg.core.errors import Cancelled, EditError, ImageError
-from napari_coseg.core.types import LABEL_DTYPE, LARGEST_ID, Instances, Prediction
+from napari_coseg.core.types import LARGEST_ID, Instances, Prediction
 from napari_coseg.inference.run_state import Position, RunState, Window
 from napari_coseg.inference.splice import Objects, merged_windows, numbered, padded, splice_objects
 from napari_coseg.inference.tile_windows import TileWindow, changed_windows, ramp
 from napari_coseg.labels.decoding.semantic import remove_small_regions
 from napari_coseg.labels.measure import class_table, object_table
-from napari_coseg.labels.tiling.blocks import Block, cut_plane, pad_to
+from napari_coseg.labels.tiling.blocks import Block, pad_to
 from napari_coseg.labels.tiling.resample import resample_maps, source_range
-from napari_coseg.labels.tiling.stitch import LabelCanvas
 
 if TYPE_CHECKING:
     from napari_coseg.inference.plane import Progress
@@ -252,34 +251,23 @@ class _Refinement:
         self, outer: Window, replaced: dict[Position, np.ndarray]
     ) -> tuple[np.ndarray, Objects]:
         """Decode regions and objects of a window of the image, block by block as in a run."""
-        from napari_coseg.inference.plane import BlockDecoder
+        from napari_coseg.inference.plane import BlockCanvas, BlockDecoder
 
         decode = BlockDecoder(self.plan, self.state.channels, self.state.settings)
         y0, x0 = outer[0].start, outer[1].start
         shape = (outer[0].stop - y0, outer[1].stop - x0)
-        side = self.state.settings.decode_block_px + 2 * self._margin
-        blocks = cut_plane(shape, (side, side), self._margin)
-        regions, labels = np.zeros(shape, np.uint8), np.zeros(shape, LABEL_DTYPE)
-        canvas = LabelCanvas(blocks, labels)
-        for block in itertools.chain(*blocks):
+        canvas = BlockCanvas(shape, self.plan, self.state.settings)
+        for block in itertools.chain(*canvas.blocks):
             self._stop_if_cancelled()
             window = (
                 slice(y0 + block.y.start, y0 + block.y.stop),
                 slice(x0 + block.x.start, x0 + block.x.stop),
             )
             maps = self.state.blended(self.state.on_model_grid(window), replaced)
-            found = decode(maps, window)
-            regions[block.core] = found.regions[block.core_in_window]
-            ids, areas = canvas.place(block, found.labels, len(found.class_ids))
-            canvas.votes.add(ids, found.class_ids, found.probabilities, areas)
-        ids, count = canvas.finish()
-        class_ids, probabilities = canvas.votes.count(ids, count)
-        background = np.zeros(1)
-        return regions, Objects(
-            labels,
-            np.concatenate([background.astype(np.int64), class_ids]),
-            np.concatenate([background, probabilities]),
-        )
+            canvas.add(block, decode(maps, window))
+        found = canvas.finish()
+        by_id = (np.insert(values, 0, 0) for values in (found.class_ids, found.probabilities))
+        return found.regions, Objects(found.labels, *by_id)
 
     def _with_regions(
         self, regions: np.ndarray, found: np.ndarray, box: Window, outer: Window, stays: np.ndarray

@@ -21,7 +21,7 @@ from napari_coseg.labels.tiling.stitch import Votes, continue_ids, relabel
 if TYPE_CHECKING:
     from napari_coseg.core.card import ModelCard
     from napari_coseg.inference.network import TileNetwork
-    from napari_coseg.inference.plane import PlaneResult, Progress, TileMaps, TilePlan
+    from napari_coseg.inference.plane import Decoded, Progress, TileMaps, TilePlan
     from napari_coseg.inference.run_state import RunState
     from napari_coseg.models.base import CosegModel
 
@@ -244,28 +244,27 @@ class _Run:
         """Whether features are cached; those of a stack would take too much memory."""
         return self.state is not None and not self.image.is_stack
 
-    def _stack(self, network: TileNetwork) -> PlaneResult:
-        from napari_coseg.inference.plane import PlaneResult
+    def _stack(self, network: TileNetwork) -> Decoded:
+        from napari_coseg.inference.plane import Decoded
 
         shape = self.image.spatial_shape
         regions, labels = np.zeros(shape, np.uint8), np.zeros(shape, LABEL_DTYPE)
         votes, count = Votes(), 0
         for z in range(shape[0]):
             found = self._plane(network, z)
-            regions[z] = found.semantic
+            regions[z] = found.regions
             before = labels[z - 1] if z else np.zeros_like(found.labels)
             ids = continue_ids(before, found.labels, self.settings.link_overlap)
             new = np.flatnonzero(ids[1:] == 0) + 1
             ids[new] = np.arange(count + 1, count + new.size + 1)
             count += new.size
             areas = np.bincount(found.labels.ravel(), minlength=ids.size)[1:]
-            votes.add(ids[1:], found.class_ids, found.class_probabilities, areas)
+            votes.add(ids[1:], found.class_ids, found.probabilities, areas)
             relabel(found.labels, ids)
             labels[z] = found.labels
-        classes, probabilities = votes.count(np.arange(count + 1), count)
-        return PlaneResult(regions, labels, classes, probabilities)
+        return Decoded(regions, labels, *votes.count(np.arange(count + 1), count))
 
-    def _plane(self, network: TileNetwork, z: int) -> PlaneResult:
+    def _plane(self, network: TileNetwork, z: int) -> Decoded:
         from napari_coseg.inference.network import MapChannels, TileTooLargeError
         from napari_coseg.inference.plane import FreshTiles, PlaneRun
 
@@ -301,13 +300,13 @@ class _Run:
         self.adapted.append(change)
         self._progress(self._fraction, change)
 
-    def _prediction(self, result: PlaneResult, device: str) -> Prediction:
+    def _prediction(self, result: Decoded, device: str) -> Prediction:
         card = self.card
         return labelled(
             result.labels,
-            result.semantic,
+            result.regions,
             geometry=self.geometry,
-            known=class_table(result.class_ids, result.class_probabilities),
+            known=class_table(result.class_ids, result.probabilities),
             classes=card.instance_label_classes,
             region_classes=card.semantic_label_classes,
             provenance=self._provenance(device),

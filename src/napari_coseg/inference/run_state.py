@@ -67,6 +67,16 @@ class CachedTile:
         return int(self.maps.nbytes) + sum(one.nbytes for one in self.forwards)
 
 
+class _Run(NamedTuple):
+    """A run and the weights that blend its tiles along y and x."""
+
+    tiles: FreshTiles
+    channels: MapChannels
+    settings: InferenceSettings
+    along_y: list[np.ndarray]
+    along_x: list[np.ndarray]
+
+
 class RunState:
     """State of one run on one plane; empty until `segment` fills it.
 
@@ -85,10 +95,7 @@ class RunState:
     def clear(self) -> None:
         """Free everything."""
         self._cached: dict[Position, CachedTile] = {}
-        self._fresh: FreshTiles | None = None
-        self._channels: MapChannels | None = None
-        self._settings: InferenceSettings | None = None
-        self._weights: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        self._started: _Run | None = None
         self._prediction: Prediction | None = None
         self.results = RunResults()
         """Results of the run and its refinements."""
@@ -102,17 +109,15 @@ class RunState:
     ) -> _CachingTiles:
         """Start a run, or restart it with smaller tiles; returns `tiles` behind the cache."""
         self.clear()
-        self._fresh, self._channels, self._settings = tiles, channels, settings
         grid, halo = tiles.plan.tiles, tiles.plan.halo_px
-        self._weights = (
-            blend_weights([row[0].y for row in grid], halo),
-            blend_weights([tile.x for tile in grid[0]], halo),
-        )
+        along_y = blend_weights([row[0].y for row in grid], halo)
+        along_x = blend_weights([tile.x for tile in grid[0]], halo)
+        self._started = _Run(tiles, channels, settings, along_y, along_x)
         return _CachingTiles(self, tiles)
 
     def finish(self, prediction: Prediction) -> None:
         """End the run with its result."""
-        if self._fresh is not None:
+        if self._started is not None:
             self._prediction = prediction
             self.results.add(prediction)
 
@@ -137,28 +142,24 @@ class RunState:
 
     @property
     def plan(self) -> TilePlan:
-        return self._tiles.plan
+        return self._run.tiles.plan
 
     @property
     def network(self) -> CachingNetwork:
         from napari_coseg.inference.caching_network import CachingNetwork
 
-        network = self._tiles.network
+        network = self._run.tiles.network
         if not isinstance(network, CachingNetwork):
             raise TypeError(f"a run state needs a CachingNetwork, not {type(network)}")
         return network
 
     @property
     def channels(self) -> MapChannels:
-        if self._channels is None:
-            raise EditError(NO_STATE)
-        return self._channels
+        return self._run.channels
 
     @property
     def settings(self) -> InferenceSettings:
-        if self._settings is None:
-            raise EditError(NO_STATE)
-        return self._settings
+        return self._run.settings
 
     @property
     def cached_tiles(self) -> int:
@@ -235,8 +236,8 @@ class RunState:
                 maps = self.tile(tile).maps
             y, x = _intersection(tile.y.window, rows), _intersection(tile.x.window, columns)
             weight = np.multiply.outer(
-                self._weights[0][tile.row][_moved(y, tile.y.start)],
-                self._weights[1][tile.column][_moved(x, tile.x.start)],
+                self._run.along_y[tile.row][_moved(y, tile.y.start)],
+                self._run.along_x[tile.column][_moved(x, tile.x.start)],
             )
             part = maps[:, _moved(y, tile.y.start), _moved(x, tile.x.start)] * weight
             if total is None:
@@ -258,13 +259,13 @@ class RunState:
         ]
 
     @property
-    def _tiles(self) -> FreshTiles:
-        if self._fresh is None:
+    def _run(self) -> _Run:
+        if self._started is None:
             raise EditError(NO_STATE)
-        return self._fresh
+        return self._started
 
     def _encode(self, tiles: Sequence[Block]) -> list[CachedTile]:
-        maps = self._tiles.maps(tiles)
+        maps = self._run.tiles.maps(tiles)
         forwards, self.network.cached = self.network.cached, ()
         return [CachedTile(*found) for found in zip(forwards, maps, strict=True)]
 
