@@ -1,4 +1,4 @@
-"""`napari-coseg export`: what `segment` wrote, or labels from elsewhere, in other formats."""
+"""`napari-coseg export`: results of `segment` and other labels in other formats."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from napari_coseg.labels.measure import with_positions
 
 @pytest.fixture
 def result(tmp_path):
-    """The folder that `segment` leaves beside an image."""
+    """A folder with an image and the results of `segment`."""
     found = prediction(TOUCHING, model="m")
     export(found, grey(TOUCHING, "slide"), tmp_path, ["ome-tiff", "csv"])
     PIL.Image.fromarray(np.full((*TOUCHING.shape, 3), 7, np.uint8)).save(tmp_path / "slide.png")
@@ -35,7 +35,7 @@ def result(tmp_path):
         pytest.param(["slide_objects.ome.tif", "slide_regions.ome.tif"], id="both"),
     ],
 )
-def test_what_segment_wrote_becomes_geojson_whichever_file_is_named(result, names, capsys):
+def test_results_become_geojson_whichever_file_is_given(result, names, capsys):
     folder, found = result
     files = [str(folder / name) for name in names]
     assert main(["export", *files, "--format", "geojson"]) == 0
@@ -88,7 +88,7 @@ def test_labels_of_other_software_need_no_table(tmp_path, capsys):
     assert set(back.instances.table["class"]) == {"object"}
 
 
-def test_a_table_of_other_objects_is_not_used_and_that_is_told(result, capsys):
+def test_a_table_of_other_objects_is_ignored_with_a_warning(result, capsys):
     folder, found = result
     found.instances.table.iloc[:2].to_csv(folder / "slide_objects.csv", index=False)
     assert main(["export", str(folder / "slide_objects.ome.tif"), "--format", "csv-regions"]) == 0
@@ -138,7 +138,7 @@ def test_rows_fit_the_pixel_size_and_keep_their_classes(result, columns, kept, s
     assert areas.tolist() == [np.count_nonzero(found.semantic == i) * pixel for i in range(3)]
 
 
-def test_classes_that_only_the_table_names_keep_their_names(tmp_path):
+def test_classes_named_only_in_the_table_keep_their_names(tmp_path):
     tifffile.imwrite(tmp_path / "cells.tif", TOUCHING.astype(np.uint16))
     (tmp_path / "cells_objects.csv").write_text(
         "id,class_id,class,class_probability\n1,3,round,0.5\n2,0,object,\n3,,,\n4,9,9,1\n"
@@ -154,7 +154,7 @@ def test_classes_that_only_the_table_names_keep_their_names(tmp_path):
     ["id,class_id,class_probability\n1,round,1\n2,1,1\n3,1,1\n4,1,1\n"],
     ids=["class in words"],
 )
-def test_tables_that_are_no_numbers_are_told(result, capsys, text):
+def test_tables_with_other_values_than_numbers_are_an_error(result, capsys, text):
     (result[0] / "slide_objects.csv").write_text(text)
     assert main(["export", str(result[0] / "slide_objects.ome.tif"), "--format", "coco"]) == 2
     assert "slide_objects.csv" in capsys.readouterr().err
@@ -168,7 +168,7 @@ def test_tables_that_are_no_numbers_are_told(result, capsys, text):
         pytest.param(False, [], (3, 3), id="the image's where the file says none"),
     ],
 )
-def test_which_pixel_size_outlines_have(result, header, options, expected):
+def test_pixel_size_of_outlines(result, header, options, expected):
     folder, _ = result
     (folder / "slide.png").unlink()
     tifffile.imwrite(
@@ -208,7 +208,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("name", "data", "message"), MISTAKES)
-def test_mistakes_are_one_line(tmp_path, capsys, name, data, message):
+def test_user_errors_are_one_line(tmp_path, capsys, name, data, message):
     path = tmp_path / name if data is None else labels_named(tmp_path, name, data)
     assert main(["export", str(path), "--format", "geojson", "--pixel-size-um", "1"]) == 2
     printed = capsys.readouterr().err
@@ -216,14 +216,14 @@ def test_mistakes_are_one_line(tmp_path, capsys, name, data, message):
 
 
 @pytest.mark.parametrize("size", ["0", "-1", "nan", "1,2,3"])
-def test_pixel_sizes_that_cannot_be_are_refused(result, capsys, size):
+def test_invalid_pixel_sizes_are_an_error(result, capsys, size):
     labels = str(result[0] / "slide_objects.ome.tif")
     arguments = ["export", labels, "--format", "geojson", f"--pixel-size-um={size}"]
     assert main(arguments) == 2
     assert "2 axes and a pixel size of" in capsys.readouterr().err
 
 
-def test_formats_that_show_the_image_ask_for_it(result, capsys):
+def test_formats_that_show_the_image_require_it(result, capsys):
     folder, _ = result
     (folder / "slide.png").rename(folder / "other.png")
     arguments = ["export", str(folder / "slide_objects.ome.tif"), "--format", "ome-zarr"]
@@ -278,7 +278,7 @@ def test_the_files_of_one_image_are_one_result(result):
 
 @pytest.mark.parametrize("shape", [(3, 3), (9, 9), (2, 4, 5)], ids=["smaller", "larger", "a stack"])
 @pytest.mark.parametrize("kind", ["overlay", "ome-zarr"])
-def test_an_image_that_the_labels_do_not_lie_on_is_told(result, capsys, kind, shape):
+def test_an_image_of_another_shape_is_an_error(result, capsys, kind, shape):
     folder, _ = result
     tifffile.imwrite(folder / "other.tif", np.zeros(shape, np.uint8))
     labels, other = str(folder / "slide_objects.ome.tif"), str(folder / "other.tif")

@@ -1,4 +1,4 @@
-"""`napari-coseg measure`: what `segment` wrote, or labels from elsewhere, as two tables."""
+"""`napari-coseg measure`: results of `segment`, other labels and workspaces as two tables."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COLOURS = np.random.default_rng(0).integers(0, 255, (*TOUCHING.shape, 3)).astype
 
 @pytest.fixture
 def result(tmp_path):
-    """The folder that `segment` leaves beside an image."""
+    """A folder with an image and the results of `segment`."""
     found = prediction(TOUCHING)
     export(found, grey(TOUCHING, "slide"), tmp_path, ["ome-tiff", "csv"])
     PIL.Image.fromarray(COLOURS).save(tmp_path / "slide.png")
@@ -38,7 +38,7 @@ def tables(folder):
 
 
 @pytest.mark.parametrize("named", ["slide_objects.ome.tif", "slide_regions.ome.tif"])
-def test_what_segment_wrote_is_measured_with_its_image(result, named, capsys):
+def test_results_are_measured_with_their_image(result, named, capsys):
     folder, found = result
     assert main(["measure", str(folder / named)]) == 0
     expected = measure(found, Image(COLOURS, "YXC"))
@@ -69,7 +69,7 @@ def test_labels_of_other_software_need_no_regions_and_no_image(tmp_path, capsys)
     assert objects["region_id"].tolist() == [0, 0, 3, 3]
 
 
-def test_without_an_image_the_rest_is_measured_and_that_is_told(result, capsys):
+def test_without_an_image_intensities_are_skipped_with_a_warning(result, capsys):
     folder, _ = result
     (folder / "slide.png").unlink()
     assert main(["measure", str(folder / "slide_objects.ome.tif")]) == 0
@@ -111,7 +111,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("options", "message"), MISTAKES)
-def test_mistakes_are_one_line(result, capsys, options, message):
+def test_user_errors_are_one_line(result, capsys, options, message):
     folder, _ = result
     tifffile.imwrite(folder / "b.tif", np.ones((3, 3), np.uint8))
     arguments = ["measure", str(folder / "slide_objects.ome.tif"), *options(folder)]
@@ -122,7 +122,7 @@ def test_mistakes_are_one_line(result, capsys, options, message):
     assert not any((folder / name).exists() for name in WRITTEN)
 
 
-def test_tables_that_are_there_are_kept_unless_told(result, capsys):
+def test_existing_tables_are_kept_without_overwrite(result, capsys):
     folder, _ = result
     (folder / WRITTEN[1]).write_text("mine")
     labels = str(folder / "slide_objects.ome.tif")
@@ -139,7 +139,7 @@ def test_tables_that_are_there_are_kept_unless_told(result, capsys):
 
 @pytest.fixture
 def workspace(tmp_path):
-    """One image of colours, of which the labels hold a part, beside the folder."""
+    """A workspace of labels on a part of a colour image beside it."""
     offset, whole = (3, 2), np.zeros((20, 20, 3), np.uint8)
     whole[3 : 3 + TOUCHING.shape[0], 2 : 2 + TOUCHING.shape[1]] = COLOURS
     PIL.Image.fromarray(whole).save(tmp_path / "slide.png")
@@ -152,7 +152,7 @@ def workspace(tmp_path):
     return path, found
 
 
-def test_a_workspace_is_measured_as_it_is_corrected(workspace):
+def test_a_workspace_is_measured_with_its_corrections(workspace):
     path, found = workspace
     assert main(["measure", str(path)]) == 0
     geometry = found.geometry.crop((3, 2))
@@ -162,7 +162,7 @@ def test_a_workspace_is_measured_as_it_is_corrected(workspace):
     pd.testing.assert_frame_equal(summary, expected.summary, check_dtype=False)
 
 
-def test_a_workspace_whose_image_is_gone_is_measured_without(workspace, capsys):
+def test_a_workspace_without_its_image_is_measured_without_intensities(workspace, capsys):
     path, found = workspace
     (path.parent / "slide.png").unlink()
     assert main(["measure", str(path)]) == 0
@@ -182,7 +182,7 @@ def test_a_workspace_has_its_own_image_and_pixel_size(workspace, capsys, options
     assert message in capsys.readouterr().err
 
 
-def test_a_folder_that_is_no_workspace_is_told(tmp_path, capsys):
+def test_a_folder_that_is_no_workspace_is_an_error(tmp_path, capsys):
     assert main(["measure", str(tmp_path)]) == 2
     assert "is no workspace" in capsys.readouterr().err
 
@@ -192,7 +192,7 @@ def test_a_folder_that_is_no_workspace_is_told(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("shape", ["plane", "stack"])
-def test_every_column_but_boxes_has_words_of_its_own(shape):
+def test_every_column_but_boxes_has_a_description(shape):
     labels = TOUCHING if shape == "plane" else np.stack([TOUCHING] * 2)
     found = measure(prediction(labels))
     names = {*found.objects, *found.summary}

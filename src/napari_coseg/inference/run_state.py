@@ -10,6 +10,7 @@ read and encoded again when they are needed.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -191,13 +192,8 @@ class RunState:
                 at = self.on_model_grid(window)
                 shapes = plan.model_shape, plan.image_shape
                 found = resample_maps(self.blended(at), *shapes, rows, columns)
-        channels = self.channels
-        return PlaneMaps(
-            found[channels.object],
-            found[channels.classes],
-            found[channels.semantic],
-            found[channels.hv],
-        )
+        of = self.channels
+        return PlaneMaps(found[of.object], found[of.classes], found[of.semantic], found[of.hv])
 
     def on_model_grid(self, window: Window) -> Window:
         """Range of the network's grid that decoding a window of the image needs."""
@@ -230,11 +226,13 @@ class RunState:
         replaced = replaced or {}
         rows, columns = window
         total: np.ndarray | None = None
-        for tile in self.tiles_in(window):
+        for tile in itertools.chain(*self.plan.tiles):
+            y, x = _intersection(tile.y.window, rows), _intersection(tile.x.window, columns)
+            if y.start >= y.stop or x.start >= x.stop:
+                continue
             maps = replaced.get((tile.row, tile.column))
             if maps is None:
                 maps = self.tile(tile).maps
-            y, x = _intersection(tile.y.window, rows), _intersection(tile.x.window, columns)
             weight = np.multiply.outer(
                 self._run.along_y[tile.row][_moved(y, tile.y.start)],
                 self._run.along_x[tile.column][_moved(x, tile.x.start)],
@@ -247,16 +245,6 @@ class RunState:
         if total is None:
             raise EditError(f"the window {window} lies outside the image")
         return total.astype(np.float16)
-
-    def tiles_in(self, window: Window) -> list[Block]:
-        """Tiles that overlap a window of the network's grid."""
-        rows, columns = window
-        return [
-            tile
-            for row in self.plan.tiles
-            for tile in row
-            if _overlap(tile.y.window, rows) and _overlap(tile.x.window, columns)
-        ]
 
     @property
     def _run(self) -> _Run:
@@ -286,10 +274,6 @@ class _CachingTiles:
         for tile, cached in zip(tiles, encoded, strict=True):
             self.state.add_tile(tile, cached)
         return [cached.maps for cached in encoded]
-
-
-def _overlap(one: slice, other: slice) -> bool:
-    return bool(one.start < other.stop and other.start < one.stop)
 
 
 def _intersection(one: slice, other: slice) -> slice:
