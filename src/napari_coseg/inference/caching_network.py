@@ -112,8 +112,9 @@ class CachingNetwork(TileNetwork):
                 tuple(self._cut(fine, size, at) for fine in one.high_resolution),
                 (at[0].stop - at[0].start, at[1].stop - at[1].start),
             )
-            predicted = one.semantic_mask, one.instance_mask
-            first = FirstForward(*(self._cut(mask, size, at) for mask in predicted), None, None)
+            semantic = self._cut(one.semantic_mask, size, at)
+            instance = self._cut(one.instance_mask, size, at)
+            first = FirstForward(semantic, instance, None, None)
             masks = GivenMasks(*(self._mask(part, window, dims, features) for part in corrected))
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
                 maps = self.model.second_forward(features, prompts_from(first, masks), tasks)
