@@ -41,7 +41,20 @@ AVOID = {
 }
 
 # What is left of them, by package of src and by folder; these numbers only fall.
-LEFT: dict[str, int] = {}
+LEFT: dict[str, int] = {
+    "src/cli": 2,
+    "src/datasets": 23,
+    "src/evaluation": 4,
+    "src/finetuning": 19,
+    "src/formats": 10,
+    "src/labels": 7,
+    "src/models": 76,
+    "src/training": 8,
+    "src/widgets": 27,
+    "src/workspace": 43,
+    "docs": 26,
+    "tests": 274,
+}
 
 
 def area_of(path: Path) -> str:
