@@ -221,7 +221,7 @@ class RunState:
         Raises
         ------
         EditError
-            If the window lies outside the plane.
+            If the window is outside the plane.
         """
         replaced = replaced or {}
         rows, columns = window
@@ -243,7 +243,7 @@ class RunState:
                 total = np.zeros((len(part), *size), np.float32)
             total[:, _moved(y, rows.start), _moved(x, columns.start)] += part
         if total is None:
-            raise EditError(f"the window {window} lies outside the image")
+            raise EditError(f"the window {window} is outside the image")
         return total.astype(np.float16)
 
     @property

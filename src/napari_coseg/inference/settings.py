@@ -43,7 +43,7 @@ class InferenceSettings(Settings):
     white_point: bool | None = Field(
         None,
         description="correct exposure and white balance of a colour image by its brightest pixels; "
-        "None: as the model card says",
+        "None: the model card's",
     )
     test_time_augmentation: bool = Field(
         False, description="average over the four flips; takes four times as long"
