@@ -73,7 +73,9 @@ def test_a_layer_gives_its_geometry_back(viewer: Any, geometry: Geometry, channe
     assert found == geometry
     if channel:
         return
-    without_note = placing.said_geometry({**placing.attributes_of(layer), "metadata": {}}, axes)[0]
+    without_note = placing.geometry_from_attributes(
+        {**placing.attributes_of(layer), "metadata": {}}, axes
+    )[0]
     assert placing.same_place(without_note, placing.frame_of(geometry))
     assert (without_note.unit, found.unit) == (geometry.unit, geometry.unit)
 

@@ -1,14 +1,14 @@
 """From a layer's scale, units, translation and rotation to a `Geometry`, and back.
 
-napari slices a volume along its own axes only: of one that is tilted against the world it would
-show one plane and paint in another. A stack is therefore placed along its own axes (scale and
-translation, in which a crop still lies right), and its full geometry is noted in the layer's
-metadata; a plane gets its rotation as well. Where a noted layer was moved since, the same move is
-made in the world.
+napari slices a volume along its own axes only: in a volume that is tilted against the world it
+would show one plane and paint in another. A stack is therefore placed along its own axes (by scale
+and translation, so that crops are in place), and its full geometry is kept in the layer's metadata;
+a plane gets its rotation as well. Where such a layer was moved since, the same move applies in the
+world.
 
-Units: a scale with a unit of length is converted. napari's default unit is the pixel; there a scale
-of 1 says nothing, and any other scale is taken to be in micrometres, as most plugins that set a
-scale without a unit mean it. What was taken is always shown, and can be changed.
+A scale with a unit of length is converted. napari's default unit is the pixel: a scale of 1 pixel
+means that the size is unknown, and any other scale is taken as micrometres, as most plugins that
+set a scale without a unit mean it. The result is always shown, and can be changed.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
 NOTE = "geometry"
-"""Of ``layer.metadata[METADATA_KEY]``: the geometry of the layer's array, as JSON."""
+"""Key, in this plugin's metadata of a layer, of the geometry of its array (JSON)."""
 NAPARI_UNITS = {"um": "micrometer", "mm": "millimeter", "px": "pixel"}
 PLACE = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
-"""Attributes of a layer that say where it lies."""
+"""Attributes that place a layer."""
 IN_PLACE = 1e-4
-"""Part of a pixel by which two places of the same layer may differ: napari rounds."""
+"""Fraction of a pixel by which positions may differ, since napari rounds."""
 
 
 @dataclass(frozen=True)
 class PixelSize:
-    """Micrometres per pixel along the spatial axes, and who says so. None where nobody does."""
+    """Micrometres per pixel along the spatial axes, None where unknown, and their source."""
 
     um: tuple[float, ...] | None
     source: str
@@ -57,23 +57,23 @@ def spatial_dims(axes: str) -> list[int]:
 
 
 def layer_geometry(layer: Layer, axes: str) -> Geometry:
-    """Of the layer's spatial dimensions: what is noted of it, else what its attributes say."""
-    return said_geometry(attributes_of(layer), axes)[0]
+    """Geometry of the layer's spatial dimensions: from its metadata, else from its attributes."""
+    return geometry_from_attributes(attributes_of(layer), axes)[0]
 
 
 def layer_pixel_size(layer: Layer, axes: str) -> PixelSize:
-    """What the layer's scale and units say, by the rule at the top of this module."""
-    geometry, source = said_geometry(attributes_of(layer), axes)
+    """Pixel size from the layer's scale and units, by the rule at the top of this module."""
+    geometry, source = geometry_from_attributes(attributes_of(layer), axes)
     return PixelSize(geometry.pixel_size_um, source)
 
 
 def attributes_of(layer: Layer) -> dict[str, Any]:
-    """What `said_geometry` reads of a layer."""
+    """The attributes that `geometry_from_attributes` reads."""
     return {key: getattr(layer, key) for key in (*PLACE, "metadata")}
 
 
-def said_geometry(attributes: Mapping[str, Any], axes: str) -> tuple[Geometry, str]:
-    """Of a layer's attributes, as napari also hands them to writers, and who says its size.
+def geometry_from_attributes(attributes: Mapping[str, Any], axes: str) -> tuple[Geometry, str]:
+    """Geometry from a layer's attributes, as napari also hands them to writers, and its source.
 
     Parameters
     ----------
@@ -90,13 +90,13 @@ def said_geometry(attributes: Mapping[str, Any], axes: str) -> tuple[Geometry, s
     units = [attributes["units"][dim] for dim in dims]
     lengths = [unit.is_compatible_with("micrometer") for unit in units]
     scales = [float(attributes["scale"][dim]) for dim in dims]
-    said = "from the layer's scale and units"
+    source = "from the layer's scale and units"
     if not all(lengths[-2:]):
         if not any(lengths[-2:]) and all(abs(scale) == 1 for scale in scales[-2:]):
             linear, origin = matrix[:-1, :-1], matrix[:-1, -1]
             unknown = Geometry.from_parts(linear, origin, unit="px")
             return _noted(unknown, attributes), "not known"
-        said = "from the layer's scale, which has no unit: taken as µm"
+        source = "from the layer's scale, which has no unit: taken as µm"
     unit = "mm" if all(str(one) == "millimeter" for one in units) else "um"
     factors = [
         float((1 * one).to(NAPARI_UNITS[unit]).magnitude) if is_length else 1.0
@@ -104,7 +104,7 @@ def said_geometry(attributes: Mapping[str, Any], axes: str) -> tuple[Geometry, s
     ]
     matrix[:-1] *= np.array(factors)[:, None]
     seen = Geometry.from_parts(matrix[:-1, :-1], matrix[:-1, -1], unit=unit)
-    return _noted(seen, attributes), said
+    return _noted(seen, attributes), source
 
 
 def of_layers_array(

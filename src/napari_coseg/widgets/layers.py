@@ -3,9 +3,9 @@
 `napari_coseg.widgets.outputs` adds predictions, and `napari_coseg.widgets.geometry` reads and sets
 where layers lie.
 
-An image layer's dimensions are those of its array, less the colours of an RGB layer. Of an array
-with a channel axis (``CYX``, ``ZCYX``) a prediction has one dimension fewer; every function below
-that takes `axes` picks the spatial dimensions out.
+An image layer's dimensions are those of its array, without the colours of an RGB layer. For an
+array with a channel axis (``CYX``, ``ZCYX``) a prediction has one dimension fewer; every function
+below that takes `axes` selects the spatial dimensions.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def axes_choices(layer: ImageLayer) -> tuple[str, ...]:
-    """What the layer's axes may be, the likeliest first.
+    """Possible axes of the layer, the likeliest first.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def axes_choices(layer: ImageLayer) -> tuple[str, ...]:
             "layer: Split Stack), or open a picture"
         )
     found = choices[ndim]
-    if _says_channel(layer) and len(found) > 1:
+    if _is_channel_first(layer) and len(found) > 1:
         return ("CYX", "ZYX")
     guess = guess_axes(data.shape) if len(found) > 1 else found[0]
     return (guess, *(axes for axes in found if axes != guess)) if guess in found else found
@@ -159,7 +159,7 @@ def centre_on(
 
 
 def units_in_view(viewer: Viewer, layer: ImageLayer) -> np.ndarray:
-    """How many of the canvas's units one of the layer's is; 1 where units are mixed up."""
+    """Factors from the layer's units to the canvas's; 1 where units are incompatible."""
     world = viewer.layers.extent.units
     if world is None:
         return np.ones(layer.ndim)
@@ -167,7 +167,7 @@ def units_in_view(viewer: Viewer, layer: ImageLayer) -> np.ndarray:
     return np.array([float((1 * ours).to(theirs).magnitude) for ours, theirs in pairs])
 
 
-def _says_channel(layer: ImageLayer) -> bool:
+def _is_channel_first(layer: ImageLayer) -> bool:
     return str(layer.axis_labels[0]).lower() in ("c", "channel", "channels")
 
 

@@ -20,12 +20,12 @@ from napari_coseg.widgets.background.tables import pack_classes, row_arrays
 from napari_coseg.widgets.corrected import METADATA_KEY, LabelsOf
 from napari_coseg.widgets.geometry import (
     attributes_of,
+    geometry_from_attributes,
     layer_geometry,
     note_of,
     noted,
     placed_like,
     placement,
-    said_geometry,
     same_place,
     spatial_dims,
 )
@@ -260,7 +260,7 @@ def _geometry_of(attributes: Mapping[str, Any]) -> Geometry:
     note = note_of(metadata)
     if note is not None:
         return note
-    found = said_geometry(attributes, "ZYX"[-len(attributes["scale"]) :])[0]
+    found = geometry_from_attributes(attributes, "ZYX"[-len(attributes["scale"]) :])[0]
     by_run = dict(metadata.get(METADATA_KEY, {})).get("pixel_size_um")
     if by_run and not found.has_pixel_size(by_run):
         return found.with_pixel_size(by_run)
@@ -272,8 +272,8 @@ def _same_as(image: ImageLayer, labels: Labels, attributes: Mapping[str, Any]) -
     axes = axes_with(image, labels.ndim)
     if axes is None or note_of(image.metadata) is None:
         return None
-    seen = said_geometry({**attributes, "metadata": {}}, "ZYX"[-labels.ndim :])[0]
-    under = said_geometry({**attributes_of(image), "metadata": {}}, axes)[0]
+    seen = geometry_from_attributes({**attributes, "metadata": {}}, "ZYX"[-labels.ndim :])[0]
+    under = geometry_from_attributes({**attributes_of(image), "metadata": {}}, axes)[0]
     shape = [level_0(image).shape[dim] for dim in spatial_dims(axes)]
     fits = shape == list(level_0(labels).shape) and same_place(seen, under)
     return layer_geometry(image, axes) if fits else None
