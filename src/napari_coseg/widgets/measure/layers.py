@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 UNTYPED_COLOR = (0, 200, 200)
 INTENSITIES = (
-    ("automatic: stains in colour images, else channels", "auto"),
+    ("automatic: stains or channels", "auto"),
     ("hematoxylin and eosin", "he"),
     ("hematoxylin and DAB", "hdab"),
     ("channels as stored", "channels"),
