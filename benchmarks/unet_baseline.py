@@ -27,7 +27,7 @@ from baseline_scores import Scores, data_root, score_glands, score_nuclei, write
 from torch import Tensor, nn
 
 from napari_coseg.datasets.base import Sample
-from napari_coseg.datasets.batches import Batch, CropSampler, CropSource
+from napari_coseg.datasets.batches import Batch, CropSampler, CropSource, drawn_ahead
 from napari_coseg.datasets.held_out import hold_out, load_split
 from napari_coseg.datasets.registry import open_dataset
 from napari_coseg.models.checkpoints.from_efficientnet import initialise_trunk
@@ -245,7 +245,7 @@ def train(
     """Train with cosine decay over time instead of steps; validation time is not counted."""
     limit = 60 * minutes
     next_validation = limit / validations * (1 + int(run.seconds / limit * validations))
-    for batch in sampler.draw_ahead(run.step, 10**9, threads):
+    for batch in drawn_ahead(sampler.draw, run.step, 10**9, threads):
         if run.seconds >= limit:
             break
         start = time.perf_counter()

@@ -32,7 +32,7 @@ from napari_coseg.models.checkpoints.native import load
 from napari_coseg.models.registry import build
 from napari_coseg.training.loss_settings import LossSettings
 from napari_coseg.training.recipe import BatchPart, Recipe
-from napari_coseg.training.saving import STATE_FILE
+from napari_coseg.training.settings import STATE_FILE
 
 RECIPE = Recipe(
     name="small",

@@ -22,15 +22,16 @@ from cases.finetuning_cases import (
 from cases.tiny_models import tiny_card
 from napari_coseg.core.errors import Cancelled, CosegError, DatasetError, OutputError, SettingsError
 from napari_coseg.core.types import LabelClass
+from napari_coseg.datasets.batches import Batch
 from napari_coseg.finetuning.hooks import FinetuneHooks
 from napari_coseg.finetuning.preparing import prepare
 from napari_coseg.finetuning.reviewed import ReviewedSet
 from napari_coseg.finetuning.run import finetune
-from napari_coseg.finetuning.stepping import StepCrops, Tuner
 from napari_coseg.inference.loading import load_model
 from napari_coseg.models.checkpoints.adapters import fingerprint, read_adapter_card
 from napari_coseg.models.checkpoints.safe import load_state_dict
-from napari_coseg.training.stepping import DivergedError
+from napari_coseg.training.settings import STATE_FILE
+from napari_coseg.training.stepping import DivergedError, Outcome, Stepper
 from test_models import DETAILED
 
 SPEEDS = ("heads", "adapters")
@@ -137,7 +138,7 @@ def test_going_on_gives_what_one_run_gives(
     whole: Any, stop: tuple[str, int], tmp_path: Path
 ) -> None:
     speed, entries, _ = whole
-    with pytest.raises(Cancelled, match="goes on from there"):
+    with pytest.raises(Cancelled, match="the same call resumes it"):
         tuned(tmp_path, speed=speed, hooks=StopAfter(*stop).hooks())
     assert not (tmp_path / "mine.safetensors").exists()
     watch = StopAfter("never", 1)
@@ -214,15 +215,15 @@ def test_memory_that_is_short_is_made_do_with(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    plain = Tuner._output
+    plain = Stepper.loss
 
-    def output(self: Tuner, crops: StepCrops) -> Any:
-        labels = crops.batch.semantic
+    def loss(self: Stepper, batch: Batch, *shares: Any) -> Any:
+        labels = batch.semantic
         if too_large(labels.size, labels.shape[-1], bool(self.optimiser.state)):
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return plain(self, crops)
+        return plain(self, batch, *shares)
 
-    monkeypatch.setattr(Tuner, "_output", output)
+    monkeypatch.setattr(Stepper, "loss", loss)
     result = tuned(tmp_path, speed=speed, crops=crops, crop_px=128, steps=3)
     assert list(result.notes)[: len(told)] == [f"out of memory: {change}" for change in told]
     assert result.card.settings["crop_px"] == 64
@@ -232,28 +233,26 @@ def test_memory_that_is_short_is_made_do_with(
 def test_no_finite_loss_ends_and_keeps_the_state(
     speed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = Tuner.learn
+    plain = Stepper.__call__
     taken = iter(range(10_000))
 
-    def spoilt(self: Tuner, *arguments: Any) -> Any:
-        return plain(self, *arguments) if next(taken) < 2 else None
+    def spoilt(self: Stepper, *arguments: Any) -> Outcome:
+        return plain(self, *arguments) if next(taken) < 2 else Outcome({}, False)
 
-    monkeypatch.setattr(Tuner, "learn", spoilt)
-    with pytest.raises(DivergedError, match="last state is kept"):
+    monkeypatch.setattr(Stepper, "__call__", spoilt)
+    with pytest.raises(DivergedError, match="is kept"):
         tuned(tmp_path, speed=speed, steps=60, checkpoint_every_s=1e-6)
-    assert (tmp_path / "mine-run" / "state.pt").exists()
+    assert (tmp_path / "mine-run" / STATE_FILE).exists()
     assert not (tmp_path / "mine.safetensors").exists()
 
 
 def test_a_step_without_a_finite_gradient_changes_nothing(tmp_path: Path) -> None:
-    from napari_coseg.finetuning.planning import tuner_of
-
     prepared = prepare(reviewed_set(), base_file(tmp_path), settings(speed="adapters"), "cpu")
-    tuner = tuner_of(prepared)
-    batch = prepared.crops(prepared.divided.to_learn, 64, 0).draw(0, 2)
+    batch = prepared.crops(64).draw(0, 2)
     batch.images[:] = np.inf
     before = fingerprint(prepared.network.state_dict(), prepared.network.state_dict())
-    assert tuner.learn(StepCrops(batch), 1e-3) is None
+    with prepared.stepper() as step:
+        assert not step([batch], 1e-3).taken
     after = fingerprint(prepared.network.state_dict(), prepared.network.state_dict())
     assert after == before
 
@@ -276,14 +275,14 @@ def without_review(**masks: Any) -> ReviewedSet:
     ("make", "more", "told"),
     [
         pytest.param(
-            lambda: without_review(semantic_reviewed=NOWHERE, objects_reviewed=NOWHERE),
+            lambda: without_review(semantic_known=NOWHERE, instances_known=NOWHERE),
             {},
             "nothing is reviewed",
             id="nothing is reviewed",
         ),
         pytest.param(
-            lambda: without_review(semantic=None, semantic_reviewed=None, objects_reviewed=CORNER),
-            {"held_back_fraction": 0},
+            lambda: without_review(semantic=None, semantic_known=None, instances_known=CORNER),
+            {"held_out_fraction": 0},
             "no whole object",
             id="no whole object",
         ),
@@ -314,7 +313,7 @@ def test_reviews_that_do_not_fit(make: Any, more: Any, told: str, tmp_path: Path
 
 def test_labels_that_do_not_fit_the_image() -> None:
     with pytest.raises(DatasetError, match="must lie on the image's pixels"):
-        reviewed_image(objects=np.zeros((10, 10), np.int32))
+        reviewed_image(instances=np.zeros((10, 10), np.int32))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,12 @@ from cases.finetuning_cases import (
 )
 from napari_coseg.cli.main import USERS_MISTAKE, main
 from napari_coseg.core.errors import Cancelled, CheckpointError, CosegError, SettingsError
-from napari_coseg.finetuning.begun import BEGUN_FILE, read_begun, size_mb, write_begun
+from napari_coseg.finetuning.inputs_snapshot import (
+    SNAPSHOT_FILE,
+    read_snapshot,
+    size_mb,
+    write_snapshot,
+)
 from napari_coseg.finetuning.learning import Learning
 from napari_coseg.finetuning.plan import Origin, OtherReviewsError, RunPlan, read_plan, write_plan
 from napari_coseg.finetuning.reviewed import ReviewedSet
@@ -39,13 +44,15 @@ def origin(reviewed: ReviewedSet, base: str = "1", **more: Any) -> Origin:
 def relabelled() -> ReviewedSet:
     """Two objects of the first image have changed their types."""
     one, other = reviewed_set().images
-    assert one.types is not None
-    types = np.where(np.isin(one.objects, (1, 2)), 3 - one.types, one.types).astype(np.uint8)
-    return replace(reviewed_set(), images=(replace(one, types=types), other))
+    assert one.instance_types is not None
+    types = np.where(
+        np.isin(one.instances, (1, 2)), 3 - one.instance_types, one.instance_types
+    ).astype(np.uint8)
+    return replace(reviewed_set(), images=(replace(one, instance_types=types), other))
 
 
 THERE = (reviewed_image(5),)
-OTHERWISE = "unfinished fine-tuning that began otherwise"
+OTHERWISE = "unfinished fine-tuning that started otherwise"
 
 
 @pytest.mark.parametrize(
@@ -54,8 +61,9 @@ OTHERWISE = "unfinished fine-tuning that began otherwise"
         pytest.param(
             origin(reviewed_set(3)),
             OtherReviewsError,
-            r"mine-run is of other reviews: it began with 2 images, .* whole objects and 0.018 Mpx "
-            r"reviewed; 3 images, .* are now. Go on with what it began with, or begin anew",
+            r"mine-run was started with other labels: 2 images, .* whole objects and 0.018 Mpx "
+            r"were reviewed then; 3 images, .* are now. Resume it with the original labels, or "
+            r"start over",
             id="another image",
         ),
         pytest.param(
@@ -64,7 +72,7 @@ OTHERWISE = "unfinished fine-tuning that began otherwise"
         pytest.param(
             origin(reviewed_set(), steps=5),
             SettingsError,
-            f"{OTHERWISE}: steps was 4, is 5. Give it the same again, begin anew",
+            f"{OTHERWISE}: steps was 4, is 5. Repeat the same call, start over",
             id="settings",
         ),
         pytest.param(
@@ -87,7 +95,7 @@ def test_what_differs_is_told(
     before = origin(reviewed_set())
     folder = tmp_path / MINE
     folder.mkdir()
-    plan = RunPlan(origin=before, steps=4, validate_every=2, precision="fp32", crop_px=64, micro=2)
+    plan = RunPlan(origin=before, steps=4, validate_every=2, precision="fp32", crop_px=64)
     write_plan(folder, plan)
     assert read_plan(folder, before) == plan
     with pytest.raises(SettingsError, match=told) as found:
@@ -115,7 +123,7 @@ def steps_of(watch: StopAfter) -> list[int]:
     ("go_on", "images", "steps"),
     [
         pytest.param(
-            lambda folder, hooks: tuned(folder, read_begun(folder / MINE), hooks=hooks),
+            lambda folder, hooks: tuned(folder, read_snapshot(folder / MINE), hooks=hooks),
             2,
             [2, 3, 4],
             id="with what it began with",
@@ -136,7 +144,7 @@ def test_both_ways_to_go_on(
     watch = StopAfter("never", 1)
     assert go_on(stopped, watch.hooks()).card.images == images
     assert steps_of(watch) == steps
-    assert not (stopped / MINE / BEGUN_FILE).exists(), "what it began with is kept to its end"
+    assert not (stopped / MINE / SNAPSHOT_FILE).exists(), "what it began with is kept to its end"
 
 
 def test_a_refused_restart_keeps_what_was_learnt(stopped: Path) -> None:
@@ -151,14 +159,14 @@ def test_a_refused_restart_keeps_what_was_learnt(stopped: Path) -> None:
 
 
 def test_what_is_kept_comes_back_as_it_was(tmp_path: Path) -> None:
-    plain = reviewed_image(3, semantic=None, semantic_reviewed=None, types=None)
+    plain = reviewed_image(3, semantic=None, semantic_known=None, instance_types=None)
     odd = replace(plain, name="ö", pixel_size_um=None, range=(1.5, 200.0))
     kept = replace(reviewed_set(), images=(*reviewed_set().images, odd))
-    write_begun(tmp_path, kept)
-    found = read_begun(tmp_path)
+    write_snapshot(tmp_path, kept)
+    found = read_snapshot(tmp_path)
     assert origin(found) == origin(kept)
     assert (found.semantic_classes, found.source) == (kept.semantic_classes, kept.source)
-    assert (tmp_path / BEGUN_FILE).stat().st_size == pytest.approx(1e6 * size_mb(kept), rel=0.1)
+    assert (tmp_path / SNAPSHOT_FILE).stat().st_size == pytest.approx(1e6 * size_mb(kept), rel=0.1)
 
 
 def damaged(path: Path) -> None:
@@ -172,17 +180,17 @@ def of_another_kind(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        pytest.param(Path.unlink, "keeps nothing", id="gone"),
+        pytest.param(Path.unlink, "has no copy", id="gone"),
         pytest.param(damaged, "is broken at entry", id="cut off"),
         pytest.param(lambda path: path.write_bytes(b""), "safetensors", id="empty"),
         pytest.param(of_another_kind, "is damaged", id="of another kind"),
     ],
 )
 def test_a_damaged_file_is_told(damage: Any, told: str, tmp_path: Path) -> None:
-    write_begun(tmp_path, reviewed_set(1))
-    damage(tmp_path / BEGUN_FILE)
+    write_snapshot(tmp_path, reviewed_set(1))
+    damage(tmp_path / SNAPSHOT_FILE)
     with pytest.raises(CheckpointError, match=told):
-        read_begun(tmp_path)
+        read_snapshot(tmp_path)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -197,14 +205,14 @@ def test_the_command_line_offers_both(
 
     asked = command(tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(Learning, "_steps", stopped_at_once)
+        patched.setattr(Learning, "_train", stopped_at_once)
         assert main(asked) == 130
     shutil.rmtree(tmp_path / "mine")
     labelled_folder(tmp_path / "mine", images=3)
     capsys.readouterr()
     assert main(asked) == USERS_MISTAKE
     told = capsys.readouterr().err
-    assert "it began with 2 images" in told and "3 images" in told
+    assert "2 images" in told and "3 images" in told
     assert "--as-begun, or --restart" in told
     assert main(command(tmp_path, "--as-begun")) == 0
 
@@ -259,7 +267,7 @@ def test_the_task_learns_what_it_is_told_to(
     }
     (tmp_path / MINE).mkdir()
     (tmp_path / MINE / "plan.json").touch()
-    write_begun(tmp_path / MINE, reviewed_set(2))
+    write_snapshot(tmp_path / MINE, reviewed_set(2))
     job = Heard()
     with pytest.raises(OtherReviewsError):
         tasks.train(cast(Any, job), request=request, **how)

@@ -11,9 +11,9 @@ import pytest
 
 from cases.finetuning_cases import base_file, labelled_folder, reviewed_set, settings
 from napari_coseg.cli.main import USERS_MISTAKE, main
-from napari_coseg.finetuning.begun import size_mb
 from napari_coseg.finetuning.estimate import estimate
-from napari_coseg.finetuning.library import adapters_folder, adapters_in
+from napari_coseg.finetuning.inputs_snapshot import size_mb
+from napari_coseg.models.checkpoints.adapter_library import adapters_folder, adapters_in
 from napari_coseg.models.checkpoints.adapters import read_adapter_card
 
 QUICK = ("crops=2", "crop_px=64", "match_input=false", "variants=1", "validations=1")
@@ -119,7 +119,7 @@ def _touch(path: Path) -> None:
 def test_estimates_tell_what_a_user_asks(speed: str, tmp_path: Path) -> None:
     chosen = settings(speed=speed, steps=None, minutes=1)
     found = estimate(reviewed_set(2), base=base_file(tmp_path), settings=chosen, device="cpu")
-    assert found.reviews.images == 2 and found.held_back_objects > 0
+    assert found.reviews.images == 2 and found.held_out_objects > 0
     assert found.steps >= 20 and found.seconds_a_step > 0 and found.memory_mb > 100
     copy_mb = size_mb(reviewed_set(2))
     assert (found.disk_mb > round(copy_mb, 1) > 0) is (speed == "heads")

@@ -12,7 +12,7 @@ from napari_coseg.cli.finetune import score_lines
 from napari_coseg.core.card import Normalisation
 from napari_coseg.finetuning import forgetting, planning, run
 from napari_coseg.finetuning.classes import plan_classes
-from napari_coseg.finetuning.forgetting import LEARNT_ALONG, SCORED, answers_of
+from napari_coseg.finetuning.forgetting import REPLAYED, SCORED, predictions_of
 from napari_coseg.finetuning.input_match import candidates
 from napari_coseg.finetuning.learning import Learning
 from napari_coseg.finetuning.run import FORGOTTEN, NOT_REPLAYED
@@ -29,10 +29,10 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.mark.parametrize("columns", [LEARNT_ALONG, SCORED])
+@pytest.mark.parametrize("columns", [REPLAYED, SCORED])
 def test_the_base_agrees_with_itself_wholly(columns: slice) -> None:
     base = load_model()
-    answers = answers_of(base, columns)
+    answers = predictions_of(base, columns)
     scores = score(base, answers.images)
     assert scores["objects"] > 50
     assert scores["object_pq"] == scores["object_f1"] == scores["mean_region_dice"] == 1
@@ -41,13 +41,13 @@ def test_the_base_agrees_with_itself_wholly(columns: slice) -> None:
 
 def test_answers_follow_classes_that_are_renamed_and_merged() -> None:
     base = load_model()
-    answers = answers_of(base, SCORED)
+    answers = predictions_of(base, SCORED)
     first, second, *_ = [entry.name for entry in base.card.instance_classes]
     chosen = settings(merge={"both": (first, second)})
     applied = plan_classes(base.card, answers, chosen).applied(answers)
     names = {entry.name: entry.id for entry in applied.instance_classes}
     assert "both" in names and first not in names
-    before, after = answers.images[0].types, applied.images[0].types
+    before, after = answers.images[0].instance_types, applied.images[0].instance_types
     assert before is not None and after is not None
     assert ((after == names["both"]) == ((before == 1) | (before == 2))).all()
 

@@ -22,11 +22,12 @@ import torch
 from cases.finetuning_cases import base_file, labelled_folder
 from cases.widget_values import PICTURE, RUN_MS, UM
 from napari_coseg.cli.finetune import STOPPED
-from napari_coseg.finetuning.request import PLAN_FILE, STATE_FILE, logged, run_folder_of
+from napari_coseg.finetuning.request import PLAN_FILE, logged, run_folder_of
 from napari_coseg.inference.loading import load_model
 from napari_coseg.models.checkpoints.adapters import read_adapter_card
 from napari_coseg.models.checkpoints.native import file_sha256
 from napari_coseg.models.checkpoints.safe import load_state_dict
+from napari_coseg.training.settings import STATE_FILE
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="no SIGKILL, and no SIGINT for one process")
 pytest_plugins = ["cases.widget_fixtures", "cases.workspace_viewers", "cases.finetune_docks"]
@@ -244,6 +245,6 @@ def test_an_interruption_stops_soon_and_keeps_all_steps(
     record_property("seconds_to_stop", seconds)
     print(f"stopped within {seconds:.2f} s")
     assert process.returncode == STOPPED and seconds < STOPS_WITHIN_S
-    assert told.endswith("the fine-tuning was stopped; the same call goes on from there\n")
+    assert told.endswith("the fine-tuning was stopped; the same call resumes it\n")
     assert "Traceback" not in told and not output.exists()
     assert (run / PLAN_FILE).exists() and saved_step(run) == logged_steps(run)[-1]

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from napari_coseg.finetuning.costs import Cost
-from napari_coseg.finetuning.plan import LEAST_CACHED, LEAST_STEPS, Shares, share_out
+from napari_coseg.finetuning.costs import StepCost
+from napari_coseg.finetuning.plan import LEAST_CACHED, LEAST_STEPS, divide_time
 from napari_coseg.finetuning.settings import FinetuneSettings
 
-COST = Cost(
+COST = StepCost(
     step_s=0.5,
     encode_s=0.25,
     activations_mb=100,
@@ -23,22 +23,22 @@ PLACE_PX = 256**2 / 2
 
 
 @pytest.mark.parametrize(
-    ("settings", "places", "seconds", "shares"),
+    ("settings", "places", "seconds", "budget"),
     [
-        pytest.param({}, 1, 300, Shares(32, 560), id="every place as often as there are variants"),
-        pytest.param({"variants": 4}, 10, 300, Shares(40, 556), id="of ten places forty"),
-        pytest.param({}, 100, 300, Shares(300, 426), id="a quarter of the time at most"),
-        pytest.param({"cache_mb": 500}, 100, 300, Shares(100, 526), id="as the disk allows"),
-        pytest.param({"variants": 1}, 1, 300, Shares(LEAST_CACHED, 572), id="a few at least"),
-        pytest.param({}, 100, 12, Shares(12, LEAST_STEPS), id="hardly any time"),
-        pytest.param({"steps": 1000}, 10, 0, Shares(320, 1000), id="steps in place of minutes"),
-        pytest.param({"steps": 20}, 100, 0, Shares(80, 20), id="no more than the steps look at"),
-        pytest.param({"speed": "adapters"}, 10, 300, Shares(0, 576), id="through the encoder"),
-        pytest.param({"interpolate": True}, 1, 300, Shares(32, 542), id="parts of the way tried"),
+        pytest.param({}, 1, 300, (32, 560), id="every place as often as there are variants"),
+        pytest.param({"variants": 4}, 10, 300, (40, 556), id="of ten places forty"),
+        pytest.param({}, 100, 300, (300, 426), id="a quarter of the time at most"),
+        pytest.param({"cache_mb": 500}, 100, 300, (100, 526), id="as the disk allows"),
+        pytest.param({"variants": 1}, 1, 300, (LEAST_CACHED, 572), id="a few at least"),
+        pytest.param({}, 100, 12, (12, LEAST_STEPS), id="hardly any time"),
+        pytest.param({"steps": 1000}, 10, 0, (320, 1000), id="steps in place of minutes"),
+        pytest.param({"steps": 20}, 100, 0, (80, 20), id="no more than the steps look at"),
+        pytest.param({"speed": "adapters"}, 10, 300, (0, 576), id="through the encoder"),
+        pytest.param({"interpolate": True}, 1, 300, (32, 542), id="parts of the way tried"),
     ],
 )
 def test_time_is_shared_out(
-    settings: dict[str, Any], places: int, seconds: float, shares: Shares
+    settings: dict[str, Any], places: int, seconds: float, budget: tuple[int, int]
 ) -> None:
     chosen = FinetuneSettings.from_mapping({"validations": 4, "interpolate": False, **settings})
-    assert share_out(chosen, COST, places * PLACE_PX, seconds, scoring_s=3) == shares
+    assert divide_time(chosen, COST, places * PLACE_PX, seconds, scoring_s=3) == budget

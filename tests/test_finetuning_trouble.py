@@ -22,16 +22,18 @@ from cases.finetuning_cases import (
 )
 from napari_coseg.core.errors import Cancelled, DatasetError
 from napari_coseg.core.types import LabelClass
+from napari_coseg.datasets.batches import Batch
 from napari_coseg.finetuning import learning
-from napari_coseg.finetuning.held_back import hold_back
+from napari_coseg.finetuning.held_out import hold_out
 from napari_coseg.finetuning.learning import Learning
 from napari_coseg.finetuning.plan import LEAST_STEPS
 from napari_coseg.finetuning.planning import UNSCORED
 from napari_coseg.finetuning.preparing import prepare
 from napari_coseg.finetuning.reviewed import ReviewedSet
-from napari_coseg.finetuning.stepping import StepCrops, Tuner
 from napari_coseg.models.checkpoints.safe import load_state_dict
-from napari_coseg.training.stepping import DivergedError
+from napari_coseg.training.memory import OutOfMemory
+from napari_coseg.training.settings import STATE_FILE
+from napari_coseg.training.stepping import DivergedError, Outcome, Stepper
 
 RUN = "mine-run"
 
@@ -59,10 +61,14 @@ def test_which_weights_are_taken(
     )
 
 
-def test_a_held_back_part_that_scores_nothing_is_told(tmp_path: Path) -> None:
-    reviewed = reviewed_set(4, semantic=None, semantic_reviewed=None)
-    (held,) = hold_back(reviewed, 0.2).held_back
-    empty = replace(held, objects=np.zeros_like(held.objects), types=np.zeros_like(held.types))
+def test_a_held_out_part_that_scores_nothing_is_told(tmp_path: Path) -> None:
+    reviewed = reviewed_set(4, semantic=None, semantic_known=None)
+    (held,) = hold_out(reviewed, 0.2).held_out
+    empty = replace(
+        held,
+        instances=np.zeros_like(held.instances),
+        instance_types=np.zeros_like(held.instance_types),
+    )
     images = tuple(empty if image.name == held.name else image for image in reviewed.images)
     watch = StopAfter("plan", 1)
     with pytest.raises(Cancelled):
@@ -96,12 +102,12 @@ def test_a_pause_is_no_time_of_the_training(
 
 def spoilt(monkeypatch: pytest.MonkeyPatch, *spoil: bool) -> None:
     """Of the steps that follow, these have no finite loss."""
-    plain, coming = Tuner.learn, iter(spoil)
+    plain, coming = Stepper.__call__, iter(spoil)
 
-    def learn(self: Tuner, *arguments: Any) -> Any:
-        return None if next(coming, False) else plain(self, *arguments)
+    def step(self: Stepper, *arguments: Any) -> Outcome:
+        return Outcome({}, False) if next(coming, False) else plain(self, *arguments)
 
-    monkeypatch.setattr(Tuner, "learn", learn)
+    monkeypatch.setattr(Stepper, "__call__", step)
 
 
 def test_a_short_run_without_any_step_writes_nothing(
@@ -157,8 +163,8 @@ def named(regions: str = "gland", types: tuple[str, ...] = ("round", "long")) ->
             id="regions and objects",
         ),
         pytest.param(
-            reviewed_set(1, objects_reviewed=np.zeros((96, 96), bool), semantic=None,
-                         semantic_reviewed=None),
+            reviewed_set(1, instances_known=np.zeros((96, 96), bool), semantic=None,
+                         semantic_known=None),
             "nothing is reviewed",
             id="nothing is reviewed",
         ),
@@ -176,7 +182,7 @@ def test_images_that_lose_all_their_masks_are_dropped(tmp_path: Path) -> None:
     """Of a model without classes of regions."""
     prepared = prepare(reviewed_set(), base_file(tmp_path), settings(), "cpu")
     classes = replace(prepared.classes, semantic_numbers={})
-    regions = replace(reviewed_image(7), objects=None, objects_reviewed=None, types=None)
+    regions = replace(reviewed_image(7), instances=None, instances_known=None, instance_types=None)
     others = replace(reviewed_set(1), images=(regions, reviewed_image(8)))
     found = replace(prepared, classes=classes).of_base_kind(others)
     assert [image.name for image in found] == ["image 8"]
@@ -197,7 +203,7 @@ def test_what_a_run_left_without_its_plan_is_no_part_of_the_next(tmp_path: Path)
         tuned(tmp_path, hooks=StopAfter("step", 2).hooks())
     run = tmp_path / RUN
     (run / "plan.json").unlink()
-    (run / "state.4711.part").touch()
+    (run / f".{STATE_FILE}.4711.tmp").touch()
     (run / "features" / "mine.txt").touch()
     (tmp_path / "other").mkdir()
     expected = load_state_dict(tuned(tmp_path / "other", seed=1).adapter)
@@ -216,7 +222,7 @@ def test_a_crash_while_scoring_loses_no_step(
     monkeypatch.setattr(learning, "score", crash)
     with pytest.raises(RuntimeError, match="crash"):
         tuned(tmp_path, steps=4, validations=2)
-    assert torch.load(tmp_path / RUN / "state.pt", weights_only=True)["step"] == 2
+    assert torch.load(tmp_path / RUN / STATE_FILE, weights_only=True)["step"] == 2
 
 
 # ---------------------------------------------------------------------------------------------
@@ -229,14 +235,14 @@ FULL = torch.OutOfMemoryError("CUDA out of memory")
 def test_looking_at_images_takes_crops_that_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = Tuner._output
+    plain = Stepper.loss
 
-    def output(self: Tuner, crops: StepCrops) -> Any:
-        if crops.batch.semantic.shape[-1] > 64:
+    def loss(self: Stepper, batch: Batch, *shares: Any) -> Any:
+        if batch.semantic.shape[-1] > 64:
             raise FULL
-        return plain(self, crops)
+        return plain(self, batch, *shares)
 
-    monkeypatch.setattr(Tuner, "_output", output)
+    monkeypatch.setattr(Stepper, "loss", loss)
     result = tuned(tmp_path, crop_px=128, match_input=True, steps=1)
     assert result.notes[0] == "out of memory: crops of 128 -> 64 pixels"
 
@@ -267,22 +273,19 @@ def test_the_optimiser_may_not_fit_at_first(
 def test_a_step_that_does_not_fit_changes_no_weight(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_coseg.finetuning.planning import tuner_of
-    from napari_coseg.finetuning.stepping import OutOfMemory
-
     prepared = prepare(reviewed_set(), base_file(tmp_path), settings(speed="adapters"), "cpu")
-    tuner, plain = tuner_of(prepared), torch.optim.AdamW.step
+    plain, origin = torch.optim.AdamW.step, {n: p.clone() for n, p in prepared.trained.items()}
 
     def step(self: Any, *arguments: Any) -> Any:
         plain(self, *arguments)
         raise FULL
 
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
-    batch = prepared.crops(prepared.divided.to_learn, 64, 0).draw(0, 2)
-    with pytest.raises(OutOfMemory):
-        tuner.learn(StepCrops(batch), 1e-3)
-    assert not tuner.optimiser.state
-    assert all(torch.equal(p, tuner.origin[name]) for name, p in tuner.trained.items())
+    with prepared.stepper() as stepper:
+        with pytest.raises(OutOfMemory):
+            stepper([prepared.crops(64).draw(0, 2)], 1e-3)
+        assert not stepper.optimiser.state
+    assert all(torch.equal(p, origin[name]) for name, p in prepared.trained.items())
 
 
 # ---------------------------------------------------------------------------------------------

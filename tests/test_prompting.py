@@ -24,7 +24,7 @@ from napari_coseg.training.prompting import (
     draw_prompts,
 )
 from napari_coseg.training.run import step_source
-from napari_coseg.training.stepping import cut, given_masks
+from napari_coseg.training.stepping import given_masks
 from test_models import FAMILIES, images, small_model
 from test_transforms import discs as discs_sample
 
@@ -86,7 +86,7 @@ def test_prompts_are_alike_however_many_processes_draw_them(processes: int) -> N
     whole = draw_prompts(batch, settings, (0, 5)).prompts
     for rank in range(processes):
         share = slice(rank, None, processes)
-        part = draw_prompts(cut(batch, share), settings, (0, 5), first=rank, every=processes)
+        part = draw_prompts(batch.part(share), settings, (0, 5), first=rank, every=processes)
         assert np.array_equal(part.prompts, whole[share])
     assert not np.array_equal(draw_prompts(batch, settings, (0, 6)).prompts, whole)
 

@@ -18,15 +18,11 @@ from napari_coseg.datasets.batches import Batch
 from napari_coseg.models.coseg_plus.config import COMPACT
 from napari_coseg.training.loop import train
 from napari_coseg.training.memory import checkpointed_blocks, reproducible
-from napari_coseg.training.processes import ALONE
-from napari_coseg.training.recipe import OptimiserSettings
-from napari_coseg.training.saving import STATE_FILE
+from napari_coseg.training.settings import STATE_FILE, OptimiserSettings
 from napari_coseg.training.stepping import (
     DivergedError,
     Stepper,
-    cut,
     make_optimiser,
-    make_scaler,
 )
 from napari_coseg.training.trainable import train_only
 from test_models import TINY, images, small_card, small_model
@@ -205,9 +201,7 @@ def test_parts_learn_at_their_own_rates() -> None:
     weights = {name: [nn.Parameter(torch.zeros(1))] for name in ("neck", "decoders")}
     settings = OptimiserSettings(learning_rate=0.1, rates={"decoders": 0.25})
     optimiser = make_optimiser(weights, settings)
-    step = Stepper(
-        small_model(), optimiser, make_scaler(tiny_recipe(), "cpu"), tiny_recipe(), "cpu", ALONE
-    )
+    step = Stepper(small_model(), optimiser, tiny_recipe(), "cpu")
     for part in weights.values():
         part[0].grad = torch.ones(1)
     step.set_rate(0.4)
@@ -253,7 +247,7 @@ def test_dice_is_that_of_the_micro_batches(tmp_path: Path) -> None:
     one = tiny_recipe(**without_dropout(), steps=1)
     for half, term in ((slice(0, None, 2), "semantic_dice"), (slice(1, None, 2), "object_dice")):
         folder = tmp_path / term
-        trained(folder, one, draw=lambda step, half=half: [cut(make_batch(step, 4), half)])
+        trained(folder, one, draw=lambda step, half=half: [make_batch(step, 4).part(half)])
         assert losses_of(folder)[1, term] == losses_of(tmp_path / "both")[1, term]
 
 

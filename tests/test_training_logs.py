@@ -14,7 +14,7 @@ from napari_coseg.core.errors import SettingsError
 from napari_coseg.training.logs import Logs
 from napari_coseg.training.pictures import GAP_PX, save_picture
 from napari_coseg.training.processes import ALONE, Processes
-from napari_coseg.training.recipe import LogSettings
+from napari_coseg.training.settings import LogSettings
 from test_models import small_model
 
 

@@ -115,7 +115,7 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
             {key: one[key] for key in terms}, rel=tolerance, abs=1e-6
         )
     state = torch.load(tmp_path / "two" / "training-state.pt", weights_only=True)
-    assert len(state["random_of_others"]) == 1
+    assert state["step"] == STEPS
 
 
 def torchrun(processes: int, *arguments: str) -> str:

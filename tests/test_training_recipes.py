@@ -13,7 +13,7 @@ from cases.tiny_training import make_folder, tiny_recipe
 from napari_coseg.core.errors import DatasetError, SettingsError
 from napari_coseg.datasets.registry import open_dataset
 from napari_coseg.models.checkpoints.native import read_card
-from napari_coseg.training.recipe import OptimiserSettings, Recipe, read_recipe, recipe_names
+from napari_coseg.training.recipe import Recipe, read_recipe, recipe_names
 from napari_coseg.training.run import (
     StepSource,
     Turn,
@@ -26,6 +26,7 @@ from napari_coseg.training.run import (
     validation_names,
 )
 from napari_coseg.training.schedule import learning_rate, steps_of, with_steps
+from napari_coseg.training.settings import OptimiserSettings
 from test_models import small_model
 
 

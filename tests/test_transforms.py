@@ -9,7 +9,7 @@ import pytest
 
 from napari_coseg.core.errors import DatasetError, SettingsError
 from napari_coseg.datasets.base import Sample
-from napari_coseg.datasets.batches import CropSampler, CropSource
+from napari_coseg.datasets.batches import CropSampler, CropSource, drawn_ahead
 from napari_coseg.datasets.stain import StainSettings, augment_stain
 from napari_coseg.datasets.transforms import AugmentationSettings, training_crop
 
@@ -286,7 +286,7 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_drawing_ahead_gives_the_same_batches_in_order(threads: int) -> None:
-    ahead = list(sampler().draw_ahead(4, 12, threads))
+    ahead = list(drawn_ahead(sampler().draw, 4, 12, threads))
     assert len(ahead) == 8
     assert all(arrays_equal(batch, sampler().draw(4 + i)) for i, batch in enumerate(ahead))
 

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from napari_coseg.finetuning.library import adapters_in
+    from napari_coseg.models.checkpoints.adapter_library import adapters_in
 
     for path, card in adapters_in(arguments.folders):
         after = card.scores.get("after", {})
@@ -72,8 +72,8 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from napari_coseg.finetuning.library import copy_adapter
     from napari_coseg.inference.loading import load_model
+    from napari_coseg.models.checkpoints.adapter_library import copy_adapter
 
     if arguments.output.exists() and not arguments.overwrite:
         raise OutputError(f"{arguments.output} already exists; give another name, or --overwrite")

@@ -94,10 +94,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _begun(arguments: argparse.Namespace) -> ReviewedSet:
-    from napari_coseg.finetuning.begun import read_begun
+    from napari_coseg.finetuning.inputs_snapshot import read_snapshot
     from napari_coseg.finetuning.request import run_folder_of
 
-    return read_begun((arguments.run_folder or run_folder_of(arguments.output)).expanduser())
+    return read_snapshot((arguments.run_folder or run_folder_of(arguments.output)).expanduser())
 
 
 def _finetuned(
@@ -192,7 +192,7 @@ def _print_estimate(found: Estimate) -> None:
     scores = ", ".join(f"{name} {value:.3f}" for name, value in _flat(found.base_scores))
     lines = {
         "reviewed": f"{reviews.images} images, {reviews.objects} objects ({counts})",
-        "held back": f"{found.held_back_objects} objects in {found.held_back_images} images",
+        "held out": f"{found.held_out_objects} objects in {found.held_out_images} images",
         "trains": f"{', '.join(found.parts)} ({found.trained_weights / 1e6:.2f} M weights)",
         "device": f"{found.device}, {found.precision}",
         "time": f"{found.seconds / 60:.1f} minutes: {steps}",

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from napari_coseg.core.errors import DatasetError
 from napari_coseg.core.types import LABEL_DTYPE
 from napari_coseg.datasets.base import Sample
 from napari_coseg.datasets.transforms import AugmentationSettings, Crop, training_crop
+
+Drawn = TypeVar("Drawn")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +34,8 @@ class Batch:
     bool (B, Y, X): where labels of that kind are to be learnt.
 
     derived   uint8 (B, Y, X), `NOT_GIVEN` for a crop without one; None where no crop has one
+    features  what a frozen encoder made of the images, (B, C, y, x) each, the coarsest first; None
+              where it has to be run
     prompts   uint8 (B, 2, Y, X): masks of regions and objects that the second forward is prompted
               with, `NOT_GIVEN` where it is the first forward's own; None for the first's everywhere
     """
@@ -46,6 +50,15 @@ class Batch:
     types_known: np.ndarray
     derived: np.ndarray | None = None
     prompts: np.ndarray | None = None
+    features: tuple[Any, ...] | None = None
+
+    def part(self, crops: slice) -> Batch:
+        """Some crops of the batch."""
+
+        def cut(value: Any) -> Any:
+            return tuple(map(cut, value)) if isinstance(value, tuple) else value[crops]
+
+        return Batch(**{name: cut(v) for name, v in vars(self).items() if v is not None})
 
 
 NOT_GIVEN = 2
@@ -123,7 +136,7 @@ class CropSampler:
         self.settings = settings or AugmentationSettings()
         # Looked for where crops are laid around them only: that reads every sample once.
         self._objects = [
-            _objects_by_class(source.samples) if source.object_fraction else []
+            objects_by_class(source.samples) if source.object_fraction else []
             for source in self.sources
         ]
 
@@ -144,21 +157,6 @@ class CropSampler:
                 for number, slot in slots[rank::of]
             ]
         )
-
-    def draw_ahead(self, first_step: int, last_step: int, threads: int = 1) -> Iterator[Batch]:
-        """Batches of ``range(first_step, last_step)`` in order, computed by `threads` ahead."""
-        with ThreadPoolExecutor(threads, thread_name_prefix="crops") as pool:
-            waiting: deque[Future[Batch]] = deque()
-            try:
-                for step in range(first_step, last_step):
-                    waiting.append(pool.submit(self.draw, step))
-                    if len(waiting) > 2 * threads:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
 
     def _slots(self, step: int) -> list[tuple[int, int]]:
         """Of each crop of a batch, the number of its source, and its place among that one's.
@@ -187,11 +185,27 @@ class CropSampler:
         source, objects = self.sources[number], self._objects[number]
         sample, near = source.samples[int(rng.integers(len(source.samples)))], None
         if objects and rng.random() < source.object_fraction:
-            places = objects[rng.integers(len(objects))]
-            place = rng.integers(len(places.sample))
-            sample = source.samples[int(places.sample[place])]
-            near = (float(places.y[place]), float(places.x[place]))
+            number, near = objects[rng.integers(len(objects))].draw(rng)
+            sample = source.samples[number]
         return training_crop(sample, size_px, self.pixel_size_um, rng, self.settings, near)
+
+
+def drawn_ahead(
+    draw: Callable[[int], Drawn], first_step: int, last_step: int, threads: int = 1
+) -> Iterator[Drawn]:
+    """What `draw` gives for ``range(first_step, last_step)``, in order, computed by `threads`."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="crops") as pool:
+        waiting: deque[Future[Drawn]] = deque()
+        try:
+            for step in range(first_step, last_step):
+                waiting.append(pool.submit(draw, step))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def put_together(pieces: Sequence[Sequence[Crop]]) -> Crop:
@@ -231,11 +245,12 @@ def stack(crops: Sequence[Crop]) -> Batch:
             maps[:] = horizontal_vertical_maps(crop.instances)
     kinds = ("semantic", "instances", "types")
     names = (*kinds, *(f"{kind}_known" for kind in kinds))
+    labels: dict[str, Any] = {n: np.stack([getattr(crop, n) for crop in crops]) for n in names}
     return Batch(
         images=np.stack([crop.image for crop in crops]),
         hv=hv,
         derived=_stack_derived(crops),
-        **{name: np.stack([getattr(crop, name) for crop in crops]) for name in names},
+        **labels,
     )
 
 
@@ -246,20 +261,25 @@ def _stack_derived(crops: Sequence[Crop]) -> np.ndarray | None:
     return np.stack([nothing if crop.derived is None else crop.derived for crop in crops])
 
 
-class _Places(NamedTuple):
-    """Objects of one class: index of the sample, y, x of a centre."""
+class Places(NamedTuple):
+    """Places to lay crops around: index of the sample, y, x."""
 
     sample: np.ndarray
     y: np.ndarray
     x: np.ndarray
 
+    def draw(self, rng: np.random.Generator) -> tuple[int, tuple[float, float]]:
+        """Index of a sample, and y, x in it."""
+        i = rng.integers(len(self.sample))
+        return int(self.sample[i]), (float(self.y[i]), float(self.x[i]))
 
-def _objects_by_class(samples: Iterable[Sample]) -> list[_Places]:
-    """One entry a class that occurs; objects without classes make one entry together."""
+
+def objects_by_class(samples: Iterable[Sample]) -> list[Places]:
+    """Centres of the known objects, an entry for each class; those of no known class make one."""
     found = [_objects_of(number, sample) for number, sample in enumerate(samples)]
     table = np.concatenate(found)  # columns: class, sample, y, x
     return [
-        _Places(rows[:, 1].astype(int), rows[:, 2], rows[:, 3])
+        Places(rows[:, 1].astype(int), rows[:, 2], rows[:, 3])
         for rows in (table[table[:, 0] == kind] for kind in np.unique(table[:, 0]))
     ]
 
@@ -268,7 +288,10 @@ def _objects_of(number: int, sample: Sample) -> np.ndarray:
     """(objects, 4): class (0 where unknown), sample number, y and x of the centre of mass."""
     if sample.instances is None:
         return np.zeros((0, 4))
-    y, x = np.nonzero(sample.instances)
+    objects = sample.instances > 0
+    if sample.instances_known is not None:
+        objects &= sample.instances_known
+    y, x = np.nonzero(objects)
     _, first, owner, area = np.unique(
         sample.instances[y, x], return_index=True, return_inverse=True, return_counts=True
     )

@@ -13,7 +13,7 @@ from napari_coseg.models.checkpoints.starting import initialise, starting_file
 from napari_coseg.training.processes import first_of_all, joined
 from napari_coseg.training.recipe import Recipe, read_recipe
 from napari_coseg.training.run import train_recipe
-from napari_coseg.training.saving import STATE_FILE
+from napari_coseg.training.settings import STATE_FILE
 
 if TYPE_CHECKING:
     from napari_coseg.models.base import CosegModel

@@ -1,16 +1,20 @@
-"""What a fine-tuning costs here, measured on one step of it before the start."""
+"""Measures what a fine-tuning step costs on this machine, before the start."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from napari_coseg.finetuning.features import encode
-from napari_coseg.finetuning.stepping import DTYPES, OutOfMemory, StepCrops, Tuner
-from napari_coseg.models.base import Features
+from napari_coseg.datasets.batches import Batch
+from napari_coseg.finetuning.features import with_features
+from napari_coseg.finetuning.hooks import RunControl
+from napari_coseg.finetuning.preparing import Prepared
+from napari_coseg.training.memory import OutOfMemory
 
 MB = 1e6
 CLEARLY_FASTER = 0.9
@@ -20,7 +24,7 @@ COPIES_WHILE_TRAINING = 5
 
 
 @dataclass(frozen=True)
-class Cost:
+class StepCost:
     """Of one step on this machine.
 
     Parameters
@@ -47,43 +51,38 @@ class Cost:
     precision: str
 
 
-def measure(tuner: Tuner, crops: StepCrops, with_features: bool) -> Cost:
+def measure(
+    prepared: Prepared, crop_px: int, recompute: bool, control: RunControl | None = None
+) -> StepCost:
     """Try forwards and backwards; the weights stay as they are.
-
-    Parameters
-    ----------
-    crops
-        Without features. As many as a step has on a card, which takes many at once for little
-        more than one; elsewhere one is enough.
-    with_features
-        Whether features are kept, and what follows the encoder trains alone.
 
     Raises
     ------
     OutOfMemory
         Where one crop does not fit.
     """
-    choices: tuple[str, ...] = (tuner.settings.precision,)
+    settings, on_card = prepared.settings, prepared.device.startswith("cuda")
+    crops = settings.crops if on_card else 1  # a card takes many at once for little more than one
+    batch = prepared.crops(crop_px).draw(0, crops)
+    choices: tuple[str, ...] = (settings.precision,)
     if choices == ("auto",):
         # Some CPUs multiply bfloat16 faster than float32, others only pretend to.
-        choices = ("bf16",) if tuner.device.type == "cuda" else ("fp32", "bf16")
-    one = crops.part(slice(0, 1))
-    trials = {name: _try(tuner, one, name, with_features) for name in choices}
+        choices = ("bf16",) if on_card else ("fp32", "bf16")
+    one = batch.part(slice(0, 1))
+    trials = {name: _try(prepared, one, name, recompute, control) for name in choices}
     precision = choices[0]
     for name in choices[1:]:
         # By a margin: one timing is no more exact, and a choice that flips gives other weights.
         if trials[name].step_s < CLEARLY_FASTER * trials[precision].step_s:
             precision = name
-    trial, share = trials[precision], 1
-    if len(crops) > 1:
-        try:
-            trial, share = _try(tuner, crops, precision, with_features), len(crops)
-        except OutOfMemory:
-            tuner.optimiser.zero_grad(set_to_none=True)
-    weights = sum(v.numel() * v.element_size() for v in tuner.network.state_dict().values())
-    weights += sum((COPIES_WHILE_TRAINING - 1) * 4 * p.numel() for p in tuner.trained.values())
-    return Cost(
-        step_s=trial.step_s / share * tuner.settings.crops,
+    step_s = trials[precision].step_s
+    if crops > 1:
+        with suppress(OutOfMemory):
+            step_s = _try(prepared, batch, precision, recompute, control).step_s / crops
+    weights = sum(v.numel() * v.element_size() for v in prepared.network.state_dict().values())
+    weights += sum((COPIES_WHILE_TRAINING - 1) * 4 * p.numel() for p in prepared.trained.values())
+    return StepCost(
+        step_s=step_s * settings.crops,
         encode_s=trials[precision].encode_s,
         activations_mb=trials[precision].activations_mb,
         features_mb=trials[precision].features_mb,
@@ -101,35 +100,41 @@ class _Trial(NamedTuple):
     features_mb: float
 
 
-def _try(tuner: Tuner, crops: StepCrops, precision: str, with_features: bool) -> _Trial:
-    tuner.precision = precision
-    encoding = features_mb = 0.0
-    if with_features:
-        dtype = DTYPES[precision]
+def _try(
+    prepared: Prepared,
+    batch: Batch,
+    precision: str,
+    recompute: bool,
+    control: RunControl | None,
+) -> _Trial:
+    control = control or RunControl()
+    encode_s = features_mb = 0.0
+    with prepared.stepper(precision, control, recompute) as stepper:
 
-        def encoded() -> Features:
-            return encode(tuner.network, crops.batch, tuner.device, dtype)
+        def seconds(call: Callable[[], object]) -> float:
+            """Of one call, without what it was paused for; on a card it is waited for."""
+            began = control.clock()
+            call()
+            if prepared.device.startswith("cuda"):
+                torch.cuda.synchronize()
+            return control.clock() - began
 
-        features = encoded()
-        encoding = _seconds(encoded, tuner)
-        numbers = features.embedding.numel()
-        numbers += sum(values.numel() for values in features.high_resolution)
-        features_mb = 2 * numbers / MB
-        crops = StepCrops(crops.batch, features)
-    counting = _Counting()
-    with counting:
-        tuner.measure_gradient(crops)  # the first of its kind takes longer
-    seconds = _seconds(lambda: tuner.measure_gradient(crops), tuner)
-    return _Trial(seconds, encoding, counting.megabytes, features_mb)
+        def gradient() -> None:
+            stepper.backward(batch)
+            stepper.optimiser.zero_grad(set_to_none=True)
 
-
-def _seconds(call: Any, tuner: Tuner) -> float:
-    """Of one call, without what it was paused for; on a card it is waited for."""
-    began = tuner.clock()
-    call()
-    if tuner.device.type == "cuda":
-        torch.cuda.synchronize()
-    return tuner.clock() - began
+        try:
+            if prepared.settings.speed == "heads":
+                images = batch
+                batch = with_features(prepared.network, images, precision)
+                encode_s = seconds(lambda: with_features(prepared.network, images, precision))
+                features_mb = 2 * sum(maps.numel() for maps in batch.features or ()) / MB
+            counting = _Counting()
+            with counting:
+                gradient()  # the first of its kind takes longer
+            return _Trial(seconds(gradient), encode_s, counting.megabytes, features_mb)
+        finally:
+            stepper.optimiser.zero_grad(set_to_none=True)
 
 
 class _Counting(torch.autograd.graph.saved_tensors_hooks):

@@ -1,15 +1,14 @@
-"""Features of the frozen encoder, kept on disk: one safetensors file a crop.
+"""Encoder features kept on disk: at speed "heads" each crop is encoded once, with its labels.
 
-At speed "heads" the encoder does not change, so each of a fixed set of crops, augmented in its own
-way, is encoded once. Its labels lie in the same file. Values are float16, or bfloat16 where
-float16's range does not do.
+One safetensors file for each of a fixed set of augmented crops. Values are float16, or bfloat16
+where float16 would overflow.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +16,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from napari_coseg.core.errors import OutputError
+from napari_coseg.core.errors import OutputError, SettingsError
+from napari_coseg.core.files import atomic_write
 from napari_coseg.datasets.batches import Batch
-from napari_coseg.finetuning.stepping import OutOfMemory, is_out_of_memory
-from napari_coseg.models.base import CosegModel, Features
+from napari_coseg.models.base import CosegModel
+from napari_coseg.training.memory import catching_out_of_memory
+from napari_coseg.training.stepping import AUTOCAST
 
-EMBEDDING, FINE, LABEL = "embedding", "fine.", "label."
-_HALF = ("hv",)
+FEATURES = "features"
 
 
 class FeatureCache:
@@ -32,109 +32,106 @@ class FeatureCache:
     Parameters
     ----------
     folder
-        Made where it is missing; holds nothing else.
+        Created where it is missing; holds nothing else.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
 
-    def has(self, number: int) -> bool:
-        return self._path(number).is_file()
+    def fill(
+        self,
+        network: CosegModel,
+        draw: Callable[[int], Batch],
+        count: int,
+        precision: str,
+        on_crop: Callable[[int], object],
+    ) -> None:
+        """Encode what is missing of `count` crops.
 
-    def add(self, number: int, features: Features, batch: Batch) -> None:
-        """Keep one crop; the file appears whole or not at all.
+        Parameters
+        ----------
+        draw
+            Gives the crop of a number, as a batch of one.
+        on_crop
+            Called with each crop's number before it is encoded; may raise to stop.
 
         Raises
         ------
+        OutOfMemory
+            Where one crop does not fit.
         OutputError
             Where the disk refuses.
         """
-        entries = {EMBEDDING: _half(features.embedding[0])}
-        entries |= {f"{FINE}{i}": _half(f[0]) for i, f in enumerate(features.high_resolution)}
-        for name, labels in vars(batch).items():
-            if name != "images" and labels is not None:
-                array = np.ascontiguousarray(labels[0])
-                value = torch.from_numpy(array.astype(np.float16) if name in _HALF else array)
-                entries[f"{LABEL}{name}"] = value
-        partial = self._path(number).with_suffix(f".{os.getpid()}.part")
-        try:
-            save_file(entries, partial)
-            os.replace(partial, self._path(number))
-        except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
-            raise OutputError(
-                f"features cannot be kept in {self.folder}: {error}; free some space, or choose "
-                "another run folder"
-            ) from error
+        network.eval()
+        for number in range(count):
+            on_crop(number)
+            if not self._path(number).is_file():
+                self._add(number, with_features(network, draw(number), precision))
 
-    def read(self, numbers: Sequence[int], device: torch.device) -> tuple[Features, Batch]:
-        """Features and labels of some crops, float32; the batch has no images.
+    def draw(self, step: int, crops: int, count: int, seed: int) -> Batch:
+        """The crops of a step, drawn among the first `count`; the batch has no images.
 
         Raises
         ------
         OutputError
             Where a file is gone or broken.
         """
+        if count < crops:
+            raise SettingsError(f"{count} crops are cached, but a step takes {crops}; take fewer")
+        chosen = np.random.default_rng([seed, step]).choice(count, crops, replace=False)
         try:
-            files = [load_file(self._path(number)) for number in numbers]
+            files = [load_file(self._path(number)) for number in chosen.tolist()]
         except (OSError, SafetensorError) as error:
             raise OutputError(
                 f"features in {self.folder} cannot be read: {error}; start the fine-tuning anew"
             ) from error
-        together = {key: torch.stack([file[key] for file in files]) for key in files[0]}
-        labels = {
-            key.removeprefix(LABEL): value.numpy()
-            for key, value in together.items()
-            if key.startswith(LABEL)
-        }
-        labels["hv"] = labels["hv"].astype(np.float32)
-        fine = sorted(key for key in together if key.startswith(FINE))
-        size = tuple(labels["semantic"].shape[-2:])
-        images = np.zeros((len(files), 0, *size), np.float32)
-        features = Features(
-            together[EMBEDDING].to(device).float(),
-            tuple(together[key].to(device).float() for key in fine),
-            (int(size[0]), int(size[1])),
-        )
-        return features, Batch(images=images, **labels)
-
-    def crop_mb(self, number: int = 0) -> float:
-        """Size of one crop on disk, in megabytes."""
-        return self._path(number).stat().st_size / 1e6
+        stacked = {key: torch.stack([file[key] for file in files]) for key in files[0]}
+        maps = sorted(key for key in stacked if key.startswith(FEATURES))
+        labels = {key: value.numpy() for key, value in stacked.items() if key not in maps}
+        images = np.zeros((crops, 0, *labels["semantic"].shape[-2:]), np.float32)
+        return Batch(images=images, features=tuple(stacked[key] for key in maps), **labels)
 
     def clear(self) -> None:
         """Delete all crops, whole or not, and the folder if nothing else is in it."""
-        for pattern in ("crop-*.safetensors", "crop-*.part"):
+        for pattern in ("crop-*.safetensors", ".crop-*.tmp"):
             for path in self.folder.glob(pattern):
                 path.unlink(missing_ok=True)
-        if not any(self.folder.iterdir()):
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
+
+    def _add(self, number: int, batch: Batch) -> None:
+        entries = {f"{FEATURES}{i}": _half(maps[0]) for i, maps in enumerate(batch.features or ())}
+        for name, labels in vars(batch).items():
+            if name not in ("images", FEATURES) and labels is not None:
+                value = np.ascontiguousarray(labels[0])
+                entries[name] = torch.from_numpy(
+                    value.astype(np.float16) if name == "hv" else value
+                )
+        path = self._path(number)
+        with atomic_write(path, overwrite=True, failures=(SafetensorError,)) as partial:
+            save_file(entries, partial)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"crop-{number:05d}.safetensors"
 
 
 @torch.no_grad()
-def encode(
-    network: CosegModel, batch: Batch, device: torch.device, dtype: torch.dtype | None
-) -> Features:
-    """Features of a batch, of a network in evaluation mode.
+def with_features(network: CosegModel, batch: Batch, precision: str) -> Batch:
+    """The batch with its images encoded, by a network in evaluation mode.
 
     Raises
     ------
     OutOfMemory
         Where the batch does not fit.
     """
-    try:
+    device, dtype = next(network.buffers()).device, AUTOCAST.get(precision)
+    with catching_out_of_memory(device):
         images = network.normalise(torch.as_tensor(batch.images).to(device))
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
-            return network.encode(images)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-    # Outside the handler: the error's traceback keeps the tensors of the failed call alive.
-    raise OutOfMemory
+            features = network.encode(images)
+    maps = (features.embedding, *features.high_resolution)
+    values: dict[str, Any] = {**vars(batch), FEATURES: maps}
+    return Batch(**values)
 
 
 def _half(value: Tensor) -> Tensor:

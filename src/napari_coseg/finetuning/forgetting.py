@@ -1,8 +1,8 @@
-"""What an adapter changes in images that it was not made for, and how to have it change less.
+"""The shipped model's predictions on a sample, to replay and to measure what is forgotten.
 
-The shipped model's own images cannot be passed on, so that nobody has their labels to learn along,
-or to measure forgetting by. Its own answers on an image that can be need none (learning without
-forgetting, Li and Hoiem 2017): one part of the sample is learnt along, the other scores.
+Its training images cannot be distributed, so users have no labels of that kind. Its predictions on
+an image that ships take their place (learning without forgetting, Li and Hoiem 2017): one part of
+the sample is replayed, the other scores.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from napari_coseg.inference import segment
 from napari_coseg.inference.loading import DEFAULT_MODEL, weights_path
 from napari_coseg.models.base import CosegModel
 
-LEARNT_ALONG, SCORED = slice(0, 336), slice(336, 512)
-"""Columns of the sample. Each is shown by itself: near a border a base answers otherwise."""
+REPLAYED, SCORED = slice(0, 336), slice(336, 512)
+"""Columns of the sample. Each is segmented by itself: near a border predictions differ."""
 
 
 def is_shipped(base: Path) -> bool:
-    """Whether these are the weights that ship, for which the sample stands in."""
+    """Whether these are the weights that ship, of whose kind the sample is."""
     try:
         return base == weights_path(DEFAULT_MODEL)
     except CheckpointError:  # an installation without them
         return False
 
 
-def answers_of(
+def predictions_of(
     base: CosegModel, columns: slice, should_cancel: Callable[[], bool] | None = None
 ) -> ReviewedSet:
     """What a base finds in some columns of the sample of colon, as if a person had reviewed it."""
@@ -47,10 +47,10 @@ def answers_of(
         np.asarray(image.data),
         found.pixel_size_um[0],
         semantic=found.semantic if has_regions else None,
-        objects=labels,
-        types=types_of(labels, found.instances.table) if has_types else None,
-        semantic_reviewed=everywhere if has_regions else None,
-        objects_reviewed=everywhere,
+        instances=labels,
+        instance_types=types_of(labels, found.instances.table) if has_types else None,
+        semantic_known=everywhere if has_regions else None,
+        instances_known=everywhere,
     )
     return ReviewedSet(
         (reviewed,), found.semantic_classes, found.instances.classes, "the sample of colon"

@@ -77,10 +77,10 @@ def _levels(images: Sequence[ReviewedImage]) -> tuple[np.ndarray, np.ndarray] | 
     """Median red, green, blue of background and of objects: the medians over images; or None."""
     rows = []
     for image in images:
-        if image.objects is None or image.objects_reviewed is None:
+        if image.instances is None or image.instances_known is None:
             continue
-        inside = image.objects_reviewed & (image.objects > 0)
-        outside = image.objects_reviewed & (image.objects == 0)
+        inside = image.instances_known & (image.instances > 0)
+        outside = image.instances_known & (image.instances == 0)
         if inside.any() and outside.any():
             rows.append([np.median(image.image[mask], axis=0) for mask in (outside, inside)])
     if not rows:

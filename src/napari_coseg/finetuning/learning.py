@@ -1,51 +1,45 @@
-"""The steps of a fine-tuning: learn, score, keep the best, save the state, make do with memory."""
+"""Runs the training loop for a fine-tuning: its crops, validation, best weights and reports."""
 
 from __future__ import annotations
 
+import json
 import math
-import time
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
-from napari_coseg.core.errors import Cancelled
+from napari_coseg.core.errors import CheckpointError
+from napari_coseg.core.files import atomic_write
 from napari_coseg.core.types import Prediction
+from napari_coseg.datasets.batches import Batch
 from napari_coseg.finetuning.features import FeatureCache
-from napari_coseg.finetuning.feeding import Drawing, Take, drawn_ahead, fill, from_cache
-from napari_coseg.finetuning.hooks import Gate
+from napari_coseg.finetuning.hooks import RunControl
 from napari_coseg.finetuning.input_match import AS_IT_IS
 from napari_coseg.finetuning.interpolation import take_fraction
-from napari_coseg.finetuning.network import set_training
 from napari_coseg.finetuning.pictures import save_comparison
 from napari_coseg.finetuning.plan import RunPlan, write_plan
-from napari_coseg.finetuning.planning import TWICE, smaller_crop, tuner_of
+from napari_coseg.finetuning.planning import smaller_crop
 from napari_coseg.finetuning.preparing import Prepared
-from napari_coseg.finetuning.request import STATE_FILE
+from napari_coseg.finetuning.request import BEST_FILE
 from napari_coseg.finetuning.reviewed import ReviewedImage
-from napari_coseg.finetuning.scores import Scores, score, worth
-from napari_coseg.finetuning.state import resume_state, save_state
-from napari_coseg.finetuning.stepping import DTYPES, OutOfMemory
-from napari_coseg.finetuning.words import counted
-from napari_coseg.training.logs import LOG_FILE, CsvLog
-from napari_coseg.training.recipe import OptimiserSettings
-from napari_coseg.training.schedule import learning_rate
-from napari_coseg.training.stepping import DivergedError
+from napari_coseg.finetuning.scores import Scores, score, selection_score
+from napari_coseg.models.base import CosegModel
+from napari_coseg.models.checkpoints.safe import load_state_dict, read_header
+from napari_coseg.training.loop import StepReport, TrainingHooks, train
+from napari_coseg.training.memory import OutOfMemory
 
-WHAT_TO_DO = "Lower learning_rate, set precision to fp32, or look for broken images"
-SKIP_AT_MOST = 20
-"""Steps in a row without a finite loss, before the training stops."""
-CACHED_AT, LEARNT_AT = 0.1, 0.95
-"""Parts of the way at which features are kept, and all steps are done."""
+CACHED_AT, TRAINED_AT = 0.1, 0.95
+"""Parts of the progress at which features are cached, and all steps are done."""
 PICTURES = "pictures"
-PART_OF_THE_WAY = (
-    "{:.0%} of the change is taken: on what is held back it scores better than all of it"
-)
+PART_TAKEN = "{:.0%} of the change is taken: on the held-out part it scores better than all of it"
 
 
 class Learning:
-    """Steps from where the state stands to the end of the plan.
+    """Trains from where the state stands to the end of the plan.
 
     Parameters
     ----------
@@ -58,25 +52,22 @@ class Learning:
         prepared: Prepared,
         plan: RunPlan,
         folder: Path,
-        gate: Gate,
+        control: RunControl,
         replayed: tuple[ReviewedImage, ...] = (),
     ) -> None:
-        self.prepared, self.plan, self.folder, self.gate = prepared, plan, folder, gate
+        self.prepared, self.plan, self.folder, self.control = prepared, plan, folder, control
         self.replayed = replayed
         self.settings = prepared.settings
-        self.tuner = tuner_of(prepared, gate, plan.precision)
-        self.tuner.micro = min(plan.micro, self.settings.crops)
-        self.progress = resume_state(folder / STATE_FILE, self.tuner)
-        warmup = min(20, plan.steps // 10)
-        self.schedule = OptimiserSettings(
-            learning_rate=self.settings.rate(), schedule="cosine", warmup_steps=warmup
-        )
-        self.skipped = 0
-        """In a row."""
-        self.saved_at = time.monotonic()
+        self.best = BestWeights(folder / BEST_FILE)
+        self.origin = {name: p.detach().clone() for name, p in prepared.trained.items()}
 
-    def run(self, cache: FeatureCache) -> RunPlan:
-        """All steps that are left; returns the plan, with what memory made of it.
+    @property
+    def step(self) -> int:
+        """Steps after which the best weights were scored; all where nothing was."""
+        return self.best.step or self.plan.steps
+
+    def run(self, cache: FeatureCache) -> None:
+        """Take all steps that are left; `plan` then has the crop that fitted the memory.
 
         Raises
         ------
@@ -87,34 +78,15 @@ class Learning:
         SettingsError
             Where the device has not enough memory for the smallest crop.
         """
-        if self.plan.activation_checkpointing and self.settings.speed == "adapters":
-            self.tuner.checkpoint_activations()
-        self.tuner.ask_often()
-        try:
-            while not self._is_done():
-                try:
-                    self._steps(cache)
-                except OutOfMemory:
-                    self._make_do(cache)
-            self._tell_left_out()
-        except (Cancelled, DivergedError):
-            self._save()
-            raise
-        finally:
-            self.tuner.close()
-        self._save()
-        return self.plan
-
-    def _is_done(self) -> bool:
-        """All steps taken, and the last one scored where anything is held back."""
-        taken = self.progress.step >= self.plan.steps
-        return taken and (not self._is_due(self.plan.steps))
-
-    def _is_due(self, step: int) -> bool:
-        """Whether the held-back regions are still to be scored after this step."""
-        if not self.prepared.divided.held_back or self.progress.scored_step >= step:
-            return False
-        return step >= self.plan.steps or step % self.plan.validate_every == 0
+        while True:
+            try:
+                self._train(self._crops(cache))
+                break
+            except OutOfMemory:
+                pass
+            crop_px, change = smaller_crop(self.prepared, self.plan.crop_px)
+            self._note(f"out of memory: {change}", crop_px=crop_px)
+            cache.clear()
 
     def take_best(self) -> float:
         """Give the network the weights that scored best; the last ones where nothing scored.
@@ -122,171 +94,168 @@ class Learning:
         Returns
         -------
         float
-            How much of their change from the base's was taken: what scores best, too.
+            How much of their change from the base was taken: what scores best, too.
         """
-        if not self.progress.best:
+        if not self.best.step:
             return 1.0
-        with torch.no_grad():
-            for name, parameter in self.tuner.trained.items():
-                parameter.copy_(self.progress.best[name])
+        trained = self.prepared.trained
+        self.best.restore(trained)
         if not self.settings.interpolate:
             return 1.0
-        trained, origin = self.tuner.trained, self.tuner.origin
-        fraction = take_fraction(trained, origin, self.progress.best_worth, self._worth_of)
+        fraction = take_fraction(trained, self.origin, self.best.score, self._score_of)
         if fraction < 1:
-            self.gate.tell(PART_OF_THE_WAY.format(fraction))
+            self.control.note(PART_TAKEN.format(fraction))
         return fraction
 
-    def _worth_of(self, fraction: float) -> float:
-        self.gate.progress(LEARNT_AT, f"scoring {fraction:.0%} of the change")
+    def _score_of(self, fraction: float) -> float:
+        self.control.progress(TRAINED_AT, f"scoring {fraction:.0%} of the change")
         self.prepared.network.eval()
-        held_back = self.prepared.divided.held_back
-        return worth(score(self.prepared.network, held_back, should_cancel=self.gate))
+        held_out = self.prepared.divided.held_out
+        return selection_score(score(self.prepared.network, held_out, should_cancel=self.control))
 
-    def _steps(self, cache: FeatureCache) -> None:
-        with ExitStack() as within:
-            take = self._take(cache, within)
-            log = CsvLog(self.folder / LOG_FILE, self.progress.step)
-            within.callback(log.close)
-            set_training(self.prepared.network)
-            self._score_if_due(self.progress.step, log)  # a run may have been stopped before that
-            began, first = self.gate.clock(), self.progress.step
-            for step in range(first, self.plan.steps):
-                torch.manual_seed(self.settings.seed * 1_000_003 + step)  # dropout
-                rate = learning_rate(step, self.plan.steps, self.schedule)
-                terms = self.tuner.learn(take(step), rate)
-                self.progress.step = step + 1
-                self._watch(terms)
-                passed = self.gate.clock() - began
-                left = passed / (step + 1 - first) * (self.plan.steps - step - 1)
-                self._tell(step + 1, terms or {}, rate, left, log)
-                self._score_if_due(step + 1, log)
-                if time.monotonic() - self.saved_at > self.settings.checkpoint_every_s:
-                    self._save()
+    def _train(self, draw: Callable[[int], Sequence[Batch]]) -> None:
+        plan, prepared = self.plan, self.prepared
+        settings = prepared.training(
+            plan.precision, plan.steps, plan.validate_every, plan.activation_checkpointing
+        )
+        hooks = TrainingHooks(
+            should_cancel=self.control,
+            validate=self._validate if prepared.divided.held_out else None,
+            check=self.control,
+            notify=self._note,
+            stepped=self._report,
+            changed=self._draw_back,
+            clock=self.control.clock,
+        )
+        device = prepared.device
+        train(prepared.network, draw, settings, self.folder, hooks, device, 0, whole_state=False)
 
-    def _take(self, cache: FeatureCache, within: ExitStack) -> Take:
-        """Where the steps' crops come from."""
-        prepared, plan, seed = self.prepared, self.plan, self.settings.seed
-        changed = plan.input != AS_IT_IS
-        own = prepared.crops(prepared.divided.to_learn, plan.crop_px, seed, changed)
-        again = prepared.crops(self.replayed, plan.crop_px, seed + 1) if self.replayed else None
-        drawing = Drawing(own, again, self.settings.replay_fraction)
-        crops = self.settings.crops
-        if self.settings.speed == "adapters":
-            return within.enter_context(drawn_ahead(drawing, crops, self.progress.step, plan.steps))
+    def _crops(self, cache: FeatureCache) -> Callable[[int], Sequence[Batch]]:
+        """The batches of a step: drawn anew, or cached with their features."""
+        plan, settings = self.plan, self.settings
+        crops = self.prepared.crops(plan.crop_px, self.replayed, plan.input != AS_IT_IS)
+        if settings.speed == "adapters":
+            return lambda step: [crops.draw(step, settings.crops)]
 
-        def told(number: int) -> None:
-            self.gate()
+        def on_crop(number: int) -> None:
+            self.control()
             part = CACHED_AT * number / max(1, plan.cached_crops)
-            self.gate.progress(part, f"encoding crop {number} of {plan.cached_crops}")
+            self.control.progress(part, f"encoding crop {number} of {plan.cached_crops}")
 
-        device = self.tuner.device
-        dtype = DTYPES[plan.precision]
-        fill(cache, prepared.network, drawing, plan.cached_crops, dtype, told)
-        return from_cache(cache, plan.cached_crops, crops, seed, device)
-
-    def _watch(self, terms: dict[str, float] | None) -> None:
-        """End the training where steps in a row cannot be taken."""
-        self.skipped = 0 if terms is not None else self.skipped + 1
-        self.progress.left_out += terms is None
-        if self.skipped <= SKIP_AT_MOST:
-            return
-        raise DivergedError(
-            f"step {self.progress.step} had no finite loss or gradient, nor had the "
-            f"{self.skipped - 1} steps before it; the last state is kept, and so are the reviews. "
-            + WHAT_TO_DO
+        cache.fill(
+            self.prepared.network,
+            lambda number: crops.draw(number, 1),
+            plan.cached_crops,
+            plan.precision,
+            on_crop,
         )
+        return lambda step: [cache.draw(step, settings.crops, plan.cached_crops, settings.seed)]
 
-    def _tell_left_out(self) -> None:
-        """Of steps that changed nothing; where all are such, there is nothing to write."""
-        left_out, steps = self.progress.left_out, self.plan.steps
-        if left_out >= steps:
-            raise DivergedError(
-                f"none of the {steps} steps had a finite loss and gradient, so nothing was learnt; "
-                f"the reviews are kept. {WHAT_TO_DO}, and begin anew"
-            )
-        if left_out:
-            self.gate.tell(f"{left_out} of {steps} steps were left out: no finite loss or gradient")
+    def _note(self, message: str, **changes: Any) -> None:
+        """Tell the user, and keep it in the plan for a run that resumes."""
+        self.control.note(message)
+        changes["notes"] = tuple(dict.fromkeys((*self.plan.notes, message)))
+        self.plan = self.plan.model_copy(update=changes)
+        write_plan(self.folder, self.plan)
 
-    def _tell(
-        self, step: int, terms: dict[str, float], rate: float, left_s: float, log: CsvLog
-    ) -> None:
-        loss = sum(terms.values()) if terms else math.nan
-        log.write(step, {"learning_rate": rate, "loss": loss, **terms})
+    @torch.no_grad()
+    def _draw_back(self, rate: float) -> None:
+        """Move the weights a little towards the base (L2-SP; Li, Grandvalet and Davoine 2018).
+
+        Apart from the gradient, as AdamW's decay is: the optimiser's scaling would undo it.
+        """
+        part = min(1.0, rate * self.settings.distance_to_base)
+        for name, parameter in self.prepared.trained.items() if part else ():
+            parameter.lerp_(self.origin[name], part)
+
+    def _report(self, report: StepReport) -> None:
+        loss = report.loss if report.outcome.taken else math.nan
         values: dict[str, Any] = {
-            "step": step,
-            "steps": self.plan.steps,
+            "step": report.step,
+            "steps": report.steps,
             "loss": None if math.isnan(loss) else round(loss, 5),
-            "terms": {name: round(value, 5) for name, value in terms.items()},
-            "learning_rate": rate,
-            "seconds_left": round(left_s, 1),
+            "terms": {name: round(value, 5) for name, value in report.outcome.terms.items()},
+            "learning_rate": report.learning_rate,
+            "seconds_left": round(report.seconds_left, 1),
         }
-        self.gate.hooks.report("step", values)
-        part = CACHED_AT + (LEARNT_AT - CACHED_AT) * step / self.plan.steps
-        minutes, seconds = divmod(round(left_s), 60)
-        self.gate.progress(
-            part, f"step {step} of {self.plan.steps}, loss {loss:.3f}, {minutes}:{seconds:02d} left"
+        self.control.hooks.report("step", values)
+        part = CACHED_AT + (TRAINED_AT - CACHED_AT) * report.step / report.steps
+        minutes, seconds = divmod(round(report.seconds_left), 60)
+        self.control.progress(
+            part,
+            f"step {report.step} of {report.steps}, loss {loss:.3f}, {minutes}:{seconds:02d} left",
         )
 
-    def _score_if_due(self, step: int, log: CsvLog) -> None:
-        if not self._is_due(step):
-            return
-        self._save()  # scoring may take minutes
-        network = self.prepared.network
+    def _validate(self, step: int, network: CosegModel) -> dict[str, float]:
+        """Score the held-out part, draw the first of its images, keep the best weights."""
         path = self.folder / PICTURES / f"step-{step:06d}.png"
-        drawn: list[Path] = []
+        drawn: list[ReviewedImage] = []
 
         def look(image: ReviewedImage, found: Prediction) -> None:
             if not drawn:
                 save_comparison(path, image, found)
-                drawn.append(path)
+                drawn.append(image)
 
-        network.eval()
-        try:
-            scores = score(
-                network, self.prepared.divided.held_back, should_cancel=self.gate, look=look
-            )
-        finally:
-            set_training(network)
-        self._keep_if_best(step, scores, log)
-        self.progress.scored_step = step
-        self.gate.hooks.report("picture", {"path": str(path), "step": step})
-
-    def _keep_if_best(self, step: int, scores: Scores, log: CsvLog) -> None:
-        self.gate.hooks.report("scores", {"when": "validation", "step": step, "scores": scores})
+        held_out = self.prepared.divided.held_out
+        scores = score(network, held_out, should_cancel=self.control, look=look)
+        self.control.hooks.report("scores", {"when": "validation", "step": step, "scores": scores})
+        self.control.hooks.report("picture", {"path": str(path), "step": step})
+        self.best.keep_if_best(step, scores, self.prepared.trained)
         numbers = {name: value for name, value in scores.items() if isinstance(value, float)}
-        log.write(step, {f"validation_{name}": value for name, value in numbers.items()})
-        # Without truth there are no scores, and no weights to prefer. Of equal ones the latest.
-        if scores and worth(scores) >= self.progress.best_worth:
-            self.progress.best_worth, self.progress.best_step = worth(scores), step
-            self.progress.best = {
-                name: p.detach().cpu().clone() for name, p in self.tuner.trained.items()
-            }
+        return {f"validation_{name}": value for name, value in numbers.items()}
 
-    def _make_do(self, cache: FeatureCache) -> None:
-        """Less memory: blocks computed twice, then smaller micro batches, then smaller crops."""
-        tuner, plan = self.tuner, self.plan
-        through = self.settings.speed == "adapters"
-        update: dict[str, Any]
-        allowed = self.settings.activation_checkpointing is not False
-        if through and allowed and not tuner.is_checkpointing:
-            tuner.checkpoint_activations()
-            change, update = TWICE, {"activation_checkpointing": True}
-        elif tuner.micro > 1:
-            before, tuner.micro = tuner.micro, tuner.micro // 2
-            crops = counted(tuner.micro, "crop")
-            change, update = f"{crops} at once in place of {before}", {"micro": tuner.micro}
-        else:
-            smaller = smaller_crop(self.prepared, plan.crop_px)
-            change = f"crops of {plan.crop_px} -> {smaller} pixels"
-            update = {"crop_px": smaller}
-            cache.clear()
-            cache.folder.mkdir(parents=True, exist_ok=True)
-        told = f"out of memory: {change}"
-        self.gate.tell(told)
-        self.plan = plan.model_copy(update={**update, "notes": (*plan.notes, told)})
-        write_plan(self.folder, self.plan)
 
-    def _save(self) -> None:
-        save_state(self.folder / STATE_FILE, self.tuner, self.progress)
-        self.saved_at = time.monotonic()
+class BestWeights:
+    """The trained weights with the highest score so far, in a file of the run folder.
+
+    Attributes
+    ----------
+    step
+        After which they were scored; 0 before any were.
+    score
+        `selection_score`; of equal ones the latest are kept.
+    """
+
+    KEY = "napari_coseg_best"
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.step, self.score = path, 0, -1.0
+        if path.exists():
+            try:
+                values = json.loads(read_header(path).metadata[self.KEY])
+                self.step, self.score = int(values["step"]), float(values["score"])
+            except (KeyError, ValueError, TypeError) as error:
+                raise _broken(path, error) from error
+
+    def keep_if_best(
+        self, step: int, scores: Scores, trained: dict[str, torch.nn.Parameter]
+    ) -> None:
+        """Nothing where there are no scores: without truth there are no weights to prefer."""
+        found = selection_score(scores)
+        if not scores or found < self.score:
+            return
+        self.step, self.score = step, found
+        weights = {name: p.detach().cpu().contiguous() for name, p in trained.items()}
+        values = {self.KEY: json.dumps({"step": step, "score": found})}
+        with atomic_write(self.path, overwrite=True, failures=(SafetensorError,)) as partial:
+            save_file(weights, partial, metadata=values)
+
+    @torch.no_grad()
+    def restore(self, trained: dict[str, torch.nn.Parameter]) -> None:
+        """Give the parameters these weights.
+
+        Raises
+        ------
+        CheckpointError
+            Where the file is broken or of other parts.
+        """
+        try:
+            weights = load_state_dict(self.path)
+            for name, parameter in trained.items():
+                parameter.copy_(weights[name])
+        except (KeyError, RuntimeError) as error:
+            raise _broken(self.path, error) from error
+
+
+def _broken(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path} is not of this fine-tuning ({error}); start it over")

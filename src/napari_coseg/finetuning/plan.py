@@ -1,11 +1,10 @@
-"""What a run has settled before its first step; written down, so that it can be gone on with."""
+"""The plan of a run: settled before its first step, and written down, so that it can resume."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,14 +12,15 @@ import numpy as np
 from pydantic import Field
 
 from napari_coseg.core.card import Normalisation
-from napari_coseg.core.errors import OutputError, SettingsError
+from napari_coseg.core.errors import SettingsError
+from napari_coseg.core.files import atomic_write
 from napari_coseg.core.settings import Settings
-from napari_coseg.finetuning.costs import Cost
+from napari_coseg.core.words import counted
+from napari_coseg.finetuning.costs import StepCost
 from napari_coseg.finetuning.interpolation import FRACTIONS
 from napari_coseg.finetuning.request import PLAN_FILE
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 from napari_coseg.finetuning.settings import FinetuneSettings
-from napari_coseg.finetuning.words import counted
 
 LEAST_STEPS = 20
 CACHING_SHARE = 0.25
@@ -29,11 +29,11 @@ LEAST_CACHED = 8
 
 
 class OtherReviewsError(SettingsError):
-    """An unfinished run began with other reviews, and with nothing else that differs."""
+    """An unfinished run started with other reviewed labels, and nothing else differs."""
 
 
 class Origin(Settings):
-    """What a run is of: another call means the same run where this is the same."""
+    """What identifies a run: a call with the same origin resumes it."""
 
     base_sha256: str
     settings: FinetuneSettings
@@ -54,11 +54,11 @@ class Origin(Settings):
     ) -> Origin:
         """Of what a run was given."""
         counts = reviewed.reviews()
-        others = digest_of(ReviewedSet((*base_images, *replayed)))
+        others = _digest(ReviewedSet((*base_images, *replayed)))
         return cls(
             base_sha256=base_sha256,
             settings=settings,
-            reviewed=digest_of(reviewed),
+            reviewed=_digest(reviewed),
             others=f"{len(base_images)} {others}",
             images=counts.images,
             objects=counts.objects,
@@ -79,8 +79,9 @@ class RunPlan(Settings):
     validate_every: int = Field(ge=1)
     precision: str
     crop_px: int
-    micro: int = Field(ge=1, description="crops in one forward and backward")
-    activation_checkpointing: bool = False
+    activation_checkpointing: bool | None = Field(
+        None, description="whether blocks are computed twice; None: where memory runs out"
+    )
     cached_crops: int = Field(0, ge=0)
     seconds_a_step: float = 0.0
     input: str = "as it is"
@@ -90,37 +91,37 @@ class RunPlan(Settings):
     notes: tuple[str, ...] = ()
 
 
-def digest_of(reviewed: ReviewedSet) -> str:
+def _digest(reviewed: ReviewedSet) -> str:
     """SHA-256 over images, labels and classes."""
     digest = hashlib.sha256()
     for classes in (reviewed.semantic_classes, reviewed.instance_classes):
         digest.update(repr([(c.id, c.name) for c in classes]).encode())
     for image in reviewed.images:
         digest.update(f"{image.name} {image.pixel_size_um} {image.shape}".encode())
-        for array in (image.image, image.semantic, image.objects, image.types):
+        for array in (image.image, image.semantic, image.instances, image.instance_types):
             digest.update(b"-" if array is None else np.ascontiguousarray(array).data)
         digest.update(repr(image.range).encode())
-        for mask in (image.semantic_reviewed, image.objects_reviewed):
+        for mask in (image.semantic_known, image.instances_known):
             digest.update(b"-" if mask is None else np.packbits(mask).data)
     return digest.hexdigest()
 
 
-class Shares(NamedTuple):
-    """What the time there is goes into: crops to encode, and steps."""
+class TimeBudget(NamedTuple):
+    """What the time is spent on: crops to encode, and steps."""
 
     cached_crops: int
     steps: int
 
 
-def scorings_on_the_way(settings: FinetuneSettings) -> int:
-    """How often what is held back scores between the first step and the adapter's file."""
+def validations_of(settings: FinetuneSettings) -> int:
+    """How often the held-out part scores between the first step and the adapter's file."""
     return settings.validations + (len(FRACTIONS) if settings.interpolate else 0)
 
 
-def share_out(
-    settings: FinetuneSettings, cost: Cost, area_px: float, seconds: float, scoring_s: float
-) -> Shares:
-    """Crops to encode, where features are kept, and steps from what is left.
+def divide_time(
+    settings: FinetuneSettings, cost: StepCost, area_px: float, seconds: float, scoring_s: float
+) -> TimeBudget:
+    """Crops to encode, where features are cached, and as many steps as the rest allows.
 
     Every place is encoded `variants` times, as far as time and disk allow.
 
@@ -131,9 +132,9 @@ def share_out(
     area_px
         Reviewed, in pixels of the model.
     seconds
-        For both, and for the scores on the way.
+        For both, and for the validations.
     scoring_s
-        Of scoring the held-back regions once.
+        Of scoring the held-out part once.
     """
     cached = 0
     if settings.speed == "heads":
@@ -146,29 +147,24 @@ def share_out(
         fits = int(settings.cache_mb / max(cost.features_mb, 1e-6))
         cached = max(min(wanted, fits), LEAST_CACHED, settings.crops)
     if settings.steps is not None:
-        return Shares(cached, settings.steps)
-    left = seconds - scorings_on_the_way(settings) * scoring_s - cached * cost.encode_s
-    return Shares(cached, max(LEAST_STEPS, int(left / max(cost.step_s, 1e-6))))
+        return TimeBudget(cached, settings.steps)
+    left = seconds - validations_of(settings) * scoring_s - cached * cost.encode_s
+    return TimeBudget(cached, max(LEAST_STEPS, int(left / max(cost.step_s, 1e-6))))
 
 
 def write_plan(folder: Path, plan: RunPlan) -> None:
     """Write ``plan.json``; it appears whole or not at all."""
-    path = folder / PLAN_FILE
-    partial = path.with_suffix(f".{os.getpid()}.part")
-    try:
+    with atomic_write(folder / PLAN_FILE, overwrite=True) as partial:
         partial.write_text(plan.model_dump_json(indent=2), encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error}") from error
 
 
 def read_plan(folder: Path, origin: Origin) -> RunPlan | None:
-    """The plan of a run that was begun in `folder`; None where none was.
+    """The plan of the run in `folder`; None where there is none.
 
     Raises
     ------
     OtherReviewsError
-        Where something else is reviewed than the run began with.
+        Where something else is reviewed than when the run started.
     SettingsError
         Where the run is of another base, settings or images to measure forgetting.
     """
@@ -180,14 +176,14 @@ def read_plan(folder: Path, origin: Origin) -> RunPlan | None:
         plan = RunPlan.from_mapping(values)
     except (OSError, ValueError, SettingsError) as error:
         raise SettingsError(
-            f"{path} cannot be read ({error}); start the fine-tuning anew, or delete {folder}"
+            f"{path} cannot be read ({error}); start the fine-tuning over, or delete {folder}"
         ) from error
     _check_same(folder, plan.origin, origin)
     return plan
 
 
 def _check_same(folder: Path, before: Origin, now: Origin) -> None:
-    """See that a run is gone on with as it began."""
+    """Check that a run resumes with what it started with."""
     was, is_now = before.settings.model_dump(), now.settings.model_dump()
     others = [
         f"{name} was {was[name]}, is {is_now[name]}" for name in was if was[name] != is_now[name]
@@ -198,16 +194,16 @@ def _check_same(folder: Path, before: Origin, now: Origin) -> None:
         others.append("the images to measure forgetting on, or to replay, are others")
     if others:
         raise SettingsError(
-            f"{folder} holds an unfinished fine-tuning that began otherwise: {'; '.join(others)}. "
-            "Give it the same again, begin anew, which forgets what it learnt, or name another "
-            "output"
+            f"{folder} holds an unfinished fine-tuning that started otherwise: "
+            f"{'; '.join(others)}. Repeat the same call, start over, which discards what it has "
+            "trained, or name another output"
         )
     if before.reviewed == now.reviewed:
         return
     then, today = before.in_words(), now.in_words()
     changed = f"{today} are now" if today != then else "classes or labels of these have changed"
     raise OtherReviewsError(
-        f"{folder.name} is of other reviews: it began with {then} reviewed; {changed}. Go on with "
-        "what it began with, or begin anew with all that is reviewed now, which forgets what it "
-        "learnt"
+        f"{folder.name} was started with other labels: {then} were reviewed then; {changed}. "
+        "Resume it with the original labels, or start over with all that is reviewed now, which "
+        "discards what it has trained"
     )

@@ -1,69 +1,69 @@
-"""Before the first step: scores of the base, the input's match, what a step costs, how many fit."""
+"""Makes the plan: scores of the base, the input's match, what a step costs, and how many fit."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+import torch
 
 from napari_coseg.core.card import Normalisation
 from napari_coseg.core.errors import SettingsError
 from napari_coseg.datasets.batches import Batch
-from napari_coseg.finetuning.costs import Cost, measure
-from napari_coseg.finetuning.hooks import Gate
+from napari_coseg.finetuning.costs import StepCost, measure
+from napari_coseg.finetuning.hooks import RunControl
 from napari_coseg.finetuning.input_match import AS_IT_IS, match_input
-from napari_coseg.finetuning.plan import Origin, RunPlan, read_plan, share_out, write_plan
-from napari_coseg.finetuning.preparing import Prepared, replace_crop
+from napari_coseg.finetuning.plan import Origin, RunPlan, divide_time, read_plan, write_plan
+from napari_coseg.finetuning.preparing import Prepared
 from napari_coseg.finetuning.reviewed import ReviewedImage
 from napari_coseg.finetuning.scores import Scores, score
-from napari_coseg.finetuning.stepping import OutOfMemory, StepCrops, Tuner
-from napari_coseg.models.adapted import take_over
-from napari_coseg.training.stepping import cut
+from napari_coseg.training.memory import OutOfMemory, catching_out_of_memory
+from napari_coseg.training.stepping import RECOMPUTED
 
 MATCHING_CROPS = 6
 SMALLEST_CROP_PX = 64
-TWICE = "computing blocks twice"
 UNSCORED = (
-    "what is held back has neither whole objects nor regions: nothing scores the result; review "
+    "the held-out part has neither whole objects nor regions: nothing scores the result; review "
     "more, or larger regions"
 )
 
 
-class Fitting(NamedTuple):
+class FittedStep(NamedTuple):
     """What fits the device: the cost of a step, the crop, and whether blocks are computed twice."""
 
-    cost: Cost
+    cost: StepCost
     crop_px: int
     activation_checkpointing: bool
-    told: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def settle(
     prepared: Prepared,
     folder: Path,
     origin: Origin,
-    gate: Gate,
-    began: float,
+    control: RunControl,
+    started: float,
     base_images: tuple[ReviewedImage, ...],
 ) -> RunPlan:
     """The plan that an earlier call wrote to `folder`, or a new one, written there.
 
     Parameters
     ----------
-    began
-        By the gate's clock.
+    started
+        By the control's clock.
     """
     plan = read_plan(folder, origin)
     if plan is None:
-        plan = _new_plan(prepared, origin, gate, began, base_images)
+        plan = _new_plan(prepared, origin, control, started, base_images)
         write_plan(folder, plan)
-    told = plan.model_dump(mode="json", exclude={"origin"})
-    gate.hooks.report("plan", {**told, "parts": list(prepared.parts)})
-    normalise(prepared, plan.normalisation)
+    values = plan.model_dump(mode="json", exclude={"origin"})
+    control.hooks.report("plan", {**values, "parts": list(prepared.parts)})
+    prepared.normalise(plan.normalisation)
     return plan
 
 
-def fit(prepared: Prepared, gate: Gate | None = None) -> Fitting:
+def fit(prepared: Prepared, control: RunControl | None = None) -> FittedStep:
     """Measure a step; where one crop does not fit, with blocks computed twice, then smaller ones.
 
     Raises
@@ -71,35 +71,26 @@ def fit(prepared: Prepared, gate: Gate | None = None) -> Fitting:
     SettingsError
         Where not even the smallest crop fits.
     """
-    crop_px, through = prepared.settings.crop_px, prepared.settings.speed == "adapters"
-    asked = prepared.settings.activation_checkpointing
-    twice = through and bool(asked)
-    told: list[str] = []
+    settings, crop_px = prepared.settings, prepared.settings.crop_px
+    asked = settings.activation_checkpointing
+    can_recompute = settings.speed == "adapters" and asked is not False
+    recompute = can_recompute and bool(asked)
+    notes: list[str] = []
     while True:
-        settings = replace_crop(prepared.settings, crop_px)
-        tuner = tuner_of(replace(prepared, settings=settings), gate)
-        if twice:
-            tuner.checkpoint_activations()
-        crops = prepared.crops(prepared.divided.to_learn, crop_px, prepared.settings.seed)
-        count = settings.crops if tuner.device.type == "cuda" else 1
         try:
-            cost = measure(tuner, StepCrops(crops.draw(0, count)), not through)
-            return Fitting(cost, crop_px, twice, tuple(told))
+            cost = measure(prepared, crop_px, recompute, control)
+            return FittedStep(cost, crop_px, recompute, tuple(notes))
         except OutOfMemory:
             pass
-        finally:
-            tuner.close()
-        if through and not twice and asked is not False:
-            twice = True
-            told.append(f"out of memory: {TWICE}")
-            continue
-        smaller = smaller_crop(prepared, crop_px)
-        told.append(f"out of memory: crops of {crop_px} -> {smaller} pixels")
-        crop_px = smaller
+        if can_recompute and not recompute:
+            recompute, change = True, RECOMPUTED
+        else:
+            crop_px, change = smaller_crop(prepared, crop_px)
+        notes.append(f"out of memory: {change}")
 
 
-def smaller_crop(prepared: Prepared, crop_px: int) -> int:
-    """Half the side, as the network takes it.
+def smaller_crop(prepared: Prepared, crop_px: int) -> tuple[int, str]:
+    """Half the side, as the network takes it, and the change in words.
 
     Raises
     ------
@@ -113,107 +104,98 @@ def smaller_crop(prepared: Prepared, crop_px: int) -> int:
             f"the device has not enough memory for one crop of {crop_px} pixels; close other "
             "programs that use it, or choose the device 'cpu'"
         )
-    return smaller
-
-
-def tuner_of(prepared: Prepared, gate: Gate | None = None, precision: str = "fp32") -> Tuner:
-    """What takes steps."""
-    settings = prepared.settings
-    tuner = Tuner(prepared.network, prepared.trained, settings, precision, settings.crops)
-    if gate is not None:
-        tuner.gate, tuner.clock = gate, gate.clock
-    return tuner
-
-
-def normalise(prepared: Prepared, normalisation: Normalisation) -> None:
-    """Let the network see images through this normalisation."""
-    card = prepared.network.card.model_copy(update={"normalisation": normalisation})
-    take_over(prepared.network, card)
+    return smaller, f"crops of {crop_px} -> {smaller} pixels"
 
 
 def _new_plan(
     prepared: Prepared,
     origin: Origin,
-    gate: Gate,
-    began: float,
+    control: RunControl,
+    started: float,
     base_images: tuple[ReviewedImage, ...],
 ) -> RunPlan:
     settings = prepared.settings
-    scoring_began = gate.clock()
-    before = _scores(prepared, prepared.divided.held_back, "before", gate)
-    scoring_s = gate.clock() - scoring_began
-    base_before = _scores(prepared, base_images, "base_before", gate)
-    scoring_all_s = gate.clock() - scoring_began
-    gate.progress(0.02, "measuring what a step takes")
-    fitting = fit(prepared, gate)  # before looking: that takes crops of a size that fits
-    gate.progress(0.03, "looking at how the base sees these images")
+    scoring_started = control.clock()
+    before = _scores(prepared, prepared.divided.held_out, "before", control)
+    scoring_s = control.clock() - scoring_started
+    base_before = _scores(prepared, base_images, "base_before", control)
+    scoring_all_s = control.clock() - scoring_started
+    control.progress(0.02, "measuring what a step takes")
+    fitted = fit(prepared, control)  # before the match: that takes crops of a size that fits
+    control.progress(0.03, "matching the images to what the base knows")
     name, normalisation = AS_IT_IS, prepared.network.card.normalisation
     if settings.match_input:
-        name, normalisation = _matched(prepared, gate, fitting.crop_px)
-        normalise(prepared, normalisation)
-    left = 60 * settings.minutes - (gate.clock() - began) - scoring_all_s
-    fitted = replace_crop(settings, fitting.crop_px)
-    shares = share_out(fitted, fitting.cost, prepared.area_px(), left, scoring_s)
+        name, normalisation = _matched(prepared, control, fitted.crop_px)
+        prepared.normalise(normalisation)
+    left = 60 * settings.minutes - (control.clock() - started) - scoring_all_s
+    budget = divide_time(
+        settings.with_crop(fitted.crop_px), fitted.cost, prepared.area_px(), left, scoring_s
+    )
     return RunPlan(
         origin=origin,
-        steps=shares.steps,
-        validate_every=max(1, -(-shares.steps // settings.validations)),
-        precision=fitting.cost.precision,
-        crop_px=fitting.crop_px,
-        micro=settings.crops,
-        activation_checkpointing=fitting.activation_checkpointing,
-        cached_crops=shares.cached_crops,
-        seconds_a_step=round(fitting.cost.step_s, 4),
+        steps=budget.steps,
+        validate_every=max(1, -(-budget.steps // settings.validations)),
+        precision=fitted.cost.precision,
+        crop_px=fitted.crop_px,
+        activation_checkpointing=fitted.activation_checkpointing
+        or settings.activation_checkpointing,
+        cached_crops=budget.cached_crops,
+        seconds_a_step=round(fitted.cost.step_s, 4),
         input=name,
         normalisation=normalisation,
         scores_before=before,
         base_scores_before=base_before,
         notes=(
-            *fitting.told,
+            *fitted.notes,
             *((f"images are taken {name}",) if name != AS_IT_IS else ()),
-            *((UNSCORED,) if prepared.divided.held_back and not before else ()),
+            *((UNSCORED,) if prepared.divided.held_out and not before else ()),
         ),
     )
 
 
-def _scores(prepared: Prepared, images: tuple[ReviewedImage, ...], when: str, gate: Gate) -> Scores:
+def _scores(
+    prepared: Prepared, images: tuple[ReviewedImage, ...], when: str, control: RunControl
+) -> Scores:
     if not images:
         return {}
-    gate.progress(0.01, "scoring the base model")
+    control.progress(0.01, "scoring the base model")
     prepared.network.eval()
-    found = score(prepared.network, images, should_cancel=gate)
-    gate.hooks.report("scores", {"when": when, "step": 0, "scores": found})
+    found = score(prepared.network, images, should_cancel=control)
+    control.hooks.report("scores", {"when": when, "step": 0, "scores": found})
     return found
 
 
-def _matched(prepared: Prepared, gate: Gate, crop_px: int) -> tuple[str, Normalisation]:
+def _matched(prepared: Prepared, control: RunControl, crop_px: int) -> tuple[str, Normalisation]:
     """The change of intensities under which the base's loss is lowest, on crops that fit."""
     own = prepared.network.card.normalisation
     while True:
         try:
-            return _match(prepared, gate, own, crop_px)
+            with prepared.stepper() as stepper:
+                loss = _loss_under(prepared, control, crop_px, stepper.loss)
+                return match_input(own, prepared.divided.training, loss)
         except OutOfMemory:
-            crop_px = smaller_crop(prepared, crop_px)
+            crop_px, _ = smaller_crop(prepared, crop_px)
+        finally:
+            prepared.normalise(own)
 
 
-def _match(
-    prepared: Prepared, gate: Gate, own: Normalisation, crop_px: int
-) -> tuple[str, Normalisation]:
-    images, settings = prepared.divided.to_learn, prepared.settings
-    tuner = tuner_of(prepared)
+def _loss_under(
+    prepared: Prepared, control: RunControl, crop_px: int, loss_of: Callable[..., tuple]
+) -> Callable[[Normalisation], float]:
+    """The loss of a few crops, as a function of the normalisation."""
     prepared.network.eval()
     batches: dict[bool, Batch] = {}
 
+    @torch.no_grad()
     def loss(normalisation: Normalisation) -> float:
-        normalise(prepared, normalisation)
+        prepared.normalise(normalisation)
         stretch, total = normalisation.stretch, 0.0
         if stretch not in batches:
-            crops = prepared.crops(images, crop_px, settings.seed)
-            batches[stretch] = crops.draw(0, MATCHING_CROPS, augmented=False)
-        batch = batches[stretch]
+            batches[stretch] = prepared.crops(crop_px).draw(0, MATCHING_CROPS, augmented=False)
         for i in range(MATCHING_CROPS):
-            gate()
-            total += tuner.measure_loss(StepCrops(cut(batch, slice(i, i + 1))))
+            control()
+            with catching_out_of_memory(prepared.device):
+                total += float(loss_of(batches[stretch].part(slice(i, i + 1)))[0])
         return total
 
-    return match_input(own, images, loss)
+    return loss

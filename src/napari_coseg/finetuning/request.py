@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +13,15 @@ from pathlib import Path
 from pydantic import Field
 
 from napari_coseg.core.errors import OutputError, SettingsError
+from napari_coseg.core.files import atomic_write
 from napari_coseg.core.locks import held, is_held
 from napari_coseg.core.settings import Settings
 from napari_coseg.finetuning.settings import FinetuneSettings
 from napari_coseg.inference.loading import DEFAULT_MODEL
+from napari_coseg.training.settings import STATE_FILE
 
 REQUEST_FILE = "request.json"
-PLAN_FILE, STATE_FILE = "plan.json", "state.pt"
+PLAN_FILE, BEST_FILE = "plan.json", "best.safetensors"
 RUN_SUFFIX = "-run"
 LOG_FILE = "log.csv"
 LOCK_FILE = ".training"
@@ -81,13 +82,8 @@ def write_request(request: FinetuneRequest) -> None:
     """
     folder = request.run_folder
     _check_idle(folder)
-    partial = folder / f"{REQUEST_FILE}.{os.getpid()}.part"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(folder / REQUEST_FILE, overwrite=True) as partial:
         partial.write_text(request.model_dump_json(indent=2), encoding="utf-8")
-        os.replace(partial, folder / REQUEST_FILE)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error}") from error
 
 
 def unfinished(folder: Path) -> list[Unfinished]:

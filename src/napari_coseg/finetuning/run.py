@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from napari_coseg.core.errors import CheckpointError, OutputError
-from napari_coseg.finetuning.begun import BEGUN_FILE, write_begun
+from napari_coseg.core.words import counted
 from napari_coseg.finetuning.features import FeatureCache
-from napari_coseg.finetuning.forgetting import LEARNT_ALONG, SCORED, answers_of, is_shipped
-from napari_coseg.finetuning.hooks import FinetuneHooks, Gate
+from napari_coseg.finetuning.forgetting import REPLAYED, SCORED, is_shipped, predictions_of
+from napari_coseg.finetuning.hooks import FinetuneHooks, RunControl
+from napari_coseg.finetuning.inputs_snapshot import SNAPSHOT_FILE, write_snapshot
 from napari_coseg.finetuning.learning import Learning
-from napari_coseg.finetuning.network import frozen_fingerprint
 from napari_coseg.finetuning.plan import Origin, RunPlan
 from napari_coseg.finetuning.planning import settle
 from napari_coseg.finetuning.preparing import Prepared, prepare
-from napari_coseg.finetuning.request import (
-    PLAN_FILE,
-    STATE_FILE,
-    run_folder_of,
-    training_in,
-)
+from napari_coseg.finetuning.request import BEST_FILE, PLAN_FILE, run_folder_of, training_in
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
-from napari_coseg.finetuning.scores import Scores, score, worth
+from napari_coseg.finetuning.scores import Scores, score, selection_score
 from napari_coseg.finetuning.settings import FinetuneSettings
 from napari_coseg.finetuning.sources import read_reviewed
-from napari_coseg.finetuning.words import counted
 from napari_coseg.inference.loading import DEFAULT_MODEL
+from napari_coseg.models.base import CosegModel
 from napari_coseg.models.checkpoints.adapters import (
     AdapterCard,
     read_adapter_card,
@@ -40,18 +33,19 @@ from napari_coseg.models.checkpoints.adapters import (
     start_of,
     with_adapter,
 )
+from napari_coseg.training.settings import STATE_FILE
 
 NO_BETTER = (
-    "the held-back regions do not score better than before: review more, train longer, or keep the "
+    "the held-out part does not score better than before: review more, train longer, or keep the "
     "model as it was"
 )
 MUCH_IS_KEPT = 0.5
-"""F1 of what the adapter finds in the sample, against what its base finds there."""
+"""F1 of what the adapter finds in the sample, with what its base finds there as the truth."""
 FORGOTTEN = (
-    "much of what the base knew is forgotten: on a sample of its own kind the adapter answers "
-    "otherwise; take the base without an adapter for such images"
+    "much of what the base knew is forgotten: on a sample of its own kind the adapter finds "
+    "something else; use the base without an adapter for such images"
 )
-NOT_REPLAYED = "the images to replay are not learnt along, as images are taken"
+NOT_REPLAYED = "the images to replay are not used, as images are taken"
 FEATURES_FOLDER, DRAFT_FILE = "features", "draft.safetensors"
 
 
@@ -64,16 +58,16 @@ class FinetuneResult:
     adapter
         The file.
     card
-        As written in it; `card.scores` has ``before`` and ``after`` of the held-back regions, and
+        As written in it; `card.scores` has ``before`` and ``after`` of the held-out part, and
         of what was forgotten: ``base_before`` and ``base_after`` of the base's own validation
         images, where given, else for the shipped model ``kept``, which are scores against its own
-        answers on a sample (`forgetting.answers_of`).
+        predictions on a sample (`forgetting.predictions_of`).
     run_folder
         With ``log.csv`` and pictures.
     improved
-        Whether the held-back regions score better than before; None where nothing was held back.
+        Whether the held-out part scores better than before; None where nothing was held out.
     notes
-        What was told on the way.
+        What a user should know.
     """
 
     adapter: Path
@@ -115,12 +109,12 @@ def finetune(
     name
         Of the adapter; the file's where None.
     run_folder
-        State, log, pictures, features and a copy of what it began with; beside `output` where
-        None. All but log and pictures are deleted at the end.
+        State, log, pictures, features and a copy of the inputs; beside `output` where None. All
+        but log and pictures are deleted at the end.
     base_validation
         Images of the base's own domain, to measure what is forgotten.
     replay
-        Others of that domain, to learn along.
+        Others of that domain, to train on as well.
     restart
         Discard a run that was stopped, and start again.
     hooks
@@ -135,8 +129,9 @@ def finetune(
     ------
     CosegError
         Where something does not fit, before anything is trained: `OtherReviewsError` where a run
-        that was stopped began with other reviews (`begun.read_begun` gives those). `Cancelled`
-        when asked to stop, `DivergedError` where no step can be taken any more; the state is kept.
+        that was stopped started with other labels (`inputs_snapshot.read_snapshot` gives those).
+        `Cancelled` when asked to stop, `DivergedError` where steps have no finite loss; the state
+        is kept.
     """
     hooks = hooks or FinetuneHooks()
     if not isinstance(reviewed, ReviewedSet):
@@ -147,7 +142,7 @@ def finetune(
     _check_output(output)
     hooks.progress(0.0, "loading the base model")
     prepared = prepare(reviewed, base, settings or FinetuneSettings(), device)
-    run = _Run(prepared, folder, Gate(hooks), name or output.stem, reviewed)
+    run = _Run(prepared, folder, RunControl(hooks), name or output.stem, reviewed)
     if base_validation is not None:
         run.base_images = prepared.of_base_kind(base_validation)
     if replay is not None:
@@ -155,168 +150,150 @@ def finetune(
     with training_in(folder), torch.random.fork_rng():
         if restart:
             run.forget()
-        return run.go(output)
+        try:
+            return run.go(output)
+        finally:
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
 
 class _Run:
     """One call of `finetune`."""
 
     def __init__(
-        self, prepared: Prepared, folder: Path, gate: Gate, name: str, reviewed: ReviewedSet
+        self,
+        prepared: Prepared,
+        folder: Path,
+        control: RunControl,
+        name: str,
+        reviewed: ReviewedSet,
     ) -> None:
-        self.prepared, self.folder, self.gate, self.name = prepared, folder, gate, name
-        self.reviewed = reviewed
+        self.prepared, self.folder, self.control, self.name = prepared, folder, control, name
+        self.reviewed, self.settings = reviewed, prepared.settings
         self.base_images: tuple[ReviewedImage, ...] = ()
         self.replayed: tuple[ReviewedImage, ...] = ()
-        self.began, self.step = gate.clock(), 0
+        self.started = control.clock()
         for note in prepared.notes:
-            gate.tell(note)
+            control.note(note)
 
     def go(self, output: Path) -> FinetuneResult:
-        """Plan, learn, score, write."""
-        self.gate()
-        reviewed, base_sha256 = self.prepared.reviewed, self.prepared.base_sha256
-        others = self.base_images, self.replayed
-        origin = Origin.of(reviewed, base_sha256, self._settings, *others)
+        """Plan, train, score, write."""
+        self.control()
+        prepared, others = self.prepared, (self.base_images, self.replayed)
+        origin = Origin.of(prepared.reviewed, prepared.base_sha256, self.settings, *others)
         if not (self.folder / PLAN_FILE).exists():
             self.forget()  # what is left is of a run whose plan went first, when it was killed
-            write_begun(self.folder, self.reviewed)
-        plan = settle(self.prepared, self.folder, origin, self.gate, self.began, self.base_images)
+            write_snapshot(self.folder, self.reviewed)
+        plan = settle(prepared, self.folder, origin, self.control, self.started, self.base_images)
         for note in plan.notes:
-            self.gate.tell(note)
-        learning = Learning(self.prepared, plan, self.folder, self.gate, self._again(plan))
-        cache = FeatureCache(self.folder / FEATURES_FOLDER)
-        with self._freed():
-            plan = learning.run(cache)
-            return self._finish(output, plan, learning, cache)
+            self.control.note(note)
+        learning = Learning(prepared, plan, self.folder, self.control, self._replayed(plan))
+        learning.run(FeatureCache(self.folder / FEATURES_FOLDER))
+        return self._finish(output, learning)
 
     def forget(self) -> None:
         """Delete what an unfinished run left, and nothing else; without the plan it is no run."""
-        for name in (PLAN_FILE, STATE_FILE, BEGUN_FILE, DRAFT_FILE):
-            (self.folder / name).unlink(missing_ok=True)
-            for partial in self.folder.glob(f"{Path(name).stem}.[0-9]*.part"):
-                partial.unlink(missing_ok=True)
+        for name in (PLAN_FILE, STATE_FILE, BEST_FILE, SNAPSHOT_FILE, DRAFT_FILE):
+            for path in (self.folder / name, *self.folder.glob(f".{name}.*.tmp")):
+                path.unlink(missing_ok=True)
         FeatureCache(self.folder / FEATURES_FOLDER).clear()
 
-    @property
-    def _settings(self) -> FinetuneSettings:
-        return self.prepared.settings
-
-    @contextmanager
-    def _freed(self) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-
-    def _finish(
-        self, output: Path, plan: RunPlan, learning: Learning, cache: FeatureCache
-    ) -> FinetuneResult:
-        """Prove what was frozen, write, and score what was written: as it comes back."""
-        prepared, gate = self.prepared, self.gate
-        network = prepared.network
+    def _finish(self, output: Path, learning: Learning) -> FinetuneResult:
+        """Check what was frozen, write, and score what was written, as it is loaded again."""
+        prepared, control, plan = self.prepared, self.control, learning.plan
         fraction = learning.take_best()
-        frozen = frozen_fingerprint(network.state_dict(), prepared.trained)
-        if frozen != prepared.frozen_sha256:
+        if prepared.fingerprint() != prepared.frozen_sha256:
             raise RuntimeError("weights changed that do not train; the adapter is not written")
-        card = self._card(plan, learning, fraction)
-        draft = self.folder / DRAFT_FILE
-        start = start_of(prepared.base, card)
-        save_adapter(draft, network, start, card)
-        gate.progress(0.95, "scoring what was learnt")
+        card = self._card(learning, fraction)
+        draft, start = self.folder / DRAFT_FILE, start_of(prepared.base, card)
+        save_adapter(draft, prepared.network, start, card)
+        control.progress(0.95, "scoring the adapter")
         adapted = with_adapter(prepared.base, prepared.base_sha256, draft)
-        scores = {"before": plan.scores_before, **self._scores_after(adapted)}
-        if self.base_images:
-            scores["base_before"] = plan.base_scores_before
+        after = self._scores_after(adapted, learning.step)
+        scores = {"before": plan.scores_before, "base_before": plan.base_scores_before, **after}
         improved = None
-        if scores["before"]:
-            improved = worth(scores["after"]) > worth(scores["before"])
+        if plan.scores_before:
+            improved = selection_score(after["after"]) > selection_score(plan.scores_before)
             if not improved:
-                gate.tell(NO_BETTER)
-        if scores.get("kept", {}).get("object_f1", 1.0) < MUCH_IS_KEPT:
-            gate.tell(FORGOTTEN)
-        told = {"scores": {k: v for k, v in scores.items() if v}, "notes": "; ".join(gate.notes)}
-        card = save_adapter(output, network, start, card.model_copy(update=told))
-        draft.unlink(missing_ok=True)
-        cache.clear()
+                control.note(NO_BETTER)
+        if after.get("kept", {}).get("object_f1", 1.0) < MUCH_IS_KEPT:
+            control.note(FORGOTTEN)
+        found = {"scores": {k: v for k, v in scores.items() if v}}
+        update = {**found, "notes": "; ".join(control.notes)}
+        card = save_adapter(output, prepared.network, start, card.model_copy(update=update))
         self.forget()
-        gate.progress(1.0, "done")
-        return FinetuneResult(output, card, self.folder, improved, tuple(gate.notes))
+        control.progress(1.0, "done")
+        return FinetuneResult(output, card, self.folder, improved, tuple(control.notes))
 
-    def _scores_after(self, adapted: Any) -> dict[str, Scores]:
-        found: dict[str, Scores] = {}
-        parts = {
-            "after": self.prepared.divided.held_back,
+    def _scores_after(self, adapted: CosegModel, step: int) -> dict[str, Scores]:
+        found: dict[str, Scores] = {"after": {}}
+        for when, images in {
+            "after": self.prepared.divided.held_out,
             "base_after": self.base_images,
-            "kept": () if self.base_images else self._answers(SCORED),
-        }
-        for when, images in parts.items():
+            "kept": () if self.base_images else self._predictions(SCORED),
+        }.items():
             if images:
-                found[when] = score(adapted, images, should_cancel=self.gate)
-                values = {"when": when, "step": self.step, "scores": found[when]}
-                self.gate.hooks.report("scores", values)
-        return found | ({} if "after" in found else {"after": {}})
+                found[when] = score(adapted, images, should_cancel=self.control)
+                values = {"when": when, "step": step, "scores": found[when]}
+                self.control.hooks.report("scores", values)
+        return found
 
-    def _again(self, plan: RunPlan) -> tuple[ReviewedImage, ...]:
-        """What is learnt along; nothing where other colours are brought to those the base knows.
+    def _replayed(self, plan: RunPlan) -> tuple[ReviewedImage, ...]:
+        """What is replayed; nothing where the images' colours are changed to those the base knows.
 
-        Its own kind of images would look strange to it then, and is lost whatever they teach.
+        Its own kind of images would look strange to it then, and cannot be kept by replaying them.
         """
         base = self.prepared.base.card.normalisation
         if (plan.normalisation.mean, plan.normalisation.std) != (base.mean, base.std):
             if self.replayed:
-                self.gate.tell(f"{NOT_REPLAYED} {plan.input}")
+                self.control.note(f"{NOT_REPLAYED} {plan.input}")
             return ()
-        if self.replayed or not self._settings.rehearse:
+        if self.replayed or not self.settings.rehearse:
             return self.replayed
-        return self._answers(LEARNT_ALONG)
+        return self._predictions(REPLAYED)
 
-    def _answers(self, columns: slice) -> tuple[ReviewedImage, ...]:
-        """The shipped model's own on the sample, which stand for labels that nobody has."""
-        prepared = self.prepared
-        if not is_shipped(prepared.base_path):
+    def _predictions(self, columns: slice) -> tuple[ReviewedImage, ...]:
+        """The shipped model's own on the sample, in place of labels that nobody has."""
+        if not is_shipped(self.prepared.base_path):
             return ()
-        answers = answers_of(prepared.base, columns, self.gate)
-        return prepared.classes.applied(answers).images
+        found = predictions_of(self.prepared.base, columns, self.control)
+        return self.prepared.classes.applied(found).images
 
-    def _card(self, plan: RunPlan, learning: Learning, fraction: float) -> AdapterCard:
-        prepared = self.prepared
-        self.step = learning.progress.best_step or learning.progress.step
-        reviews = prepared.reviewed.reviews()
-        told = f"fine-tuned from {prepared.base.card.name} on {counted(reviews.images, 'image')}"
+    def _card(self, learning: Learning, fraction: float) -> AdapterCard:
+        prepared, plan, settings = self.prepared, learning.plan, self.settings
+        base, reviews = prepared.base.card, prepared.reviewed.reviews()
+        history = f"fine-tuned from {base.name} on {counted(reviews.images, 'image')}"
         model = prepared.classes.card.model_copy(
             update={
                 "name": self.name,
                 "normalisation": plan.normalisation,
                 "scores": {},
-                "adapted_from": prepared.base.card.name,
-                "notes": f"{prepared.base.card.notes} Adapted: {told}.".strip(),
+                "adapted_from": base.name,
+                "notes": f"{base.notes} Adapted: {history}.".strip(),
             }
         )
-        settings = self._settings.model_dump(mode="json", exclude_defaults=True)
         return AdapterCard(
             name=self.name,
-            base_name=prepared.base.card.name,
+            base_name=base.name,
             base_sha256=prepared.base_sha256,
             model=model,
             semantic_origins=prepared.classes.semantic_origins,
             instance_origins=prepared.classes.instance_origins,
             parts=prepared.parts,
-            lora_rank=self._settings.lora_rank,
+            lora_rank=settings.lora_rank,
             frozen_sha256=prepared.frozen_sha256,
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             images=reviews.images,
             objects=reviews.objects,
             settings={
-                **settings,
-                "speed": self._settings.speed,
-                "steps_taken": self.step,
+                **settings.model_dump(mode="json", exclude_defaults=True),
+                "speed": settings.speed,
+                "steps_taken": learning.step,
                 "interpolation": fraction,
                 "input": plan.input,
                 "precision": plan.precision,
-                "crop_px": learning.plan.crop_px,
-                "minutes_taken": round((self.gate.clock() - self.began) / 60, 2),
+                "crop_px": plan.crop_px,
+                "minutes_taken": round((self.control.clock() - self.started) / 60, 2),
             },
         )
 

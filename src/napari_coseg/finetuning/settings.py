@@ -93,7 +93,7 @@ class FinetuneSettings(Settings):
         description="the shipped model: learn its own answers on a sample along, so that it "
         "forgets less, where no images are given to replay",
     )
-    held_back_fraction: float = Field(
+    held_out_fraction: float = Field(
         0.2, ge=0, lt=0.9, description="share of what was reviewed that scores and is not learnt"
     )
     validations: int = Field(4, ge=1, le=100, description="how often the held-back part scores")
@@ -157,6 +157,10 @@ class FinetuneSettings(Settings):
                 f"LoRA is put in (lora_rank {self.lora_rank}), but the parts that train are "
                 f"{', '.join(self.parts) or 'none'}; name lora among them, or take lora_rank 0"
             )
+
+    def with_crop(self, crop_px: int) -> FinetuneSettings:
+        """The same settings with another size of crops."""
+        return self.model_copy(update={"crop_px": crop_px})
 
     def augmentation_of(self, changed_input: bool) -> AugmentationSettings:
         """How crops stray, of images as the base knows them or of others."""

@@ -257,7 +257,15 @@ class CosegModel(SegmentationModel):
             (B,) bool of each task: images of which the second forward is wanted. The others' maps
             are zeros, and cost nothing: a training has no use for tasks without labels.
         """
-        features = self.encode(images)
+        return self.decode(self.encode(images), given, asked)
+
+    def decode(
+        self,
+        features: Features,
+        given: GivenMasks | None = None,
+        asked: Mapping[Task, Tensor] | None = None,
+    ) -> TwoForwards:
+        """Both forwards from features; parameters as in `forward`."""
         first = self.first_forward(features)
         prompts = prompts_from(first, given)
         if asked is None:

@@ -14,7 +14,7 @@ from napari_coseg.datasets.batches import Batch
 from napari_coseg.models.base import CosegModel
 from napari_coseg.training.pictures import save_picture
 from napari_coseg.training.processes import Processes
-from napari_coseg.training.recipe import LogSettings
+from napari_coseg.training.settings import LogSettings
 
 LOG_FILE, TENSORBOARD_FOLDER, PICTURES_FOLDER = "log.csv", "tensorboard", "pictures"
 

@@ -2,7 +2,7 @@
 
 The loop knows nothing of files of images: `draw(step)` gives a step's batches (this process' share
 of them) and depends on nothing but the step, so that a resumed run sees what an uninterrupted one
-would have seen.
+would have seen. Dropout is seeded by the step, too.
 """
 
 from __future__ import annotations
@@ -20,130 +20,284 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 
 from napari_coseg.core.errors import Cancelled
-from napari_coseg.datasets.batches import Batch
+from napari_coseg.datasets.batches import Batch, drawn_ahead
 from napari_coseg.models.base import CosegModel
 from napari_coseg.training.logs import Logs
-from napari_coseg.training.memory import checkpointed_blocks, reproducible
+from napari_coseg.training.memory import OutOfMemory, reproducible
 from napari_coseg.training.processes import ALONE, Processes
-from napari_coseg.training.recipe import Recipe
-from napari_coseg.training.saving import STATE_FILE, TrainingState
+from napari_coseg.training.saving import TrainingState
 from napari_coseg.training.schedule import learning_rate, steps_of
+from napari_coseg.training.settings import STATE_FILE, TrainingSettings
 from napari_coseg.training.stepping import (
     DivergedError,
     Outcome,
     Stepper,
+    checked_often,
     make_optimiser,
-    make_scaler,
 )
-from napari_coseg.training.trainable import freeze_statistics, train_only
+from napari_coseg.training.trainable import (
+    evaluating,
+    freeze_statistics,
+    in_channels_last,
+    train_only,
+)
 
 Draw = Callable[[int], Sequence[Batch]]
+ADVICE = 'Lower the learning rate, set precision = "fp32", or look for broken images or labels'
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One step: its number from 1 on, of how many, and about how many seconds are left."""
+
+    step: int
+    steps: int
+    outcome: Outcome
+    learning_rate: float
+    seconds_left: float
+
+    @property
+    def loss(self) -> float:
+        return sum(self.outcome.terms.values())
 
 
 @dataclass
 class TrainingHooks:
-    """What the caller wants to hear, and whether it wants to stop. All are optional.
+    """What the caller wants to know, and whether it wants to stop. All are optional.
 
-    progress(fraction, message); should_cancel() -> bool; validate(step, model) is called with the
-    moving average when the recipe says so and returns the scores to log. Where several processes
-    train, only the first one's are called; all or none of them have a `validate`.
+    Where several processes train, only the first one's are called; all or none have a `validate`.
+
+    Parameters
+    ----------
+    progress
+        Called with the part done, 0..1, and one line of text.
+    should_cancel
+        Asked after every step.
+    validate
+        Called with the number of steps done and the weights' moving average, when the settings say
+        so; returns the scores to log.
+    check
+        Called several times within a step, where one process trains; may raise `Cancelled`.
+    notify
+        Called with what a user should know, such as that memory ran out.
+    stepped
+        Called after each step.
+    changed
+        Called with the learning rate after each change of the weights; may change them further.
+    clock
+        Seconds, for the time left; it may stand still in a pause.
     """
 
     progress: Callable[[float, str], None] = lambda fraction, message: None
     should_cancel: Callable[[], bool] = lambda: False
     validate: Callable[[int, CosegModel], dict[str, float]] | None = None
+    check: Callable[[], object] | None = None
+    notify: Callable[[str], None] = lambda message: None
+    stepped: Callable[[StepReport], None] = lambda report: None
+    changed: Callable[[float], None] = lambda rate: None
+    clock: Callable[[], float] = time.monotonic
 
 
 def train(
     model: CosegModel,
     draw: Draw,
-    recipe: Recipe,
+    settings: TrainingSettings,
     output_dir: Path,
     hooks: TrainingHooks | None = None,
     device: str = "cpu",
     workers: int = 1,
     processes: Processes | None = None,
+    whole_state: bool = True,
 ) -> CosegModel:
-    """Train `model` in place of its recipe, resuming from `output_dir`; returns the average.
+    """Train `model` in place, resuming from `output_dir`; returns the average of its weights.
+
+    Where memory runs out in a single process, blocks are recomputed, then batches divided.
 
     Parameters
     ----------
     workers
-        Processes that draw crops ahead, and make their horizontal and vertical maps.
+        Processes that draw crops ahead, and make their horizontal and vertical maps; with 0 a
+        thread does.
     processes
         Those that share every batch; `draw` then gives the share of this one.
+    whole_state
+        Whether the saved state holds the frozen weights as well.
 
     Raises
     ------
     Cancelled
-        `should_cancel` said so; the state is saved, and the same call goes on from there.
+        `should_cancel` or `check` said so; the state is saved, and the same call resumes.
     DivergedError
-        More steps in a row than `skip_at_most` had no finite loss; the last state is kept.
+        More steps in a row than `skip_at_most` had no finite loss, or all of them; the last state
+        is kept.
+    OutOfMemory
+        Where not even one crop fits; the state is saved.
     """
     hooks, processes = hooks or TrainingHooks(), processes or ALONE
-    steps = steps_of(recipe)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(recipe.seed + processes.rank)  # dropout is not the same in two processes
-    model = _one_normalisation(in_channels_last(model.to(device)), processes, device).train()
-    processes.copy_from_first(model)
-    parts = train_only(model, recipe.trained_parts)
-    optimiser = make_optimiser(parts, recipe.optimiser)
-    average = AveragedModel(model, multi_avg_fn=_average_towards(recipe.optimiser.ema_decay))
-    averaged = cast(CosegModel, average.module)
-    scaler = make_scaler(recipe, device)
-    state = TrainingState(model, average, optimiser, scaler, device)
-    path = output_dir / STATE_FILE
-    start = state.resume(path, processes)
-    step_with = Stepper(model, optimiser, scaler, recipe, device, processes)
-    watch = _Watch(recipe, path)
-    frozen_from = recipe.optimiser.freeze_statistics_from_step
-    if frozen_from is not None:
-        frozen_from = max(start, frozen_from)
-
-    began = time.monotonic()
-    with ExitStack() as within:
-        within.enter_context(reproducible(recipe.deterministic))
-        within.enter_context(checkpointed_blocks(model, recipe.activation_checkpointing))
-        logs = within.enter_context(Logs.open(output_dir, start, recipe.logs, processes))
-        validate = _Validation(hooks, recipe, steps, averaged, logs, processes)
-        if validate(state, start):  # it was interrupted
-            state.save(path, start, processes)
-        for step, batches in zip(
-            range(start, steps), _feed(draw, start, steps, workers), strict=True
-        ):
-            rate = learning_rate(step, steps, recipe.optimiser)
-            if step == frozen_from:
-                freeze_statistics(model)
-            outcome = step_with(batches, rate)
-            done, last = step + 1, step + 1 == steps
-            watch.look(done, outcome)
-            if outcome.taken:
-                average.update_parameters(model)
-            else:
-                _restore_statistics(model, averaged)
-            logs.write(done, {"learning_rate": rate, **outcome.terms})
-            if processes.is_first:
-                left = (time.monotonic() - began) / (done - start) * (steps - done)
-                hooks.progress(done / steps, _told(done, steps, outcome, left))
-            asked = processes.is_first and hooks.should_cancel()
-            cancelled = bool(processes.add_up([float(asked)], device)[0])
-            due = done % recipe.checkpoint_every_steps == 0 and not watch.skipped
-            if due or cancelled or last:
-                state.save(path, done, processes)
-            if cancelled:
-                raise Cancelled(f"training stopped after step {done}; the same command goes on")
-            logs.draw(done, batches, averaged, device)
-            if validate(state, done) and (last or not watch.skipped):
-                state.save(path, done, processes)
-    return averaged.eval()
+    loop = _Loop(model, settings, output_dir, hooks, device, processes, whole_state)
+    return loop.run(draw, workers)
 
 
-def in_channels_last(model: CosegModel) -> CosegModel:
-    """Lay the kernels out as the convolutions of CPUs and tensor cores want them."""
-    for parameter in model.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.to(memory_format=torch.channels_last)
-    return model
+class _Loop:
+    """One call of `train`."""
+
+    def __init__(
+        self,
+        model: CosegModel,
+        settings: TrainingSettings,
+        output_dir: Path,
+        hooks: TrainingHooks,
+        device: str,
+        processes: Processes,
+        whole_state: bool,
+    ) -> None:
+        self.settings, self.hooks, self.device, self.processes = settings, hooks, device, processes
+        self.steps, self.output_dir = steps_of(settings), output_dir
+        output_dir.mkdir(parents=True, exist_ok=True)
+        model = _one_normalisation(in_channels_last(model.to(device)), processes, device).train()
+        processes.copy_from_first(model)
+        self.model = model
+        optimiser = make_optimiser(train_only(model, settings.trained_parts), settings.optimiser)
+        check = hooks.check if hooks.check and processes.count == 1 else lambda: None
+        self.stepper = Stepper(model, optimiser, settings, device, processes, check)
+        decay = settings.optimiser.ema_decay
+        self.average = AveragedModel(model, multi_avg_fn=_average_towards(decay)) if decay else None
+        self.averaged = model if self.average is None else cast(CosegModel, self.average.module)
+        self.state = TrainingState(
+            model, self.average, optimiser, self.stepper.scaler, device, whole_state
+        )
+        self.path = output_dir / STATE_FILE
+        self.state.resume(self.path, processes)
+        self.skipped_in_a_row = 0
+        self.saved_at = time.monotonic()
+
+    def run(self, draw: Draw, workers: int) -> CosegModel:
+        settings, start = self.settings, self.state.step
+        frozen_from = settings.optimiser.freeze_statistics_from_step
+        with ExitStack() as within:
+            within.enter_context(reproducible(settings.deterministic))
+            within.enter_context(self.stepper)
+            if self.hooks.check is not None:
+                within.enter_context(checked_often(self.model, self.stepper.check))
+            logs = within.enter_context(
+                Logs.open(self.output_dir, start, settings.logs, self.processes)
+            )
+            try:
+                self._validate_if_due(logs)  # it was interrupted
+                began = self.hooks.clock()
+                feed = _feed(draw, start, self.steps, workers)
+                for step, batches in zip(range(start, self.steps), feed, strict=True):
+                    if frozen_from is not None and step >= frozen_from:
+                        freeze_statistics(self.model)
+                    self._seed(step)
+                    rate = learning_rate(step, self.steps, settings.optimiser)
+                    outcome = self._take(batches, rate)
+                    passed = self.hooks.clock() - began
+                    left = passed / (step + 1 - start) * (self.steps - step - 1)
+                    self._after(StepReport(step + 1, self.steps, outcome, rate, left), logs)
+                    logs.draw(step + 1, batches, self.averaged, self.device)
+                    self._validate_if_due(logs)
+            except (Cancelled, OutOfMemory):
+                self._save()
+                raise
+        if self.state.skipped >= self.steps:
+            raise DivergedError(
+                f"none of the {self.steps} steps had a finite loss and gradient, so nothing was "
+                f"learnt. {ADVICE}, and start over"
+            )
+        if self.state.skipped:
+            self.hooks.notify(
+                f"{self.state.skipped} of {self.steps} steps were left out: no finite loss or "
+                "gradient"
+            )
+        return self.averaged.eval()
+
+    def _seed(self, step: int) -> None:
+        """Dropout is a function of the step, and not the same in two processes."""
+        torch.manual_seed(
+            self.settings.seed * 1_000_003 + step * self.processes.count + self.processes.rank
+        )
+
+    def _take(self, batches: Sequence[Batch], rate: float) -> Outcome:
+        """One step, with less memory where that runs out."""
+        while True:
+            try:
+                outcome = self.stepper(batches, rate)
+                break
+            except OutOfMemory:
+                if self.processes.count > 1:  # what one process divides, all would have to
+                    raise
+                change = self.stepper.reduce_memory(batches)
+                if change is None:
+                    raise
+            self.hooks.notify(f"out of memory: {change}")
+            self._seed(self.state.step)
+        if outcome.taken:
+            self.hooks.changed(rate)
+            if self.average is not None:
+                self.average.update_parameters(self.model)
+        return outcome
+
+    def _after(self, report: StepReport, logs: Logs) -> None:
+        """Count, log and report a step, and save the state where that is due."""
+        state, outcome, done = self.state, report.outcome, report.step
+        state.step, state.skipped = done, state.skipped + (not outcome.taken)
+        self.skipped_in_a_row = 0 if outcome.taken else self.skipped_in_a_row + 1
+        self._stop_if_diverged(outcome)
+        logs.write(done, {"learning_rate": report.learning_rate, **outcome.terms})
+        if self.processes.is_first:
+            skipped = "" if outcome.taken else ", left out"
+            self.hooks.progress(
+                done / self.steps,
+                f"step {done} of {self.steps}, loss {report.loss:.3f}{skipped}, "
+                f"{report.seconds_left / 60:.0f} min left",
+            )
+            self.hooks.stepped(report)
+        asked = self.processes.is_first and self.hooks.should_cancel()
+        if self.processes.add_up([float(asked)], self.device)[0]:
+            raise Cancelled(f"training stopped after step {done}; the same command goes on")
+        if self._is_due(done) or done == self.steps:
+            self._save()
+
+    def _is_due(self, done: int) -> bool:
+        """Whether the state is to be saved; not between steps that were skipped."""
+        if self.skipped_in_a_row:
+            return False
+        if self.settings.checkpoint_every_s is not None:
+            return time.monotonic() - self.saved_at > self.settings.checkpoint_every_s
+        return done % self.settings.checkpoint_every_steps == 0
+
+    def _save(self) -> None:
+        if self.processes.is_first:
+            self.state.save(self.path)
+        self.saved_at = time.monotonic()
+
+    def _validate_if_due(self, logs: Logs) -> None:
+        """Validate where that is due and has not been done; the state is saved before and after."""
+        state, when = self.state, self.settings.validation
+        due = state.step % when.every_steps == 0 and state.step > when.start_step
+        wanted = due or state.step == self.steps
+        if self.hooks.validate is None or not wanted or state.validated_step >= state.step:
+            return
+        if not self.skipped_in_a_row:
+            self._save()  # it may take minutes
+        if self.processes.is_first:
+            self._seed(state.step)
+            with evaluating(self.averaged):
+                logs.write(state.step, self.hooks.validate(state.step, self.averaged))
+        state.validated_step = state.step
+        if not self.skipped_in_a_row or state.step == self.steps:
+            self._save()
+
+    def _stop_if_diverged(self, outcome: Outcome) -> None:
+        if self.skipped_in_a_row <= self.settings.skip_at_most:
+            return
+        terms = ", ".join(f"{name} {value:.4g}" for name, value in outcome.terms.items())
+        kept = f"{self.path} is kept" if self.path.exists() else "no state was saved before"
+        raise DivergedError(
+            f"step {self.state.step} had no finite loss or gradient ({terms}), nor had the "
+            f"{self.skipped_in_a_row - 1} steps before it; {kept}, as it was before them. {ADVICE}"
+        )
 
 
 def _one_normalisation(model: CosegModel, processes: Processes, device: str) -> CosegModel:
@@ -154,64 +308,6 @@ def _one_normalisation(model: CosegModel, processes: Processes, device: str) -> 
     if processes.count == 1 or not device.startswith("cuda"):
         return model
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-
-
-def _told(done: int, steps: int, outcome: Outcome, left_s: float) -> str:
-    loss = f"loss {sum(outcome.terms.values()):.3f}"
-    skipped = "" if outcome.taken else ", left out"
-    return f"step {done} of {steps}, {loss}{skipped}, {left_s / 60:.0f} min left"
-
-
-@dataclass(frozen=True)
-class _Validation:
-    """Validates where that is due and has not been done; says whether it was."""
-
-    hooks: TrainingHooks
-    recipe: Recipe
-    steps: int
-    averaged: CosegModel
-    logs: Logs
-    processes: Processes
-
-    def __call__(self, state: TrainingState, done: int) -> bool:
-        when = self.recipe.validation
-        due = done % when.every_steps == 0 and done > when.start_step
-        is_wanted = due or done == self.steps
-        if self.hooks.validate is None or not is_wanted or state.validated_step >= done:
-            return False
-        if self.processes.is_first:
-            self.logs.write(done, self.hooks.validate(done, self.averaged.eval()))
-            self.averaged.train()
-        state.validated_step = done
-        return True
-
-
-@dataclass
-class _Watch:
-    """Counts the steps in a row that were left out, and ends the training at too many."""
-
-    recipe: Recipe
-    state: Path
-    skipped: int = 0
-
-    def look(self, done: int, outcome: Outcome) -> None:
-        self.skipped = 0 if outcome.taken else self.skipped + 1
-        if self.skipped <= self.recipe.skip_at_most:
-            return
-        terms = ", ".join(f"{name} {value:.4g}" for name, value in outcome.terms.items())
-        kept = f"{self.state} is kept" if self.state.exists() else "no state was saved before"
-        raise DivergedError(
-            f"step {done} had no finite loss or gradient ({terms}), nor had the "
-            f"{self.skipped - 1} steps before it; {kept}, as it was before them. Lower "
-            'optimiser.learning_rate, set precision = "fp32", or look for broken labels'
-        )
-
-
-@torch.no_grad()
-def _restore_statistics(model: nn.Module, averaged: nn.Module) -> None:
-    """Take running statistics from before a step that was left out: it may have spoilt them."""
-    for mine, kept in zip(model.buffers(), averaged.buffers(), strict=True):
-        mine.copy_(kept)
 
 
 def _average_towards(decay: float) -> Callable:
@@ -238,13 +334,15 @@ def _as_drawn(batches: Sequence[Batch]) -> Sequence[Batch]:
 
 
 def _feed(draw: Draw, start: int, stop: int, workers: int) -> Iterator[Sequence[Batch]]:
-    loader = DataLoader(
+    if not workers:
+        yield from drawn_ahead(draw, start, stop)
+        return
+    yield from DataLoader(
         _Steps(draw),
         batch_size=None,
         sampler=range(start, stop),
         num_workers=workers,
-        prefetch_factor=3 if workers else None,
+        prefetch_factor=3,
         collate_fn=_as_drawn,
         generator=torch.Generator(),  # drawing its seed must not move the networks' random state
     )
-    return iter(loader)

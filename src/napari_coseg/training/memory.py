@@ -1,18 +1,58 @@
-"""Less memory for more computing, and the same bits every time for less speed."""
+"""Memory of the device: recomputed activations, and what happens where it runs out.
+
+Also the switch to operations that give the same bits every time.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from napari_coseg.core.errors import SettingsError
+from napari_coseg.core.errors import CosegError, SettingsError
 from napari_coseg.models.base import CosegModel
+
+
+class OutOfMemory(CosegError):
+    """The device has no memory for a batch."""
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether the device, or the machine, had no memory left."""
+    text = str(error).lower()
+    full = "out of memory" in text or "can't allocate memory" in text
+    return full or isinstance(error, torch.OutOfMemoryError)
+
+
+@contextmanager
+def catching_out_of_memory(device: str | torch.device) -> Iterator[None]:
+    """Within, running out of memory raises `OutOfMemory`, with the failed call's tensors freed."""
+    try:
+        yield
+        return
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)
+    if torch.device(device).type == "cuda":
+        torch.cuda.empty_cache()
+    raise OutOfMemory(
+        "the device has not enough memory; close other programs that use it, take smaller crops, "
+        "or choose the device 'cpu'"
+    )
+
+
+def blocks_of(model: CosegModel) -> Sequence[nn.Module]:
+    """The encoder's blocks; none where it has no such."""
+    encoder = model.image_encoder
+    return encoder.blocks() if encoder else ()
 
 
 @contextmanager
@@ -27,8 +67,7 @@ def checkpointed_blocks(model: CosegModel, wanted: bool = True) -> Iterator[None
     SettingsError
         Where it is wanted and the network has no encoder with blocks.
     """
-    encoder = model.image_encoder if wanted else None
-    blocks = encoder.blocks() if encoder else ()
+    blocks = blocks_of(model) if wanted else ()
     if wanted and not blocks:
         raise SettingsError(
             f"{model.card.name!r} has no encoder whose blocks could be computed again; "

@@ -12,7 +12,8 @@ from PIL import Image
 from napari_coseg.core.card import ModelCard
 from napari_coseg.datasets.batches import Batch
 from napari_coseg.models.base import CosegModel, TaskMaps
-from napari_coseg.training.stepping import cut, to_tensors
+from napari_coseg.training.stepping import to_tensors
+from napari_coseg.training.trainable import evaluating
 
 AT_MOST = 4
 """Crops of a picture, one below the other."""
@@ -33,7 +34,7 @@ def save_picture(path: Path, batch: Batch, model: CosegModel, device: str) -> np
     np.ndarray
         uint8 (Y, X, 3), what was written.
     """
-    batch = cut(batch, slice(AT_MOST))
+    batch = batch.part(slice(AT_MOST))
     found = _predict(batch, model, device)
     rows = []
     for i, image in enumerate(batch.images):
@@ -52,11 +53,9 @@ def _predict(
     batch: Batch, model: CosegModel, device: str
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Region class, object or not, and object class of every pixel, image by image."""
-    was_training = model.training
-    model.eval()
     images, _ = to_tensors(batch, device)
-    maps: TaskMaps = model(model.normalise(images)).second
-    model.train(was_training)
+    with evaluating(model):
+        maps: TaskMaps = model(model.normalise(images)).second
     semantic = maps.semantic.argmax(dim=1).cpu().numpy()
     objects = (maps.object[:, 0] > 0).cpu().numpy()
     classes = np.zeros_like(semantic)

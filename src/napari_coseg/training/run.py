@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,8 +37,8 @@ from napari_coseg.training.loop import TrainingHooks, train
 from napari_coseg.training.processes import ALONE, Processes
 from napari_coseg.training.prompting import NO_PROMPTS, PromptSettings, draw_prompts
 from napari_coseg.training.recipe import BatchPart, Recipe, read_recipe
-from napari_coseg.training.saving import STATE_FILE
 from napari_coseg.training.schedule import with_steps
+from napari_coseg.training.settings import STATE_FILE
 
 Value = TypeVar("Value")
 DRAWN = "7:1:2"
@@ -141,6 +142,7 @@ def train_recipe(
         progress=progress or (lambda fraction, message: None),
         should_cancel=should_cancel or (lambda: False),
         validate=_KeepBest(recipe, validate, data_root, chosen),
+        notify=lambda message: warnings.warn(message, stacklevel=2),
     )
     train(model, source, recipe, output_dir, hooks, device, workers, processes)
     return chosen

@@ -1,12 +1,13 @@
-"""The state of a training in one file: what it takes to go on as if nothing had happened.
+"""The state of a training in one file, from which it resumes as if nothing had happened.
 
-Weights, moving average, optimiser, the scaler of fp16 and the random states of every process.
-Micro batches leave nothing behind: a step is whole or has not been.
+Weights, moving average, optimiser and the scaler of fp16. Random states are not in it: crops and
+dropout are seeded by the number of the step. A step is whole or has not been.
 """
 
 from __future__ import annotations
 
-import os
+import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,86 +16,100 @@ import torch
 from torch import nn
 
 from napari_coseg.core.errors import CheckpointError
+from napari_coseg.core.files import atomic_write
 from napari_coseg.training.processes import Processes
 
-STATE_FILE = "training-state.pt"
+_BROKEN = (
+    *(KeyError, TypeError, ValueError, RuntimeError, EOFError, OSError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile),
+)
 
 
 @dataclass
 class TrainingState:
-    """All that changes while a network trains. `save` and `resume` are the two ends of it."""
+    """All that changes while a network trains. `save` and `resume` are the two ends of it.
+
+    Parameters
+    ----------
+    average
+        The moving average of the weights; None where there is none.
+    whole
+        Whether the file holds all weights, or only those that train.
+    step, validated_step
+        Steps done, and those after which it was last validated; old files lack the latter.
+    skipped
+        Steps that changed nothing, as their loss or gradient was not finite.
+    """
 
     model: nn.Module
-    average: nn.Module
+    average: nn.Module | None
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     device: str
+    whole: bool = True
+    step: int = 0
     validated_step: int = 0
-    """Steps that were done when it was last validated; states of old do not say."""
+    skipped: int = 0
 
-    def save(self, path: Path, step: int, processes: Processes) -> None:
-        """Write the state after `step` steps; called by all processes, written by the first."""
-        random = processes.gather(torch.get_rng_state())
-        on_card = processes.gather(self._card_state())
-        if not processes.is_first:
-            return
+    def save(self, path: Path) -> None:
+        """Write the state; the file appears whole or not at all.
+
+        Raises
+        ------
+        OutputError
+            Where the disk refuses.
+        """
         state = {
-            "step": step,
+            "step": self.step,
             "validated_step": self.validated_step,
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
+            "skipped": self.skipped,
+            "model": self._weights(),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "random": random[0],
-            "random_of_others": random[1:],
-            "random_on_card": on_card,
         }
-        unfinished = path.with_suffix(".unfinished")
-        torch.save(state, unfinished)
-        os.replace(unfinished, path)
+        if self.average is not None:
+            state["average"] = self.average.state_dict()
+        with atomic_write(path, overwrite=True, failures=(RuntimeError,)) as partial:
+            torch.save(state, partial)
 
-    def resume(self, path: Path, processes: Processes) -> int:
-        """Take over what `path` holds, and return the number of steps done; 0 without a file.
+    def resume(self, path: Path, processes: Processes) -> None:
+        """Take over what `path` holds; nothing without a file.
 
         Raises
         ------
         CheckpointError
             The file is of another training, or not all processes see it.
         """
-        step = 0
         if path.exists():
-            step = self._take_over(path, processes.rank)
+            self._take_over(path)
+        step = self.step
         if processes.least(step, self.device) != -processes.least(-step, self.device):
             raise CheckpointError(
                 f"not all processes see the same {path}; the output folder must be shared by all"
             )
-        return step
 
-    def _take_over(self, path: Path, rank: int) -> int:
+    def _weights(self) -> dict[str, Any]:
+        if self.whole:
+            return self.model.state_dict()
+        trained = {name for name, p in self.model.named_parameters() if p.requires_grad}
+        return {name: v for name, v in self.model.state_dict().items() if name in trained}
+
+    def _take_over(self, path: Path) -> None:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            self.model.load_state_dict(state["model"])
-            self.average.load_state_dict(state["average"])
+            if state["model"].keys() != self._weights().keys():
+                raise ValueError("it is of other weights")
+            self.model.load_state_dict(state["model"], strict=self.whole)
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])
             if self.scaler.is_enabled() and state.get("scaler"):
                 self.scaler.load_state_dict(state["scaler"])
-            self._set_random(state, rank)
             self.validated_step = int(state.get("validated_step", 0))
-            return int(state["step"])
-        except (KeyError, RuntimeError, ValueError, EOFError) as error:
+            self.skipped = int(state.get("skipped", 0))
+            self.step = int(state["step"])
+        except _BROKEN as error:
             raise CheckpointError(
-                f"{path} is not a state of this training: {error}; give another output folder"
+                f"{path} is not a state of this training: {error}; start over, or give another "
+                "output folder"
             ) from error
-
-    def _set_random(self, state: dict[str, Any], rank: int) -> None:
-        random = [state["random"], *state.get("random_of_others", ())]
-        if rank < len(random):  # with more processes than before the new ones keep their seed
-            torch.set_rng_state(random[rank])
-        on_card = state.get("random_on_card", ())
-        if self.device.startswith("cuda") and rank < len(on_card) and on_card[rank].numel():
-            torch.cuda.set_rng_state(on_card[rank], self.device)
-
-    def _card_state(self) -> torch.Tensor:
-        if self.device.startswith("cuda"):
-            return torch.cuda.get_rng_state(self.device)
-        return torch.empty(0, dtype=torch.uint8)

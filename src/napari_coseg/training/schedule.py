@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from napari_coseg.core.errors import SettingsError
-from napari_coseg.training.recipe import OptimiserSettings, Recipe
+from napari_coseg.training.recipe import Recipe
+from napari_coseg.training.settings import OptimiserSettings, TrainingSettings
 
 
 def with_steps(recipe: Recipe, steps_per_epoch: int) -> Recipe:
@@ -29,7 +30,7 @@ def with_steps(recipe: Recipe, steps_per_epoch: int) -> Recipe:
     )
 
 
-def steps_of(recipe: Recipe) -> int:
+def steps_of(recipe: TrainingSettings) -> int:
     """The number of steps, which must be known by now."""
     if recipe.steps is None:
         raise SettingsError(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from napari_coseg.core.errors import SettingsError
+from napari_coseg.models.adapted import parts_of
 from napari_coseg.models.base import CosegModel
 
 
 def train_only(model: CosegModel, part_names: Iterable[str]) -> dict[str, list[nn.Parameter]]:
     """Freeze everything but the named parts; returns what trains, by part."""
-    parts = model.parts()
+    parts = parts_of(model)
     wanted = set(part_names)
     unknown = wanted - parts.keys()
     if unknown:
@@ -24,6 +27,26 @@ def train_only(model: CosegModel, part_names: Iterable[str]) -> dict[str, list[n
         for parameter in parameters:
             parameter.requires_grad_(name in wanted)
     return {name: parameters for name, parameters in parts.items() if name in wanted}
+
+
+def in_channels_last(model: CosegModel) -> CosegModel:
+    """Store the kernels in the layout in which CPUs and tensor cores convolve fastest."""
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.to(memory_format=torch.channels_last)
+    return model
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within, the model is in evaluation mode; afterwards each module is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def freeze_statistics(model: CosegModel) -> None:

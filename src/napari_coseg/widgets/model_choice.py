@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QFileDialog, QFormLayout, QLabel, QWidget
 from napari_coseg.core.card import ModelCard
 from napari_coseg.core.errors import CosegError
 from napari_coseg.core.types import LabelClass
-from napari_coseg.finetuning.words import counted
+from napari_coseg.core.words import counted
 from napari_coseg.inference.loading import DEFAULT_MODEL, weights_path
 from napari_coseg.models.checkpoints.adapters import AdapterCard, check_base, read_adapter_card
 from napari_coseg.models.checkpoints.native import read_card

@@ -170,7 +170,7 @@ class _Maker:
         """Trained before, or now; a training's state is not kept once it has ended."""
         from napari_coseg.models.base import as_two_task
         from napari_coseg.models.checkpoints import native
-        from napari_coseg.training.saving import STATE_FILE
+        from napari_coseg.training.settings import STATE_FILE
 
         path = self.folder / NETWORK_FILE
         if path.is_file():
@@ -187,8 +187,8 @@ class _Maker:
         from napari_coseg.models.registry import build_two_task
         from napari_coseg.training.loop import TrainingHooks, train
         from napari_coseg.training.run import step_source
-        from napari_coseg.training.saving import STATE_FILE
         from napari_coseg.training.schedule import with_steps
+        from napari_coseg.training.settings import STATE_FILE
 
         torch.manual_seed(self.recipe.seed)
         source = step_source(self.recipe, self.data_root)

@@ -21,9 +21,14 @@ from qtpy.QtWidgets import (
 
 from napari_coseg.core.card import ModelCard
 from napari_coseg.core.errors import OutputError
-from napari_coseg.finetuning.library import SUFFIX, adapters_folder, adapters_in, copy_adapter
+from napari_coseg.core.words import counted
 from napari_coseg.finetuning.request import free_output
-from napari_coseg.finetuning.words import counted
+from napari_coseg.models.checkpoints.adapter_library import (
+    SUFFIX,
+    adapters_folder,
+    adapters_in,
+    copy_adapter,
+)
 from napari_coseg.models.checkpoints.adapters import AdapterCard, check_base, read_adapter_card
 from napari_coseg.widgets.dock_widget import notify, notify_errors, row
 from napari_coseg.widgets.finetune.model_library import base_sha256, model_library

@@ -8,9 +8,8 @@ from napari.utils.notifications import show_warning
 from qtpy.QtCore import QObject, Signal
 
 from napari_coseg.core.errors import CheckpointError, CosegError
-from napari_coseg.finetuning.in_use import recall, remember
-from napari_coseg.finetuning.library import adapters_in
 from napari_coseg.inference.loading import weights_path
+from napari_coseg.models.checkpoints.adapter_library import adapters_in, recall, remember
 from napari_coseg.models.checkpoints.adapters import AdapterCard
 from napari_coseg.models.checkpoints.native import file_sha256
 from napari_coseg.widgets.run_in_thread import run_in_thread

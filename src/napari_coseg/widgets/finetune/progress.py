@@ -162,7 +162,7 @@ class ProgressPanel(QWidget):
             self._take_up(values["values"])
         elif kind == "picture":
             self._show_picture(values["path"], values["step"])
-        elif kind == "told":
+        elif kind == "note":
             self._notes.append(values["message"])
             self.notes.setText("<br>".join(f"• {html.escape(note)}" for note in self._notes))
         if not self._timer.isActive():

@@ -41,7 +41,7 @@ ADVANCED = (
     "steps",
     "crops",
     "crop_px",
-    "held_back_fraction",
+    "held_out_fraction",
     "validations",
     "distance_to_base",
     "replay_fraction",

@@ -66,8 +66,8 @@ def train(
     as_begun
         Learn what it began with, whatever is reviewed now.
     """
-    from napari_coseg.finetuning.begun import read_begun
     from napari_coseg.finetuning.hooks import FinetuneHooks
+    from napari_coseg.finetuning.inputs_snapshot import read_snapshot
     from napari_coseg.finetuning.plan import OtherReviewsError
     from napari_coseg.finetuning.run import finetune
     from napari_coseg.finetuning.sources import read_reviewed
@@ -75,7 +75,7 @@ def train(
     _stand_back()
     asked = FinetuneRequest.from_mapping(request)
     job.progress(0.0, "reading what is reviewed")
-    reviewed = read_begun(asked.run_folder) if as_begun else read_reviewed(*asked.reviewed)
+    reviewed = read_snapshot(asked.run_folder) if as_begun else read_reviewed(*asked.reviewed)
     others = {"base_validation": asked.base_validation, "replay": asked.replay}
     sets = {name: read_reviewed(path) for name, path in others.items() if path}
     if not restart and (asked.run_folder / PLAN_FILE).exists():
@@ -124,8 +124,8 @@ def take_in(job: JobContext, *, adapter: str, base: str, output: str) -> Reply:
     OutputError
         Where `output` is there already, or cannot be written.
     """
-    from napari_coseg.finetuning.library import copy_adapter
     from napari_coseg.inference.loading import load_model
+    from napari_coseg.models.checkpoints.adapter_library import copy_adapter
 
     job.progress(0.1, "loading the adapter on its base")
     load_model(base, "cpu", adapter=adapter)

@@ -6,7 +6,7 @@ import html
 from collections.abc import Mapping
 from typing import Any
 
-from napari_coseg.finetuning.words import counted
+from napari_coseg.core.words import counted
 from napari_coseg.widgets.finetune.adapters import SHOWN_SCORES
 from napari_coseg.widgets.job_bar import in_words
 
@@ -50,8 +50,8 @@ def estimate_lines(values: Mapping[str, Any]) -> list[str]:
         f"Runs on {html.escape(values['device'])}, {values['precision']}",
         f"Trains {values['trained_weights'] / 1e6:.2f} M weights: "
         + ", ".join(PART_WORDS.get(part, part) for part in values["parts"]),
-        f"Held back to score: {counted(values['held_back_objects'], 'object')} in "
-        f"{counted(values['held_back_images'], 'image')}",
+        f"Held out to score: {counted(values['held_out_objects'], 'object')} in "
+        f"{counted(values['held_out_images'], 'image')}",
         *_score_lines(values["base_scores"]),
     ]
 

@@ -10,8 +10,8 @@ from typing import Any
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QGroupBox, QLabel, QMessageBox, QPushButton, QVBoxLayout
 
-from napari_coseg.finetuning.library import adapters_folder
 from napari_coseg.finetuning.request import FinetuneRequest, forget, unfinished
+from napari_coseg.models.checkpoints.adapter_library import adapters_folder
 from napari_coseg.widgets.dock_widget import notify_errors, row
 from napari_coseg.widgets.workspace.controller import ago
 

@@ -9,8 +9,8 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QLabel, QPushButton, QTabWidget, QVBoxLayout, QWidget
 
 from napari_coseg.core.errors import Cancelled, CosegError
-from napari_coseg.finetuning.library import adapters_folder
 from napari_coseg.finetuning.request import FinetuneRequest, free_output
+from napari_coseg.models.checkpoints.adapter_library import adapters_folder
 from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Job, Worker
