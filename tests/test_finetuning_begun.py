@@ -213,8 +213,8 @@ def test_the_command_line_offers_both(
     assert main(asked) == USERS_MISTAKE
     told = capsys.readouterr().err
     assert "2 images" in told and "3 images" in told
-    assert "--as-begun, or --restart" in told
-    assert main(command(tmp_path, "--as-begun")) == 0
+    assert "--original-labels, or --restart" in told
+    assert main(command(tmp_path, "--original-labels")) == 0
 
 
 # ---------------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ class Heard:
     ("how", "images", "reports"),
     [
         pytest.param({}, 3, ["logged", "differs"], id="gone on with"),
-        pytest.param({"as_begun": True}, 2, ["logged", "differs"], id="as it began"),
+        pytest.param({"original_labels": True}, 2, ["logged", "differs"], id="as it began"),
         pytest.param({"restart": True}, 3, ["differs"], id="anew"),
     ],
 )
@@ -260,7 +260,7 @@ def test_the_task_learns_what_it_is_told_to(
         raise OtherReviewsError("it differs")
 
     monkeypatch.setattr(run, "finetune", refused)
-    monkeypatch.setattr(tasks, "_stand_back", lambda: None)
+    monkeypatch.setattr(tasks, "_lower_priority", lambda: None)
     request = {
         "reviewed": [str(labelled_folder(tmp_path / "folder", images=3))],
         "output": str(tmp_path / "mine.safetensors"),

@@ -33,13 +33,13 @@ def test_finetune_and_look_at_the_adapter(
 ) -> None:
     assert main(command(tmp_path, "--speed", "adapters", "--name", "my colon")) == 0
     out = capsys.readouterr().out
-    assert "held-back regions: object_f1" in out and out.endswith("a.safetensors\n")
+    assert "held-out part: object_f1" in out and out.endswith("a.safetensors\n")
     path = tmp_path / "a.safetensors"
     assert main(["adapters", "list", str(tmp_path)]) == 0
     listed = capsys.readouterr().out.splitlines()
     assert len(listed) == 1 and listed[0].startswith("my colon  2") and "on tiny" in listed[0]
     assert main(["adapters", "info", str(path)]) == 0
-    assert "learnt from  2 images" in capsys.readouterr().out
+    assert "trained on   2 images" in capsys.readouterr().out
     assert main(["adapters", "info", "--json", str(path)]) == 0
     assert json.loads(capsys.readouterr().out)["name"] == "my colon"
     exported = str(tmp_path / "b.safetensors")
@@ -52,7 +52,7 @@ def test_finetune_and_look_at_the_adapter(
 def test_an_estimate_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command(tmp_path, "--estimate")) == 0
     out = capsys.readouterr().out
-    assert "reviewed   2 images" in out and "2 steps of" in out and "held back" in out
+    assert "reviewed   2 images" in out and "2 steps of" in out and "held out" in out
     assert {path.name for path in tmp_path.iterdir()} == {"mine", "base.safetensors"}
 
 

@@ -58,7 +58,7 @@ def test_the_shipped_model_is_measured_by_itself(tmp_path: Path) -> None:
     kept = read_adapter_card(result.adapter).scores["kept"]
     assert kept == result.card.scores["kept"] and 0 <= kept["mean_region_dice"] <= 1
     told = "\n".join(score_lines(result.card.scores))
-    assert "as the base answers on a sample: mean_region_dice" in told
+    assert "agreement with the base on a sample: mean_region_dice" in told
     assert (FORGOTTEN in result.notes) == (kept.get("object_f1", 1) < 0.5)
     assert read_adapter_card(result.adapter).notes == "; ".join(result.notes)
 

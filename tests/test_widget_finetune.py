@@ -119,7 +119,7 @@ def test_the_whole_loop_in_a_window(
     dock.bar.cancel_button.click()
     qtbot.waitUntil(lambda: not dock.bar.is_busy, timeout=RUN_MS)
     qtbot.waitUntil(lambda: dock.progress.loss_curve.getData()[0] is not None, timeout=RUN_MS)
-    assert "Resume goes on" in dock.bar.text.text() and not list(shelf.glob("*.safetensors"))
+    assert "Resume continues" in dock.bar.text.text() and not list(shelf.glob("*.safetensors"))
     qtbot.waitUntil(lambda: not training.is_running(), timeout=RUN_MS)
     assert not dock.left.isHidden()
 

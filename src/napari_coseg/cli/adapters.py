@@ -56,7 +56,7 @@ def _info(arguments: argparse.Namespace) -> int:
         "regions": ", ".join(entry.name for entry in model.semantic_classes) or "none",
         "objects": ", ".join(entry.name for entry in model.instance_classes) or "no types",
         "trained": ", ".join(card.parts),
-        "learnt from": f"{card.images} images, {card.objects} objects",
+        "trained on": f"{card.images} images, {card.objects} objects",
         "date": card.date,
         "size": f"{arguments.adapter.stat().st_size / 1e6:.1f} MB, {card.encoding}",
         "settings": ", ".join(f"{key} {value}" for key, value in card.settings.items()),
