@@ -1,7 +1,7 @@
-"""Images as the base knows them: a linear change of intensities that lets it say the right thing.
+"""Chooses the linear change of intensities under which the base has the lowest loss.
 
-A network that learnt dark nuclei on pale tissue does not see bright ones on black. Before anything
-is trained, the reviewed labels tell which of a few linear changes suits the base best: the image as
+A network trained on dark nuclei on pale tissue does not find bright ones on black. Before the first
+step, the reviewed labels select one of a few linear changes: the image as
 it is, its negative, background and objects brought to the colours that they have in H&E; each image
 by itself stretched before, or not. The change is no code of its own: ``(a v + b - mean) / std`` is
 ``(v - mean') / std'``, so it is kept as the normalisation of the adapted model's card.

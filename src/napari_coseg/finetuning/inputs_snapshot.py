@@ -53,7 +53,7 @@ def write_snapshot(folder: Path, reviewed: ReviewedSet) -> None:
 
     path, values = folder / SNAPSHOT_FILE, {KEY: _description(reviewed).model_dump_json()}
     with atomic_write(path, overwrite=True, failures=(SafetensorError,)) as partial:
-        save_file(_arrays(reviewed), partial, metadata=values)
+        save_file(arrays_of(reviewed), partial, metadata=values)
 
 
 def read_snapshot(folder: Path) -> ReviewedSet:
@@ -94,10 +94,11 @@ def _image(kept: _Image, number: int, arrays: dict[str, np.ndarray]) -> Reviewed
 
 def size_mb(reviewed: ReviewedSet) -> float:
     """Of the file; megabytes."""
-    return sum(array.nbytes for array in _arrays(reviewed).values()) / MB
+    return sum(array.nbytes for array in arrays_of(reviewed).values()) / MB
 
 
-def _arrays(reviewed: ReviewedSet) -> dict[str, np.ndarray]:
+def arrays_of(reviewed: ReviewedSet) -> dict[str, np.ndarray]:
+    """Images and labels, by the number of the image and the kind."""
     return {
         f"{number}/{kind}": np.ascontiguousarray(array)
         for number, image in enumerate(reviewed.images)

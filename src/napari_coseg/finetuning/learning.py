@@ -131,7 +131,7 @@ class Learning:
         train(prepared.network, draw, settings, self.folder, hooks, device, 0, whole_state=False)
 
     def _crops(self, cache: FeatureCache) -> Callable[[int], Sequence[Batch]]:
-        """The batches of a step: drawn anew, or cached with their features."""
+        """The batches of a step: drawn, or read from the cache with their features."""
         plan, settings = self.plan, self.settings
         crops = self.prepared.crops(plan.crop_px, self.replayed, plan.input != AS_IT_IS)
         if settings.speed == "adapters":

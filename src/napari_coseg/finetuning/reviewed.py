@@ -197,7 +197,7 @@ class ReviewedSet:
     source
         Where they come from, for messages.
     found_by
-        The models that found what was corrected; nothing of labels that were made by hand.
+        The models whose labels were corrected; empty for labels drawn by hand.
     """
 
     images: tuple[ReviewedImage, ...]
