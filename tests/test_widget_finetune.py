@@ -37,18 +37,22 @@ def truth(number: int = 0) -> tuple[np.ndarray, Prediction]:
     from napari_coseg.labels.measure import object_table
 
     image = reviewed_image(number)
-    assert image.objects is not None and image.semantic is not None and image.types is not None
-    ids, first = np.unique(image.objects, return_index=True)
+    assert (
+        image.instances is not None
+        and image.semantic is not None
+        and image.instance_types is not None
+    )
+    ids, first = np.unique(image.instances, return_index=True)
     table = object_table(
-        image.objects,
+        image.instances,
         image.semantic,
         pixel_size_um=(0.5, 0.5),
-        class_ids=image.types.reshape(-1)[first[ids > 0]],
+        class_ids=image.instance_types.reshape(-1)[first[ids > 0]],
         class_probabilities=np.ones(len(ids) - 1),
         classes=TYPES,
         semantic_classes=GLAND,
     )
-    objects = Instances(image.objects, table, TYPES)
+    objects = Instances(image.instances, table, TYPES)
     return image.image, Prediction(image.semantic, GLAND, objects, (0.5, 0.5), {"axes": "YXC"})
 
 
