@@ -53,9 +53,9 @@ def told_by(qtbot: Any, dock: Any) -> str:
 
 def test_without_anything_reviewed_it_says_what_to_do(dock: Any, notes: list[str]) -> None:
     dock.look()
-    assert "mark what is right as reviewed" in dock.setup.counted.text()
+    assert "mark what is correct as reviewed" in dock.setup.counted.text()
     dock.bar.run_button.click()
-    assert "mark what is right as reviewed" in notes[-1] and not dock.bar.is_busy
+    assert "mark what is correct as reviewed" in notes[-1] and not dock.bar.is_busy
 
 
 def nothing_known(folder: Path) -> None:
