@@ -142,7 +142,7 @@ def row(arguments: argparse.Namespace) -> dict[str, Any]:
 def images_of(domain: str, arguments: argparse.Namespace) -> Any:
     """All images of a domain in random order, marked as reviewed."""
     from napari_coseg.datasets.registry import open_dataset
-    from napari_coseg.finetuning.from_folder import from_samples
+    from napari_coseg.finetuning.sources import from_samples
 
     dataset = open_dataset(DOMAINS[domain], arguments.data)
     split = "test" if domain == "consep-type" else domain
@@ -156,8 +156,7 @@ def own_images(data: Path, count: int, *, held_out: bool) -> Any:
     """Some held-out or training images of the base's recipe."""
     from napari_coseg.datasets.held_out import load_split
     from napari_coseg.datasets.registry import open_dataset
-    from napari_coseg.finetuning.from_folder import from_samples
-    from napari_coseg.finetuning.joining import together
+    from napari_coseg.finetuning.sources import from_samples, together
 
     sets = []
     for name, held in load_split(SPLIT).items():

@@ -27,10 +27,10 @@ import torch
 from gui_gap import Gaps, report, rest, wait
 
 from napari_coseg.core.card import ModelCard
-from napari_coseg.finetuning.library import FOLDER_VARIABLE
 from napari_coseg.finetuning.settings import HEADS, THROUGH_ENCODER
 from napari_coseg.inference.loading import load_model, switch_adapter
 from napari_coseg.models.base import CosegModel
+from napari_coseg.models.checkpoints.adapter_library import FOLDER_VARIABLE
 from napari_coseg.models.checkpoints.adapters import AdapterCard, save_adapter
 from napari_coseg.models.registry import build
 from napari_coseg.widgets.correct.reading import editor_of, request_of

@@ -19,9 +19,9 @@ import numpy as np
 from screenshots import IMAGES, nuclei_of_the_sample, save, until, wait
 
 from napari_coseg.core.types import Instances, Prediction
-from napari_coseg.finetuning.library import FOLDER_VARIABLE
 from napari_coseg.images.readers.samples import COLON_PIXEL_SIZE_UM
 from napari_coseg.labels.measure import object_table
+from napari_coseg.models.checkpoints.adapter_library import FOLDER_VARIABLE
 from napari_coseg.widgets.correct.reading import editor_of, request_of
 from napari_coseg.widgets.correct.session import CorrectionSession
 from napari_coseg.widgets.outputs import add_prediction

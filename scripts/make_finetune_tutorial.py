@@ -17,9 +17,9 @@ import napari
 import numpy as np
 from screenshots import IMAGES, save, until, wait
 
-from napari_coseg.finetuning.library import FOLDER_VARIABLE
 from napari_coseg.labels.metrics.contingency import contingency
 from napari_coseg.labels.metrics.instances import panoptic_quality
+from napari_coseg.models.checkpoints.adapter_library import FOLDER_VARIABLE
 from napari_coseg.widgets.correct.gesture import Gesture
 from napari_coseg.widgets.workspace.controller import controller_of
 from napari_coseg.workspace import recent

@@ -275,14 +275,14 @@ def without_review(**masks: Any) -> ReviewedSet:
     ("make", "more", "told"),
     [
         pytest.param(
-            lambda: without_review(semantic_reviewed=NOWHERE, objects_reviewed=NOWHERE),
+            lambda: without_review(semantic_known=NOWHERE, instances_known=NOWHERE),
             {},
             "nothing is reviewed",
             id="nothing is reviewed",
         ),
         pytest.param(
-            lambda: without_review(semantic=None, semantic_reviewed=None, objects_reviewed=CORNER),
-            {"held_back_fraction": 0},
+            lambda: without_review(semantic=None, semantic_known=None, instances_known=CORNER),
+            {"held_out_fraction": 0},
             "no whole object",
             id="no whole object",
         ),
@@ -313,7 +313,7 @@ def test_reviews_that_do_not_fit(make: Any, more: Any, told: str, tmp_path: Path
 
 def test_labels_that_do_not_fit_the_image() -> None:
     with pytest.raises(DatasetError, match="must lie on the image's pixels"):
-        reviewed_image(objects=np.zeros((10, 10), np.int32))
+        reviewed_image(instances=np.zeros((10, 10), np.int32))
 
 
 @pytest.mark.parametrize(

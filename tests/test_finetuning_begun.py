@@ -44,9 +44,11 @@ def origin(reviewed: ReviewedSet, base: str = "1", **more: Any) -> Origin:
 def relabelled() -> ReviewedSet:
     """Two objects of the first image have changed their types."""
     one, other = reviewed_set().images
-    assert one.types is not None
-    types = np.where(np.isin(one.objects, (1, 2)), 3 - one.types, one.types).astype(np.uint8)
-    return replace(reviewed_set(), images=(replace(one, types=types), other))
+    assert one.instance_types is not None
+    types = np.where(
+        np.isin(one.instances, (1, 2)), 3 - one.instance_types, one.instance_types
+    ).astype(np.uint8)
+    return replace(reviewed_set(), images=(replace(one, instance_types=types), other))
 
 
 THERE = (reviewed_image(5),)
@@ -157,7 +159,7 @@ def test_a_refused_restart_keeps_what_was_learnt(stopped: Path) -> None:
 
 
 def test_what_is_kept_comes_back_as_it_was(tmp_path: Path) -> None:
-    plain = reviewed_image(3, semantic=None, semantic_reviewed=None, types=None)
+    plain = reviewed_image(3, semantic=None, semantic_known=None, instance_types=None)
     odd = replace(plain, name="ö", pixel_size_um=None, range=(1.5, 200.0))
     kept = replace(reviewed_set(), images=(*reviewed_set().images, odd))
     write_snapshot(tmp_path, kept)
@@ -211,8 +213,8 @@ def test_the_command_line_offers_both(
     assert main(asked) == USERS_MISTAKE
     told = capsys.readouterr().err
     assert "2 images" in told and "3 images" in told
-    assert "--as-begun, or --restart" in told
-    assert main(command(tmp_path, "--as-begun")) == 0
+    assert "--original-labels, or --restart" in told
+    assert main(command(tmp_path, "--original-labels")) == 0
 
 
 # ---------------------------------------------------------------------------------------------
@@ -241,7 +243,7 @@ class Heard:
     ("how", "images", "reports"),
     [
         pytest.param({}, 3, ["logged", "differs"], id="gone on with"),
-        pytest.param({"as_begun": True}, 2, ["logged", "differs"], id="as it began"),
+        pytest.param({"original_labels": True}, 2, ["logged", "differs"], id="as it began"),
         pytest.param({"restart": True}, 3, ["differs"], id="anew"),
     ],
 )
@@ -258,7 +260,7 @@ def test_the_task_learns_what_it_is_told_to(
         raise OtherReviewsError("it differs")
 
     monkeypatch.setattr(run, "finetune", refused)
-    monkeypatch.setattr(tasks, "_stand_back", lambda: None)
+    monkeypatch.setattr(tasks, "_lower_priority", lambda: None)
     request = {
         "reviewed": [str(labelled_folder(tmp_path / "folder", images=3))],
         "output": str(tmp_path / "mine.safetensors"),

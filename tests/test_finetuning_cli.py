@@ -13,7 +13,7 @@ from cases.finetuning_cases import base_file, labelled_folder, reviewed_set, set
 from napari_coseg.cli.main import USERS_MISTAKE, main
 from napari_coseg.finetuning.estimate import estimate
 from napari_coseg.finetuning.inputs_snapshot import size_mb
-from napari_coseg.finetuning.library import adapters_folder, adapters_in
+from napari_coseg.models.checkpoints.adapter_library import adapters_folder, adapters_in
 from napari_coseg.models.checkpoints.adapters import read_adapter_card
 
 QUICK = ("crops=2", "crop_px=64", "match_input=false", "variants=1", "validations=1")
@@ -33,13 +33,13 @@ def test_finetune_and_look_at_the_adapter(
 ) -> None:
     assert main(command(tmp_path, "--speed", "adapters", "--name", "my colon")) == 0
     out = capsys.readouterr().out
-    assert "held-back regions: object_f1" in out and out.endswith("a.safetensors\n")
+    assert "held-out part: object_f1" in out and out.endswith("a.safetensors\n")
     path = tmp_path / "a.safetensors"
     assert main(["adapters", "list", str(tmp_path)]) == 0
     listed = capsys.readouterr().out.splitlines()
     assert len(listed) == 1 and listed[0].startswith("my colon  2") and "on tiny" in listed[0]
     assert main(["adapters", "info", str(path)]) == 0
-    assert "learnt from  2 images" in capsys.readouterr().out
+    assert "trained on   2 images" in capsys.readouterr().out
     assert main(["adapters", "info", "--json", str(path)]) == 0
     assert json.loads(capsys.readouterr().out)["name"] == "my colon"
     exported = str(tmp_path / "b.safetensors")
@@ -52,7 +52,7 @@ def test_finetune_and_look_at_the_adapter(
 def test_an_estimate_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command(tmp_path, "--estimate")) == 0
     out = capsys.readouterr().out
-    assert "reviewed   2 images" in out and "2 steps of" in out and "held back" in out
+    assert "reviewed   2 images" in out and "2 steps of" in out and "held out" in out
     assert {path.name for path in tmp_path.iterdir()} == {"mine", "base.safetensors"}
 
 
@@ -119,7 +119,7 @@ def _touch(path: Path) -> None:
 def test_estimates_tell_what_a_user_asks(speed: str, tmp_path: Path) -> None:
     chosen = settings(speed=speed, steps=None, minutes=1)
     found = estimate(reviewed_set(2), base=base_file(tmp_path), settings=chosen, device="cpu")
-    assert found.reviews.images == 2 and found.held_back_objects > 0
+    assert found.reviews.images == 2 and found.held_out_objects > 0
     assert found.steps >= 20 and found.seconds_a_step > 0 and found.memory_mb > 100
     copy_mb = size_mb(reviewed_set(2))
     assert (found.disk_mb > round(copy_mb, 1) > 0) is (speed == "heads")

@@ -47,7 +47,7 @@ def test_answers_follow_classes_that_are_renamed_and_merged() -> None:
     applied = plan_classes(base.card, answers, chosen).applied(answers)
     names = {entry.name: entry.id for entry in applied.instance_classes}
     assert "both" in names and first not in names
-    before, after = answers.images[0].types, applied.images[0].types
+    before, after = answers.images[0].instance_types, applied.images[0].instance_types
     assert before is not None and after is not None
     assert ((after == names["both"]) == ((before == 1) | (before == 2))).all()
 
@@ -58,7 +58,7 @@ def test_the_shipped_model_is_measured_by_itself(tmp_path: Path) -> None:
     kept = read_adapter_card(result.adapter).scores["kept"]
     assert kept == result.card.scores["kept"] and 0 <= kept["mean_region_dice"] <= 1
     told = "\n".join(score_lines(result.card.scores))
-    assert "as the base answers on a sample: mean_region_dice" in told
+    assert "agreement with the base on a sample: mean_region_dice" in told
     assert (FORGOTTEN in result.notes) == (kept.get("object_f1", 1) < 0.5)
     assert read_adapter_card(result.adapter).notes == "; ".join(result.notes)
 

@@ -11,8 +11,13 @@ import pytest
 
 from cases.finetuning_cases import base_file
 from napari_coseg.core.errors import CheckpointError, OutputError
-from napari_coseg.finetuning.in_use import IN_USE_FILE, LARGEST_BYTES, recall, remember
-from napari_coseg.finetuning.library import FOLDER_VARIABLE
+from napari_coseg.models.checkpoints.adapter_library import (
+    FOLDER_VARIABLE,
+    IN_USE_FILE,
+    LARGEST_BYTES,
+    recall,
+    remember,
+)
 from napari_coseg.models.checkpoints.adapters import AdapterCard, save_adapter
 from napari_coseg.models.checkpoints.native import load
 
@@ -75,7 +80,7 @@ def test_an_adapter_that_cannot_be_used_is_told_of(adapter: Any, happen: Any, to
     path = adapter("mine")
     remember(ONE, path)
     happen(path, adapter)
-    with pytest.raises(CheckpointError, match=f"mine, in use before, is not used any more.*{told}"):
+    with pytest.raises(CheckpointError, match=f"mine, in use before, is no longer used.*{told}"):
         recall(ONE)
 
 

@@ -29,11 +29,11 @@ def test_the_part_that_is_worth_most_is_taken(worths: dict[float, float], taken:
     origin = {"weight": torch.tensor([1.0, 1.0])}
     seen = []
 
-    def worth(fraction: float) -> float:
+    def score(fraction: float) -> float:
         seen.append((fraction, trained["weight"].tolist()))
         return worths.get(fraction, 0.1)
 
-    assert take_fraction(trained, origin, 0.6, worth) == taken
+    assert take_fraction(trained, origin, 0.6, score) == taken
     assert seen == [(f, [1 + 2 * f, 1 - 2 * f]) for f in FRACTIONS]
     assert trained["weight"].tolist() == [1 + 2 * taken, 1 - 2 * taken]
 
@@ -41,11 +41,11 @@ def test_the_part_that_is_worth_most_is_taken(worths: dict[float, float], taken:
 def test_weights_are_whole_again_where_scoring_was_stopped() -> None:
     trained = {"weight": nn.Parameter(torch.tensor([3.0]))}
 
-    def worth(_: float) -> float:
+    def score(_: float) -> float:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        take_fraction(trained, {"weight": torch.tensor([1.0])}, 0.6, worth)
+        take_fraction(trained, {"weight": torch.tensor([1.0])}, 0.6, score)
     assert trained["weight"].tolist() == [3.0]
 
 
@@ -55,10 +55,10 @@ def test_an_adapter_goes_that_part_of_the_way(
 ) -> None:
     """Its differences to the base are so much of those of the whole change."""
 
-    def worth(self: Any, fraction: float) -> float:
+    def score(self: Any, fraction: float) -> float:
         return 2.0 if fraction == best else -1.0
 
-    monkeypatch.setattr(learning.Learning, "_worth_of", worth)
+    monkeypatch.setattr(learning.Learning, "_score_of", score)
     whole, part = (tmp_path / name for name in ("whole", "part"))
     for folder, interpolate in ((whole, False), (part, True)):
         folder.mkdir()

@@ -12,7 +12,7 @@ import pytest
 from cases.finetuning_cases import GLAND, made_workspace, reviewed_image, reviewed_set
 from napari_coseg.finetuning import from_workspace
 from napari_coseg.finetuning.from_workspace import WITHOUT_OBJECTS
-from napari_coseg.finetuning.held_back import hold_back
+from napari_coseg.finetuning.held_out import hold_out
 from napari_coseg.finetuning.sources import read_reviewed
 from napari_coseg.images.readers.registry import read_image
 from napari_coseg.labels.measure import labelled
@@ -39,16 +39,16 @@ SMALL, LARGE = 60, 300
         pytest.param([SMALL] * 4, 0.2, True, id="one of four"),
     ],
 )
-def test_about_as_much_is_held_back_as_is_wanted(
+def test_about_as_much_is_held_out_as_is_wanted(
     sizes: list[int], fraction: float, whole: bool
 ) -> None:
     images = tuple(reviewed_image(i, size) for i, size in enumerate(sizes))
     reviewed = replace(reviewed_set(), images=images)
-    learnt, held = hold_back(reviewed, fraction)
+    learnt, held = hold_out(reviewed, fraction)
     areas = [sum(int(image.reviewed.sum()) for image in part) for part in (learnt, held)]
     assert 0.5 * fraction < areas[1] / sum(areas) < 1.6 * fraction
     assert ({image.name for image in learnt}.isdisjoint(image.name for image in held)) is whole
-    again = hold_back(replace(reviewed, images=images[::-1]), fraction).held_back
+    again = hold_out(replace(reviewed, images=images[::-1]), fraction).held_out
     of = [{image.name: image.reviewed.sum() for image in part} for part in (held, again)]
     assert of[0] == of[1]
 
@@ -67,7 +67,7 @@ def test_what_is_marked_is_in_one_part_only(
     bend[:, :16] = bend[80:] = True
     square[32:48, 40:56] = True
     found = read_reviewed(made_workspace(tmp_path, reviewed_image(), bend | square))
-    parts = [image.semantic_reviewed for image in found.images]
+    parts = [image.semantic_known for image in found.images]
     areas = [int(part.sum()) for part in parts if part is not None]
     assert sorted(areas) == sorted([int(bend.sum()), int(square.sum())])
     assert found.reviews().area_px >= sum(areas)
@@ -88,21 +88,22 @@ def test_objects_that_nobody_kept_are_not_learnt(
     import tifffile
 
     image = reviewed_image()
-    assert image.objects is not None
+    assert image.instances is not None
     tifffile.imwrite(tmp_path / "image.tif", image.image)
-    labels = image.objects if drawn else np.zeros_like(image.objects)
-    made = labelled(
-        labels, image.semantic, pixel_size_um=(0.5, 0.5), region_classes=GLAND, provenance=told
+    labels = image.instances if drawn else np.zeros_like(image.instances)
+    saved = Saved(
+        labelled(
+            labels, image.semantic, pixel_size_um=(0.5, 0.5), region_classes=GLAND, provenance=told
+        )
     )
-    saved = Saved(made)
     whole = np.nonzero(np.ones(image.shape, bool))
     saved = replace(saved, reviewed=saved.reviewed.with_area(whole))
     with create_workspace(tmp_path / "mine.coseg") as workspace:
         file = tmp_path / "image.tif"
         workspace.add(reference_of(read_image(file), file, workspace.path), saved)
     (found,) = read_reviewed(tmp_path / "mine.coseg").images
-    assert found.semantic_reviewed is not None and found.semantic_reviewed.all()
-    assert (found.objects is not None) is (found.objects_reviewed is not None) is learnt
+    assert found.semantic_known is not None and found.semantic_known.all()
+    assert (found.instances is not None) is (found.instances_known is not None) is learnt
 
 
 @pytest.mark.gui
@@ -113,9 +114,9 @@ def test_a_workspace_tells_what_it_was_given(kept: str, tmp_path: Path, qapp: An
     from napari_coseg.widgets.workspace.layers import adding
 
     image, viewer = reviewed_image(), ViewerModel()
-    assert image.objects is not None and image.semantic is not None
+    assert image.instances is not None and image.semantic is not None
     picture = viewer.add_image(image.image, rgb=True)
-    objects, regions = viewer.add_labels(image.objects), viewer.add_labels(image.semantic)
+    objects, regions = viewer.add_labels(image.instances), viewer.add_labels(image.semantic)
     with create_workspace(tmp_path / "mine.coseg") as workspace:
         chosen = (objects if kept != "regions" else None, regions if kept != "objects" else None)
         entry, _ = adding(workspace, picture, *chosen)()

@@ -24,7 +24,7 @@ from napari_coseg.core.types import LabelClass
 from napari_coseg.datasets.transforms import AugmentationSettings
 from napari_coseg.finetuning.classes import plan_classes
 from napari_coseg.finetuning.crops import CropPlaces, ReviewedCrops
-from napari_coseg.finetuning.held_back import hold_back
+from napari_coseg.finetuning.held_out import hold_out
 from napari_coseg.finetuning.input_match import candidates, changed, match_input
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 from napari_coseg.finetuning.settings import FINETUNING_LOSSES
@@ -79,7 +79,7 @@ def gradients(image: ReviewedImage) -> dict[str, torch.Tensor]:
     }
 
 
-NONE = {"semantic": None, "semantic_reviewed": None}
+NONE = {"semantic": None, "semantic_known": None}
 
 
 @pytest.mark.parametrize(
@@ -87,21 +87,23 @@ NONE = {"semantic": None, "semantic_reviewed": None}
     [
         pytest.param({}, {"semantic": 1, "object": 1, "classes": 1, "hv": 1}, id="all of it"),
         pytest.param(
-            {"semantic_reviewed": left_half()},
+            {"semantic_known": left_half()},
             {"semantic": 0.5, "object": 1, "classes": 1, "hv": 1},
             id="half of the regions",
         ),
         pytest.param(
-            {"objects_reviewed": left_half()},
+            {"instances_known": left_half()},
             {"semantic": 1, "object": 0.5, "classes": 0.5, "hv": 0.5},
             id="half of the objects",
         ),
         pytest.param(NONE, {"semantic": 0, "object": 1, "classes": 1, "hv": 1}, id="no regions"),
         pytest.param(
-            {"types": None}, {"semantic": 1, "object": 1, "classes": 0, "hv": 1}, id="no types"
+            {"instance_types": None},
+            {"semantic": 1, "object": 1, "classes": 0, "hv": 1},
+            id="no types",
         ),
         pytest.param(
-            {"objects": None, "objects_reviewed": None, "types": None},
+            {"instances": None, "instances_known": None, "instance_types": None},
             {"semantic": 1, "object": 0, "classes": 0, "hv": 0},
             id="no objects",
         ),
@@ -121,9 +123,11 @@ def test_only_reviewed_pixels_count(changes: Any, moved: dict[str, float]) -> No
 
 def test_a_type_that_nobody_told_is_not_learnt() -> None:
     image = reviewed_image(size=SIZE)
-    first = image.objects == 1
-    moved = gradients(replace(image, types=np.where(first, 0, image.types).astype(np.uint8)))
-    inside = first & (image.objects > 0)
+    first = image.instances == 1
+    moved = gradients(
+        replace(image, instance_types=np.where(first, 0, image.instance_types).astype(np.uint8))
+    )
+    inside = first & (image.instances > 0)
     assert inside.any() and not moved["classes"].numpy()[inside].any()
     assert moved["object"].numpy()[inside].any()
 
@@ -131,9 +135,9 @@ def test_a_type_that_nobody_told_is_not_learnt() -> None:
 @pytest.mark.parametrize("number", [1, 254, 255])
 def test_every_class_id_of_a_card_is_learnt(number: int) -> None:
     image = reviewed_image(size=SIZE)
-    assert image.objects is not None and image.semantic is not None
-    regions, types = (image.semantic * np.uint8(number), np.where(image.objects > 0, number, 0))
-    batch = whole_crop(replace(image, semantic=regions, types=types.astype(np.uint8)))
+    assert image.instances is not None and image.semantic is not None
+    regions, types = (image.semantic * np.uint8(number), np.where(image.instances > 0, number, 0))
+    batch = whole_crop(replace(image, semantic=regions, instance_types=types.astype(np.uint8)))
     for labels, known in (
         (batch.semantic, batch.semantic_known),
         (batch.types, batch.types_known),
@@ -144,13 +148,13 @@ def test_every_class_id_of_a_card_is_learnt(number: int) -> None:
 def test_objects_that_a_border_cuts_are_known_nowhere() -> None:
     part = np.zeros((96, 96), bool)
     part[:, :33] = True  # discs lie every 25 pixels, from 8 on
-    image = reviewed_image(objects_reviewed=part).without_cut_objects()
-    assert image.objects is not None and image.objects_reviewed is not None
-    reviewed = set(np.unique(image.objects[image.objects_reviewed])) - {0}
-    beyond = set(np.unique(image.objects[~part])) - {0}
+    image = reviewed_image(instances_known=part).without_cut_objects()
+    assert image.instances is not None and image.instances_known is not None
+    reviewed = set(np.unique(image.instances[image.instances_known])) - {0}
+    beyond = set(np.unique(image.instances[~part])) - {0}
     assert reviewed and not reviewed & beyond
-    cut = beyond & set(np.unique(image.objects[part]))
-    assert cut and not image.objects_reviewed[np.isin(image.objects, list(cut))].any()
+    cut = beyond & set(np.unique(image.instances[part]))
+    assert cut and not image.instances_known[np.isin(image.instances, list(cut))].any()
 
 
 def test_crops_are_functions_of_their_number() -> None:
@@ -162,7 +166,7 @@ def test_crops_are_functions_of_their_number() -> None:
 def test_crops_show_what_was_reviewed() -> None:
     corner = np.zeros((96, 96), bool)
     corner[80:, 80:] = True
-    image = reviewed_image(semantic_reviewed=corner, objects_reviewed=np.zeros_like(corner))
+    image = reviewed_image(semantic_known=corner, instances_known=np.zeros_like(corner))
     crops = crops_of([image], 32)
     assert all(crops.draw(n, 1).semantic_known.any() for n in range(10))
 
@@ -172,15 +176,15 @@ def test_crops_show_what_was_reviewed() -> None:
 
 
 @pytest.mark.parametrize("images", [1, 3, 4, 10])
-def test_a_part_is_held_back(images: int) -> None:
+def test_a_part_is_held_out(images: int) -> None:
     reviewed = reviewed_set(images)
-    learnt, held = hold_back(reviewed, 0.2)
+    learnt, held = hold_out(reviewed, 0.2)
     areas = [sum(int(i.reviewed.sum()) for i in part) for part in (learnt, held)]
     assert 0.1 < areas[1] / sum(areas) < 0.3
     for image in held:
         for other in learnt:
             assert image.name != other.name or not (image.reviewed & other.reviewed).any()
-    again = hold_back(replace(reviewed, images=reviewed.images[::-1]), 0.2).held_back
+    again = hold_out(replace(reviewed, images=reviewed.images[::-1]), 0.2).held_out
     assert {image.name for image in held} == {image.name for image in again}
 
 
@@ -198,26 +202,26 @@ def test_each_task_has_something_to_learn_and_something_to_score(
 ) -> None:
     regions, objects = (np.zeros((96, 96), bool) for _ in rows)
     regions[rows[0]], objects[rows[1]] = True, True
-    reviewed = reviewed_set(images, semantic_reviewed=regions, objects_reviewed=objects)
-    for part in hold_back(reviewed, 0.2):
-        assert any(_reviewed(image.semantic_reviewed) for image in part)
-        assert any(_reviewed(image.objects_reviewed) for image in part)
+    reviewed = reviewed_set(images, semantic_known=regions, instances_known=objects)
+    for part in hold_out(reviewed, 0.2):
+        assert any(_reviewed(image.semantic_known) for image in part)
+        assert any(_reviewed(image.instances_known) for image in part)
 
 
 def test_images_of_one_task_do_not_all_go_to_one_side() -> None:
     """Regions of one image of six alone: a strip of it scores, and the rest is learnt."""
-    plain = [replace(reviewed_image(i), semantic=None, semantic_reviewed=None) for i in range(5)]
+    plain = [replace(reviewed_image(i), semantic=None, semantic_known=None) for i in range(5)]
     reviewed = replace(reviewed_set(1), images=(*plain, reviewed_image(5)))
-    for part in hold_back(reviewed, 0.2):
-        assert any(_reviewed(image.semantic_reviewed) for image in part)
+    for part in hold_out(reviewed, 0.2):
+        assert any(_reviewed(image.semantic_known) for image in part)
 
 
 def _reviewed(mask: np.ndarray | None) -> bool:
     return mask is not None and bool(mask.any())
 
 
-def test_nothing_is_held_back_where_nobody_wants_it() -> None:
-    assert hold_back(reviewed_set(5), 0).held_back == ()
+def test_nothing_is_held_out_where_nobody_wants_it() -> None:
+    assert hold_out(reviewed_set(5), 0).held_out == ()
 
 
 # ---------------------------------------------------------------------------------------------
@@ -274,10 +278,10 @@ def test_classes_are_planned(
 ) -> None:
     reviewed = replace(reviewed_set(), instance_classes=classes(*theirs))
     if not theirs:
-        reviewed = replace(reviewed_set(types=None), instance_classes=())
+        reviewed = replace(reviewed_set(instance_types=None), instance_classes=())
     if len(theirs) == 1:
         image = reviewed_image()
-        one = replace(image, types=np.minimum(image.types, 1))
+        one = replace(image, instance_types=np.minimum(image.instance_types, 1))
         reviewed = replace(reviewed, images=(one,))
     plan = plan_classes(tiny_card(), reviewed, settings(**choice))
     assert [entry.name for entry in plan.card.instance_classes] == names
@@ -315,7 +319,7 @@ def test_objects_and_background_are_brought_to_the_colours_of_h_and_e() -> None:
     inverted = replace(image, image=255 - image.image)
     base = Normalisation()
     made = candidates(base, [inverted])["tinted as H&E"]
-    background = np.median(inverted.image[inverted.objects == 0], axis=0)
+    background = np.median(inverted.image[inverted.instances == 0], axis=0)
     seen = (background - made.mean) / made.std * base.std + base.mean
     np.testing.assert_allclose(seen, (232, 214, 230), atol=1e-3)
 
@@ -345,18 +349,18 @@ def test_a_stretch_is_that_of_the_whole_image() -> None:
     ids=str,
 )
 def test_a_change_must_be_worth_it(losses: tuple[float, ...], chosen: str) -> None:
-    no_objects = reviewed_image(objects=None, objects_reviewed=None, types=None)
+    no_objects = reviewed_image(instances=None, instances_known=None, instance_types=None)
     told = iter(losses)
     assert match_input(Normalisation(), [no_objects], lambda n: next(told))[0] == chosen
 
 
 def test_a_class_without_a_name_matters_only_where_its_task_was_reviewed() -> None:
-    strange = reviewed_image(semantic_reviewed=np.zeros((96, 96), bool))
+    strange = reviewed_image(semantic_known=np.zeros((96, 96), bool))
     assert strange.semantic is not None
     strange = replace(strange, semantic=np.full_like(strange.semantic, 7))
     reviewed = replace(reviewed_set(1), images=(strange,))
-    assert reviewed.checked().images[0].objects_reviewed is not None
-    everywhere = replace(strange, semantic_reviewed=np.ones((96, 96), bool))
+    assert reviewed.checked().images[0].instances_known is not None
+    everywhere = replace(strange, semantic_known=np.ones((96, 96), bool))
     with pytest.raises(DatasetError, match=r"hold the classes \[7\]"):
         replace(reviewed, images=(everywhere,)).checked()
 

@@ -23,10 +23,9 @@ from cases.tiny_models import tiny_card
 from napari_coseg.core.errors import DatasetError
 from napari_coseg.core.types import LabelClass
 from napari_coseg.finetuning.inputs_snapshot import read_snapshot, write_snapshot
-from napari_coseg.finetuning.joining import together
 from napari_coseg.finetuning.preparing import prepare
-from napari_coseg.finetuning.reviewed import FoundBy
-from napari_coseg.finetuning.sources import read_reviewed
+from napari_coseg.finetuning.reviewed import LABEL_DTYPES, FoundBy
+from napari_coseg.finetuning.sources import read_reviewed, together
 from napari_coseg.images.intake import understand
 from napari_coseg.models.checkpoints.native import file_sha256
 
@@ -52,15 +51,15 @@ def test_an_area_reviewed_for_one_task_teaches_that_alone(target: Any, tmp_path:
     """Labels of the other, and their classes, are as if they were not there."""
     image, part = reviewed_image(), left_half(96)
     found = read_reviewed(made_workspace(tmp_path, image, part, [target], marked=False))
-    whole = replace(image, semantic_reviewed=part, objects_reviewed=part).without_cut_objects()
+    whole = replace(image, semantic_known=part, instances_known=part).without_cut_objects()
     (one,) = found.checked().images
     if target == "regions":
-        assert np.array_equal(one.semantic_reviewed, part)
-        assert one.objects is one.types is one.objects_reviewed is None
+        assert np.array_equal(one.semantic_known, part)
+        assert one.instances is one.instance_types is one.instances_known is None
         assert found.semantic_classes == GLAND and found.instance_classes == ()
     else:
-        assert np.array_equal(one.objects_reviewed, whole.objects_reviewed)
-        assert one.semantic is one.semantic_reviewed is None
+        assert np.array_equal(one.instances_known, whole.instances_known)
+        assert one.semantic is one.semantic_known is None
         assert found.semantic_classes == () and found.instance_classes == TYPES
 
 
@@ -79,10 +78,10 @@ def test_objects_alone_are_learnt_beside_regions_that_the_base_does_not_know(
 def test_an_area_that_cuts_every_object_teaches_nothing(tmp_path: Path) -> None:
     """Regions are there, but nobody has reviewed them."""
     image = reviewed_image()
-    assert image.objects is not None
+    assert image.instances is not None
     rows = np.zeros((96, 96), bool)
-    rows[np.argwhere(image.objects > 0)[20, 0]] = True
-    cut = replace(image, semantic_reviewed=np.zeros_like(rows), objects_reviewed=rows)
+    rows[np.argwhere(image.instances > 0)[20, 0]] = True
+    cut = replace(image, semantic_known=np.zeros_like(rows), instances_known=rows)
     reviewed = replace(reviewed_set(1), images=(cut,))
     with pytest.raises(DatasetError, match="no whole object and no region is reviewed"):
         prepare(reviewed, base_file(tmp_path), settings(), "cpu")
@@ -90,14 +89,14 @@ def test_an_area_that_cuts_every_object_teaches_nothing(tmp_path: Path) -> None:
 
 def test_a_workspace_is_read(tmp_path: Path) -> None:
     image = reviewed_image()
-    assert image.objects is not None
+    assert image.instances is not None
     part = left_half(96)
     found = read_reviewed(made_workspace(tmp_path, image, part)).images
-    last = image.objects == image.objects.max()
+    last = image.instances == image.instances.max()
     assert len(found) == 1 and found[0].pixel_size_um == 0.5
-    expected = replace(image, semantic_reviewed=part, objects_reviewed=part | last)
+    expected = replace(image, semantic_known=part, instances_known=part | last)
     expected = expected.without_cut_objects()
-    for name in ("image", "semantic", "objects", "types", "semantic_reviewed", "objects_reviewed"):
+    for name in ("image", *LABEL_DTYPES):
         assert np.array_equal(getattr(found[0], name), getattr(expected, name)), name
 
 
@@ -190,7 +189,7 @@ def test_several_sources_share_classes(tmp_path: Path) -> None:
     second = labelled_folder(tmp_path / "b", 1, instance_classes=other)
     found = read_reviewed(first, second)
     assert [c.name for c in found.instance_classes] == ["round", "long", "oval"]
-    types = [set(np.unique(image.types)) for image in found.images]
+    types = [set(np.unique(image.instance_types)) for image in found.images]
     assert types == [{0, 1, 2}, {0, 2, 3}]
 
 

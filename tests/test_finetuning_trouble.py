@@ -24,7 +24,7 @@ from napari_coseg.core.errors import Cancelled, DatasetError
 from napari_coseg.core.types import LabelClass
 from napari_coseg.datasets.batches import Batch
 from napari_coseg.finetuning import learning
-from napari_coseg.finetuning.held_back import hold_back
+from napari_coseg.finetuning.held_out import hold_out
 from napari_coseg.finetuning.learning import Learning
 from napari_coseg.finetuning.plan import LEAST_STEPS
 from napari_coseg.finetuning.planning import UNSCORED
@@ -61,10 +61,14 @@ def test_which_weights_are_taken(
     )
 
 
-def test_a_held_back_part_that_scores_nothing_is_told(tmp_path: Path) -> None:
-    reviewed = reviewed_set(4, semantic=None, semantic_reviewed=None)
-    (held,) = hold_back(reviewed, 0.2).held_back
-    empty = replace(held, objects=np.zeros_like(held.objects), types=np.zeros_like(held.types))
+def test_a_held_out_part_that_scores_nothing_is_told(tmp_path: Path) -> None:
+    reviewed = reviewed_set(4, semantic=None, semantic_known=None)
+    (held,) = hold_out(reviewed, 0.2).held_out
+    empty = replace(
+        held,
+        instances=np.zeros_like(held.instances),
+        instance_types=np.zeros_like(held.instance_types),
+    )
     images = tuple(empty if image.name == held.name else image for image in reviewed.images)
     watch = StopAfter("plan", 1)
     with pytest.raises(Cancelled):
@@ -159,8 +163,8 @@ def named(regions: str = "gland", types: tuple[str, ...] = ("round", "long")) ->
             id="regions and objects",
         ),
         pytest.param(
-            reviewed_set(1, objects_reviewed=np.zeros((96, 96), bool), semantic=None,
-                         semantic_reviewed=None),
+            reviewed_set(1, instances_known=np.zeros((96, 96), bool), semantic=None,
+                         semantic_known=None),
             "nothing is reviewed",
             id="nothing is reviewed",
         ),
@@ -178,7 +182,7 @@ def test_images_that_lose_all_their_masks_are_dropped(tmp_path: Path) -> None:
     """Of a model without classes of regions."""
     prepared = prepare(reviewed_set(), base_file(tmp_path), settings(), "cpu")
     classes = replace(prepared.classes, semantic_numbers={})
-    regions = replace(reviewed_image(7), objects=None, objects_reviewed=None, types=None)
+    regions = replace(reviewed_image(7), instances=None, instances_known=None, instance_types=None)
     others = replace(reviewed_set(1), images=(regions, reviewed_image(8)))
     found = replace(prepared, classes=classes).of_base_kind(others)
     assert [image.name for image in found] == ["image 8"]

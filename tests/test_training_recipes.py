@@ -198,7 +198,7 @@ def test_a_test_split_of_its_own_is_reported_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("held_out", "message"),
     [
-        ({"validation": {"glas": ["a"]}}, "says nothing of dataset 'folder', only of glas"),
+        ({"validation": {"glas": ["a"]}}, "does not name dataset 'folder', only glas"),
         (
             {"datasets": {"folder": {"train": [], "validation": ["s0"], "test": []}}},
             "leaves no image of 'all'",

@@ -37,17 +37,21 @@ def truth(number: int = 0) -> tuple[np.ndarray, Prediction]:
     from napari_coseg.labels.measure import class_table, object_table
 
     image = reviewed_image(number)
-    assert image.objects is not None and image.semantic is not None and image.types is not None
-    ids, first = np.unique(image.objects, return_index=True)
+    assert (
+        image.instances is not None
+        and image.semantic is not None
+        and image.instance_types is not None
+    )
+    ids, first = np.unique(image.instances, return_index=True)
     table = object_table(
-        image.objects,
+        image.instances,
         image.semantic,
         pixel_size_um=(0.5, 0.5),
-        known=class_table(image.types.reshape(-1)[first[ids > 0]], np.ones(len(ids) - 1)),
+        known=class_table(image.instance_types.reshape(-1)[first[ids > 0]], np.ones(len(ids) - 1)),
         classes=TYPES,
         semantic_classes=GLAND,
     )
-    objects = Instances(image.objects, table, TYPES)
+    objects = Instances(image.instances, table, TYPES)
     return image.image, Prediction(image.semantic, GLAND, objects, (0.5, 0.5), {"axes": "YXC"})
 
 
@@ -118,7 +122,7 @@ def test_the_whole_loop_in_a_window(
     dock.bar.cancel_button.click()
     qtbot.waitUntil(lambda: not dock.bar.is_busy, timeout=RUN_MS)
     qtbot.waitUntil(lambda: dock.progress.loss_curve.getData()[0] is not None, timeout=RUN_MS)
-    assert "Resume goes on" in dock.bar.text.text() and not list(shelf.glob("*.safetensors"))
+    assert "Resume continues" in dock.bar.text.text() and not list(shelf.glob("*.safetensors"))
     qtbot.waitUntil(lambda: not training.is_running(), timeout=RUN_MS)
     assert not dock.left.isHidden()
 

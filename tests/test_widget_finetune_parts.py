@@ -53,9 +53,9 @@ def told_by(qtbot: Any, dock: Any) -> str:
 
 def test_without_anything_reviewed_it_says_what_to_do(dock: Any, notes: list[str]) -> None:
     dock.look()
-    assert "mark what is right as reviewed" in dock.setup.counted.text()
+    assert "mark what is correct as reviewed" in dock.setup.counted.text()
     dock.bar.run_button.click()
-    assert "mark what is right as reviewed" in notes[-1] and not dock.bar.is_busy
+    assert "mark what is correct as reviewed" in notes[-1] and not dock.bar.is_busy
 
 
 def nothing_known(folder: Path) -> None:
@@ -249,12 +249,12 @@ def test_the_adapter_in_use_after_a_restart(
     path = adapter_of(base, shelf / "mine.safetensors")
     dock.adapters.use(str(path))
     meanwhile(path, dock)
-    monkeypatch.setattr(shelves, "_SHELVES", [])
+    monkeypatch.setattr(shelves, "_LIBRARIES", [])
     for _ in range(2):
         choice = ModelChoice()
         choice.choose_file(base)
         assert choice.arguments().get("adapter") == (str(path) if offered else None)
-    assert [told in note for note in notes if "not used any more" in note] == [True] * bool(told)
+    assert [told in note for note in notes if "no longer used" in note] == [True] * bool(told)
 
 
 def kept_the_old(dock: Any) -> None:
@@ -286,8 +286,8 @@ def test_nothing_is_forgotten_unasked(
 ) -> None:
     asked, questions = left_behind(shelf), answers(monkeypatch, yes)
     dock.left.refresh()
-    dock.left.forget_button.click()
-    assert questions == ["Forget mine? What it has learnt so far is deleted."]
+    dock.left.delete_button.click()
+    assert questions == ["Delete the training of mine? What it has trained so far is lost."]
     assert asked.run_folder.exists() is not yes
     assert dock.left.isHidden() is yes
 
@@ -312,7 +312,7 @@ def test_of_several_runs_the_one_that_was_stopped_is_offered(dock: Any, shelf: P
     assert "later: step" in dock.left.text.text()
     dock._request = mine
     dock._on_failed(Cancelled("stopped"))
-    assert "Resume goes on" in dock.bar.text.text() and "mine: step" in dock.left.text.text()
+    assert "Resume continues" in dock.bar.text.text() and "mine: step" in dock.left.text.text()
 
 
 @pytest.mark.parametrize("seen", ["before", "after"])
@@ -329,7 +329,7 @@ def test_what_another_window_trains_is_not_touched(
         if seen == "after":
             dock.left.refresh()
             assert dock.left.isHidden()
-        dock.left.forget_button.click()
+        dock.left.delete_button.click()
         dock.left.resume_button.click()
         with pytest.raises(OutputError, match="a training runs in"):
             forget(asked)
@@ -362,7 +362,7 @@ def test_what_a_crash_left_is_offered_and_forgotten(
     dock.left.refresh()
     assert "mine: step 7 of 50" in dock.left.text.text()
     assert free_output(shelf, "mine").name == "mine-2.safetensors"
-    dock.left.forget_button.click()
+    dock.left.delete_button.click()
     assert dock.left.isHidden() and not asked.run_folder.exists()
 
 
@@ -370,9 +370,9 @@ def test_after_a_crash_the_curve_goes_on_from_the_saved_step(qapp: Any) -> None:
     from napari_coseg.widgets.finetune.progress import ProgressPanel
 
     panel = ProgressPanel()
-    panel.hear("logged", {"values": {"loss": [(1, 9.0), (2, 8.0), (3, 7.0)]}})
+    panel.show_event("logged", {"values": {"loss": [(1, 9.0), (2, 8.0), (3, 7.0)]}})
     for step, loss in ((2, 5.0), (3, 4.0), (4, 3.0)):
-        panel.hear("step", {"step": step, "loss": loss})
+        panel.show_event("step", {"step": step, "loss": loss})
     assert panel.losses == [(1, 9.0), (2, 5.0), (3, 4.0), (4, 3.0)]
 
 
@@ -380,8 +380,8 @@ def test_after_a_crash_the_legend_tells_the_latest_score(qapp: Any) -> None:
     from napari_coseg.widgets.finetune.progress import ProgressPanel
 
     panel = ProgressPanel()
-    panel.hear("logged", {"values": {"validation_object_f1": [(6, 0.75), (12, 0.5)]}})
-    panel.hear("plan", {"scores_before": {"object_f1": 0.125}})
+    panel.show_event("logged", {"values": {"validation_object_f1": [(6, 0.75), (12, 0.5)]}})
+    panel.show_event("plan", {"scores_before": {"object_f1": 0.125}})
     panel.draw()
     assert "F1&nbsp;0.50" in panel.legend.text()
 
@@ -411,8 +411,8 @@ def test_that_it_is_paused_arrives(
 @pytest.mark.parametrize(
     ("button", "how"),
     [
-        pytest.param("begun_button", {"as_begun": True}, id="as it began"),
-        pytest.param("anew_button", {"restart": True}, id="anew"),
+        pytest.param("original_button", {"original_labels": True}, id="as it began"),
+        pytest.param("restart_button", {"restart": True}, id="anew"),
     ],
 )
 def test_where_more_was_reviewed_both_ways_are_offered(

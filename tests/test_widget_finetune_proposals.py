@@ -79,4 +79,4 @@ def test_of_what_is_kept_the_table_shows_a_score_for_each_task(qapp: Any) -> Non
         ["kept objects F1", "", "0.400"],
         ["kept regions Dice", "", "0.900"],
     ]
-    assert "what the base finds there" in panel.table.item(1, 2).toolTip()
+    assert "the base's own predictions" in panel.table.item(1, 2).toolTip()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cases.finetuning_cases import DOCK_STEPS, base_file
-from napari_coseg.finetuning.library import FOLDER_VARIABLE
+from napari_coseg.models.checkpoints.adapter_library import FOLDER_VARIABLE
 
 
 @pytest.fixture

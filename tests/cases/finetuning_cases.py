@@ -40,10 +40,10 @@ def reviewed_image(number: int = 0, size: int = 96, **changes: Any) -> ReviewedI
         image=pixels,
         pixel_size_um=0.5,
         semantic=regions,
-        objects=labels,
-        types=types,
-        semantic_reviewed=everywhere,
-        objects_reviewed=everywhere,
+        instances=labels,
+        instance_types=types,
+        semantic_known=everywhere,
+        instances_known=everywhere,
     )
     return replace(image, **changes)
 
@@ -86,7 +86,7 @@ def labelled_folder(root: Path, images: int = 2, **description: Any) -> Path:
         (root / kind).mkdir(parents=True)
     for i in range(images):
         image = reviewed_image(i)
-        arrays = (image.image, image.semantic, image.objects, image.types)
+        arrays = (image.image, image.semantic, image.instances, image.instance_types)
         for kind, array in zip(
             ("images", "regions", "objects", "object_classes"), arrays, strict=True
         ):
@@ -121,12 +121,12 @@ def made_workspace(
 
     file = root / "image.tif"
     tifffile.imwrite(file, image.image)
-    assert image.objects is not None and image.types is not None
-    ids = np.arange(1, image.objects.max() + 1)
-    kinds = np.array([image.types[image.objects == i][0] for i in ids])
+    assert image.instances is not None and image.instance_types is not None
+    ids = np.arange(1, image.instances.max() + 1)
+    kinds = np.array([image.instance_types[image.instances == i][0] for i in ids])
     saved = Saved(
         labelled(
-            image.objects,
+            image.instances,
             image.semantic,
             pixel_size_um=(0.5, 0.5),
             known=class_table(kinds, np.ones(len(ids))),

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from napari_coseg.finetuning.library import adapters_in
+    from napari_coseg.models.checkpoints.adapter_library import adapters_in
 
     for path, card in adapters_in(arguments.folders):
         after = card.scores.get("after", {})
@@ -55,7 +55,7 @@ def _info(arguments: argparse.Namespace) -> int:
         "base": f"{card.base_name}, {card.base_sha256}",
         **class_names(card.model),
         "trained": ", ".join(card.parts),
-        "learnt from": f"{card.images} images, {card.objects} objects",
+        "trained on": f"{card.images} images, {card.objects} objects",
         "date": card.date,
         "size": f"{arguments.adapter.stat().st_size / 1e6:.1f} MB, {card.encoding}",
         "settings": ", ".join(f"{key} {value}" for key, value in card.settings.items()),
@@ -68,8 +68,8 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from napari_coseg.finetuning.library import copy_adapter
     from napari_coseg.inference.loading import load_model
+    from napari_coseg.models.checkpoints.adapter_library import copy_adapter
 
     if arguments.output.exists() and not arguments.overwrite:
         raise OutputError(f"{arguments.output} already exists; give another name, or --overwrite")

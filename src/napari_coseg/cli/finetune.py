@@ -1,6 +1,6 @@
 """Fine-tune a model on corrected labels: workspaces, or folders of images with label files.
 
-A run that was stopped goes on when the same command is given again.
+The same command resumes a run that was stopped.
 """
 
 from __future__ import annotations
@@ -34,46 +34,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", default="default", help="base: a weights file, or: default")
     parser.add_argument("--speed", choices=("heads", "adapters"), help="default: heads")
-    parser.add_argument("--minutes", type=float, help="about how long (default: 5)")
-    parser.add_argument("--steps", type=int, help="in place of minutes")
+    parser.add_argument("--minutes", type=float, help="how long it may take, about (default: 5)")
+    parser.add_argument("--steps", type=int, help="number of steps, in place of minutes")
     parser.add_argument(
         "--output", type=Path, default=Path("adapter.safetensors"), help="the adapter's file"
     )
-    parser.add_argument("--name", help="of the adapter (default: the file's)")
-    parser.add_argument("--parts", nargs="+", metavar="PART", help="what trains")
+    parser.add_argument("--name", help="name of the adapter (default: that of the file)")
+    parser.add_argument("--parts", nargs="+", metavar="PART", help="parts of the model that train")
     parser.add_argument("--lora", type=int, metavar="RANK", help="put LoRA into the encoder")
-    parser.add_argument("--add-classes", action="store_true", help="learn new classes")
+    parser.add_argument("--add-classes", action="store_true", help="allow new classes")
+    parser.add_argument("--rename", nargs="+", metavar="OLD=NEW", help="rename classes of the base")
     parser.add_argument(
-        "--rename", nargs="+", metavar="OLD=NEW", help="classes of the base by new names"
-    )
-    parser.add_argument(
-        "--merge", nargs="+", metavar="NEW=OLD,OLD", help="classes of the base that become one"
+        "--merge", nargs="+", metavar="NEW=OLD,OLD", help="merge classes of the base"
     )
     parser.add_argument("--set", nargs="+", metavar="KEY=VALUE", help="any other setting")
     parser.add_argument(
-        "--base-validation", type=Path, metavar="FOLDER", help="images to measure forgetting on"
+        "--base-validation",
+        type=Path,
+        metavar="FOLDER",
+        help="images of the base's own kind that measure what is forgotten",
     )
-    parser.add_argument("--replay", type=Path, metavar="FOLDER", help="images to learn along")
-    parser.add_argument("--run-folder", type=Path, help="state, log and pictures")
+    parser.add_argument(
+        "--replay",
+        type=Path,
+        metavar="FOLDER",
+        help="images of the base's own kind to train on as well",
+    )
+    parser.add_argument("--run-folder", type=Path, help="folder of the state, log and pictures")
     again = parser.add_mutually_exclusive_group()
-    again.add_argument("--restart", action="store_true", help="forget a run that was stopped")
+    again.add_argument("--restart", action="store_true", help="discard a run that was stopped")
     again.add_argument(
-        "--as-begun",
+        "--original-labels",
         action="store_true",
-        help="go on with a run that was stopped, with the reviews that it began with",
+        help="resume a run that was stopped with the labels that it started with",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument(
-        "--estimate", action="store_true", help="say what it would take, and train nothing"
+        "--estimate", action="store_true", help="print what it would take, without training"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Fine-tune, then say what was gained, and where the adapter is."""
+    """Fine-tune, then print the scores before and after, and the adapter's path."""
     from napari_coseg.finetuning.sources import read_reviewed
 
     settings = _settings(arguments)
-    reviewed = _begun(arguments) if arguments.as_begun else read_reviewed(*arguments.reviewed)
+    reviewed = (
+        _snapshot(arguments) if arguments.original_labels else read_reviewed(*arguments.reviewed)
+    )
     if arguments.estimate:
         from napari_coseg.finetuning.estimate import estimate
 
@@ -93,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _begun(arguments: argparse.Namespace) -> ReviewedSet:
+def _snapshot(arguments: argparse.Namespace) -> ReviewedSet:
     from napari_coseg.finetuning.inputs_snapshot import read_snapshot
     from napari_coseg.finetuning.request import run_folder_of
 
@@ -103,7 +111,7 @@ def _begun(arguments: argparse.Namespace) -> ReviewedSet:
 def _finetuned(
     arguments: argparse.Namespace, reviewed: ReviewedSet, settings: FinetuneSettings
 ) -> FinetuneResult:
-    """Do it, with a line that tells how far it is."""
+    """Fine-tune with a line of progress."""
     from napari_coseg.finetuning.hooks import FinetuneHooks
     from napari_coseg.finetuning.plan import OtherReviewsError
     from napari_coseg.finetuning.run import finetune
@@ -112,8 +120,8 @@ def _finetuned(
     others = {"base_validation": arguments.base_validation, "replay": arguments.replay}
     progress = ProgressLine("finetune")
 
-    def drawn(fraction: float, message: str) -> None:
-        """The line tells the time left itself."""
+    def show(fraction: float, message: str) -> None:
+        """The line shows the time left itself."""
         before, comma, last = message.rpartition(", ")
         progress(fraction, before if comma and last.endswith(" left") else message)
 
@@ -128,21 +136,21 @@ def _finetuned(
                 name=arguments.name,
                 run_folder=arguments.run_folder,
                 restart=arguments.restart,
-                hooks=FinetuneHooks(progress=drawn, should_cancel=lambda: bool(asked)),
+                hooks=FinetuneHooks(progress=show, should_cancel=lambda: bool(asked)),
                 **{name: read_reviewed(path) for name, path in others.items() if path},
             )
     except OtherReviewsError as error:
-        raise SettingsError(f"{error}: --as-begun, or --restart") from error
+        raise SettingsError(f"{error}: --original-labels, or --restart") from error
     finally:
         progress.close()
 
 
 def score_lines(scores: dict[str, Any]) -> Iterator[str]:
-    """Before and after, a line each score, as an adapter's card has them."""
+    """Scores of an adapter's card before and after, one to a line."""
     for title, first, last in (
-        ("held-back regions", "before", "after"),
+        ("held-out part", "before", "after"),
         ("base's own images", "base_before", "base_after"),
-        ("as the base answers on a sample", "", "kept"),
+        ("agreement with the base on a sample", "", "kept"),
     ):
         before, after = scores.get(first, {}), scores.get(last, {})
         for name, value in _flat(after):
@@ -152,7 +160,7 @@ def score_lines(scores: dict[str, Any]) -> Iterator[str]:
 
 
 def _flat(scores: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """Scores by readable names; those of classes with the class behind."""
+    """Scores by readable names; those of classes end with the class."""
     for name, value in scores.items():
         if isinstance(value, dict):
             yield from ((f"{name} of {key}", number) for key, number in value.items())
@@ -164,7 +172,7 @@ def _flat(scores: dict[str, Any]) -> Iterator[tuple[str, float]]:
 def _stopped_by_signals() -> Iterator[list[int]]:
     """Within, the first interruption asks to stop, so that the state is saved; a second one ends.
 
-    What is asked for is in the list. In another thread than the main one nothing is changed.
+    The list then holds the signal. In a thread other than the main one nothing changes.
     """
     asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -192,13 +200,13 @@ def _print_estimate(found: Estimate) -> None:
     scores = ", ".join(f"{name} {value:.3f}" for name, value in _flat(found.base_scores))
     lines = {
         "reviewed": f"{reviews.images} images, {reviews.objects} objects ({counts})",
-        "held back": f"{found.held_back_objects} objects in {found.held_back_images} images",
+        "held out": f"{found.held_out_objects} objects in {found.held_out_images} images",
         "trains": f"{', '.join(found.parts)} ({found.trained_weights / 1e6:.2f} M weights)",
         "device": f"{found.device}, {found.precision}",
         "time": f"{found.seconds / 60:.1f} minutes: {steps}",
         "memory": f"{found.memory_mb:.0f} MB",
         "disk": f"{found.disk_mb:.0f} MB until it ends",
-        "now": f"{scores}, in the first of what is held back" if scores else "",
+        "now": f"{scores}, on the first held-out image" if scores else "",
         "proposed": f"--speed {found.proposed_speed}" if found.proposed_speed else "",
     }
     for key, value in lines.items():

@@ -1,4 +1,4 @@
-"""Train a model from a recipe; run it again with --resume to go on after an interruption.
+"""Train a model from a recipe; --resume continues after an interruption.
 
 On several GPUs: torchrun --nproc_per_node=2 -m napari_coseg.cli.main train RECIPE --data DIR
 """
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_init_argument(parser)
     parser.add_argument("--output", type=Path, help="folder (default: training/<recipe>)")
-    parser.add_argument("--resume", action="store_true", help="go on with what is in --output")
+    parser.add_argument("--resume", action="store_true", help="resume the training in --output")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare crops")
     parser.add_argument(
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train, then say where the chosen weights are."""
+    """Train, then print the path of the chosen weights."""
     from napari_coseg.evaluation.train import train
     from napari_coseg.training.processes import first_of_all
     from napari_coseg.training.recipe import read_recipe

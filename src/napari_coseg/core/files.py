@@ -61,13 +61,12 @@ def atomic_write(
         Or `error`, where the file exists and may not be overwritten, or cannot be written.
     """
     refuse_existing([path], overwrite, error)
+    expected: tuple[type[Exception], ...] = (OSError, *failures)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
             yield partial
-    except Exception as failure:
-        if not isinstance(failure, (OSError, *failures)):
-            raise
+    except expected as failure:
         raise error(_cannot_write(path, failure)) from failure
 
 

@@ -35,8 +35,8 @@ def made_from(files: Sequence[Path], window_hu: tuple[float, float]) -> dict[str
         found = {path.name: path.stat() for path in files}
     except OSError as error:
         raise DatasetError(f"a volume is missing: {error}") from error
-    files = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in found.items()}
-    return {"files": files, "window_hu": [float(value) for value in window_hu]}
+    stamps = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in found.items()}
+    return {"files": stamps, "window_hu": [float(value) for value in window_hu]}
 
 
 def write_unpacked(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -69,35 +68,15 @@ def measure(
         # Some CPUs multiply bfloat16 faster than float32, others only pretend to.
         choices = ("bf16",) if on_card else ("fp32", "bf16")
     one = batch.part(slice(0, 1))
-    trials = {name: _try(prepared, one, name, recompute, control) for name in choices}
-    precision = choices[0]
-    for name in choices[1:]:
-        # By a margin: one timing is no more exact, and a choice that flips gives other weights.
-        if trials[name].step_s < CLEARLY_FASTER * trials[precision].step_s:
-            precision = name
-    step_s = trials[precision].step_s
+    trials = [_try(prepared, one, name, recompute, control) for name in choices]
+    # By a margin: one timing is no more exact, and a choice that flips gives other weights.
+    faster = trials[-1].step_s < CLEARLY_FASTER * trials[0].step_s
+    cost = trials[-1 if faster else 0]
+    step_s = cost.step_s
     if crops > 1:
         with suppress(OutOfMemory):
-            step_s = _try(prepared, batch, precision, recompute, control).step_s / crops
-    weights = sum(v.numel() * v.element_size() for v in prepared.network.state_dict().values())
-    weights += sum((COPIES_WHILE_TRAINING - 1) * 4 * p.numel() for p in prepared.trained.values())
-    return StepCost(
-        step_s=step_s * settings.crops,
-        encode_s=trials[precision].encode_s,
-        activations_mb=trials[precision].activations_mb,
-        features_mb=trials[precision].features_mb,
-        weights_mb=weights / MB,
-        precision=precision,
-    )
-
-
-class _Trial(NamedTuple):
-    """Of some crops together."""
-
-    step_s: float
-    encode_s: float
-    activations_mb: float
-    features_mb: float
+            step_s = _try(prepared, batch, cost.precision, recompute, control).step_s / crops
+    return replace(cost, step_s=step_s * settings.crops)
 
 
 def _try(
@@ -106,13 +85,14 @@ def _try(
     precision: str,
     recompute: bool,
     control: RunControl | None,
-) -> _Trial:
+) -> StepCost:
+    """The cost of a step that takes just these crops."""
     control = control or RunControl()
     encode_s = features_mb = 0.0
     with prepared.stepper(precision, control, recompute) as stepper:
 
         def seconds(call: Callable[[], object]) -> float:
-            """Of one call, without what it was paused for; on a card it is waited for."""
+            """Of one call, without pauses; a card is waited for."""
             began = control.clock()
             call()
             if prepared.device.startswith("cuda"):
@@ -132,9 +112,12 @@ def _try(
             counting = _Counting()
             with counting:
                 gradient()  # the first of its kind takes longer
-            return _Trial(seconds(gradient), encode_s, counting.megabytes, features_mb)
+            step_s = seconds(gradient)
         finally:
             stepper.optimiser.zero_grad(set_to_none=True)
+    weights = sum(v.numel() * v.element_size() for v in prepared.network.state_dict().values())
+    weights += sum((COPIES_WHILE_TRAINING - 1) * 4 * p.numel() for p in prepared.trained.values())
+    return StepCost(step_s, encode_s, counting.megabytes, features_mb, weights / MB, precision)
 
 
 class _Counting(torch.autograd.graph.saved_tensors_hooks):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -97,20 +97,12 @@ def as_sample(image: ReviewedImage, pixel_size_um: float) -> Sample:
     pixel_size_um
         Of an image that has none.
     """
-    types_known = None
-    if image.objects is not None and image.types is not None:
-        types_known = (image.objects == 0) | (image.types > 0)
-    return Sample(
-        name=image.name,
-        image=image.image,
-        pixel_size_um=image.pixel_size_um or pixel_size_um,
-        semantic=image.semantic,
-        instances=image.objects,
-        instance_types=image.types,
-        semantic_known=image.semantic_reviewed,
-        instances_known=image.objects_reviewed,
-        types_known=types_known,
-    )
+    known = image.types_known
+    if image.instances is not None and image.instance_types is not None:
+        has_class = (image.instances == 0) | (image.instance_types > 0)
+        known = has_class if known is None else known & has_class
+    size = image.pixel_size_um or pixel_size_um
+    return replace(image, pixel_size_um=size, types_known=known)
 
 
 def _reviewed_places(images: Sequence[ReviewedImage], seed: int) -> Places:

@@ -1,4 +1,4 @@
-"""What a fine-tuning would learn from, take and need, before it is started."""
+"""Estimates what a fine-tuning would train on and take, before it is started."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from napari_coseg.finetuning.reviewed import ReviewedSet, Reviews
 from napari_coseg.finetuning.scores import Scores, score
 from napari_coseg.finetuning.settings import FEWEST_USEFUL_STEPS, FinetuneSettings
 from napari_coseg.inference.loading import DEFAULT_MODEL
-from napari_coseg.training.memory import is_out_of_memory
+from napari_coseg.training.memory import OutOfMemory, catching_out_of_memory
 
 ITSELF_MB = 400
 """Of Python and torch, before anything is loaded."""
@@ -25,35 +25,35 @@ ITSELF_MB = 400
 
 @dataclass(frozen=True)
 class Estimate:
-    """As plain values, for people and for the wire.
+    """As plain values.
 
     Parameters
     ----------
     reviews
-        What is learnt from, and what is held back together.
-    held_back_images, held_back_objects
+        What is trained on and what is held out, together.
+    held_out_images, held_out_objects
         Of these, what scores.
     parts
-        What trains, and how many weights that are.
+        What trains, and its number of weights.
     steps, seconds_a_step, seconds
         That fit into the time there is; all of it with scores and features.
     proposed_speed
         "adapters" where enough steps of it fit into the time here to gain from them, else "heads";
         None where steps are given in place of time, or nobody asked.
     base_scores
-        What the base, as it is, finds in the first of the held-back images (`scores.score`).
+        Of the base as it is, on the first of the held-out images (`scores.score`).
     memory_mb
         Of the process; on a card, of the card.
     disk_mb
-        Of the features kept, and of a copy of what is reviewed, until the end.
+        Of the features cached and of a copy of the inputs, until the end.
     notes
-        What is worth knowing before the start.
+        For the user.
     """
 
     device: str
     reviews: Reviews
-    held_back_images: int
-    held_back_objects: int
+    held_out_images: int
+    held_out_objects: int
     parts: tuple[str, ...]
     trained_weights: int
     steps: int
@@ -89,7 +89,7 @@ def estimate(
     """
     prepared = prepare(reviewed, base, settings or FinetuneSettings(), device)
     settings = prepared.settings
-    held = prepared.divided.held_back
+    held = prepared.divided.held_out
     began, scores = time.monotonic(), {}
     if held:
         prepared.network.eval()
@@ -99,22 +99,22 @@ def estimate(
     cost = fitted.cost
     scorings = 2 + (validations_of(settings) if held else 0)
     seconds = steps * cost.step_s + cached * cost.encode_s + scorings * scoring_s
-    kind = torch.device(prepared.device).type
+    on_cpu = prepared.device == "cpu"
     memory = cost.weights_mb + settings.crops * cost.activations_mb
     notes = [*prepared.notes, *fitted.notes]
     if steps < FEWEST_USEFUL_STEPS and settings.steps is None:
         notes.append(f"only {steps} steps fit into {settings.minutes:g} minutes; give it more time")
     found = Estimate(
-        device=_device(kind),
+        device=torch.cuda.get_device_name() if "cuda" in prepared.device else prepared.device,
         reviews=prepared.reviewed.reviews(),
-        held_back_images=len({image.name for image in held}),
-        held_back_objects=ReviewedSet(held).reviews().objects,
+        held_out_images=len({image.name for image in held}),
+        held_out_objects=ReviewedSet(held).reviews().objects,
         parts=prepared.parts,
         trained_weights=sum(p.numel() for p in prepared.trained.values()),
         steps=steps,
         seconds_a_step=round(cost.step_s, 3),
         seconds=round(seconds, 1),
-        memory_mb=round(memory + (ITSELF_MB if kind == "cpu" else 0)),
+        memory_mb=round(memory + on_cpu * ITSELF_MB),
         disk_mb=round(cached * cost.features_mb + size_mb(reviewed), 1),
         precision=cost.precision,
         proposed_speed=None,
@@ -124,9 +124,14 @@ def estimate(
     if settings.steps is not None or not propose:
         return found
     if settings.speed == "heads":
+        actual = prepared.device
         del prepared  # the memory that the other one needs
         other = settings.model_copy(update={"speed": "adapters", "parts": None})
-        steps = _steps_that_fit(reviewed, base, other, device, scoring_s)
+        try:
+            with catching_out_of_memory(actual):
+                _, (_, steps) = _steps_in_time(prepare(reviewed, base, other, device), scoring_s)
+        except (SettingsError, OutOfMemory):  # no memory for one step
+            steps = 0
     proposed = "adapters" if steps >= FEWEST_USEFUL_STEPS else "heads"
     return replace(found, proposed_speed=proposed)
 
@@ -137,25 +142,3 @@ def _steps_in_time(prepared: Prepared, scoring_s: float) -> tuple[FittedStep, Ti
     left = 60 * settings.minutes - 2 * scoring_s
     chosen = settings.with_crop(fitted.crop_px)
     return fitted, divide_time(chosen, fitted.cost, prepared.area_px(), left, scoring_s)
-
-
-def _steps_that_fit(
-    reviewed: ReviewedSet,
-    base: str | Path,
-    settings: FinetuneSettings,
-    device: str,
-    scoring_s: float,
-) -> int:
-    """As many as there is time for; 0 where the device has no memory for one."""
-    try:
-        return _steps_in_time(prepare(reviewed, base, settings, device), scoring_s)[1].steps
-    except SettingsError:
-        return 0
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        return 0
-
-
-def _device(kind: str) -> str:
-    return torch.cuda.get_device_name() if kind == "cuda" else kind

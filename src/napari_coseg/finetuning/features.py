@@ -83,7 +83,7 @@ class FeatureCache:
             files = [load_file(self._path(number)) for number in chosen.tolist()]
         except (OSError, SafetensorError) as error:
             raise OutputError(
-                f"features in {self.folder} cannot be read: {error}; start the fine-tuning anew"
+                f"features in {self.folder} cannot be read: {error}; start the fine-tuning over"
             ) from error
         stacked = {key: torch.stack([file[key] for file in files]) for key in files[0]}
         maps = sorted(key for key in stacked if key.startswith(FEATURES))

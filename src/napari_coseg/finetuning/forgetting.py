@@ -47,10 +47,10 @@ def predictions_of(
         np.asarray(image.data),
         found.pixel_size_um[0],
         semantic=found.semantic if has_regions else None,
-        objects=labels,
-        types=types_of(labels, found.instances.table) if has_types else None,
-        semantic_reviewed=everywhere if has_regions else None,
-        objects_reviewed=everywhere,
+        instances=labels,
+        instance_types=types_of(labels, found.instances.table) if has_types else None,
+        semantic_known=everywhere if has_regions else None,
+        instances_known=everywhere,
     )
     return ReviewedSet(
         (reviewed,), found.semantic_classes, found.instances.classes, "the sample of colon"

@@ -1,10 +1,9 @@
-"""Reviewed images from a workspace: all that fine-tuning knows of how corrections are kept."""
+"""Reads reviewed images from a workspace."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 
 from napari_coseg.core.errors import DatasetError
 from napari_coseg.core.types import LABEL_DTYPE
-from napari_coseg.finetuning.joining import together
 from napari_coseg.finetuning.reviewed import FoundBy, ReviewedImage, ReviewedSet, types_of
 from napari_coseg.images.intake import RgbSource, understand
 from napari_coseg.images.intensity import measure_intensity
@@ -33,17 +31,18 @@ def is_workspace(path: Path) -> bool:
     return (path / WORKSPACE).is_file()
 
 
-def read_workspace(path: Path) -> ReviewedSet:
-    """Of every image the parts with anything reviewed; of a stack each slice by itself.
+def read_workspace(path: Path) -> list[ReviewedSet]:
+    """For each image the parts with anything reviewed; of a stack each slice by itself.
 
-    A reviewed area counts for what it was marked for, objects, regions or both; an object marked
-    as reviewed for itself. Where nothing of an image was reviewed for a task, its labels and their
-    classes are left out. An entry that was kept without regions has none to learn, and so it is
-    without objects, as long as none were drawn.
-    Grey values are those of the run that found the labels: its channels and its window, as the
-    entry's provenance tells. Labels made by hand tell of no window; their images are read by the
-    rules of `images.intensity`, and the window of a base's card is not known here: to learn
-    such a base from images of more than 8 bits, begin with labels that the base itself found.
+    A reviewed area counts for what it was marked for: objects, regions or both. An object that is
+    marked as reviewed counts by itself. Where nothing of an image was reviewed for a task, its
+    labels and their classes are left out; so are objects of an entry that was kept without them,
+    as long as none were drawn.
+
+    Grey values are those of the run that found the labels: its channels and its window, from the
+    entry's provenance. Labels drawn by hand have no window, and their images are read by the rules
+    of `napari_coseg.images.intensity`, without the window of a base's card. To fine-tune such a
+    base on images of more than 8 bits, start from labels that the base found.
 
     Raises
     ------
@@ -57,26 +56,24 @@ def read_workspace(path: Path) -> ReviewedSet:
             if not saved.reviewed.is_empty:
                 images = tuple(_parts(entry, saved))
                 has_regions = any(image.semantic is not None for image in images)
-                has_objects = any(image.objects is not None for image in images)
+                has_objects = any(image.instances is not None for image in images)
                 classes = (
                     saved.region_classes if has_regions else (),
                     saved.classes if has_objects else (),
                 )
-                source, finders = f"{path}, {entry.name}", _finders(saved.provenance)
-                sets.append(ReviewedSet(images, *classes, source=source, found_by=finders))
-    if not sets:
-        return ReviewedSet((), source=str(path))
-    return replace(together(sets), source=str(path))
+                found_by = _found_by(saved.provenance)
+                sets.append(ReviewedSet(images, *classes, source=str(path), found_by=found_by))
+    return sets or [ReviewedSet((), source=str(path))]
 
 
 def _parts(entry: Entry, saved: Saved) -> Iterator[ReviewedImage]:
     image = understand(read_image(entry.find_image()), entry.image.axes)
-    told = saved.provenance
-    source = RgbSource(image, told.get("channels"), window=told.get("window"))
+    provenance = saved.provenance
+    source = RgbSource(image, provenance.get("channels"), window=provenance.get("window"))
     labels = saved.labels.reshape(-1, *saved.labels.shape[-2:])
     regions = None if saved.regions is None else saved.regions.reshape(labels.shape)
     has_types = bool(saved.classes)
-    without_objects = bool(told.get(WITHOUT_OBJECTS)) and not labels.any()
+    without_objects = bool(provenance.get(WITHOUT_OBJECTS)) and not labels.any()
     objects_seen, regions_seen = np.zeros(labels.shape, bool), np.zeros(labels.shape, bool)
     if not without_objects:
         seen = saved.reviewed_area("objects") | saved.reviewed_objects()
@@ -104,15 +101,17 @@ def _parts(entry: Entry, saved: Saved) -> Iterator[ReviewedImage]:
                 image=np.clip(np.rint(rgb), 0, 255).astype(np.uint8),
                 pixel_size_um=math.sqrt(y_um * x_um),
                 semantic=None if regions is None else regions[here].astype(np.uint8),
-                objects=None if without_objects else objects,
-                types=types_of(objects, saved.table) if has_types and not without_objects else None,
-                semantic_reviewed=None if regions is None else regions_seen[here] & own,
-                objects_reviewed=None if without_objects else objects_seen[here] & own,
+                instances=None if without_objects else objects,
+                instance_types=types_of(objects, saved.table)
+                if has_types and not without_objects
+                else None,
+                semantic_known=None if regions is None else regions_seen[here] & own,
+                instances_known=None if without_objects else objects_seen[here] & own,
                 range=(low, max(high, low + 1)),
             )
 
 
-def _finders(provenance: Mapping[str, Any]) -> tuple[FoundBy, ...]:
+def _found_by(provenance: Mapping[str, Any]) -> tuple[FoundBy, ...]:
     weights = provenance.get("weights")
     sha256 = weights.get("sha256") if isinstance(weights, dict) else None
     return (FoundBy(str(provenance.get("model", "")), str(sha256)),) if sha256 else ()

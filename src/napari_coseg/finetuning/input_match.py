@@ -1,7 +1,7 @@
-"""Images as the base knows them: a linear change of intensities that lets it say the right thing.
+"""Chooses the linear change of intensities under which the base has the lowest loss.
 
-A network that learnt dark nuclei on pale tissue does not see bright ones on black. Before anything
-is trained, the reviewed labels tell which of a few linear changes suits the base best: the image as
+A network trained on dark nuclei on pale tissue does not find bright ones on black. Before the first
+step, the reviewed labels select one of a few linear changes: the image as
 it is, its negative, background and objects brought to the colours that they have in H&E; each image
 by itself stretched before, or not. The change is no code of its own: ``(a v + b - mean) / std`` is
 ``(v - mean') / std'``, so it is kept as the normalisation of the adapted model's card.
@@ -77,10 +77,10 @@ def _levels(images: Sequence[ReviewedImage]) -> tuple[np.ndarray, np.ndarray] | 
     """Median red, green, blue of background and of objects: the medians over images; or None."""
     rows = []
     for image in images:
-        if image.objects is None or image.objects_reviewed is None:
+        if image.instances is None or image.instances_known is None:
             continue
-        inside = image.objects_reviewed & (image.objects > 0)
-        outside = image.objects_reviewed & (image.objects == 0)
+        inside = image.instances_known & (image.instances > 0)
+        outside = image.instances_known & (image.instances == 0)
         if inside.any() and outside.any():
             rows.append([np.median(image.image[mask], axis=0) for mask in (outside, inside)])
     if not rows:

@@ -17,12 +17,12 @@ from napari_coseg.core.errors import CheckpointError
 from napari_coseg.core.files import atomic_write
 from napari_coseg.core.settings import Settings
 from napari_coseg.core.types import LabelClass
-from napari_coseg.finetuning.reviewed import FoundBy, ReviewedImage, ReviewedSet
+from napari_coseg.finetuning.reviewed import LABEL_DTYPES, FoundBy, ReviewedImage, ReviewedSet
 from napari_coseg.models.checkpoints.safe import read_header
 
 SNAPSHOT_FILE = "reviewed.safetensors"
 KEY = "napari_coseg_reviewed"
-KINDS = ("image", "semantic", "objects", "types", "semantic_reviewed", "objects_reviewed")
+KINDS = ("image", *LABEL_DTYPES)
 MB = 1e6
 
 
@@ -32,17 +32,12 @@ class _Image(Settings):
     range: tuple[float, float] | None
 
 
-class _FoundBy(Settings):
-    model: str
-    sha256: str
-
-
 class _Snapshot(Settings):
     source: str
     semantic_classes: tuple[ClassEntry, ...]
     instance_classes: tuple[ClassEntry, ...]
     images: tuple[_Image, ...]
-    found_by: tuple[_FoundBy, ...] = ()
+    found_by: tuple[FoundBy, ...] = ()
 
 
 def write_snapshot(folder: Path, reviewed: ReviewedSet) -> None:
@@ -58,7 +53,7 @@ def write_snapshot(folder: Path, reviewed: ReviewedSet) -> None:
 
     path, values = folder / SNAPSHOT_FILE, {KEY: _description(reviewed).model_dump_json()}
     with atomic_write(path, overwrite=True, failures=(SafetensorError,)) as partial:
-        save_file(_arrays(reviewed), partial, metadata=values)
+        save_file(arrays_of(reviewed), partial, metadata=values)
 
 
 def read_snapshot(folder: Path) -> ReviewedSet:
@@ -88,7 +83,7 @@ def read_snapshot(folder: Path) -> ReviewedSet:
         tuple(entry.as_label_class() for entry in kept.semantic_classes),
         tuple(entry.as_label_class() for entry in kept.instance_classes),
         kept.source,
-        tuple(FoundBy(**finder.model_dump()) for finder in kept.found_by),
+        kept.found_by,
     )
 
 
@@ -99,16 +94,17 @@ def _image(kept: _Image, number: int, arrays: dict[str, np.ndarray]) -> Reviewed
 
 def size_mb(reviewed: ReviewedSet) -> float:
     """Of the file; megabytes."""
-    return sum(array.nbytes for array in _arrays(reviewed).values()) / MB
+    return sum(array.nbytes for array in arrays_of(reviewed).values()) / MB
 
 
-def _arrays(reviewed: ReviewedSet) -> dict[str, np.ndarray]:
-    found = {}
-    for number, image in enumerate(reviewed.images):
-        for kind in KINDS:
-            if (array := getattr(image, kind)) is not None:
-                found[f"{number}/{kind}"] = np.ascontiguousarray(array)
-    return found
+def arrays_of(reviewed: ReviewedSet) -> dict[str, np.ndarray]:
+    """Images and labels, by the number of the image and the kind."""
+    return {
+        f"{number}/{kind}": np.ascontiguousarray(array)
+        for number, image in enumerate(reviewed.images)
+        for kind in KINDS
+        if (array := getattr(image, kind)) is not None
+    }
 
 
 def _description(reviewed: ReviewedSet) -> _Snapshot:
@@ -120,7 +116,7 @@ def _description(reviewed: ReviewedSet) -> _Snapshot:
             _Image(name=one.name, pixel_size_um=one.pixel_size_um, range=one.range)
             for one in reviewed.images
         ),
-        found_by=tuple(_FoundBy(model=f.model, sha256=f.sha256) for f in reviewed.found_by),
+        found_by=reviewed.found_by,
     )
 
 

@@ -1,8 +1,8 @@
-"""Weight interpolation: all of the way from the base to what was learnt, or a part of it.
+"""Weight interpolation: takes all of the change from the base, or the part of it that scores best.
 
-Weights between the base's and the fine-tuned ones often serve better than either, and forget less
-of what the base knew (WiSE-FT, Wortsman et al. 2022): a few images pull a model that knows their
-kind already too far.
+Weights between the base's and the fine-tuned ones often score better than either, and forget less
+of what the base knew (WiSE-FT, Wortsman et al. 2022): a few images pull a model that already knows
+their kind too far.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ import torch
 from torch import Tensor, nn
 
 FRACTIONS = (0.75, 0.5, 0.25)
-"""Parts of the way that are tried, beside the whole."""
+"""Parts of the change that are tried, beside the whole."""
 CLEARLY = 0.005
-"""How much more than the whole change a part must be worth: what is held back is small."""
+"""How much better than the whole change a part must score: the held-out part is small."""
 
 
 @torch.no_grad()
 def take_fraction(
     trained: Mapping[str, nn.Parameter],
     origin: Mapping[str, Tensor],
-    worth_of_whole: float,
-    worth: Callable[[float], float],
+    score_of_whole: float,
+    score: Callable[[float], float],
 ) -> float:
-    """Move weights to the part of their way that is worth most, where it clearly is.
+    """Move weights to the part of their change that scores best, where it clearly does.
 
     Parameters
     ----------
     trained
         Fine-tuned, by name; changed in place.
     origin
-        Where they began, by the same names.
-    worth_of_whole
+        Their values before, by the same names.
+    score_of_whole
         Of the weights as they are.
-    worth
+    score
         Of the network with a part of the change, which is given.
 
     Returns
@@ -49,11 +49,11 @@ def take_fraction(
         for name, parameter in trained.items():
             parameter.copy_(torch.lerp(origin[name], whole[name], fraction))
 
-    best, taken = worth_of_whole + CLEARLY, 1.0
+    best, taken = score_of_whole + CLEARLY, 1.0
     try:
         for fraction in FRACTIONS:
             move(fraction)
-            found = worth(fraction)
+            found = score(fraction)
             if found >= best:
                 best, taken = found, fraction
     finally:

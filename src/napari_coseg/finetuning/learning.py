@@ -61,8 +61,13 @@ class Learning:
         self.best = BestWeights(folder / BEST_FILE)
         self.origin = {name: p.detach().clone() for name, p in prepared.trained.items()}
 
-    def run(self, cache: FeatureCache) -> RunPlan:
-        """Take all steps that are left; returns the plan, with the crop that fitted the memory.
+    @property
+    def step(self) -> int:
+        """Steps after which the best weights were scored; all where nothing was."""
+        return self.best.step or self.plan.steps
+
+    def run(self, cache: FeatureCache) -> None:
+        """Take all steps that are left; `plan` then has the crop that fitted the memory.
 
         Raises
         ------
@@ -76,11 +81,11 @@ class Learning:
         while True:
             try:
                 self._train(self._crops(cache))
-                return self.plan
+                break
             except OutOfMemory:
                 pass
             crop_px, change = smaller_crop(self.prepared, self.plan.crop_px)
-            self._note_memory(f"out of memory: {change}", crop_px=crop_px)
+            self._note(f"out of memory: {change}", crop_px=crop_px)
             cache.clear()
 
     def take_best(self) -> float:
@@ -105,7 +110,7 @@ class Learning:
     def _score_of(self, fraction: float) -> float:
         self.control.progress(TRAINED_AT, f"scoring {fraction:.0%} of the change")
         self.prepared.network.eval()
-        held_out = self.prepared.divided.held_back
+        held_out = self.prepared.divided.held_out
         return selection_score(score(self.prepared.network, held_out, should_cancel=self.control))
 
     def _train(self, draw: Callable[[int], Sequence[Batch]]) -> None:
@@ -115,9 +120,9 @@ class Learning:
         )
         hooks = TrainingHooks(
             should_cancel=self.control,
-            validate=self._validate if prepared.divided.held_back else None,
+            validate=self._validate if prepared.divided.held_out else None,
             check=self.control,
-            notify=self._note_memory,
+            notify=self._note,
             stepped=self._report,
             changed=self._draw_back,
             clock=self.control.clock,
@@ -126,7 +131,7 @@ class Learning:
         train(prepared.network, draw, settings, self.folder, hooks, device, 0, whole_state=False)
 
     def _crops(self, cache: FeatureCache) -> Callable[[int], Sequence[Batch]]:
-        """The batches of a step: drawn anew, or cached with their features."""
+        """The batches of a step: drawn, or read from the cache with their features."""
         plan, settings = self.plan, self.settings
         crops = self.prepared.crops(plan.crop_px, self.replayed, plan.input != AS_IT_IS)
         if settings.speed == "adapters":
@@ -146,7 +151,7 @@ class Learning:
         )
         return lambda step: [cache.draw(step, settings.crops, plan.cached_crops, settings.seed)]
 
-    def _note_memory(self, message: str, **changes: Any) -> None:
+    def _note(self, message: str, **changes: Any) -> None:
         """Tell the user, and keep it in the plan for a run that resumes."""
         self.control.note(message)
         changes["notes"] = tuple(dict.fromkeys((*self.plan.notes, message)))
@@ -191,7 +196,7 @@ class Learning:
                 save_comparison(path, image, found)
                 drawn.append(image)
 
-        held_out = self.prepared.divided.held_back
+        held_out = self.prepared.divided.held_out
         scores = score(network, held_out, should_cancel=self.control, look=look)
         self.control.hooks.report("scores", {"when": "validation", "step": step, "scores": scores})
         self.control.hooks.report("picture", {"path": str(path), "step": step})

@@ -21,7 +21,7 @@ def save_comparison(path: Path, image: ReviewedImage, found: Prediction) -> None
     What was not reviewed is pale in the middle panel.
     """
     known = image.reviewed
-    labels = (image.objects, image.types, image.semantic)
+    labels = (image.instances, image.instance_types, image.semantic)
     objects, types, regions = (
         np.zeros(image.shape, np.uint8) if one is None else known * one for one in labels
     )

@@ -8,7 +8,6 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from pydantic import Field
 
 from napari_coseg.core.card import Normalisation
@@ -17,6 +16,7 @@ from napari_coseg.core.files import atomic_write
 from napari_coseg.core.settings import Settings
 from napari_coseg.core.words import counted
 from napari_coseg.finetuning.costs import StepCost
+from napari_coseg.finetuning.inputs_snapshot import arrays_of
 from napari_coseg.finetuning.interpolation import FRACTIONS
 from napari_coseg.finetuning.request import PLAN_FILE
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
@@ -24,7 +24,7 @@ from napari_coseg.finetuning.settings import FinetuneSettings
 
 LEAST_STEPS = 20
 CACHING_SHARE = 0.25
-"""Of the time there is, at most, for features; the rest learns from them."""
+"""Of the time, at most, for features; the rest trains on them."""
 LEAST_CACHED = 8
 
 
@@ -54,11 +54,11 @@ class Origin(Settings):
     ) -> Origin:
         """Of what a run was given."""
         counts = reviewed.reviews()
-        others = digest_of(ReviewedSet((*base_images, *replayed)))
+        others = _digest(ReviewedSet((*base_images, *replayed)))
         return cls(
             base_sha256=base_sha256,
             settings=settings,
-            reviewed=digest_of(reviewed),
+            reviewed=_digest(reviewed),
             others=f"{len(base_images)} {others}",
             images=counts.images,
             objects=counts.objects,
@@ -72,7 +72,7 @@ class Origin(Settings):
 
 
 class RunPlan(Settings):
-    """Fixed for a run. `origin` tells whether another call means the same one."""
+    """Fixed for a run. A call with the same `origin` resumes it."""
 
     origin: Origin
     steps: int = Field(ge=1)
@@ -91,18 +91,16 @@ class RunPlan(Settings):
     notes: tuple[str, ...] = ()
 
 
-def digest_of(reviewed: ReviewedSet) -> str:
+def _digest(reviewed: ReviewedSet) -> str:
     """SHA-256 over images, labels and classes."""
     digest = hashlib.sha256()
     for classes in (reviewed.semantic_classes, reviewed.instance_classes):
         digest.update(repr([(c.id, c.name) for c in classes]).encode())
     for image in reviewed.images:
-        digest.update(f"{image.name} {image.pixel_size_um} {image.shape}".encode())
-        for array in (image.image, image.semantic, image.objects, image.types):
-            digest.update(b"-" if array is None else np.ascontiguousarray(array).data)
-        digest.update(repr(image.range).encode())
-        for mask in (image.semantic_reviewed, image.objects_reviewed):
-            digest.update(b"-" if mask is None else np.packbits(mask).data)
+        digest.update(repr((image.name, image.pixel_size_um, image.shape, image.range)).encode())
+    for name, array in arrays_of(reviewed).items():
+        digest.update(name.encode())
+        digest.update(array.data)
     return digest.hexdigest()
 
 

@@ -116,7 +116,7 @@ def _new_plan(
 ) -> RunPlan:
     settings = prepared.settings
     scoring_started = control.clock()
-    before = _scores(prepared, prepared.divided.held_back, "before", control)
+    before = _scores(prepared, prepared.divided.held_out, "before", control)
     scoring_s = control.clock() - scoring_started
     base_before = _scores(prepared, base_images, "base_before", control)
     scoring_all_s = control.clock() - scoring_started
@@ -148,7 +148,7 @@ def _new_plan(
         notes=(
             *fitted.notes,
             *((f"images are taken {name}",) if name != AS_IT_IS else ()),
-            *((UNSCORED,) if prepared.divided.held_back and not before else ()),
+            *((UNSCORED,) if prepared.divided.held_out and not before else ()),
         ),
     )
 
@@ -172,7 +172,7 @@ def _matched(prepared: Prepared, control: RunControl, crop_px: int) -> tuple[str
         try:
             with prepared.stepper() as stepper:
                 loss = _loss_under(prepared, control, crop_px, stepper.loss)
-                return match_input(own, prepared.divided.to_learn, loss)
+                return match_input(own, prepared.divided.training, loss)
         except OutOfMemory:
             crop_px, _ = smaller_crop(prepared, crop_px)
         finally:

@@ -11,7 +11,7 @@ from napari_coseg.core.card import Normalisation
 from napari_coseg.core.errors import DatasetError, SettingsError
 from napari_coseg.finetuning.classes import ClassPlan, plan_classes
 from napari_coseg.finetuning.crops import CropPlaces, ReviewedCrops
-from napari_coseg.finetuning.held_back import Divided, hold_back
+from napari_coseg.finetuning.held_out import Divided, hold_out
 from napari_coseg.finetuning.hooks import RunControl
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 from napari_coseg.finetuning.settings import HEADS, THROUGH_ENCODER, FinetuneSettings
@@ -76,7 +76,7 @@ class Prepared:
 
     def area_px(self) -> float:
         """Pixels to train on, on the model's grid."""
-        return float(sum(_area(image, self.pixel_size_um) for image in self.divided.to_learn))
+        return float(sum(_area(image, self.pixel_size_um) for image in self.divided.training))
 
     def fingerprint(self) -> str:
         """Hash of all that does not train: weights, and the statistics of normalisation."""
@@ -105,7 +105,7 @@ class Prepared:
             return CropPlaces(images, self.pixel_size_um, seed, augmentation)
 
         return ReviewedCrops(
-            places(self.divided.to_learn, changed_input, settings.seed),
+            places(self.divided.training, changed_input, settings.seed),
             crop_px,
             self.pixel_size_um,
             settings.seed,
@@ -206,20 +206,19 @@ def prepare(
     classes = plan_classes(model.card, reviewed, settings)
     reviewed = classes.applied(reviewed).checked()
     if not reviewed.reviews().objects and not any(
-        image.semantic_reviewed is not None and image.semantic_reviewed.any()
-        for image in reviewed.images
+        image.semantic_known is not None and image.semantic_known.any() for image in reviewed.images
     ):
         raise DatasetError(
             f"{reviewed.source}: no whole object and no region is reviewed; objects that the "
             "border of a reviewed region cuts do not count: mark larger regions"
         )
-    divided = hold_back(reviewed, settings.held_back_fraction)
+    divided = hold_out(reviewed, settings.held_out_fraction)
     notes = [
         *classes.notes,
         *_unknown_sizes(reviewed, model),
         *_other_finders(reviewed, model.card.name, sha256),
     ]
-    if settings.held_back_fraction and not divided.held_back:
+    if settings.held_out_fraction and not divided.held_out:
         notes.append("too little is reviewed to hold a part out: nothing scores the result")
         divided = Divided(reviewed.images, ())
     card = AdapterCard(

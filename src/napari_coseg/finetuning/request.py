@@ -1,4 +1,4 @@
-"""A fine-tuning as it was asked for, kept beside its state, so that it can be asked for again."""
+"""The request of a fine-tuning, kept beside its state, so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LARGEST_REQUEST_BYTES = 1 << 20
 
 
 class FinetuneRequest(Settings):
-    """All that `run.finetune` is told, as plain values."""
+    """The arguments of `run.finetune`, as plain values."""
 
     reviewed: tuple[str, ...] = Field(min_length=1, description="workspaces, labelled folders")
     output: str = Field(description="the adapter's file")
@@ -40,7 +40,7 @@ class FinetuneRequest(Settings):
     device: str = "auto"
     name: str | None = None
     base_validation: str | None = Field(None, description="folder to measure forgetting on")
-    replay: str | None = Field(None, description="folder of images to learn along")
+    replay: str | None = Field(None, description="folder of images to train on as well")
     settings: FinetuneSettings = FinetuneSettings()
 
     @property
@@ -87,9 +87,9 @@ def write_request(request: FinetuneRequest) -> None:
 
 
 def unfinished(folder: Path) -> list[Unfinished]:
-    """Those that can be gone on with among the run folders in `folder`, the last one first.
+    """Those among the run folders in `folder` that can be resumed, the last one first.
 
-    What is no run, is damaged, or is trained now in whatever program, is passed over.
+    Folders that are no run, are damaged, or are in use by any program are left out.
     """
     found = []
     for run in sorted(folder.glob(f"*{RUN_SUFFIX}")) if folder.is_dir() else ():
@@ -105,7 +105,7 @@ def forget(request: FinetuneRequest) -> None:
     Raises
     ------
     OutputError
-        Where the disk refuses, or it is trained now.
+        Where the disk refuses, or it is in use.
     """
     _check_idle(request.run_folder)
     if not (request.run_folder / REQUEST_FILE).is_file():
@@ -118,7 +118,7 @@ def forget(request: FinetuneRequest) -> None:
 
 @contextmanager
 def training_in(run: Path) -> Iterator[None]:
-    """Keep other trainings out of a run folder, which is made where it is missing.
+    """Keep other trainings out of a run folder, which is created where it is missing.
 
     The lock ends with the process, however that ends. A file system that knows no locks keeps
     nobody out.
@@ -131,7 +131,7 @@ def training_in(run: Path) -> Iterator[None]:
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"the run folder {run} cannot be made: {error}") from error
+        raise OutputError(f"the run folder {run} cannot be created: {error}") from error
     with held(run / LOCK_FILE, HELD_S, removed=True) as is_free:
         if not is_free:
             raise _in_use(run)
@@ -155,7 +155,7 @@ def _in_use(run: Path) -> OutputError:
 
 
 def free_output(folder: Path, name: str) -> Path:
-    """A file for an adapter of this name, that neither an adapter nor a run has taken."""
+    """A file name for an adapter that neither an adapter nor a run uses yet."""
     stem = "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip("-.") or "adapter"
     for number in range(1, 10_000):
         path = folder / (f"{stem}.safetensors" if number == 1 else f"{stem}-{number}.safetensors")
@@ -193,5 +193,5 @@ def logged(run: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def _last_step(run: Path) -> int:
-    """Of the log; a run that a crash ended goes on from a little before."""
+    """Of the log; after a crash a run resumes a little before."""
     return max((step for values in logged(run).values() for step, _ in values), default=0)

@@ -1,8 +1,9 @@
-"""What a person has reviewed: images with labels, and where these are known to be right."""
+"""Images with labels, and masks of where a person reviewed them."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,12 @@ import numpy as np
 
 from napari_coseg.core.errors import DatasetError
 from napari_coseg.core.types import LABEL_DTYPE, LabelClass
+from napari_coseg.datasets.base import Sample
 from napari_coseg.images.intake import RgbSource, understand
 from napari_coseg.images.intensity import measure_intensity
 
 NOTHING_REVIEWED = (
-    "nothing is reviewed, so there is nothing to learn from: mark regions or objects as reviewed "
+    "nothing is reviewed, so there is nothing to train on: mark regions or objects as reviewed "
     "first (in a labelled folder, all of an image counts unless known/ says otherwise)"
 )
 
@@ -22,66 +24,50 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+LABEL_DTYPES: dict[str, type[np.generic]] = {
+    "semantic": np.uint8,
+    "instances": LABEL_DTYPE,
+    "instance_types": np.uint8,
+    "semantic_known": np.bool_,
+    "instances_known": np.bool_,
+}
+
+
 @dataclass(frozen=True, eq=False)
-class ReviewedImage:
+class ReviewedImage(Sample):
     """One plane, or a part of one, with labels and where they were reviewed. Treat as read-only.
 
-    A task whose labels are None has none here; its mask of what was reviewed is then None too.
+    As `Sample`, but a task that has labels has a mask of where they are known to be right, too.
 
     Parameters
     ----------
     name
         Of the image; the same for every part of it.
-    image
-        uint8, (Y, X, 3): red, green, blue, as a network is shown it.
     pixel_size_um
-        Micrometres a pixel, the same along both axes; None where it is not known. It is then taken
-        to be the base model's, as `napari_coseg.segment` does.
-    semantic
-        uint8, (Y, X): region class ids, 0 background.
-    objects
-        int32, (Y, X): object ids, 0 background.
-    types
-        uint8, (Y, X): the class of the object at each pixel, 0 where it is not known or there is
-        none; None where objects have no classes.
-    semantic_reviewed, objects_reviewed
-        bool, (Y, X): where each task's labels are known to be right. Only there they are learnt.
+        None where it is not known. It is then assumed to be the base model's, as
+        `napari_coseg.segment` does.
+    instance_types
+        0 where the class of an object is not known.
     range
         Values of `image` that a stretch of the *whole* image makes 0 and 255
         (`napari_coseg.images.intensity`); None measures `image`, as if it were the whole.
     """
 
-    name: str
-    image: np.ndarray
-    pixel_size_um: float | None
-    semantic: np.ndarray | None = None
-    objects: np.ndarray | None = None
-    types: np.ndarray | None = None
-    semantic_reviewed: np.ndarray | None = None
-    objects_reviewed: np.ndarray | None = None
+    pixel_size_um: float | None  # type: ignore[assignment]  # known by the time that crops are cut
     range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
-            raise DatasetError(
-                f"image {self.name!r} has shape {self.image.shape} and dtype {self.image.dtype}; "
-                "expected (Y, X, 3) of uint8"
-            )
-        for kind, dtype in _KINDS.items():
+        super().__post_init__()
+        for kind, dtype in LABEL_DTYPES.items():
             labels = getattr(self, kind)
-            if labels is not None and (labels.shape, labels.dtype) != (self.shape, dtype):
+            if labels is not None and labels.dtype != dtype:
                 raise DatasetError(
-                    f"{kind} of {self.name!r} has shape {labels.shape} and dtype {labels.dtype}; "
-                    f"its image has {self.shape}, and {np.dtype(dtype)} is expected: labels must "
-                    "lie on the image's pixels"
+                    f"{kind} of {self.name!r} has dtype {labels.dtype}; expected {np.dtype(dtype)}"
                 )
-        for labels, reviewed in (
-            ("semantic", "semantic_reviewed"),
-            ("objects", "objects_reviewed"),
-        ):
-            if (getattr(self, labels) is None) != (getattr(self, reviewed) is None):
+        for kind in ("semantic", "instances"):
+            if (getattr(self, kind) is None) != (getattr(self, f"{kind}_known") is None):
                 raise DatasetError(
-                    f"image {self.name!r} has only one of {labels} and {reviewed}; give both"
+                    f"image {self.name!r} has only one of {kind} and {kind}_known; give both"
                 )
 
     @property
@@ -93,14 +79,11 @@ class ReviewedImage:
     @property
     def reviewed(self) -> np.ndarray:
         """bool, (Y, X): where any task was reviewed."""
-        mask = np.zeros(self.shape, bool)
-        for part in (self.semantic_reviewed, self.objects_reviewed):
-            if part is not None:
-                mask |= part
-        return mask
+        masks = [m for m in (self.semantic_known, self.instances_known) if m is not None]
+        return np.logical_or.reduce([np.zeros(self.shape, bool), *masks])
 
     def stretched(self) -> ReviewedImage:
-        """Each image with its own range, as a model sees it whose card says so."""
+        """The image stretched to its own range, as a model sees it whose card says so."""
         low, high = self.range or _range(self.image)
         image = (self.image.astype(np.float32) - low) * (255 / (high - low))
         return replace(self, image=np.rint(image.clip(0, 255)).astype(np.uint8), range=(0.0, 255.0))
@@ -114,36 +97,54 @@ class ReviewedImage:
         }
         return replace(self, **parts)
 
-    def within(self, regions: np.ndarray, objects: np.ndarray) -> ReviewedImage:
-        """What was reviewed inside masks, bool (Y, X); objects that theirs cuts are not known."""
-        semantic_known, objects_known = self.semantic_reviewed, self.objects_reviewed
+    def with_ids(self, regions: np.ndarray | None, types: np.ndarray | None) -> ReviewedImage:
+        """With other class ids, from tables uint8 (256,); without the labels that have no table."""
+        semantic, reviewed, kinds = self.semantic, self.semantic_known, self.instance_types
+        if semantic is not None:
+            semantic = None if regions is None else regions[semantic]
         return replace(
             self,
-            semantic_reviewed=None if semantic_known is None else semantic_known & regions,
-            objects_reviewed=None if objects_known is None else objects_known & objects,
+            semantic=semantic,
+            semantic_known=None if semantic is None else reviewed,
+            instance_types=None if types is None or kinds is None else types[kinds],
+        )
+
+    def within(self, regions: np.ndarray, objects: np.ndarray) -> ReviewedImage:
+        """What was reviewed inside masks, bool (Y, X); objects that theirs cuts are not known."""
+        semantic_known, objects_known = self.semantic_known, self.instances_known
+        return replace(
+            self,
+            semantic_known=None if semantic_known is None else semantic_known & regions,
+            instances_known=None if objects_known is None else objects_known & objects,
         ).without_cut_objects()
 
     def without_cut_objects(self) -> ReviewedImage:
-        """Objects that reach beyond what was reviewed are known nowhere.
+        """Without the review of objects that reach beyond what was reviewed.
 
-        What lies beyond was not looked at, so that neither their outline nor their centre is.
+        Their outlines and centres were not looked at as a whole.
         """
-        if self.objects is None or self.objects_reviewed is None:
+        if self.instances is None or self.instances_known is None:
             return self
-        cut = np.unique(self.objects[~self.objects_reviewed])
-        cut = cut[cut > 0]
-        if not len(cut):
-            return self
-        return replace(self, objects_reviewed=self.objects_reviewed & ~np.isin(self.objects, cut))
+        cut = np.unique(self.instances[~self.instances_known])
+        whole = (self.instances == 0) | ~np.isin(self.instances, cut)
+        return replace(self, instances_known=self.instances_known & whole)
+
+
+def class_table(theirs: Iterable[LabelClass], number_of: Mapping[str, int]) -> np.ndarray:
+    """uint8 (256,): from class ids to the numbers of their names in lower case; 0 where unknown."""
+    table = np.zeros(256, np.uint8)
+    for entry in theirs:
+        table[entry.id] = number_of.get(entry.name.lower(), 0)
+    return table
 
 
 def types_of(labels: np.ndarray, table: pd.DataFrame) -> np.ndarray:
     """uint8, of the labels' shape: the class of the object at each pixel, by ``id`` of a table."""
-    of = np.zeros(int(labels.max(initial=0)) + 1, np.uint8)
-    ids = table["id"].to_numpy()
-    there = ids < len(of)
-    of[ids[there]] = table["class_id"].to_numpy()[there]
-    found: np.ndarray = of[labels]
+    class_of = np.zeros(int(labels.max(initial=0)) + 1, np.uint8)
+    ids, classes = table["id"].to_numpy(), table["class_id"].to_numpy()
+    present = ids < len(class_of)
+    class_of[ids[present]] = classes[present]
+    found: np.ndarray = class_of[labels]
     return found
 
 
@@ -152,26 +153,9 @@ def _range(image: np.ndarray) -> tuple[float, float]:
     return found.low, found.high
 
 
-_KINDS: dict[str, type[np.generic]] = {
-    "semantic": np.uint8,
-    "objects": LABEL_DTYPE,
-    "types": np.uint8,
-    "semantic_reviewed": np.bool_,
-    "objects_reviewed": np.bool_,
-}
-
-
 @dataclass(frozen=True)
 class FoundBy:
-    """The model whose labels a person then corrected.
-
-    Parameters
-    ----------
-    model
-        Its name.
-    sha256
-        Of its weights file, whatever adapter was on it.
-    """
+    """The model whose labels a person then corrected: its name, and its weights file's hash."""
 
     model: str
     sha256: str
@@ -207,13 +191,13 @@ class ReviewedSet:
     Parameters
     ----------
     images
-        As reviewed; objects that the border of a reviewed region cuts are left out by `checked`.
+        Objects that the border of a reviewed region cuts are left out by `checked`.
     semantic_classes, instance_classes
         Of all images.
     source
         Where they come from, for messages.
     found_by
-        The models that found what was corrected; nothing of labels that were made by hand.
+        The models whose labels were corrected; empty for labels drawn by hand.
     """
 
     images: tuple[ReviewedImage, ...]
@@ -235,9 +219,12 @@ class ReviewedSet:
         if not images:
             raise DatasetError(f"{self.source}: {NOTHING_REVIEWED}")
         for image in images:
-            regions, objects = image.semantic_reviewed, image.objects_reviewed
-            self._check_ids(image, "region", image.semantic, regions, self.semantic_classes)
-            self._check_ids(image, "object", image.types, objects, self.instance_classes)
+            for kind, labels, known, classes in (
+                ("region", image.semantic, image.semantic_known, self.semantic_classes),
+                ("object", image.instance_types, image.instances_known, self.instance_classes),
+            ):
+                if labels is not None and known is not None:
+                    self._check_ids(image.name, kind, labels[known], classes)
         return replace(self, images=images)
 
     def reviews(self) -> Reviews:
@@ -251,7 +238,7 @@ class ReviewedSet:
             names |= {image.name} if reviewed.any() else set()
             objects += _count_objects(image)
             if image.semantic is not None:
-                ids = image.semantic[image.semantic_reviewed]
+                ids = image.semantic[image.semantic_known]
                 regions += Counter(dict(enumerate(np.bincount(ids, minlength=256).tolist())))
         return Reviews(
             images=len(names),
@@ -262,31 +249,24 @@ class ReviewedSet:
         )
 
     def _check_ids(
-        self,
-        image: ReviewedImage,
-        kind: str,
-        labels: np.ndarray | None,
-        reviewed: np.ndarray | None,
-        classes: tuple[LabelClass, ...],
+        self, name: str, kind: str, ids: np.ndarray, classes: tuple[LabelClass, ...]
     ) -> None:
-        if labels is None or reviewed is None:
-            return
-        strange = set(np.unique(labels[reviewed]).tolist()) - {0, *(c.id for c in classes)}
+        strange = set(np.unique(ids).tolist()) - {0, *(c.id for c in classes)}
         if strange:
             raise DatasetError(
-                f"{self.source}: {kind} labels of {image.name!r} hold the classes "
-                f"{sorted(strange)}, which have no name; named are "
+                f"{self.source}: {kind} labels of {name!r} hold the classes {sorted(strange)}, "
+                f"which have no name; named are "
                 f"{', '.join(f'{c.id} {c.name}' for c in classes) or 'none'}"
             )
 
 
 def _count_objects(image: ReviewedImage) -> Counter[int]:
     """Reviewed objects by class id, 0 where it is not known."""
-    if image.objects is None or image.objects_reviewed is None:
+    if image.instances is None or image.instances_known is None:
         return Counter()
-    inside = np.where(image.objects_reviewed, image.objects, 0)
+    inside = np.where(image.instances_known, image.instances, 0)
     ids, first = np.unique(inside, return_index=True)
     first = first[ids > 0]
-    if image.types is None:
+    if image.instance_types is None:
         return Counter({0: len(first)})
-    return Counter(image.types.reshape(-1)[first].tolist())
+    return Counter(image.instance_types.reshape(-1)[first].tolist())

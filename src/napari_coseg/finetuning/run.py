@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,7 +61,7 @@ class FinetuneResult:
         As written in it; `card.scores` has ``before`` and ``after`` of the held-out part, and
         of what was forgotten: ``base_before`` and ``base_after`` of the base's own validation
         images, where given, else for the shipped model ``kept``, which are scores against its own
-        answers on a sample (`forgetting.answers_of`).
+        predictions on a sample (`forgetting.predictions_of`).
     run_folder
         With ``log.csv`` and pictures.
     improved
@@ -151,7 +150,11 @@ def finetune(
     with training_in(folder), torch.random.fork_rng():
         if restart:
             run.forget()
-        return run.go(output)
+        try:
+            return run.go(output)
+        finally:
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
 
 class _Run:
@@ -166,101 +169,74 @@ class _Run:
         reviewed: ReviewedSet,
     ) -> None:
         self.prepared, self.folder, self.control, self.name = prepared, folder, control, name
-        self.reviewed = reviewed
+        self.reviewed, self.settings = reviewed, prepared.settings
         self.base_images: tuple[ReviewedImage, ...] = ()
         self.replayed: tuple[ReviewedImage, ...] = ()
-        self.started, self.step = control.clock(), 0
+        self.started = control.clock()
         for note in prepared.notes:
             control.note(note)
 
     def go(self, output: Path) -> FinetuneResult:
         """Plan, train, score, write."""
         self.control()
-        reviewed, base_sha256 = self.prepared.reviewed, self.prepared.base_sha256
-        others = self.base_images, self.replayed
-        origin = Origin.of(reviewed, base_sha256, self._settings, *others)
+        prepared, others = self.prepared, (self.base_images, self.replayed)
+        origin = Origin.of(prepared.reviewed, prepared.base_sha256, self.settings, *others)
         if not (self.folder / PLAN_FILE).exists():
             self.forget()  # what is left is of a run whose plan went first, when it was killed
             write_snapshot(self.folder, self.reviewed)
-        plan = settle(
-            self.prepared, self.folder, origin, self.control, self.started, self.base_images
-        )
+        plan = settle(prepared, self.folder, origin, self.control, self.started, self.base_images)
         for note in plan.notes:
             self.control.note(note)
-        replayed = self._replayed(plan)
-        learning = Learning(self.prepared, plan, self.folder, self.control, replayed)
-        cache = FeatureCache(self.folder / FEATURES_FOLDER)
-        with self._freed():
-            plan = learning.run(cache)
-            return self._finish(output, plan, learning, cache)
+        learning = Learning(prepared, plan, self.folder, self.control, self._replayed(plan))
+        learning.run(FeatureCache(self.folder / FEATURES_FOLDER))
+        return self._finish(output, learning)
 
     def forget(self) -> None:
         """Delete what an unfinished run left, and nothing else; without the plan it is no run."""
         for name in (PLAN_FILE, STATE_FILE, BEST_FILE, SNAPSHOT_FILE, DRAFT_FILE):
-            (self.folder / name).unlink(missing_ok=True)
-            for partial in self.folder.glob(f".{name}.*.tmp"):
-                partial.unlink(missing_ok=True)
+            for path in (self.folder / name, *self.folder.glob(f".{name}.*.tmp")):
+                path.unlink(missing_ok=True)
         FeatureCache(self.folder / FEATURES_FOLDER).clear()
 
-    @property
-    def _settings(self) -> FinetuneSettings:
-        return self.prepared.settings
-
-    @contextmanager
-    def _freed(self) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-
-    def _finish(
-        self, output: Path, plan: RunPlan, learning: Learning, cache: FeatureCache
-    ) -> FinetuneResult:
-        """Check what was frozen, write, and score what was written: as it is loaded again."""
-        prepared, control = self.prepared, self.control
-        network = prepared.network
+    def _finish(self, output: Path, learning: Learning) -> FinetuneResult:
+        """Check what was frozen, write, and score what was written, as it is loaded again."""
+        prepared, control, plan = self.prepared, self.control, learning.plan
         fraction = learning.take_best()
         if prepared.fingerprint() != prepared.frozen_sha256:
             raise RuntimeError("weights changed that do not train; the adapter is not written")
-        card = self._card(plan, learning, fraction)
-        draft = self.folder / DRAFT_FILE
-        start = start_of(prepared.base, card)
-        save_adapter(draft, network, start, card)
+        card = self._card(learning, fraction)
+        draft, start = self.folder / DRAFT_FILE, start_of(prepared.base, card)
+        save_adapter(draft, prepared.network, start, card)
         control.progress(0.95, "scoring the adapter")
         adapted = with_adapter(prepared.base, prepared.base_sha256, draft)
-        scores = {"before": plan.scores_before, **self._scores_after(adapted)}
-        if self.base_images:
-            scores["base_before"] = plan.base_scores_before
+        after = self._scores_after(adapted, learning.step)
+        scores = {"before": plan.scores_before, "base_before": plan.base_scores_before, **after}
         improved = None
-        if scores["before"]:
-            improved = selection_score(scores["after"]) > selection_score(scores["before"])
+        if plan.scores_before:
+            improved = selection_score(after["after"]) > selection_score(plan.scores_before)
             if not improved:
                 control.note(NO_BETTER)
-        if scores.get("kept", {}).get("object_f1", 1.0) < MUCH_IS_KEPT:
+        if after.get("kept", {}).get("object_f1", 1.0) < MUCH_IS_KEPT:
             control.note(FORGOTTEN)
         found = {"scores": {k: v for k, v in scores.items() if v}}
         update = {**found, "notes": "; ".join(control.notes)}
-        card = save_adapter(output, network, start, card.model_copy(update=update))
-        draft.unlink(missing_ok=True)
-        cache.clear()
+        card = save_adapter(output, prepared.network, start, card.model_copy(update=update))
         self.forget()
         control.progress(1.0, "done")
         return FinetuneResult(output, card, self.folder, improved, tuple(control.notes))
 
-    def _scores_after(self, adapted: CosegModel) -> dict[str, Scores]:
-        found: dict[str, Scores] = {}
-        parts = {
-            "after": self.prepared.divided.held_back,
+    def _scores_after(self, adapted: CosegModel, step: int) -> dict[str, Scores]:
+        found: dict[str, Scores] = {"after": {}}
+        for when, images in {
+            "after": self.prepared.divided.held_out,
             "base_after": self.base_images,
             "kept": () if self.base_images else self._predictions(SCORED),
-        }
-        for when, images in parts.items():
+        }.items():
             if images:
                 found[when] = score(adapted, images, should_cancel=self.control)
-                values = {"when": when, "step": self.step, "scores": found[when]}
+                values = {"when": when, "step": step, "scores": found[when]}
                 self.control.hooks.report("scores", values)
-        return found | ({} if "after" in found else {"after": {}})
+        return found
 
     def _replayed(self, plan: RunPlan) -> tuple[ReviewedImage, ...]:
         """What is replayed; nothing where the images' colours are changed to those the base knows.
@@ -272,54 +248,51 @@ class _Run:
             if self.replayed:
                 self.control.note(f"{NOT_REPLAYED} {plan.input}")
             return ()
-        if self.replayed or not self._settings.rehearse:
+        if self.replayed or not self.settings.rehearse:
             return self.replayed
         return self._predictions(REPLAYED)
 
     def _predictions(self, columns: slice) -> tuple[ReviewedImage, ...]:
         """The shipped model's own on the sample, in place of labels that nobody has."""
-        prepared = self.prepared
-        if not is_shipped(prepared.base_path):
+        if not is_shipped(self.prepared.base_path):
             return ()
-        found = predictions_of(prepared.base, columns, self.control)
-        return prepared.classes.applied(found).images
+        found = predictions_of(self.prepared.base, columns, self.control)
+        return self.prepared.classes.applied(found).images
 
-    def _card(self, plan: RunPlan, learning: Learning, fraction: float) -> AdapterCard:
-        prepared = self.prepared
-        self.step = learning.best.step or plan.steps
-        reviews = prepared.reviewed.reviews()
-        history = f"fine-tuned from {prepared.base.card.name} on {counted(reviews.images, 'image')}"
+    def _card(self, learning: Learning, fraction: float) -> AdapterCard:
+        prepared, plan, settings = self.prepared, learning.plan, self.settings
+        base, reviews = prepared.base.card, prepared.reviewed.reviews()
+        history = f"fine-tuned from {base.name} on {counted(reviews.images, 'image')}"
         model = prepared.classes.card.model_copy(
             update={
                 "name": self.name,
                 "normalisation": plan.normalisation,
                 "scores": {},
-                "adapted_from": prepared.base.card.name,
-                "notes": f"{prepared.base.card.notes} Adapted: {history}.".strip(),
+                "adapted_from": base.name,
+                "notes": f"{base.notes} Adapted: {history}.".strip(),
             }
         )
-        settings = self._settings.model_dump(mode="json", exclude_defaults=True)
         return AdapterCard(
             name=self.name,
-            base_name=prepared.base.card.name,
+            base_name=base.name,
             base_sha256=prepared.base_sha256,
             model=model,
             semantic_origins=prepared.classes.semantic_origins,
             instance_origins=prepared.classes.instance_origins,
             parts=prepared.parts,
-            lora_rank=self._settings.lora_rank,
+            lora_rank=settings.lora_rank,
             frozen_sha256=prepared.frozen_sha256,
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             images=reviews.images,
             objects=reviews.objects,
             settings={
-                **settings,
-                "speed": self._settings.speed,
-                "steps_taken": self.step,
+                **settings.model_dump(mode="json", exclude_defaults=True),
+                "speed": settings.speed,
+                "steps_taken": learning.step,
                 "interpolation": fraction,
                 "input": plan.input,
                 "precision": plan.precision,
-                "crop_px": learning.plan.crop_px,
+                "crop_px": plan.crop_px,
                 "minutes_taken": round((self.control.clock() - self.started) / 60, 2),
             },
         )

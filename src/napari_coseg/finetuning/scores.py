@@ -1,4 +1,4 @@
-"""How good a model is where a person has reviewed: both tasks, before and after."""
+"""Scores a model on reviewed images, where they were reviewed."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from typing import Any
 
 import numpy as np
 
+from napari_coseg.core.card import ModelCard
 from napari_coseg.core.types import Prediction
 from napari_coseg.finetuning.reviewed import ReviewedImage
 from napari_coseg.inference import segment
 from napari_coseg.labels.metrics.contingency import by_class, contingency
-from napari_coseg.labels.metrics.instances import PanopticQuality, panoptic_quality
-from napari_coseg.labels.metrics.overlap import Overlap, mask_overlap
+from napari_coseg.labels.metrics.instances import panoptic_quality
+from napari_coseg.labels.metrics.overlap import mask_overlap
 from napari_coseg.models.base import CosegModel
 
 CONTEXT_PX = 64
 """Of the image around what was reviewed, that the model is shown."""
+OBJECTS, MASK, TYPES, REGIONS = "object", "mask", "type_pq", "region_dice"
 Scores = dict[str, Any]
+Key = tuple[str, str]
+"""Kind of score, and the name of a class or nothing."""
 Look = Callable[[ReviewedImage, Prediction], None]
 
 
@@ -45,16 +49,17 @@ def score(
         ``region_dice`` by class with any truth, and their means ``mean_type_pq`` and
         ``mean_region_dice``. What has no truth is left out.
     """
-    tally = _Tally(model)
+    totals: dict[Key, Any] = {}
     stretch = model.card.normalisation.stretch
     with _not_stretching(model):  # that depends on the whole of an image
         for whole in images:
             image = _cut(whole.stretched() if stretch else whole)
             found = segment(image.image, model, image.pixel_size_um, should_cancel=should_cancel)
-            tally.add(image, found)
+            for key, counts in _counts(model.card, image, found):
+                totals[key] = totals[key] + counts if key in totals else counts
             if look is not None:
                 look(image, found)
-    return tally.scores()
+    return _scores(totals)
 
 
 @contextmanager
@@ -78,66 +83,47 @@ def selection_score(scores: Scores) -> float:
     return float(np.mean(tasks)) if tasks else 0.0
 
 
-class _Tally:
-    def __init__(self, model: CosegModel) -> None:
-        self.card = model.card
-        self.objects: PanopticQuality | None = None
-        self.mask: Overlap | None = None
-        self.types: dict[int, PanopticQuality] = {}
-        self.regions: dict[int, Overlap] = {}
-
-    def add(self, image: ReviewedImage, found: Prediction) -> None:
-        if image.objects is not None and image.objects_reviewed is not None:
-            self._add_objects(image, image.objects, image.objects_reviewed, found)
-        if image.semantic is not None and image.semantic_reviewed is not None:
-            for entry in self.card.semantic_classes:
-                truth = (image.semantic == entry.id) & image.semantic_reviewed
-                guess = (found.semantic == entry.id) & image.semantic_reviewed
-                overlap = mask_overlap(truth, guess)
-                self.regions[entry.id] = _plus(self.regions.get(entry.id), overlap)
-
-    def _add_objects(
-        self, image: ReviewedImage, objects: np.ndarray, known: np.ndarray, found: Prediction
-    ) -> None:
-        truth = np.where(known, objects, 0)
-        guess = _mostly_inside(found.instances.labels, known)
+def _counts(card: ModelCard, image: ReviewedImage, found: Prediction) -> Iterator[tuple[Key, Any]]:
+    """What one image adds to each kind of score and class; counts of several images add up."""
+    if image.instances is not None and image.instances_known is not None:
+        truth = np.where(image.instances_known, image.instances, 0)
+        guess = _mostly_inside(found.instances.labels, image.instances_known)
         table = contingency(truth, guess)
-        self.objects = _plus(self.objects, panoptic_quality(table))
-        self.mask = _plus(self.mask, mask_overlap(truth, guess))
-        if image.types is None or not self.card.instance_classes:
-            return
-        ids, first = np.unique(truth, return_index=True)
-        true_types = image.types.reshape(-1)[first[ids > 0]].astype(np.int64)
-        of = found.instances.table.set_index("id")["class_id"].loc[table.prediction_ids]
-        numbers = [entry.id for entry in self.card.instance_classes]
-        for number, of_class in by_class(table, true_types, of.to_numpy(), numbers).items():
-            self.types[number] = _plus(self.types.get(number), panoptic_quality(of_class))
+        yield (OBJECTS, ""), panoptic_quality(table)
+        yield (MASK, ""), mask_overlap(truth, guess)
+        if image.instance_types is not None and card.instance_classes:
+            ids, first = np.unique(truth, return_index=True)
+            true_types = image.instance_types.reshape(-1)[first[ids > 0]].astype(np.int64)
+            types = found.instances.table.set_index("id")["class_id"].loc[table.prediction_ids]
+            names = {entry.id: entry.name for entry in card.instance_classes}
+            for number, of in by_class(table, true_types, types.to_numpy(), list(names)).items():
+                yield (TYPES, names[number]), panoptic_quality(of)
+    if image.semantic is not None and image.semantic_known is not None:
+        for entry in card.semantic_classes:
+            truth = (image.semantic == entry.id) & image.semantic_known
+            guess = (found.semantic == entry.id) & image.semantic_known
+            yield (REGIONS, entry.name), mask_overlap(truth, guess)
 
-    def scores(self) -> Scores:
-        scores: Scores = {}
-        if self.objects is not None and self.mask is not None and self.objects.truth_count:
-            scores |= {
-                "object_f1": _rounded(self.objects.f1),
-                "object_pq": _rounded(self.objects.pq),
-                "object_dice": _rounded(self.mask.dice),
-                "objects": self.objects.truth_count,
-            }
-        names = {entry.id: entry.name for entry in self.card.instance_classes}
-        types = {names[n]: _rounded(q.pq) for n, q in self.types.items() if q.truth_count}
-        if types:
-            scores |= {"type_pq": types, "mean_type_pq": _rounded(np.mean(list(types.values())))}
-        names = {entry.id: entry.name for entry in self.card.semantic_classes}
-        regions = {
-            names[n]: _rounded(overlap.dice) for n, overlap in self.regions.items() if overlap.truth
+
+def _scores(totals: dict[Key, Any]) -> Scores:
+    scores: Scores = {}
+    objects = totals.get((OBJECTS, ""))
+    if objects is not None and objects.truth_count:
+        scores |= {
+            "object_f1": _rounded(objects.f1),
+            "object_pq": _rounded(objects.pq),
+            "object_dice": _rounded(totals[MASK, ""].dice),
+            "objects": objects.truth_count,
         }
-        if regions:
-            mean = _rounded(np.mean(list(regions.values())))
-            scores |= {"region_dice": regions, "mean_region_dice": mean}
-        return scores
-
-
-def _plus(one: Any, other: Any) -> Any:
-    return other if one is None else one + other
+    for kind, value, truth in ((TYPES, "pq", "truth_count"), (REGIONS, "dice", "truth")):
+        found = {
+            name: _rounded(getattr(counts, value))
+            for (of, name), counts in totals.items()
+            if of == kind and getattr(counts, truth)
+        }
+        if found:
+            scores |= {kind: found, f"mean_{kind}": _rounded(np.mean(list(found.values())))}
+    return scores
 
 
 def _rounded(value: Any) -> float:

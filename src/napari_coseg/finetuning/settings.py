@@ -1,4 +1,4 @@
-"""What can be chosen about a fine-tuning; the command line and the widget build this object."""
+"""Settings of a fine-tuning; the command line and the widget build this object."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ FINETUNING_LOSSES = LossSettings(
     hv_mse=4.0,
     hv_msge=0.5,
 )
-"""Cross-entropy for probabilities that mean what they say; gradients of the distance maps, which
-would drown the other terms at the weights of CellViT, count little."""
+"""Cross-entropy for calibrated probabilities; little weight for the gradients of the distance maps,
+which would dominate the other terms at the weights of CellViT."""
 
 FINETUNING_AUGMENTATION = AugmentationSettings(
     free_probability=0.5,
@@ -46,7 +46,7 @@ FINETUNING_AUGMENTATION = AugmentationSettings(
         noise_probability=0.1,
     ),
 )
-"""Less far from the images than where a network learns from scratch: these are the user's own."""
+"""Weaker than in training from scratch: these are the user's own images."""
 
 
 class FinetuneSettings(Settings):
@@ -80,7 +80,7 @@ class FinetuneSettings(Settings):
         3.0,
         ge=0,
         description="how fast weights are drawn back to the base's: the part of the way at each "
-        "step, as a multiple of the learning rate; 0 lets them go where they will",
+        "step, as a multiple of the learning rate; 0 switches it off",
     )
     replay_fraction: float = Field(
         0.25,
@@ -90,17 +90,20 @@ class FinetuneSettings(Settings):
     )
     rehearse: bool = Field(
         True,
-        description="the shipped model: learn its own answers on a sample along, so that it "
+        description="the shipped model: replay its own predictions on a sample, so that it "
         "forgets less, where no images are given to replay",
     )
-    held_back_fraction: float = Field(
-        0.2, ge=0, lt=0.9, description="share of what was reviewed that scores and is not learnt"
+    held_out_fraction: float = Field(
+        0.2,
+        ge=0,
+        lt=0.9,
+        description="share of what was reviewed that scores and is not trained on",
     )
-    validations: int = Field(4, ge=1, le=100, description="how often the held-back part scores")
+    validations: int = Field(4, ge=1, le=100, description="how often the held-out part scores")
     interpolate: bool = Field(
         True,
         description="weight interpolation: at the end take as much of the change from the base as "
-        "scores best on what is held back; false takes all of it",
+        "scores best on the held-out part; false takes all of it",
     )
     match_input: bool = Field(
         True,
@@ -111,10 +114,10 @@ class FinetuneSettings(Settings):
         0.5,
         ge=0,
         lt=1,
-        description="where intensities are changed so: how far the brightness of crops strays, "
-        "as such images are exposed in many ways; factor",
+        description="where intensities are changed so: how far the brightness of crops varies, "
+        "as exposure does between such images; factor",
     )
-    add_classes: bool = Field(False, description="learn classes that the base does not know")
+    add_classes: bool = Field(False, description="allow classes that the base does not know")
     rename: dict[str, str] = Field({}, description="name of a class of the base -> new name")
     merge: dict[str, tuple[str, ...]] = Field(
         {}, description="new name -> classes of the base that become one"
@@ -127,7 +130,7 @@ class FinetuneSettings(Settings):
         None, description="compute the trunk's blocks twice; None: where memory runs out"
     )
     variants: int = Field(
-        32, ge=1, le=64, description="speed heads: how often each place is encoded, augmented anew"
+        32, ge=1, le=64, description="speed heads: augmented crops of each place that are encoded"
     )
     cache_mb: int = Field(
         2000, ge=10, description="speed heads: largest size of the features on disk; megabytes"
@@ -138,7 +141,7 @@ class FinetuneSettings(Settings):
     augmentation: AugmentationSettings = FINETUNING_AUGMENTATION
 
     def check_lora(self) -> None:
-        """See that LoRA, where it is put in, trains.
+        """Check that LoRA, where it is added, trains.
 
         Raises
         ------
@@ -163,7 +166,7 @@ class FinetuneSettings(Settings):
         return self.model_copy(update={"crop_px": crop_px})
 
     def augmentation_of(self, changed_input: bool) -> AugmentationSettings:
-        """How crops stray, of images as the base knows them or of others."""
+        """Augmentation of crops, of images as the base knows them or with changed intensities."""
         stain = self.augmentation.stain
         if not changed_input or self.exposure_spread <= stain.brightness_spread:
             return self.augmentation

@@ -1,4 +1,4 @@
-"""Classes of a dataset as those of a model card: told by their names, whatever their numbers."""
+"""Maps the classes of a dataset to those of a model card, by name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from napari_coseg.datasets.base import Dataset, Sample
 
 @dataclass(frozen=True, eq=False)
 class ClassMap:
-    """Turns samples of one dataset into what a network of one card learns.
+    """Gives samples of one dataset the class ids of one model card.
 
     Regions that the card does not name are background. Labels of a kind that the card has no class
     of are left out. A dataset that names no classes has the card's numbers already.
@@ -38,15 +38,15 @@ class ClassMap:
         ------
         DatasetError
             If they share no region, or the card lacks an object class: such objects would be
-            learnt as objects of no class.
+            trained as objects without a class.
         """
         regions, types = card.semantic_label_classes, card.instance_label_classes
         missing = _names(dataset.semantic_classes) - _names(regions)
         if regions and dataset.semantic_classes and missing == _names(dataset.semantic_classes):
-            raise DatasetError(_told(dataset, card, "region", missing, regions))
+            raise DatasetError(_missing(dataset, card, "region", missing, regions))
         missing = _names(dataset.instance_classes) - _names(types)
         if types and missing:
-            raise DatasetError(_told(dataset, card, "object", missing, types))
+            raise DatasetError(_missing(dataset, card, "object", missing, types))
         return cls(
             _lookup(dataset.semantic_classes, regions), _lookup(dataset.instance_classes, types)
         )
@@ -64,7 +64,7 @@ def _names(classes: Iterable[LabelClass]) -> set[str]:
     return {entry.name.lower() for entry in classes}
 
 
-def _told(
+def _missing(
     dataset: Dataset, card: ModelCard, kind: str, missing: set[str], known: tuple[LabelClass, ...]
 ) -> str:
     return (

@@ -1,4 +1,4 @@
-"""What a training leaves behind beside its weights: CSV, TensorBoard, sample pictures."""
+"""Logs of a training: CSV, TensorBoard, pictures of crops."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Logs:
     def open(
         cls, output_dir: Path, start: int, settings: LogSettings, processes: Processes
     ) -> Self:
-        """Go on with the logs of `output_dir`; what was written of later steps is dropped."""
+        """Continue the logs of `output_dir`; rows of later steps are dropped."""
         logs = cls(output_dir)
         if not processes.is_first:
             return logs
@@ -98,7 +98,7 @@ class CsvLog:
 
 
 def open_tensorboard(folder: Path, start: int) -> Any:
-    """A writer of curves that goes on after step `start`.
+    """A writer of curves that continues after step `start`.
 
     Raises
     ------

@@ -203,7 +203,7 @@ class _Loop:
         if self.state.skipped >= self.steps:
             raise DivergedError(
                 f"none of the {self.steps} steps had a finite loss and gradient, so nothing was "
-                f"learnt. {ADVICE}, and start over"
+                f"trained. {ADVICE}, and start over"
             )
         if self.state.skipped:
             self.hooks.notify(
@@ -255,7 +255,7 @@ class _Loop:
             self.hooks.stepped(report)
         asked = self.processes.is_first and self.hooks.should_cancel()
         if self.processes.add_up([float(asked)], self.device)[0]:
-            raise Cancelled(f"training stopped after step {done}; the same command goes on")
+            raise Cancelled(f"training stopped after step {done}; the same command resumes")
         if self._is_due(done) or done == self.steps:
             self._save()
 

@@ -1,4 +1,4 @@
-"""Weights of the loss terms, and where each set of them stands.
+"""Weights of the loss terms, and the source of each preset.
 
 | preset               | source                                                                  |
 |----------------------|-------------------------------------------------------------------------|

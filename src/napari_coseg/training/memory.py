@@ -50,7 +50,7 @@ def catching_out_of_memory(device: str | torch.device) -> Iterator[None]:
 
 
 def blocks_of(model: CosegModel) -> Sequence[nn.Module]:
-    """The encoder's blocks; none where a family has no encoder of `models.nn.encoders`."""
+    """The encoder's blocks; none where it has no such."""
     encoder = model.image_encoder
     return encoder.blocks() if encoder else ()
 

@@ -1,4 +1,4 @@
-"""Pictures to look at while a network trains: image, truth and prediction side by side."""
+"""Pictures of training crops: image, labels and prediction side by side."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ OBJECT_COLOUR = (255, 255, 0)
 
 
 def save_picture(path: Path, batch: Batch, model: CosegModel, device: str) -> np.ndarray:
-    """Draw the first crops of a batch as they were learnt from, augmented.
+    """Draw the first crops of a batch, augmented as in training.
 
     Regions are tinted, objects filled, in the colours of the model card. A panel of a task that
     has no labels shows the image alone. The prediction is the network's maps as they are (the
-    likeliest class, objects above one half), before objects are told apart.
+    likeliest class, objects above one half), before they are decoded to objects.
 
     Returns
     -------

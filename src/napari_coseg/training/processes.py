@@ -1,4 +1,4 @@
-"""Several processes that share every batch, as ``torchrun`` starts them; or one alone.
+"""Processes that share every batch, as ``torchrun`` starts them, or a single one.
 
     torchrun --nproc_per_node=2 -m napari_coseg.cli.main train RECIPE --data DIR
 
@@ -8,7 +8,7 @@ recipe means the same on one process and on several, Dice included. torch's
 DistributedDataParallel averages gradients of losses that each process computes alone, which for
 Dice or for tasks labelled in some images only is another loss; and a step here may run the network
 several times (crops of several sizes, micro batches) and leave parameters out. One addition of the
-learnable parameters a step (22 million for Hiera-L) costs little beside 1024 x 1024 pixels.
+trained parameters a step (22 million for Hiera-L) costs little beside 1024 x 1024 pixels.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ ALONE = Processes()
 
 
 def started_by_torchrun() -> bool:
-    """Whether the environment holds what ``torchrun`` tells its processes."""
+    """Whether the environment has the variables that ``torchrun`` sets."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 

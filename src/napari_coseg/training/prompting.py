@@ -1,9 +1,9 @@
-"""Prompts from the truth: what teaches the second forward to use a mask that a person corrected.
+"""Draws mask prompts from the labels, so that the second forward learns to use corrected masks.
 
-A network that only ever saw its own first masks as prompts may learn that they say nothing new, and
-ignore them. So part of the crops are prompted with the truth of a task in place of the predicted
-mask, and part of these with the truth damaged, since people correct some things and leave others,
-and draw roughly. The papers do none of this; it is off by default.
+A network that only ever saw its own first masks as prompts may learn to ignore them, since they
+hold no new information. So part of the crops are prompted with the labels of a task in place of the
+predicted mask, and part of these with damaged labels, since people correct some things and leave
+others, and draw roughly. The papers do none of this; it is off by default.
 
 Damage is measured in radii of the mask's own objects, so that one set of amounts fits nuclei and
 glands.
@@ -23,7 +23,7 @@ from napari_coseg.datasets.batches import NOT_GIVEN, Batch
 REGIONS, OBJECTS = 0, 1
 """Channels of `Batch.prompts`."""
 STREAM = 77
-"""Sets these dice apart from those of the crops, which start from the same seed and step."""
+"""Keeps these random numbers apart from those of the crops, which have the same seed and step."""
 
 
 class DamageSettings(Settings):
@@ -111,19 +111,19 @@ def damage(
     """
     count = int(objects.max(initial=0))
     radius = np.sqrt(_typical_area(objects) / np.pi)
-    sure = rng.random(6)  # drawn at once: how one kind is set must not change another's dice
-    if count and sure[0] < 0.5:
+    draws = rng.random(6)  # at once: one kind's amount must not change another's random numbers
+    if count and draws[0] < 0.5:
         mask = mask & _chosen(objects, 1 - amounts.dropped * rng.random(), rng)
-    if count and sure[1] < 0.5:
+    if count and draws[1] < 0.5:
         copies = _chosen(objects, amounts.added * rng.random(), rng)
         mask = mask | np.roll(copies, rng.integers(mask.shape[0], size=2), axis=(0, 1))
-    if sure[2] < 0.5:
+    if draws[2] < 0.5:
         mask = _merged(mask, amounts.merged * radius * rng.random())
-    if sure[3] < 0.5:
+    if draws[3] < 0.5:
         mask = _wandering(mask, amounts.border * radius * rng.random(), rng)
-    if sure[4] < 0.5:
+    if draws[4] < 0.5:
         mask = _shifted(mask, rng.uniform(-1, 1, 2) * amounts.shifted * radius)
-    if amounts.erased and sure[5] < 0.25:
+    if amounts.erased and draws[5] < 0.25:
         mask = mask & ~_rectangle(mask.shape, 0.2 * amounts.erased, amounts.erased, rng)
     return mask
 

@@ -44,7 +44,7 @@ class BatchPart(Settings):
     derived_region_of: str | None = Field(
         None,
         description="name of an object class; a region derived from its objects prompts crops "
-        "whose dataset has no regions, where `prompts` asks for truth. It is never learnt itself",
+        "whose dataset has no regions, where `prompts` asks for truth. It is never a target itself",
     )
 
     @model_validator(mode="after")

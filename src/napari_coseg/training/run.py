@@ -1,4 +1,4 @@
-"""From a recipe and a folder of data to a weights file: what ``napari-coseg train`` does."""
+"""Trains a recipe on a folder of data: what ``napari-coseg train`` does."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ class Turn:
     crop_px: int
 
     def comes(self, step: int) -> bool:
-        begun = step >= self.from_step
+        started = step >= self.from_step
         over = self.to_step is not None and step >= self.to_step
-        return begun and not over and step % self.every_steps == 0
+        return started and not over and step % self.every_steps == 0
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def train_recipe(
     processes: Processes | None = None,
     start: Callable[[CosegModel], None] | None = None,
 ) -> Path:
-    """Train, or go on where `output_dir` left off; returns the path of the chosen weights.
+    """Train, or resume from `output_dir`; returns the path of the chosen weights.
 
     The weights are those of the moving average that `validate` scored best; the test images are
     never looked at. Usually `validate` is `napari_coseg.evaluation.run.score_held_out`.
@@ -122,7 +122,7 @@ def train_recipe(
         one validates, writes and reports.
     start
         Gives a fresh network its first weights, as `models.checkpoints.starting.initialise`
-        does. Not asked where a training goes on.
+        does. Not called where a training resumes.
     """
     processes = processes or ALONE
     if not isinstance(recipe, Recipe):
@@ -217,7 +217,7 @@ def images_to_report_on(dataset: Dataset, split: str) -> tuple[str, tuple[str, .
     Raises
     ------
     DatasetError
-        Where it has none that are neither learnt from nor chosen by.
+        Where it has none beside those that train or choose weights.
     """
     if isinstance(dataset, Partitioned):
         where, names = "test", dataset.names("test")
@@ -226,7 +226,7 @@ def images_to_report_on(dataset: Dataset, split: str) -> tuple[str, tuple[str, .
         names = dataset.names(where) if where != split and "test" in where else ()
     if not names:
         raise DatasetError(
-            f"{dataset.name!r} has no test images beside those of {split!r} that are learnt from "
+            f"{dataset.name!r} has no test images beside those of {split!r} that train "
             "or chosen by; score on the held-out ones, or give the recipe a split in three"
         )
     return where, names
@@ -255,7 +255,7 @@ def _check_held_out(recipe: Recipe, data_root: Path) -> None:
 
 
 def _keep_drawn(recipe: Recipe, data_root: Path, output_dir: Path) -> None:
-    """Write who was drawn for what, for an evaluation of the test images."""
+    """Save the split that was drawn, for an evaluation of the test images."""
     if recipe.held_out == DRAWN:
         names = dict.fromkeys(part.dataset for part in recipe.batches)
         drawn = {name: _draw(name, data_root, recipe.seed).parts for name in names}
@@ -315,14 +315,14 @@ def some_of(names: Sequence[str], fraction: float, seed: int) -> tuple[str, ...]
 
 
 def _divided(dataset: Dataset, split: str, held_out: str) -> Split:
-    """To learn from and to choose by; images that a partition calls test are in neither."""
+    """Images to train on and to choose weights by; a partition's test images are in neither."""
     if isinstance(dataset, Partitioned):
         return Split(train=dataset.names("train"), validation=dataset.names("validation"))
     known = load_split(held_out)
     held = _of(dataset.name, known)
     if held is None:
         raise DatasetError(
-            f"split {held_out!r} says nothing of dataset {dataset.name!r}, only of "
+            f"split {held_out!r} does not name dataset {dataset.name!r}, only "
             f"{', '.join(known)}; name the images to choose weights by in a file of the form "
             f'{{"validation": {{"{dataset.name}": [names]}}}} and give its path as held_out'
         )
@@ -341,20 +341,20 @@ class _KeepBest:
         self.recipe, self.validate, self.data_root, self.path = recipe, validate, data_root, path
         self.best = -math.inf
         if path.exists():  # a resumed training must beat what it has chosen before
-            self.best = self._worth(read_card(path).scores.get("validation", {}))
+            self.best = self._selection_score(read_card(path).scores.get("validation", {}))
 
     def __call__(self, step: int, model: CosegModel) -> dict[str, float]:
         scores = self.validate(model, self.recipe, self.data_root)
-        worth = self._worth(scores)
-        if worth > self.best:
-            self.best = worth
+        found = self._selection_score(scores)
+        if found > self.best:
+            self.best = found
             # In full: a resumed training must not take a hardly worse score for a better one.
-            told = {"validation": {**scores, "step": float(step)}}
-            card = model.card.model_copy(update={"scores": told})
+            kept = {"validation": {**scores, "step": float(step)}}
+            card = model.card.model_copy(update={"scores": kept})
             save(self.path, model, card, dtype=torch.float16)
         return {f"validation_{name}": value for name, value in scores.items()}
 
-    def _worth(self, scores: dict[str, float]) -> float:
+    def _selection_score(self, scores: dict[str, float]) -> float:
         """The sum of the named scores that there are: images may be labelled for one task only."""
         named = [scores[name] for name in self.recipe.validation.choose_by if name in scores]
         if scores and not named:

@@ -1,4 +1,4 @@
-"""How many steps a training has, and how fast it learns at each of them."""
+"""The number of steps of a training, and its learning rate at each of them."""
 
 from __future__ import annotations
 

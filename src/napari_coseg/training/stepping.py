@@ -15,12 +15,7 @@ from napari_coseg.core.errors import CosegError, SettingsError
 from napari_coseg.core.words import counted
 from napari_coseg.datasets.batches import NOT_GIVEN, Batch
 from napari_coseg.models.base import CosegModel, Features, GivenMasks
-from napari_coseg.training.losses import (
-    Shares,
-    Targets,
-    near_two_objects,
-    two_forward_loss,
-)
+from napari_coseg.training.losses import Shares, Targets, near_two_objects, two_forward_loss
 from napari_coseg.training.memory import (
     OutOfMemory,
     blocks_of,
@@ -59,7 +54,7 @@ class Stepper:
     check
         Called between micro batches; may raise to stop. Weights have not changed then.
     accumulate
-        Micro batches of a batch; begins as the settings say, and `reduce_memory` doubles it.
+        Micro batches of a batch: as the settings say at first; `reduce_memory` doubles them.
     """
 
     model: CosegModel
@@ -87,7 +82,7 @@ class Stepper:
         self.recomputes = False
 
     def __call__(self, batches: Sequence[Batch], rate: float) -> Outcome:
-        """Learn from the batches of one step, whose losses add up.
+        """Train on the batches of one step, whose losses add up.
 
         Raises
         ------
@@ -115,7 +110,7 @@ class Stepper:
         return Outcome(terms, taken)
 
     def set_rate(self, rate: float) -> None:
-        """The learning rate from here on; a part with a factor of its own learns at its share."""
+        """The learning rate from here on; a part with a factor of its own has its share of it."""
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["factor"]
 
@@ -128,7 +123,7 @@ class Stepper:
             if features is None:
                 images = self.model.normalise(images).to(memory_format=torch.channels_last)
                 features = self.model.encode(images)
-            # Tasks without labels are not decoded: nothing is learnt of them.
+            # Tasks without labels are not decoded.
             given = given_masks(batch, self.device)
             output = self.model.decode(features, given, targets.labelled)
         return two_forward_loss(output, targets, self.settings.losses, shares, self.processes.add)
@@ -194,7 +189,7 @@ class Stepper:
             raise
 
     def _statistics(self) -> Iterator[Tensor]:
-        """What batch normalisation learns beside the optimiser."""
+        """The running statistics of batch normalisation that are updated."""
         for module in self.model.modules():
             if isinstance(module, _BatchNorm) and module.training:
                 yield from module.buffers()

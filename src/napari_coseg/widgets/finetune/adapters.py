@@ -1,4 +1,4 @@
-"""The adapters that there are: use one, give one away, take one in, delete one."""
+"""The Adapters page of the Fine-tune dock: use, export, import and delete adapters."""
 
 from __future__ import annotations
 
@@ -22,8 +22,13 @@ from qtpy.QtWidgets import (
 from napari_coseg.core.card import ModelCard
 from napari_coseg.core.errors import OutputError
 from napari_coseg.core.words import counted
-from napari_coseg.finetuning.library import SUFFIX, adapters_folder, adapters_in, copy_adapter
 from napari_coseg.finetuning.request import free_output
+from napari_coseg.models.checkpoints.adapter_library import (
+    SUFFIX,
+    adapters_folder,
+    adapters_in,
+    copy_adapter,
+)
 from napari_coseg.models.checkpoints.adapters import AdapterCard, check_base, read_adapter_card
 from napari_coseg.widgets.dock_widget import notify, notify_errors
 from napari_coseg.widgets.finetune.model_library import base_sha256, model_library
@@ -36,7 +41,7 @@ Base = Callable[[], tuple[str, ModelCard | None]]
 
 
 class AdaptersPanel(QWidget):
-    """A list of adapters for one base, and what can be done with them.
+    """The list of adapters of one base, and actions on them.
 
     Parameters
     ----------
@@ -46,9 +51,9 @@ class AdaptersPanel(QWidget):
     Signals
     -------
     import_asked(str, str)
-        A file that is to be tried on the base, and where it is to be copied.
+        A file that is to be loaded on the base, and where it is to be copied.
     happened(str)
-        What was done, in words.
+        A message that says what was done.
     """
 
     import_asked = Signal(str, str)
@@ -80,8 +85,8 @@ class AdaptersPanel(QWidget):
         self.about.setWordWrap(True)
         self.about.setTextFormat(Qt.TextFormat.RichText)
         self.use_button.setToolTip("Segment with it from now on, in all docks of this window")
-        self.export_button.setToolTip("One file that another machine loads on the same base")
-        self.import_button.setToolTip("A file from another machine; its base must be this one")
+        self.export_button.setToolTip("One file, for the same base on another machine")
+        self.import_button.setToolTip("A file from another machine, made for this base")
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.adapters, 1)
@@ -90,7 +95,7 @@ class AdaptersPanel(QWidget):
         column.addWidget(self.about)
 
     def refresh(self) -> None:
-        """Look at the folder again; the choice stays where it can."""
+        """Read the folder again; the choice stays where it can."""
         source, card = self._base()
         chosen = self.chosen()
         used, sha256 = model_library().in_use(source), model_library().sha256(source)
@@ -116,7 +121,7 @@ class AdaptersPanel(QWidget):
             self.adapters.setCurrentRow(paths.index(str(path)))
 
     def use(self, path: str) -> None:
-        """Put it on its base from now on.
+        """Use it with its base from now on.
 
         Raises
         ------
@@ -137,23 +142,23 @@ class AdaptersPanel(QWidget):
         Parameters
         ----------
         output
-            As a dialog gave it, that has asked before replacing this very file. Where it has no
-            suffix, another one is written, and this asks.
+            As a dialog gave it, which has asked before replacing it. Where it has no suffix, this
+            adds it, and asks.
         """
         overwrite = True
         if output.suffix != SUFFIX:
             output = output.with_name(output.name + SUFFIX)
             overwrite = output.exists()
-            if overwrite and not self._says_yes(f"{output} is there already. Replace it?"):
+            if overwrite and not self._confirms(f"{output} already exists. Replace it?"):
                 return
 
         def copied(_: Any) -> None:
-            self.happened.emit(f"{output.name} holds the adapter; it goes on the same base.")
+            self.happened.emit(f"Exported to {output.name}.")
 
         run_in_thread(_export, Path(adapter), output, overwrite, done=copied, failed=notify)
 
     def import_from(self, path: str) -> None:
-        """Refuse it on another base; else have it tried and copied.
+        """Refuse an adapter of another base; else have it loaded and copied.
 
         Raises
         ------
@@ -170,7 +175,7 @@ class AdaptersPanel(QWidget):
     def _add(self, text: str, path: str, is_ours: bool) -> None:
         item = QListWidgetItem(text)
         item.setData(Qt.ItemDataRole.UserRole, path)
-        item.setToolTip(path if is_ours else f"{path}\nIs of another base than the chosen one")
+        item.setToolTip(path if is_ours else f"{path}\nMade for another base than the chosen one")
         if not is_ours:
             item.setForeground(Qt.GlobalColor.gray)
         self.adapters.addItem(item)
@@ -206,16 +211,16 @@ class AdaptersPanel(QWidget):
     def _on_delete(self) -> None:
         path = self.chosen()
         text = f"Delete the adapter {Path(path).stem}? This cannot be undone."
-        if self._says_yes(text):
+        if self._confirms(text):
             with notify_errors():
                 self.delete(path)
 
-    def _says_yes(self, text: str) -> bool:
+    def _confirms(self, text: str) -> bool:
         answer = QMessageBox.question(self, "Co-Seg", text)
         return bool(answer == QMessageBox.StandardButton.Yes)
 
     def delete(self, path: str) -> None:
-        """Delete its file; where it was in use, none is from now on.
+        """Delete its file; where it was in use, no adapter is from now on.
 
         Raises
         ------
@@ -252,10 +257,10 @@ def in_lines(path: Path, card: AdapterCard) -> str:
 
 
 def in_full(card: AdapterCard) -> str:
-    """What else its card says, as HTML."""
+    """The rest of its card, as HTML."""
     settings: Mapping[str, Any] = card.settings
     lines = [
-        f"Learnt from {counted(card.images, 'image')}, {counted(card.objects, 'object')}",
+        f"Trained on {counted(card.images, 'image')}, {counted(card.objects, 'object')}",
         f"Trained: {', '.join(card.parts)}; {settings.get('steps_taken', '?')} steps",
         f"Base: {html.escape(card.base_name)}, {card.base_sha256[:12]}…",
     ]

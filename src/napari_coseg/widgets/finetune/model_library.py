@@ -1,4 +1,4 @@
-"""Weights files that were chosen, adapters of each, and which is in use: for all docks alike."""
+"""Chosen weights files, their adapters, and which is in use, shared by all docks."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from napari.utils.notifications import show_warning
 from qtpy.QtCore import QObject, Signal
 
 from napari_coseg.core.errors import CheckpointError, CosegError
-from napari_coseg.finetuning.in_use import recall, remember
-from napari_coseg.finetuning.library import adapters_in
 from napari_coseg.inference.loading import weights_path
+from napari_coseg.models.checkpoints.adapter_library import adapters_in, recall, remember
 from napari_coseg.models.checkpoints.adapters import AdapterCard
 from napari_coseg.models.checkpoints.native import file_sha256
 from napari_coseg.widgets.run_in_thread import run_in_thread
@@ -18,20 +17,20 @@ from napari_coseg.widgets.run_in_thread import run_in_thread
 HASHED_AT_ONCE = 64 << 20
 """Bytes; larger files are hashed in a thread."""
 _HASHES: dict[tuple[str, int, int], str] = {}
-_SHELVES: list[ModelLibrary] = []
+_LIBRARIES: list[ModelLibrary] = []
 
 
 class ModelLibrary(QObject):
-    """Looks at the folder of adapters, and tells the docks when one is taken into use.
+    """Lists the folder of adapters, and notifies the docks when one is used.
 
     Signals
     -------
     changed()
-        Adapters came or went.
+        Adapters were added or removed.
     used(str, str)
-        Hash of a base, and path of the adapter that goes on it from now on; "" for none.
+        Hash of a base, and path of the adapter that is used with it from now on; "" for none.
     listed(str)
-        Path of a weights file that a dock has been given, so that the others list it as well.
+        Path of a weights file that was chosen in a dock, so that the others list it as well.
     """
 
     changed = Signal()
@@ -46,7 +45,7 @@ class ModelLibrary(QObject):
         self._hashing: set[Path] = set()
 
     def list_weights(self, path: str | Path) -> None:
-        """Let all docks offer a weights file."""
+        """Let all docks list a weights file."""
         if str(path) not in self.weights:
             self.weights.append(str(path))
             self.listed.emit(str(path))
@@ -78,7 +77,7 @@ class ModelLibrary(QObject):
         return ""
 
     def in_use(self, source: str) -> str:
-        """Path of the adapter that was taken into use for a base, lately or before; "" for none."""
+        """Path of the adapter in use with a base, in this session or remembered; "" for none."""
         sha256 = self.sha256(source)
         if sha256 and sha256 not in self._in_use:
             self._in_use[sha256] = _recalled(sha256)
@@ -86,7 +85,7 @@ class ModelLibrary(QObject):
         return path if path and Path(path).is_file() else ""
 
     def use(self, sha256: str, path: str | Path | None) -> None:
-        """From now on, and after a restart, this adapter or none goes on the base of this hash."""
+        """Use this adapter, or none, with the base of this hash, also after a restart."""
         self._in_use[sha256] = str(path or "")
         _remember(sha256, path)
         self.changed.emit()
@@ -94,14 +93,14 @@ class ModelLibrary(QObject):
 
 
 def model_library() -> ModelLibrary:
-    """The one of this program."""
-    if not _SHELVES:
-        _SHELVES.append(ModelLibrary())
-    return _SHELVES[0]
+    """The library of this program."""
+    if not _LIBRARIES:
+        _LIBRARIES.append(ModelLibrary())
+    return _LIBRARIES[0]
 
 
 def _recalled(sha256: str) -> str:
-    """What was in use before the start; where it cannot be used, this is said once."""
+    """What was in use before the start; a warning, once, where it cannot be used."""
     try:
         return str(recall(sha256) or "")
     except CheckpointError as error:
@@ -111,7 +110,7 @@ def _recalled(sha256: str) -> str:
 
 
 def _remember(sha256: str, path: str | Path | None) -> None:
-    """Nothing but the next start depends on it, so a disk that refuses it is no error."""
+    """Only the next start depends on it, so a failure to write is a warning."""
     try:
         remember(sha256, path)
     except CosegError as error:
@@ -139,5 +138,5 @@ def base_sha256(source: str) -> str:
 
 
 def _key(path: Path) -> tuple[str, int, int]:
-    told = path.stat()
-    return str(path), told.st_mtime_ns, told.st_size
+    status = path.stat()
+    return str(path), status.st_mtime_ns, status.st_size

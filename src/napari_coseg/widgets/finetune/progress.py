@@ -1,4 +1,4 @@
-"""How a fine-tuning goes: losses, scores, a held-back picture, and what was gained."""
+"""The Progress page of the Fine-tune dock: losses, scores, a held-out image, and the result."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ WORDS = {
     "region_dice": "Dice of",
 }
 ROWS = (
-    ("", "before", "after", "On what was held back"),
-    ("own ", "base_before", "base_after", "On the base's own images: what was forgotten"),
+    ("", "before", "after", "On the held-out part"),
+    ("own ", "base_before", "base_after", "On the base's own images: what is forgotten"),
     (
         "kept ",
         "",
         "kept",
-        "On a sample of the base's own kind, against what the base finds there: 1 where nothing "
-        "was forgotten",
+        "Agreement with the base's own predictions on a sample of its own kind: 1 where nothing "
+        "is forgotten",
     ),
 )
-"""Of the table: what goes before a score's name, where its values are, and what they mean."""
+"""Of the table: prefix of the scores' names, keys of their values, and what they mean."""
 KEPT = ("object_f1", "mean_region_dice")
 GAINED, LOST = "#3fae5a", "#d9534f"
 
@@ -91,7 +91,7 @@ class ProgressPanel(QWidget):
         }  # fmt: skip
         self.legend, self.picture, self.caption, self.notes = (QLabel() for _ in range(4))
         self.table = QTableWidget(0, 3)
-        self.use_button, self.keep_button = QPushButton("Use it"), QPushButton("Keep the old one")
+        self.use_button, self.keep_button = QPushButton("Use it"), QPushButton("Use the base")
         self.verdict = QLabel()
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -106,8 +106,8 @@ class ProgressPanel(QWidget):
             label.setTextFormat(Qt.TextFormat.RichText)
         self.picture.setMinimumHeight(PICTURE_HEIGHT_PX)
         self.picture.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.picture.setToolTip("The first of the held-back images")
-        self.table.setHorizontalHeaderLabels(["Held back", "Before", "After"])
+        self.picture.setToolTip("The first of the held-out images")
+        self.table.setHorizontalHeaderLabels(["Held out", "Before", "After"])
         self.table.verticalHeader().hide()
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self.table.setSelectionMode(QTableWidget.SelectionMode.NoSelection)
@@ -117,7 +117,7 @@ class ProgressPanel(QWidget):
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         self.use_button.setToolTip("Segment with it from now on, in all docks of this window")
-        self.keep_button.setToolTip("The base is used as it is; the adapter stays in the list")
+        self.keep_button.setToolTip("Segment with the base as it is; the adapter stays in the list")
         self.use_button.clicked.connect(lambda: self.decided.emit(True))
         self.keep_button.clicked.connect(lambda: self.decided.emit(False))
         result = QWidget()
@@ -125,7 +125,7 @@ class ProgressPanel(QWidget):
         inside.setContentsMargins(0, 0, 0, 0)
         for widget in (self.table, self.verdict, row(self.use_button, self.keep_button)):
             inside.addWidget(widget)
-        self.result = group("What was gained", result)
+        self.result = group("Result", result)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.result)
@@ -136,30 +136,30 @@ class ProgressPanel(QWidget):
         column.addWidget(self.notes)
         column.addStretch(1)
 
-    # -- what comes in -------------------------------------------------------------------------
+    # -- events -------------------------------------------------------------------------------
 
     def clear(self) -> None:
-        """Another fine-tuning begins."""
+        """Remove what is shown of an earlier fine-tuning."""
         self.losses, self.scores, self._notes = [], {}, []
         self._pixmap = QPixmap()
         self.picture.clear()
-        self.caption.setText("The plots begin with the first step.")
+        self.caption.setText("The plots start with the first step.")
         self.notes.clear()
         self.result.hide()
         self.draw()
 
-    def hear(self, kind: str, values: Mapping[str, Any]) -> None:
-        """An event as `finetuning.hooks.FinetuneHooks.report` tells it, or ``logged``."""
+    def show_event(self, kind: str, values: Mapping[str, Any]) -> None:
+        """An event as `finetuning.hooks.FinetuneHooks.report` gives it, or ``logged``."""
         if kind == "step" and values["loss"] is not None:
             while self.losses and self.losses[-1][0] >= values["step"]:
-                self.losses.pop()  # a run that a crash ended goes on from a little before its log
+                self.losses.pop()  # after a crash it resumes before the end of its log
             self.losses.append((values["step"], values["loss"]))
         elif kind == "plan":
             self._add_scores(0, values["scores_before"])
         elif kind == "scores" and values["when"] in ("before", "validation"):
             self._add_scores(values["step"], values["scores"])
         elif kind == "logged":
-            self._take_up(values["values"])
+            self._show_logged(values["values"])
         elif kind == "picture":
             self._show_picture(values["path"], values["step"])
         elif kind == "note":
@@ -171,19 +171,19 @@ class ProgressPanel(QWidget):
     def show_result(self, values: Mapping[str, Any]) -> None:
         """Before and after, and whether to use it."""
         scores, rows = values["scores"], []
-        for title, first, last, told in ROWS:
+        for title, first, last, tip in ROWS:
             before = dict(_flat(scores.get(first, {})))
             found = scores.get(last, {})
-            if last == "kept":  # the whole of it would be longer than what was gained
+            if last == "kept":  # all of it would be longer than the rest
                 found = {name: found[name] for name in KEPT if name in found}
             for name, value in _flat(found):
-                rows.append((f"{title}{name}", before.get(name), value, told))
+                rows.append((f"{title}{name}", before.get(name), value, tip))
         self.table.setRowCount(len(rows))
-        for at, (name, before_, after, told) in enumerate(rows):
+        for at, (name, before_, after, tip) in enumerate(rows):
             texts = (name, "" if before_ is None else f"{before_:.3f}", f"{after:.3f}")
             for column, text in enumerate(texts):
                 self.table.setItem(at, column, QTableWidgetItem(text))
-                self.table.item(at, column).setToolTip(told)
+                self.table.item(at, column).setToolTip(tip)
             if before_ is not None and round(after - before_, 3):
                 color = QColor(GAINED if after > before_ else LOST)
                 self.table.item(at, 2).setForeground(color)
@@ -194,10 +194,10 @@ class ProgressPanel(QWidget):
         self.table.setFixedHeight(height + 2 * self.table.frameWidth())
         self.verdict.setText(
             {
-                True: "The held-back regions score better than before.",
-                False: "⚠ The held-back regions score <b>no better</b> than before: review more, "
+                True: "The held-out part scores better than before.",
+                False: "⚠ The held-out part scores <b>no better</b> than before: review more, "
                 "train longer, or keep the model as it was.",
-                None: "⚠ Nothing was held back, so nothing says whether it is better.",
+                None: "⚠ Nothing was held out, so it is not known whether it is better.",
             }[values["improved"]]
         )
         self._allow(True)
@@ -205,7 +205,7 @@ class ProgressPanel(QWidget):
         self.draw()
 
     def close_result(self, text: str) -> None:
-        """A person has decided."""
+        """Show what was decided."""
         self.verdict.setText(text)
         self._allow(False)
 
@@ -218,7 +218,7 @@ class ProgressPanel(QWidget):
                 axis.setTextPen(pg.mkColor(color))
 
     def draw(self) -> None:
-        """What was heard since; at most every `DRAW_EVERY_MS`."""
+        """Draw all events so far; called at most every `DRAW_EVERY_MS`."""
         steps = [step for step, _ in self.losses]
         values = [value for _, value in self.losses]
         self.loss_curve.setData(steps, values)
@@ -226,12 +226,12 @@ class ProgressPanel(QWidget):
         for name, curve in self.score_curves.items():
             points = sorted(self.scores.get(name, {}).items())
             curve.setData([step for step, _ in points], [value for _, value in points])
-        told = [
+        legend = [
             swatch(entry, f"{entry.name} {self.scores[name][max(self.scores[name])]:.2f}")
             for name, entry in CURVES.items()
             if name in self.scores
         ]
-        self.legend.setText(" ".join(told))
+        self.legend.setText(" ".join(legend))
 
     def resizeEvent(self, event: Any) -> None:
         super().resizeEvent(event)
@@ -248,7 +248,7 @@ class ProgressPanel(QWidget):
             if name in scores:
                 self.scores.setdefault(name, {})[step] = scores[name]
 
-    def _take_up(self, logged: Mapping[str, Any]) -> None:
+    def _show_logged(self, logged: Mapping[str, Any]) -> None:
         self.losses = [(step, value) for step, value in logged.get("loss", ()) if value == value]
         for name in CURVES:
             for step, value in logged.get(f"validation_{name}", ()):
@@ -256,7 +256,7 @@ class ProgressPanel(QWidget):
 
     def _show_picture(self, path: str, step: int) -> None:
         self._pixmap = QPixmap(path)
-        self.caption.setText(f"Held back: image, your labels, found after step {step}")
+        self.caption.setText(f"Held out: image, your labels, found after step {step}")
         self._fit_picture()
 
     def _fit_picture(self) -> None:
@@ -286,7 +286,7 @@ def _plot(title: str) -> Any:
 
 
 def _smoothed(values: list[float]) -> list[float]:
-    """A running mean that begins at the mean of what there is."""
+    """A running mean, without a bias towards 0 at the start."""
     found: list[float] = []
     total = weight = 0.0
     for value in values:
@@ -297,7 +297,7 @@ def _smoothed(values: list[float]) -> list[float]:
 
 
 def _flat(scores: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Scores in words; those of classes with the class behind."""
+    """Scores in words; those of classes end with the class."""
     for name, value in scores.items():
         if isinstance(value, Mapping):
             yield from ((f"{WORDS.get(name, name)} {key}", one) for key, one in value.items())

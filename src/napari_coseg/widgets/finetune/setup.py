@@ -1,4 +1,4 @@
-"""What a fine-tuning learns from, and how: the first page of the Fine-tune dock."""
+"""The Set up page of the Fine-tune dock: labels, base model, settings and the estimate."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ADVANCED = (
     "steps",
     "crops",
     "crop_px",
-    "held_back_fraction",
+    "held_out_fraction",
     "validations",
     "distance_to_base",
     "replay_fraction",
@@ -52,8 +52,8 @@ SPEEDS = {
     "adapters": "adapters: other stains, microscopes",
 }
 NOTHING_YET = (
-    "Nothing to learn from yet. Keep corrections in a workspace (dock Workspace) and mark what is "
-    "right as reviewed (dock Correct), or add a folder of images with label files."
+    "No reviewed labels yet. Keep corrections in a workspace (dock Workspace) and mark what is "
+    "correct as reviewed (dock Correct), or add a folder of images with label files."
 )
 
 
@@ -63,9 +63,9 @@ class SetupPanel(QWidget):
     Signals
     -------
     sources_changed()
-        Other folders are to be learnt from.
+        Other folders were chosen.
     changed()
-        The base or a setting is another, so that the estimate holds no longer.
+        The base or a setting was changed, so that the estimate is no longer valid.
     """
 
     sources_changed = Signal()
@@ -75,7 +75,7 @@ class SetupPanel(QWidget):
         super().__init__()
         self._workspace = ""
         self._base_is_chosen = self._speed_is_chosen = False
-        """By a person; then neither is proposed any more."""
+        """By the user; then it is no longer proposed."""
         self._finders: Sequence[Mapping[str, str]] = ()
         self._proposed_for: tuple[Any, ...] = ()
         self.sources = QListWidget()
@@ -85,8 +85,8 @@ class SetupPanel(QWidget):
         self.model = ModelChoice(adapters=False)
         self.name_edit = QLineEdit("my adapter")
         self.speed_box = ChoiceBox(
-            "heads: the frozen encoder runs once, and what follows it trains, which is quick. "
-            "adapters: trains through the encoder, which is slower and learns more"
+            "heads: the frozen encoder runs once, and the layers after it train, which is fast. "
+            "adapters: trains through the encoder, which is slower and adapts more"
         )
         self.main = SettingsForm(FinetuneSettings, ("minutes", "add_classes"))
         self.more = SettingsForm(FinetuneSettings, ADVANCED)
@@ -101,14 +101,14 @@ class SetupPanel(QWidget):
 
     def _build(self) -> None:
         self.sources.setMaximumHeight(72)
-        self.sources.setToolTip("Workspaces and labelled folders; only those that are ticked count")
+        self.sources.setToolTip("Workspaces and labelled folders; those that are ticked are used")
         self.add_button.setToolTip("A workspace, or a folder with images and label files")
         self.again_button.setToolTip("After more was corrected and marked as reviewed")
         for speed, words in SPEEDS.items():
             self.speed_box.addItem(words, speed)
-        self.name_edit.setToolTip("Of the adapter; its file is called so")
-        learning = QWidget()
-        form = QFormLayout(learning)
+        self.name_edit.setToolTip("Name of the adapter and of its file")
+        basic = QWidget()
+        form = QFormLayout(basic)
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Name", self.name_edit)
@@ -121,10 +121,10 @@ class SetupPanel(QWidget):
         buttons = row(self.add_button, self.again_button)
         column.addWidget(group("Reviewed", column_of(self.sources, buttons, self.counted)))
         column.addWidget(group("Base model", self.model))
-        column.addWidget(group("Training", column_of(learning, advanced)))
+        column.addWidget(group("Training", column_of(basic, advanced)))
         column.addWidget(group("Estimate for this machine", self.estimate))
         self.main.boxes["minutes"].setSuffix(" min")
-        self.main.boxes["add_classes"].setText("learn new classes")
+        self.main.boxes["add_classes"].setText("allow new classes")
 
     def _advanced(self) -> QWidget:
         content = QWidget()
@@ -136,15 +136,19 @@ class SetupPanel(QWidget):
             form.addRow("", box)
         form.addRow(self.more)
         for words, edit, example, tip in (
-            ("Rename", self.rename_edit, "old=new, …", "Classes of the base by new names"),
-            ("Merge", self.merge_edit, "new=old+old, …", "Classes of the base that become one"),
+            ("Rename", self.rename_edit, "old=new, …", "New names for classes of the base"),
+            ("Merge", self.merge_edit, "new=old+old, …", "Merge classes of the base"),
         ):
             edit.setPlaceholderText(example)
             edit.setToolTip(tip)
             form.addRow(words, edit)
         for words, edit, tip in (
-            ("Replay", self.replay_edit, "Images of the base's own kind, learnt along"),
-            ("Forgetting", self.forgetting_edit, "Images of the base's own kind that score it"),
+            ("Replay", self.replay_edit, "Images of the base's own kind to train on as well"),
+            (
+                "Forgetting",
+                self.forgetting_edit,
+                "Images of the base's own kind that measure what is forgotten",
+            ),
         ):
             edit.setPlaceholderText("no folder")
             edit.setToolTip(tip)
@@ -180,7 +184,7 @@ class SetupPanel(QWidget):
         for edit in (self.rename_edit, self.merge_edit, self.replay_edit, self.forgetting_edit):
             edit.editingFinished.connect(self.changed)
 
-    # -- what is asked for ---------------------------------------------------------------------
+    # -- the request --------------------------------------------------------------------------
 
     def paths(self) -> tuple[str, ...]:
         """Folders that are ticked."""
@@ -189,23 +193,23 @@ class SetupPanel(QWidget):
         return tuple(str(item.data(Qt.ItemDataRole.UserRole)) for item in chosen)
 
     def set_workspace(self, path: Path | None) -> bool:
-        """List the open workspace first, in place of the one before; whether it is another."""
-        told = "" if path is None else str(path)
-        if told == self._workspace:
+        """List the open workspace first, in place of the previous one; whether it has changed."""
+        text = "" if path is None else str(path)
+        if text == self._workspace:
             return False
         if self._workspace:
-            self._take_out(self._workspace)
-        self._workspace = told
+            self._remove(self._workspace)
+        self._workspace = text
         if path is not None:
-            self._take_out(told)
-            self._list(told, f"{path.name} (open here)", at=0)
+            self._remove(text)
+            self._list(text, f"{path.name} (open here)", at=0)
             if self.name_edit.text() == "my adapter":
                 self.name_edit.setText(path.stem)
         return True
 
     def add_folder(self, path: str | Path) -> None:
-        """Learn from this one as well."""
-        self._take_out(str(path))
+        """Use this one as well."""
+        self._remove(str(path))
         self._list(str(path), Path(path).name, at=self.sources.count())
         self.sources_changed.emit()
 
@@ -215,7 +219,7 @@ class SetupPanel(QWidget):
         Raises
         ------
         SettingsError
-            Where nothing is chosen to learn from, or a setting cannot be.
+            Where no labels are chosen, or a setting is out of range.
         """
         if not self.paths():
             raise SettingsError(NOTHING_YET)
@@ -264,13 +268,13 @@ class SetupPanel(QWidget):
         proposed = self._propose_speed(values["proposed_speed"])
         self.estimate.setText("<br>".join([*estimate_lines(values), *proposed, *notes]))
 
-    def show_trouble(self, label: QLabel, error: Exception) -> None:
-        """Why it cannot start."""
+    def show_error(self, label: QLabel, error: Exception) -> None:
+        """Show why it cannot start."""
         message = str(error)
         label.setText(f"⚠ {html.escape(message[:1].upper() + message[1:])}")
 
     def propose_base(self, finders: Sequence[Mapping[str, str]]) -> None:
-        """The model that found what was corrected, where it is listed and nobody chose another."""
+        """Propose the model whose labels were corrected, where it is listed and none was chosen."""
         self._finders = finders
         self._propose_base()
 
@@ -288,11 +292,11 @@ class SetupPanel(QWidget):
 
     @property
     def proposes_speed(self) -> bool:
-        """Whether nobody has chosen one."""
+        """Whether the user has chosen none."""
         return not self._speed_is_chosen
 
     def _propose_speed(self, speed: str | None) -> list[str]:
-        """Take it, where nobody chose one; what is said of it."""
+        """Choose it, where the user chose none; returns a line that says why."""
         if speed is None or self._speed_is_chosen:
             return []
         steps = FEWEST_USEFUL_STEPS
@@ -300,9 +304,9 @@ class SetupPanel(QWidget):
             why = f"at least {steps} steps through the encoder fit into the time"
         else:
             why = f"through the encoder fewer than {steps} steps fit into the time"
-        asked_for = self.main.values()["minutes"], self.model.source, self.paths()
-        if asked_for != self._proposed_for:  # once, as no two timings are alike
-            self._proposed_for = asked_for
+        basis = self.main.values()["minutes"], self.model.source, self.paths()
+        if basis != self._proposed_for:  # once: two timings differ
+            self._proposed_for = basis
             self.speed_box.setCurrentIndex(self.speed_box.findData(speed))
         return [f"Proposed: speed <b>{speed}</b>, as {why}"]
 
@@ -345,7 +349,7 @@ class SetupPanel(QWidget):
         self.sources.insertItem(at, item)
         self.sources.blockSignals(False)
 
-    def _take_out(self, path: str) -> None:
+    def _remove(self, path: str) -> None:
         for at in reversed(range(self.sources.count())):
             if self.sources.item(at).data(Qt.ItemDataRole.UserRole) == path:
                 self.sources.takeItem(at)

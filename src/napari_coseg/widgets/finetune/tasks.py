@@ -1,7 +1,4 @@
-"""What a process of its own does for fine-tuning: count reviews, estimate, train, try an adapter.
-
-Runs over there; knows neither napari nor Qt.
-"""
+"""Jobs of the Fine-tune dock in its worker process, without napari and Qt."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ NICENESS = 10
 
 
 def reviews(job: JobContext, *, paths: list[str]) -> Reply:
-    """`Reviews` of workspaces and labelled folders together, names of images, and `FoundBy`s."""
+    """`Reviews` of workspaces and labelled folders together, names of images, and `FoundBy`."""
     from napari_coseg.finetuning.sources import read_reviewed
 
     found = read_reviewed(*paths)
@@ -52,19 +49,23 @@ def estimate(job: JobContext, *, request: dict[str, Any], propose: bool) -> Repl
 
 
 def train(
-    job: JobContext, *, request: dict[str, Any], restart: bool = False, as_begun: bool = False
+    job: JobContext,
+    *,
+    request: dict[str, Any],
+    restart: bool = False,
+    original_labels: bool = False,
 ) -> Reply:
-    """`run.finetune`, begun or gone on with; its events are reported by their kinds.
+    """Start `run.finetune`, or resume it; its events are reported by their kinds.
 
-    ``logged`` comes first where a run is gone on with: what it logged before. ``differs`` comes
-    last where something else is reviewed than it began with: message.
+    ``logged`` comes first where a run is resumed: what it logged before. ``differs`` comes last
+    where something else is reviewed than it started with: message.
 
     Parameters
     ----------
     restart
-        Forget what was learnt so far.
-    as_begun
-        Learn what it began with, whatever is reviewed now.
+        Discard what it has trained so far.
+    original_labels
+        Train on the labels that it started with, whatever is reviewed now.
     """
     from napari_coseg.finetuning.hooks import FinetuneHooks
     from napari_coseg.finetuning.inputs_snapshot import read_snapshot
@@ -72,10 +73,12 @@ def train(
     from napari_coseg.finetuning.run import finetune
     from napari_coseg.finetuning.sources import read_reviewed
 
-    _stand_back()
+    _lower_priority()
     asked = FinetuneRequest.from_mapping(request)
     job.progress(0.0, "reading what is reviewed")
-    reviewed = read_snapshot(asked.run_folder) if as_begun else read_reviewed(*asked.reviewed)
+    reviewed = (
+        read_snapshot(asked.run_folder) if original_labels else read_reviewed(*asked.reviewed)
+    )
     others = {"base_validation": asked.base_validation, "replay": asked.replay}
     sets = {name: read_reviewed(path) for name, path in others.items() if path}
     if not restart and (asked.run_folder / PLAN_FILE).exists():
@@ -108,8 +111,8 @@ def train(
     )
 
 
-def _stand_back() -> None:
-    """The window goes first where all processors are busy; its process ends with the training."""
+def _lower_priority() -> None:
+    """The window goes first where all processors are busy; this process ends with the training."""
     if hasattr(os, "nice") and os.nice(0) < NICENESS:
         os.nice(NICENESS - os.nice(0))
 
@@ -124,8 +127,8 @@ def take_in(job: JobContext, *, adapter: str, base: str, output: str) -> Reply:
     OutputError
         Where `output` is there already, or cannot be written.
     """
-    from napari_coseg.finetuning.library import copy_adapter
     from napari_coseg.inference.loading import load_model
+    from napari_coseg.models.checkpoints.adapter_library import copy_adapter
 
     job.progress(0.1, "loading the adapter on its base")
     load_model(base, "cpu", adapter=adapter)

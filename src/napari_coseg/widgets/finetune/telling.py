@@ -1,4 +1,4 @@
-"""What is reviewed and what a training would take, in lines of HTML."""
+"""Lines of HTML about what is reviewed and what a training would take."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PART_WORDS = {
 
 
 def review_lines(values: Mapping[str, Any]) -> list[str]:
-    """`Reviews` as plain values: images, objects a class, regions."""
+    """Of `Reviews` as plain values: images, objects of each class, regions."""
     lines = [
         f"<b>{counted(values['images'], 'image')}</b>, "
         f"{counted(values['objects'], 'whole object')}, {values['area_px'] / 1e6:.2f} Mpx"
@@ -30,32 +30,32 @@ def review_lines(values: Mapping[str, Any]) -> list[str]:
         ("Regions", values["region_px_by_class"], " px"),
     ):
         if counts:
-            told = [f"{html.escape(name)} {n:,}{unit}" for name, n in counts.items() if n]
+            counts_shown = [f"{html.escape(name)} {n:,}{unit}" for name, n in counts.items() if n]
             none = [html.escape(name) for name, n in counts.items() if not n]
-            lines.append(f"{title}: {', '.join(told) or 'none'}")
-            if told and none:
+            lines.append(f"{title}: {', '.join(counts_shown) or 'none'}")
+            if counts_shown and none:
                 lines.append(f"⚠ nothing reviewed of {', '.join(none)}")
     return lines
 
 
 def estimate_lines(values: Mapping[str, Any]) -> list[str]:
-    """`Estimate` as plain values: time, memory, what trains, what scores."""
+    """Of `Estimate` as plain values: time, memory, what trains, what scores."""
     memory = values["memory_mb"]
     return [
         f"<b>About {in_words(values['seconds'])}</b>: {values['steps']:,} steps of "
         f"{values['seconds_a_step']:.2g} s",
-        f"<b>{memory / 1000:.1f} GB</b> of memory, {values['disk_mb']:.0f} MB on disk meanwhile"
+        f"<b>{memory / 1000:.1f} GB</b> of memory, {values['disk_mb']:.0f} MB on disk until the end"
         if memory >= 1000
-        else f"<b>{memory:.0f} MB</b> of memory, {values['disk_mb']:.0f} MB on disk meanwhile",
+        else f"<b>{memory:.0f} MB</b> of memory, {values['disk_mb']:.0f} MB on disk until the end",
         f"Runs on {html.escape(values['device'])}, {values['precision']}",
         f"Trains {values['trained_weights'] / 1e6:.2f} M weights: "
         + ", ".join(PART_WORDS.get(part, part) for part in values["parts"]),
-        f"Held back to score: {counted(values['held_back_objects'], 'object')} in "
-        f"{counted(values['held_back_images'], 'image')}",
+        f"Held out to score: {counted(values['held_out_objects'], 'object')} in "
+        f"{counted(values['held_out_images'], 'image')}",
         *_score_lines(values["base_scores"]),
     ]
 
 
 def _score_lines(scores: Mapping[str, Any]) -> list[str]:
-    told = [f"{words} {scores[n]:.2f}" for n, words in SHOWN_SCORES.items() if n in scores]
-    return [f"The base finds in the first of them now: {', '.join(told)}"] if told else []
+    shown = [f"{words} {scores[n]:.2f}" for n, words in SHOWN_SCORES.items() if n in scores]
+    return [f"The base scores on the first of them: {', '.join(shown)}"] if shown else []

@@ -1,4 +1,4 @@
-"""What was stopped, or ended by a crash: go on with it, begin it anew, or forget it."""
+"""The part of the Fine-tune dock that resumes, restarts or deletes an unfinished training."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QGroupBox, QLabel, QMessageBox, QPushButton, QVBoxLayout
 
-from napari_coseg.finetuning.library import adapters_folder
 from napari_coseg.finetuning.request import FinetuneRequest, forget, unfinished
+from napari_coseg.models.checkpoints.adapter_library import adapters_folder
 from napari_coseg.widgets.dock_widget import notify_errors
 from napari_coseg.widgets.forms import row
 from napari_coseg.widgets.workspace.controller import ago
@@ -20,13 +20,13 @@ from napari_coseg.widgets.workspace.controller import ago
 class UnfinishedPart(QGroupBox):
     """The last unfinished fine-tuning; hidden where there is none.
 
-    Where more was reviewed meanwhile, it says what differs and offers both: to go on with what it
-    began with, and to begin anew.
+    Where other labels are reviewed now, it says what differs and offers both: to resume with the
+    original labels, and to start over.
 
     Signals
     -------
     asked(request, how)
-        A `FinetuneRequest` is to be gone on with; `how` are further arguments of the task.
+        A `FinetuneRequest` is to be resumed; `how` are further arguments of the job.
     """
 
     asked = Signal(object, object)
@@ -39,35 +39,35 @@ class UnfinishedPart(QGroupBox):
         self.text = QLabel()
         self.text.setWordWrap(True)
         self.text.setTextFormat(Qt.TextFormat.RichText)
-        self.resume_button, self.forget_button = QPushButton("Resume"), QPushButton("Forget")
-        self.begun_button = QPushButton("Go on as it began")
-        self.anew_button = QPushButton("Begin anew")
-        self.resume_button.setToolTip("Goes on from the last saved state")
-        self.forget_button.setToolTip("Delete what it has learnt so far")
-        self.begun_button.setToolTip(
-            "Goes on from the last saved state, with the reviews that it began with"
+        self.resume_button, self.delete_button = QPushButton("Resume"), QPushButton("Delete")
+        self.original_button = QPushButton("Resume with original labels")
+        self.restart_button = QPushButton("Start over")
+        self.resume_button.setToolTip("Continues from the last saved state")
+        self.delete_button.setToolTip("Deletes what it has trained so far")
+        self.original_button.setToolTip(
+            "Continues from the last saved state, with the labels that it started with"
         )
-        self.anew_button.setToolTip(
-            "Begins with all that is reviewed now in the same workspaces and folders, and forgets "
-            "what it has learnt so far"
+        self.restart_button.setToolTip(
+            "Starts with all that is reviewed now in the same workspaces and folders, and discards "
+            "what it has trained so far"
         )
         column = QVBoxLayout(self)
         column.addWidget(self.text)
-        column.addWidget(row(self.begun_button, self.anew_button))
-        column.addWidget(row(self.resume_button, self.forget_button))
+        column.addWidget(row(self.original_button, self.restart_button))
+        column.addWidget(row(self.resume_button, self.delete_button))
         self.resume_button.clicked.connect(lambda: self.ask())
-        self.begun_button.clicked.connect(lambda: self.ask(as_begun=True))
-        self.anew_button.clicked.connect(lambda: self.ask(restart=True))
-        self.forget_button.clicked.connect(self.forget)
+        self.original_button.clicked.connect(lambda: self.ask(original_labels=True))
+        self.restart_button.clicked.connect(lambda: self.ask(restart=True))
+        self.delete_button.clicked.connect(self.forget)
         self.refresh()
 
     def differs(self, request: FinetuneRequest, message: str) -> None:
-        """Other reviews than it began with: ask how to go on."""
+        """Other labels are reviewed now: ask how to continue."""
         self._differs = {request.run_folder: message}
         self.keeps(request)
 
     def keeps(self, request: FinetuneRequest | None) -> bool:
-        """Whether this one can be gone on with; it is then the one that is shown."""
+        """Whether this one can be resumed; it is then the one that is shown."""
         self._first = None if request is None else request.run_folder
         self.refresh()
         return self._shown is not None and self._shown.run_folder == self._first
@@ -79,7 +79,7 @@ class UnfinishedPart(QGroupBox):
         differs = self._differs.get(left[0].request.run_folder, "") if left else ""
         self._shown = left[0].request if left else None
         self.setVisible(bool(left))
-        for button in (self.begun_button, self.anew_button):
+        for button in (self.original_button, self.restart_button):
             button.setVisible(bool(differs))
         self.resume_button.setVisible(not differs)
         if left:
@@ -93,7 +93,7 @@ class UnfinishedPart(QGroupBox):
             )
 
     def ask(self, **how: Any) -> None:
-        """Ask to go on with the one that is shown, unless it goes on elsewhere by now."""
+        """Ask to resume the one that is shown, unless it runs elsewhere by now."""
         request = self._shown
         self.refresh()
         if request is not None and request == self._shown:
@@ -101,17 +101,17 @@ class UnfinishedPart(QGroupBox):
             self.asked.emit(request, how)
 
     def forget(self) -> None:
-        """Delete the state of the one that is shown, once the person has said so."""
+        """Delete the state of the one that is shown, after asking."""
         request = self._shown
-        if request is None or not self._says_yes(request):
+        if request is None or not self._confirms(request):
             return
         with notify_errors():
             forget(request)
         self.refresh()
 
-    def _says_yes(self, request: FinetuneRequest) -> bool:
+    def _confirms(self, request: FinetuneRequest) -> bool:
         name = request.name or request.run_folder.name
         answer = QMessageBox.question(
-            self, "Co-Seg", f"Forget {name}? What it has learnt so far is deleted."
+            self, "Co-Seg", f"Delete the training of {name}? What it has trained so far is lost."
         )
         return bool(answer == QMessageBox.StandardButton.Yes)

@@ -1,4 +1,4 @@
-"""The Fine-tune widget: from what was reviewed to an adapter, with a look at how it goes."""
+"""The Fine-tune dock: trains an adapter on reviewed labels and shows the progress."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QLabel, QPushButton, QTabWidget, QVBoxLayout, QWidget
 
 from napari_coseg.core.errors import Cancelled, CosegError
-from napari_coseg.finetuning.library import adapters_folder
 from napari_coseg.finetuning.request import FinetuneRequest, free_output
+from napari_coseg.models.checkpoints.adapter_library import adapters_folder
 from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Job, Worker
@@ -31,17 +31,16 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 CANCEL_GRACE_MS = 1800
-"""So long a training may take to save its state; then its process is ended, and the last one kept.
-"""
+"""Time for a training to save its state; then its process is ended, and the last one is kept."""
 ESTIMATE_AFTER_MS = 800
 IDLE_MS = 30_000
-"""So long the process waits for another estimate; then its memory, a card's as well, is freed."""
-COUNTING, ESTIMATING = "Counting …", "Trying a step, to tell time and memory …"
-GOES_ON = "what was learnt is kept: Resume goes on from there"
+"""How long the process waits for another estimate before its memory is freed."""
+COUNTING, ESTIMATING = "Counting …", "Measuring a step, to estimate time and memory …"
+RESUMES = "what was trained is kept: Resume continues from there"
 
 
 class FinetuneWidget(JobWidget):
-    """Dock widget that fine-tunes in a process of its own, which ends with the training."""
+    """Dock widget that fine-tunes in its own process, which ends with the training."""
 
     def __init__(self, napari_viewer: Viewer, worker: Worker | None = None) -> None:
         own = worker or Worker(cancel_grace_ms=CANCEL_GRACE_MS)
@@ -78,11 +77,11 @@ class FinetuneWidget(JobWidget):
 
     def _build(self) -> None:
         self.bar.run_button.setText("Start")
-        self.bar.shows_time_left = False  # the training tells it
+        self.bar.tells_time_left = False  # the training shows it
         self.bar.buttons.insertWidget(1, self.pause_button, 1)
-        self.bar.run_button.setToolTip("Napari can be used meanwhile; the base is never written")
-        self.pause_button.setToolTip("Leaves the processor to others, and keeps its memory")
-        self.bar.cancel_button.setToolTip("Stops within two seconds and keeps what was learnt")
+        self.bar.run_button.setToolTip("napari stays usable meanwhile; the base is never changed")
+        self.pause_button.setToolTip("Frees the processor, but not the memory")
+        self.bar.cancel_button.setToolTip("Stops within two seconds and keeps what was trained")
         self.pause_button.setEnabled(False)
         self.pause_button.setCheckable(True)
         for title, page in (
@@ -92,7 +91,7 @@ class FinetuneWidget(JobWidget):
         ):
             self.tabs.addTab(page, title)
         self.tabs.setDocumentMode(True)
-        # Pages that scroll by themselves: tabs do not hear of a page that has become higher.
+        # Pages that scroll by themselves: tabs do not notice that a page has become higher.
         outer = QVBoxLayout(self)
         outer.setContentsMargins(4, 4, 4, 8)
         outer.addWidget(self.tabs, 1)
@@ -116,7 +115,7 @@ class FinetuneWidget(JobWidget):
         self.controller.changed.disconnect(self._on_controller)
         self._viewer.events.theme.disconnect(self._follow_theme)
 
-    # -- what there is -------------------------------------------------------------------------
+    # -- labels and estimate ------------------------------------------------------------------
 
     def first_shown(self) -> None:
         """Ask for the devices, which starts the process."""
@@ -145,11 +144,11 @@ class FinetuneWidget(JobWidget):
         look = self._looks
         self._saved(
             lambda: self._count(look),
-            lambda error: self._on_trouble(look, self.setup.counted, error),
+            lambda error: self._on_error(look, self.setup.counted, error),
         )
 
     def _saved(self, then: Callable[[], None], failed: Callable[[Exception], None]) -> None:
-        """What the open workspace was told is on the disk, then go on."""
+        """Write the changes of the open workspace to the disk, then continue."""
         workspace = self.controller.workspace
         if workspace is None or str(workspace.path) not in self.setup.paths():
             then()
@@ -161,7 +160,7 @@ class FinetuneWidget(JobWidget):
             return
         job = self.submit(finetune_tasks.REVIEWS, {"paths": list(self.setup.paths())})
         job.done.connect(lambda reply: self._on_counted(look, reply))
-        job.failed.connect(lambda error: self._on_trouble(look, self.setup.counted, error))
+        job.failed.connect(lambda error: self._on_error(look, self.setup.counted, error))
 
     def _on_counted(self, look: int, reply: Reply) -> None:
         if look == self._looks:
@@ -170,7 +169,7 @@ class FinetuneWidget(JobWidget):
             self._estimate()
 
     def _estimate(self) -> None:
-        """Try a step of what is chosen; once more at the end where that changed meanwhile."""
+        """Measure a step of what is chosen; again at the end where that changed meanwhile."""
         self._timer.stop()
         if self.bar.is_busy or not self.setup.paths() or not self.isVisible():
             return
@@ -180,7 +179,7 @@ class FinetuneWidget(JobWidget):
         try:
             request = self.setup.request(adapters_folder() / "adapter.safetensors")
         except CosegError as error:
-            self.setup.show_trouble(self.setup.estimate, error)
+            self.setup.show_error(self.setup.estimate, error)
             return
         self.setup.estimate.setText(ESTIMATING)
         self._estimating, self._stale = True, False
@@ -200,14 +199,14 @@ class FinetuneWidget(JobWidget):
     def _on_estimate_failed(self, error: Exception) -> None:
         self._estimating = False
         self._idle.start()
-        self._on_trouble(self._looks, self.setup.estimate, error)
+        self._on_error(self._looks, self.setup.estimate, error)
         if self._stale:
             self._estimate()
 
-    def _on_trouble(self, look: int, label: QLabel, error: Exception) -> None:
+    def _on_error(self, look: int, label: QLabel, error: Exception) -> None:
         if look != self._looks:
             return
-        self.setup.show_trouble(label, error)
+        self.setup.show_error(label, error)
         if label is self.setup.counted:
             self.setup.estimate.setText("")
         if not isinstance(error, CosegError):
@@ -232,16 +231,16 @@ class FinetuneWidget(JobWidget):
         with notify_errors():
             name = self.setup.name_edit.text().strip() or "adapter"
             output = free_output(adapters_folder(), name)
-            self._begin(self.setup.request(output))
+            self._start(self.setup.request(output))
 
     def resume(self, request: FinetuneRequest, how: dict[str, Any]) -> None:
-        """Go on with one that was stopped, or that a crash ended; `how` as the task is told."""
+        """Resume one that was stopped, or that a crash ended; `how` are arguments of the job."""
         if not self.bar.is_busy:
-            self._begin(request, how)
+            self._start(request, how)
 
-    def _begin(self, request: FinetuneRequest, how: dict[str, Any] | None = None) -> None:
+    def _start(self, request: FinetuneRequest, how: dict[str, Any] | None = None) -> None:
         self._request, self._how, self._asks = request, how or {}, False
-        self._looks += 1  # what is being counted is of no interest now
+        self._looks += 1  # ignore the result of a count that still runs
         self.progress.clear()
         self.left.hide()
         self.tabs.setCurrentIndex(1)
@@ -269,39 +268,39 @@ class FinetuneWidget(JobWidget):
             self._asks = True
             self.left.differs(self._request, values["message"])
         else:
-            self.progress.hear(kind, values)
+            self.progress.show_event(kind, values)
 
     def _on_failed(self, error: Exception) -> None:
         self._ended()
         kept = self.left.keeps(self._request)
-        if self._asks:  # no error: the person is asked how to go on
-            self.bar.finish("Something else is reviewed by now: choose how to go on.")
+        if self._asks:  # no error: the user is asked how to continue
+            self.bar.finish("Other labels are reviewed now: choose how to continue.")
             self.tabs.setCurrentIndex(0)
             return
         what = "Stopped" if isinstance(error, Cancelled) else "Failed"
-        self.bar.finish(f"{what}; {GOES_ON}." if kept else f"{what}.")
+        self.bar.finish(f"{what}; {RESUMES}." if kept else f"{what}.")
         if isinstance(error, Cancelled):
             self.progress.caption.setText(self.bar.text.text())
             return
         if isinstance(error, CosegError) and not kept:
-            self.setup.show_trouble(self.setup.estimate, error)
+            self.setup.show_error(self.setup.estimate, error)
             self.tabs.setCurrentIndex(0)
         notify(error)
 
     def _ended(self) -> None:
-        """Its process ends, so that all memory is given back."""
+        """End its process, which frees all memory."""
         self._job = None
         self.pause_button.setChecked(False)
         self.pause_button.setEnabled(False)
         self._release()
 
     def _release(self) -> None:
-        """End the process where it is this widget's own and has nothing to do."""
+        """End the process where it is this widget's own and idle."""
         if self._owns_worker:
             self.worker.release()
 
     def _on_pause(self, on: bool) -> None:
-        self.pause_button.setText("Go on" if on else "Pause")
+        self.pause_button.setText("Continue" if on else "Pause")
         if self._job is not None:
             self._job.pause(on)
 
@@ -310,21 +309,21 @@ class FinetuneWidget(JobWidget):
         with notify_errors():
             if use:
                 model_library().use(self._result["base_sha256"], path)
-                self.progress.close_result("In use: Segment again to see what differs.")
+                self.progress.close_result("In use: Segment again to see the difference.")
             else:
                 model_library().use(self._result["base_sha256"], None)
                 self.progress.close_result(
-                    "Not in use: Segment takes the base as it is. It stays in the list of adapters."
+                    "Not in use: Segment uses the base as it is. The adapter stays in the list."
                 )
 
     # -- adapters ------------------------------------------------------------------------------
 
     def _on_import(self, path: str, output: str) -> None:
         if self.bar.is_busy:
-            self._on_happened("Wait for the end of the training, then import.")
+            self._on_happened("Wait until the training has ended, then import.")
             return
         asked = {"adapter": path, "base": self.setup.model.source, "output": output}
-        self._on_happened("Trying the adapter on its base …")
+        self._on_happened("Loading the adapter on its base …")
         job = self.submit(finetune_tasks.TAKE_IN, asked)
         job.done.connect(lambda reply: self._on_imported(reply.values["adapter"]))
         job.failed.connect(self._on_import_failed)

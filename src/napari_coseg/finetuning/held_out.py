@@ -1,4 +1,4 @@
-"""Which of what was reviewed scores the model and is not learnt: the same for the same reviews."""
+"""Chooses which reviewed parts are held out of training to score the model, always the same."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import numpy as np
 from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet
 
 WHOLE_IMAGES_FROM = 4
-"""With so many images, whole ones are held back; of fewer, a strip of each."""
+"""With so many images, whole ones are held out; of fewer, a strip of each."""
 LEAST, MOST = 0.75, 1.5
-"""Of what is wanted: whole images that come to less or more than that are not held back."""
+"""Of what is wanted: whole images that come to less or more than that are not held out."""
 
 
 class Divided(NamedTuple):
-    """What is learnt and what is held back. Either may have no images."""
+    """What is trained on and what is held out. Either may have no images."""
 
-    to_learn: tuple[ReviewedImage, ...]
-    held_back: tuple[ReviewedImage, ...]
+    training: tuple[ReviewedImage, ...]
+    held_out: tuple[ReviewedImage, ...]
 
 
-def hold_back(reviewed: ReviewedSet, fraction: float) -> Divided:
-    """Hold back about `fraction` of the reviewed pixels.
+def hold_out(reviewed: ReviewedSet, fraction: float) -> Divided:
+    """Hold out about `fraction` of the reviewed pixels.
 
     Of `WHOLE_IMAGES_FROM` images or more, whole ones, in the order of the hashes of their names;
-    of fewer a strip at one end of each, across its longer side. So it is as well where images
+    of fewer a strip at one end of each, across its longer side. Strips are also taken where images
     differ so much in size that no whole ones come to about what is wanted, or where one task would
-    be all learnt or all held back. What was reviewed for one task alone has a strip for each task.
-    Objects that the strip's border cuts are neither learnt nor scored.
+    be trained or held out as a whole. Areas reviewed for one task alone have a strip for each task.
+    Objects that the strip's border cuts are neither trained on nor scored.
     """
     images = reviewed.images
     if not fraction:
@@ -41,18 +41,17 @@ def hold_back(reviewed: ReviewedSet, fraction: float) -> Divided:
             tuple(image for image in images if image.name not in held),
             tuple(image for image in images if image.name in held),
         )
-    strips = [_strips(image, fraction) for image in images]
-    pairs = list(zip(images, strips, strict=True))
-    learnt = [image.within(~regions, ~objects) for image, (regions, objects) in pairs]
-    held_parts = [image.within(regions, objects) for image, (regions, objects) in pairs]
+    pairs = [(image, *_strips(image, fraction)) for image in images]
+    training = [image.within(~regions, ~objects) for image, regions, objects in pairs]
+    strips = [image.within(regions, objects) for image, regions, objects in pairs]
     return Divided(
-        tuple(image for image in learnt if image.reviewed.any()),
-        tuple(image for image in held_parts if image.reviewed.any()),
+        tuple(image for image in training if image.reviewed.any()),
+        tuple(image for image in strips if image.reviewed.any()),
     )
 
 
 def _chosen(images: tuple[ReviewedImage, ...], fraction: float) -> set[str]:
-    """Names of whole images, passing over those too large; none where the others are too few."""
+    """Names of whole images, without those too large; none where the others are too few."""
     areas: dict[str, int] = {}
     for image in images:
         areas[image.name] = areas.get(image.name, 0) + int(image.reviewed.sum())
@@ -69,21 +68,21 @@ def _chosen(images: tuple[ReviewedImage, ...], fraction: float) -> set[str]:
 
 
 def _serves_each_task(images: tuple[ReviewedImage, ...], held: set[str]) -> bool:
-    """Whether each task that was reviewed has something to learn and something to score."""
-    for task in ("semantic_reviewed", "objects_reviewed"):
-        sides = {image.name in held for image in images if _any(getattr(image, task))}
+    """Whether each task that was reviewed has something to train on and something to score."""
+    for task in ("semantic_known", "instances_known"):
+        sides = {
+            image.name in held
+            for image in images
+            if (mask := getattr(image, task)) is not None and mask.any()
+        }
         if len(sides) == 1:
             return False
     return True
 
 
-def _any(mask: np.ndarray | None) -> bool:
-    return mask is not None and bool(mask.any())
-
-
 def _strips(image: ReviewedImage, fraction: float) -> tuple[np.ndarray, np.ndarray]:
     """For regions and for objects; the same where the same was reviewed, or one of them alone."""
-    regions, objects = image.semantic_reviewed, image.objects_reviewed
+    regions, objects = image.semantic_known, image.instances_known
     if regions is None or objects is None or not (regions.any() and objects.any()):
         strip = _strip(image.reviewed, image.name, fraction)
         return strip, strip
