@@ -48,7 +48,7 @@ def test_teeth_keep_their_numbers_and_are_no_region(tmp_path: Path) -> None:
 def test_an_unknown_number_is_told(tmp_path: Path) -> None:
     folder = make_toothfairy2(tmp_path) / "Dataset112_ToothFairy2"
     write_mha(folder / "labelsTr" / "ToothFairy2F_001.mha", np.full((6, 16, 16), 51, np.uint8))
-    with pytest.raises(DatasetError, match="numbers 51"):
+    with pytest.raises(DatasetError, match="values 51"):
         open_dataset("toothfairy2", tmp_path).load("train", "ToothFairy2F_001_0000")
 
 

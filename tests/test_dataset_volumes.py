@@ -125,7 +125,7 @@ def test_what_is_no_volume_is_refused(tmp_path: Path, ending: str, content: byte
         ("dim", [4, 6, 4, 5, 2, 1, 1, 1], "axes"),
         ("dim", [3, 6, 4, -5, 1, 1, 1, 1], "voxels"),
         ("vox_offset", 2e9, "byte"),
-        ("pixdim", [1, 0, 1, 1, 0, 0, 0, 0], "size of a voxel"),
+        ("pixdim", [1, 0, 1, 1, 0, 0, 0, 0], "voxel size"),
         ("magic", b"ni1", "another file"),
         ("datatype", 128, "numbers"),
     ],
@@ -366,7 +366,7 @@ def put(relative: str, volume: np.ndarray, **changes):
     ("damage", "message"),
     [
         (remove("imagesTr/a_2_0000.mha"), "there is no"),
-        (remove("labelsTr/a_2.mha"), "tells of 2 training cases"),
+        (remove("labelsTr/a_2.mha"), "lists 2 training cases"),
         (put("imagesTr/a_2_0000.mha", VALUES[:4]), "labels must lie on"),
         (put("imagesTr/a_2_0000.mha", VALUES, spacing="1 1 1"), "labels must lie on"),
         (put("imagesTr/a_2_0000.mha", VALUES, matrix=ELSEWHERE), "lies elsewhere"),

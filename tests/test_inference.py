@@ -212,8 +212,8 @@ def test_a_few_non_finite_values_are_replaced_with_a_warning(model):
 
 REFUSED = [
     pytest.param(np.zeros((0, 5)), {}, "empty", id="empty"),
-    pytest.param(np.zeros(7), {}, "several ways or none", id="one axis"),
-    pytest.param(np.zeros((2, 2, 2, 2, 2)), {}, "several ways or none", id="five axes"),
+    pytest.param(np.zeros(7), {}, "ambiguous or not supported", id="one axis"),
+    pytest.param(np.zeros((2, 2, 2, 2, 2)), {}, "ambiguous or not supported", id="five axes"),
     pytest.param(np.zeros((2, 9, 9, 2)), {}, "name the axes", id="four axes without colour"),
     pytest.param(np.zeros((9, 9), complex), {}, "whole or real", id="complex"),
     pytest.param(np.array([["a", "b"]]), {}, "whole or real", id="text"),
@@ -221,10 +221,10 @@ REFUSED = [
     pytest.param("no/such/file.tif", {}, "no/such/file.tif", id="a missing file"),
     pytest.param([[1, 2], [3]], {}, "not an image", id="a ragged list"),
     pytest.param(np.full((9, 9), np.nan), {}, "finite", id="only NaN"),
-    pytest.param(np.array([[-1.7e308, 1.7e308]]), {}, "too far apart", id="all of float64"),
+    pytest.param(np.array([[-1.7e308, 1.7e308]]), {}, "too large a range", id="all of float64"),
     pytest.param(np.zeros((9, 9, 5)), {"axes": "YXC"}, "5 channels", id="five channels"),
     pytest.param(np.zeros((9, 9, 3)), {"channels": (0, 7, 1)}, "do not fit", id="channel 7"),
-    pytest.param(np.zeros((9, 9)), {"axes": "XY"}, "not understood", id="unknown axes"),
+    pytest.param(np.zeros((9, 9)), {"axes": "XY"}, "not supported", id="unknown axes"),
     pytest.param(np.zeros((9, 9)), {"axes": "YXC"}, "name every axis", id="too many axes"),
     pytest.param(np.zeros((9, 9)), {"pixel_size_um": -1}, "positive", id="negative size"),
     pytest.param(np.zeros((9, 9)), {"pixel_size_um": (1, 1, 1)}, "has 3 numbers", id="3 sizes"),

@@ -108,7 +108,7 @@ def test_tiff(tmp_path, monkeypatch, array, how, axes, size, loaded_bytes):
 def test_a_stack_without_spacing_takes_the_rows_and_says_so(tmp_path):
     metadata = {"axes": "ZYX"} | OME
     tifffile.imwrite(tmp_path / "s.tif", STACK, ome=True, metadata=metadata)
-    with pytest.warns(UserWarning, match="how far apart its slices are"):
+    with pytest.warns(UserWarning, match="no slice spacing"):
         assert read_image(tmp_path / "s.tif").pixel_size_um == (0.5, 0.5, 0.25)
 
 

@@ -1,9 +1,9 @@
-"""Outlines of Aperio ImageScope's XML annotations.
+"""Read outlines from Aperio ImageScope XML annotations.
 
     <Annotations><Annotation><Regions><Region><Vertices><Vertex X="1.5" Y="2"/>...
 
-Coordinates are continuous: pixel i of an axis spans i to i + 1. The parser builds no tree, and a
-file with a document type, in which entities could be declared, is refused.
+Coordinates are continuous: pixel i of an axis spans i to i + 1. The parser builds no tree. Files
+with a document type are refused, because it can declare entities.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from napari_coseg.core.errors import DatasetError
 from napari_coseg.datasets.geojson import Outline
 
 MAX_BYTES = 64 * 2**20
-"""Largest file read; those of MoNuSeg have up to 8 MiB."""
+"""Largest file read; MoNuSeg files have up to 8 MiB."""
 
 
 def read_regions(path: Path, name: str) -> tuple[Outline, ...]:
-    """Every region of a file with at least three corners, in its order.
+    """Read the regions with at least three vertices, in file order.
 
     Parameters
     ----------
     name
-        Class that all outlines get; the files of MoNuSeg name none.
+        Class of all outlines; MoNuSeg files name none.
 
     Raises
     ------
     DatasetError
-        Where the file is too large, is no XML, declares a document type, has no `Annotations`, or
-        has corners without finite X and Y.
+        If the file is too large, is not XML, declares a document type, has no `Annotations`, or
+        has vertices without finite X and Y.
     """
     regions: list[list[tuple[float, float]]] = []
     root: list[str] = []
@@ -45,7 +45,7 @@ def read_regions(path: Path, name: str) -> tuple[Outline, ...]:
             regions[-1].append((float(attributes["X"]), float(attributes["Y"])))
 
     def refuse(*_: object) -> None:
-        raise DatasetError(f"{path} declares a document type; annotations of Aperio have none")
+        raise DatasetError(f"{path} declares a document type; Aperio annotations have none")
 
     parser = expat.ParserCreate()
     parser.StartElementHandler = start
@@ -57,7 +57,7 @@ def read_regions(path: Path, name: str) -> tuple[Outline, ...]:
             parser.ParseFile(file)
         corners = [np.array([*region, region[0]]) for region in regions if len(region) > 2]
         if root != ["Annotations"] or not all(np.isfinite(ring).all() for ring in corners):
-            raise ValueError("expected Annotations, and corners with finite X and Y")
+            raise ValueError("expected Annotations with vertices of finite X and Y")
     except (OSError, expat.ExpatError, ValueError, KeyError) as error:
         raise DatasetError(f"cannot read the Aperio annotations {path}: {error}") from error
     return tuple(Outline(name, (ring,)) for ring in corners)

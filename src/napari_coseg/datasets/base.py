@@ -1,14 +1,13 @@
-"""What a labelled dataset gives: samples by split and name, and a check of its folder.
+"""Base class of labelled datasets: samples by split and name, and a check of the folder.
 
-A dataset on disk is a folder of images and, beside it, folders of label images with the same stems:
+A dataset is a folder of images next to folders of label images with the same stems:
 
     root/<split>/<images>/<stem>.jpg
     root/<split>/<semantic>/<stem>.png          region class of each pixel
     root/<split>/<instances>/<stem>.png         object id of each pixel
     root/<split>/<instance_types>/<stem>.png    object class of each pixel
 
-A task whose folder the layout does not name has no labels there; its field of the sample is None,
-which is something else than an image of zeros.
+A task without a folder in the layout has no labels: its field of the sample is None, not zeros.
 """
 
 from __future__ import annotations
@@ -42,26 +41,26 @@ class Sample:
     Parameters
     ----------
     name
-        Stem of its file.
+        Stem of the image file.
     image
         uint8, (Y, X, 3): red, green, blue.
     pixel_size_um
-        Micrometres a pixel, the same along both axes.
+        Micrometres per pixel, the same along both axes.
     semantic
-        uint8, (Y, X): region class ids, 0 background; None where this task has no labels.
+        uint8, (Y, X): region class ids, 0 background; None without labels for this task.
     instances
-        int32, (Y, X): object ids, 0 background; None where this task has no labels.
+        int32, (Y, X): object ids, 0 background; None without labels for this task.
     instance_types
         uint8, (Y, X): object class ids, 0 background; None where objects have no classes.
     semantic_known, instances_known
-        bool, (Y, X): False where nobody annotated this task, so that neither background nor a class
-        may be learned or scored there; None where all of the image was annotated.
+        bool, (Y, X): False where the task was not annotated: such pixels are neither trained on nor
+        scored. None if the whole image was annotated.
     types_known
-        bool, (Y, X): False where nobody gave the objects their classes; None where they are known
-        wherever the objects are.
+        bool, (Y, X): False where object classes were not annotated; None if they are known wherever
+        objects are.
     derived
-        uint8, (Y, X), 0 or 1: a region that was derived from the objects (`datasets.derived`), not
-        annotated; it may prompt a network, and is never its truth. None where there is none.
+        uint8, (Y, X), 0 or 1: a region derived from the objects (`datasets.derived`). It may prompt
+        a network but is never a training target. None if there is none.
     """
 
     name: str
@@ -87,13 +86,13 @@ class Sample:
             if labels.shape != self.image.shape[:2]:
                 raise DatasetError(
                     f"{kind} labels of {self.name!r} have shape {labels.shape}, its image has "
-                    f"{self.image.shape[:2]}; labels must lie on the image's pixels"
+                    f"{self.image.shape[:2]}; labels must have the shape of the image"
                 )
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Folder names inside a split; None where a task has no labels."""
+    """Folder names inside a split; None for a task without labels."""
 
     images: str = "images"
     semantic: str | None = None
@@ -118,10 +117,9 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """What `Dataset.check` found. `problems` is empty where all is well.
+    """Result of `Dataset.check`; `problems` is empty for a valid dataset.
 
-    `notes` tell what is right but worth knowing, such as a part of the official release that is not
-    in the folder.
+    `notes` are remarks that are no errors, such as a missing part of the official release.
     """
 
     name: str
@@ -139,7 +137,7 @@ class DatasetReport:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A folder of labelled images; subclasses say where things lie and what they mean.
+    """A folder of labelled images; subclasses define file layout and classes.
 
     Parameters
     ----------
@@ -148,17 +146,17 @@ class Dataset:
     name
         Key of `napari_coseg.datasets.registry.DATASETS`.
     splits
-        Names of the splits; also their folders, except for "all", which is `root` itself.
+        Names of the splits and of their folders; the split "all" is `root` itself.
     pixel_size_um
-        Micrometres a pixel of every image.
+        Micrometres per pixel of every image.
     layout
         Folders inside a split.
     semantic_classes, instance_classes
-        What label values mean, after `type_ids` was applied.
+        Classes of the label values, after `type_ids` was applied.
     type_ids
-        Object class in the files -> object class here; empty where they are the same.
+        Object class id in the files -> id here; empty if they are the same.
     official_images
-        Number of images of each split as released; `check` notes where the folder has others.
+        Number of images of each split as released; `check` notes deviations.
     """
 
     root: Path
@@ -173,15 +171,15 @@ class Dataset:
 
     @classmethod
     def open(cls, root: Path) -> Self:
-        """The dataset in folder `root`; cheap, nothing is read but what describes the folder."""
-        raise NotImplementedError(f"{cls.__name__} must say how it opens a folder")
+        """Open the dataset in folder `root`; reads descriptions only, no images."""
+        raise NotImplementedError(f"{cls.__name__} must implement open()")
 
     @property
     def split_to_score(self) -> str:
-        """The split that a model is scored on where nobody names one.
+        """The split that a model is scored on by default.
 
         "test", else the first test set of another name (``testA``, ``stage1_test``), else
-        "validation", "valid" or "val", else the last that does not tell of training, if any.
+        "validation", "valid" or "val", else the last that is not for training, if any.
         """
         exact = [split for split in ("test",) if split in self.splits]
         tests = [split for split in self.splits if "test" in split]
@@ -190,11 +188,11 @@ class Dataset:
         return [*exact, *tests, *chosen_by, *others[-1:], self.splits[-1]][0]
 
     def names(self, split: str) -> tuple[str, ...]:
-        """Stems of the images of `split`, numbers in counting order."""
+        """Stems of the images of `split`, in natural order."""
         return tuple(sorted(self._files(split, self.layout.images), key=natural_key))
 
     def load(self, split: str, name: str) -> Sample:
-        """Read one sample; raises `DatasetError` telling the file that is not right."""
+        """Read one sample; a `DatasetError` names the faulty file."""
         image = read_rgb(self._file(split, self.layout.images, name))
         semantic = self._labels(split, self.layout.semantic, name)
         instances = self._labels(split, self.layout.instances, name)
@@ -209,17 +207,17 @@ class Dataset:
         )
 
     def load_all(self, split: str, names: tuple[str, ...] | None = None) -> tuple[Sample, ...]:
-        """Every sample of `split`, or those named."""
+        """Iterate over the samples of `split`, or over those named."""
         return tuple(self.load(split, name) for name in names or self.names(split))
 
     def source(self, name: str) -> str:
-        """What an image was cut from, such as a volume; a split must not tear it apart."""
+        """The unit that splits keep together, such as a volume or a patient."""
         return name
 
     def check(self, progress: Callable[[float, str], None] | None = None) -> DatasetReport:
         """Read everything once and count it. Problems are collected, not raised.
 
-        `progress` is told the part done and the name of the image that comes next.
+        `progress` is called with the fraction done and the name of the next image.
         """
         problems: list[str] = []
         reports: dict[str, SplitReport] = {}
@@ -249,7 +247,7 @@ class Dataset:
         return DatasetReport(self.name, self.root, reports, tuple(problems), notes)
 
     def notes(self, images: dict[str, int]) -> tuple[str, ...]:
-        """What `check` tells beside problems, given the number of images of each split."""
+        """Notes of `check`, given the number of images of each split."""
         return tuple(
             f"{split} has {images[split]} images; the official release has {count}"
             for split, count in self.official_images.items()
@@ -257,16 +255,16 @@ class Dataset:
         )
 
     def prepare(self) -> tuple[Path, ...]:
-        """Write what this dataset needs once before it can be read; the files written.
+        """Write files that this dataset needs before it can be read; returns their paths.
 
-        Nothing for most datasets.
+        Most datasets need none.
         """
         return ()
 
     def unpack(self, progress: Callable[[float, str], None] | None = None) -> tuple[Path, ...]:
-        """Write what is slow to read beside it, in a form that is fast; the files written.
+        """Write copies that are faster to read; returns their paths.
 
-        Nothing for most datasets. `progress` is told as by `check`.
+        Most datasets need none. `progress` is called as by `check`.
         """
         return ()
 
@@ -315,7 +313,7 @@ class Dataset:
         return table[classes]
 
     def _strange_values(self, sample: Sample) -> list[str]:
-        """Class ids that no class stands for."""
+        """Class ids in the labels that are not in the list of classes."""
         problems = []
         for kind, labels, classes in (
             ("region", sample.semantic, self.semantic_classes),
@@ -323,9 +321,9 @@ class Dataset:
         ):
             if labels is None:
                 continue
-            strange = sorted(set(np.unique(labels).tolist()) - {0, *(c.id for c in classes)})
-            if strange:
-                problems.append(f"{kind} classes of {sample.name!r} hold unknown ids {strange}")
+            unknown = sorted(set(np.unique(labels).tolist()) - {0, *(c.id for c in classes)})
+            if unknown:
+                problems.append(f"{kind} classes of {sample.name!r} hold unknown ids {unknown}")
         return problems
 
     def _report(self, counts: list[tuple[int, Counter[int], Counter[int]]]) -> SplitReport:

@@ -1,7 +1,7 @@
-"""Batches of training crops, each a pure function of a seed and a step.
+"""Draw batches of training crops, each a pure function of a seed and a step.
 
-A training that stops at step 1,000 and goes on from there sees what it would have seen; steps can
-be drawn ahead, in any order, by any number of threads or processes.
+A resumed training therefore sees the same batches, and steps can be drawn ahead, in any order, by
+any number of threads or processes.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ Drawn = TypeVar("Drawn")
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Crops, stacked; see `Crop` for each.
+    """Stacked crops; see `Crop` for the fields.
 
     images float32 (B, 3, Y, X) of 0..255; semantic, types uint8 (B, Y, X); instances int32
     (B, Y, X); hv float32 (B, 2, Y, X) of -1..1; semantic_known, instances_known, types_known
-    bool (B, Y, X): where labels of that kind are to be learnt.
+    bool (B, Y, X): where labels of that kind are trained on.
 
-    derived   uint8 (B, Y, X), `NOT_GIVEN` for a crop without one; None where no crop has one
-    features  what a frozen encoder made of the images, (B, C, y, x) each, the coarsest first; None
-              where it has to be run
-    prompts   uint8 (B, 2, Y, X): masks of regions and objects that the second forward is prompted
-              with, `NOT_GIVEN` where it is the first forward's own; None for the first's everywhere
+    derived   uint8 (B, Y, X), `NOT_GIVEN` for a crop without one; None if no crop has one
+    features  feature maps of a frozen encoder, (B, C, y, x) each, the coarsest first; None if the
+              encoder has to be run
+    prompts   uint8 (B, 2, Y, X): masks of regions and objects that prompt the second forward;
+              `NOT_GIVEN` and None stand for the first forward's own
     """
 
     images: np.ndarray
@@ -53,7 +53,7 @@ class Batch:
     features: tuple[Any, ...] | None = None
 
     def part(self, crops: slice) -> Batch:
-        """Some crops of the batch."""
+        """A batch of some of the crops."""
 
         def cut(value: Any) -> Any:
             return tuple(map(cut, value)) if isinstance(value, tuple) else value[crops]
@@ -62,7 +62,7 @@ class Batch:
 
 
 NOT_GIVEN = 2
-"""In a mask of 0 and 1: not known here."""
+"""Value of unknown pixels in a mask of 0 and 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,15 +72,15 @@ class CropSource:
     Parameters
     ----------
     samples
-        In memory, or read as they are asked for (`napari_coseg.datasets.kept`).
+        In memory, or read on demand (`napari_coseg.datasets.kept`).
     per_batch
-        Number of crops in every batch; where it is no whole number, on average.
+        Number of crops in every batch; on average, if it is not a whole number.
     object_fraction
-        Share of the crops laid around an object whose class was drawn first, every class as likely
-        as the others, so that rare ones are seen. Where there are no objects: no meaning.
+        Share of the crops placed around an object whose class is drawn first, uniformly, so that
+        rare classes are seen. Ignored without objects.
     mosaic
-        Each crop is put together from `mosaic` x `mosaic` smaller ones of different places: more
-        kinds of tissue in a batch whose crops must be large for another source's sake.
+        Each crop is composed of `mosaic` x `mosaic` smaller ones from different places, so that a
+        batch of large crops still shows many kinds of tissue.
     """
 
     samples: Sequence[Sample]
@@ -91,13 +91,13 @@ class CropSource:
     def __post_init__(self) -> None:
         if not self.samples or self.per_batch <= 0:
             raise DatasetError(
-                f"a source has {len(self.samples)} samples and {self.per_batch} crops a batch; "
-                "both must be more than 0"
+                f"a source has {len(self.samples)} samples and {self.per_batch} crops per batch; "
+                "both must be positive"
             )
 
     @property
     def share(self) -> Fraction:
-        """`per_batch`, such that three thirds add up to one."""
+        """`per_batch` as an exact fraction: three thirds add up to one."""
         return Fraction(self.per_batch).limit_denominator(100)
 
 
@@ -107,11 +107,11 @@ class CropSampler:
     Parameters
     ----------
     sources
-        Their crops follow each other in a batch, in this order; together a whole number.
+        Their crops follow each other in a batch, in this order; the total is a whole number.
     size_px, pixel_size_um, settings
         As in `training_crop`.
     seed
-        Another seed, another sequence of batches.
+        Determines the sequence of batches.
     """
 
     def __init__(
@@ -134,22 +134,22 @@ class CropSampler:
         self.pixel_size_um = pixel_size_um
         self.seed = seed
         self.settings = settings or AugmentationSettings()
-        # Looked for where crops are laid around them only: that reads every sample once.
+        # Only if crops are placed around objects, since this reads every sample.
         self._objects = [
             objects_by_class(source.samples) if source.object_fraction else []
             for source in self.sources
         ]
 
     def draw(self, step: int, rank: int = 0, of: int = 1) -> Batch:
-        """The batch of `step`; the same whenever and wherever it is drawn.
+        """The batch of `step`.
 
-        Where `of` processes share it, the process `rank` gets every `of`-th crop of it.
+        If `of` processes share it, process `rank` gets every `of`-th crop.
         """
         slots = self._slots(step)
         if len(slots) < of:
             raise DatasetError(
                 f"a batch of {len(slots)} crops cannot be shared by {of} processes; start fewer, "
-                "or give the recipe more crops a batch"
+                "or give the recipe more crops per batch"
             )
         return stack(
             [
@@ -159,11 +159,11 @@ class CropSampler:
         )
 
     def _slots(self, step: int) -> list[tuple[int, int]]:
-        """Of each crop of a batch, the number of its source, and its place among that one's.
+        """For each crop of a batch, the number of its source and its index within the source.
 
-        Systematic sampling: sources lie one after another on a line, each as long as its share,
-        and one crop is taken at every whole step from a random start below 1. So each source comes
-        as often as its share says, rounded up or down, and whole shares are always met.
+        Systematic sampling: sources lie on a line, each as long as its share, and one crop is
+        taken at every whole step from a random start below 1. Each source gets its share, rounded
+        up or down; whole shares are exact.
         """
         ends = list(accumulate(source.share for source in self.sources))
         start = Fraction(0)
@@ -193,7 +193,7 @@ class CropSampler:
 def drawn_ahead(
     draw: Callable[[int], Drawn], first_step: int, last_step: int, threads: int = 1
 ) -> Iterator[Drawn]:
-    """What `draw` gives for ``range(first_step, last_step)``, in order, computed by `threads`."""
+    """Draw ``range(first_step, last_step)`` in order, ahead of time in `threads`."""
     with ThreadPoolExecutor(threads, thread_name_prefix="crops") as pool:
         waiting: deque[Future[Drawn]] = deque()
         try:
@@ -209,7 +209,7 @@ def drawn_ahead(
 
 
 def put_together(pieces: Sequence[Sequence[Crop]]) -> Crop:
-    """One crop from rows of crops with the same kinds of labels; objects of two pieces stay two."""
+    """Join rows of crops with the same kinds of labels; objects of different crops stay apart."""
     last_id, apart = 0, []
     for row in pieces:
         numbered = []
@@ -228,13 +228,12 @@ def put_together(pieces: Sequence[Sequence[Crop]]) -> Crop:
 
 
 def stack(crops: Sequence[Crop]) -> Batch:
-    """Crops of one size -> a batch, with horizontal and vertical maps of their objects.
+    """Stack crops of one size to a batch and compute the HoVer maps of their objects.
 
-    The maps are made here, crop by crop, in whatever process or thread draws the batch: the workers
-    of a training, in parallel. They are not kept: an object that the crop's border cuts has another
-    centre in every crop, and crops begin anywhere, so that only whole images drawn without
-    augmentation would come again; and there they cost 10 ms of the 60 ms that such a crop of
-    1024 x 1024 with 325 objects takes (110 ms with augmentation), against 8 MB an image and worker.
+    The maps are computed in the process or thread that draws the batch. They are not cached, since
+    an object cut by the border has another centre in every crop. They cost 10 ms of the 60 ms of a
+    1024 x 1024 crop with 325 objects (110 ms with augmentation); a cache would take 8 MB per image
+    and worker.
     """
     from napari_coseg.labels.decoding.hover_targets import horizontal_vertical_maps
 
@@ -262,20 +261,20 @@ def _stack_derived(crops: Sequence[Crop]) -> np.ndarray | None:
 
 
 class Places(NamedTuple):
-    """Places to lay crops around: index of the sample, y, x."""
+    """Objects to place crops around: index of the sample, y, x."""
 
     sample: np.ndarray
     y: np.ndarray
     x: np.ndarray
 
     def draw(self, rng: np.random.Generator) -> tuple[int, tuple[float, float]]:
-        """Index of a sample, and y, x in it."""
+        """Draw the index of a sample, and y, x in it."""
         i = rng.integers(len(self.sample))
         return int(self.sample[i]), (float(self.y[i]), float(self.x[i]))
 
 
 def objects_by_class(samples: Iterable[Sample]) -> list[Places]:
-    """Centres of the known objects, an entry for each class; those of no known class make one."""
+    """Centres of the known objects, one entry per class; unknown classes form one entry."""
     found = [_objects_of(number, sample) for number, sample in enumerate(samples)]
     table = np.concatenate(found)  # columns: class, sample, y, x
     return [

@@ -1,13 +1,13 @@
-"""BCSS: tissue of breast cancer H&E, 151 images of TCGA slides at 0.25 um, some 1000 to 7000 wide.
+"""BCSS: tissue of breast cancer H&E, 151 TCGA images at 0.25 um, about 1000 to 7000 px wide.
 
 Amgad et al., "Structured crowdsourcing enables convolutional segmentation of histology images",
-Bioinformatics 2019. As released, in the folder given or one below it:
+Bioinformatics 2019. As released, in the given folder or one below it:
 
-    rgbs_colorNormalized/<name>.png     ``images`` where the authors' script fetched them
+    rgbs_colorNormalized/<name>.png     ``images`` if fetched by the authors' script
     masks/<name>.png                    region codes, as in their ``meta/gtruth_codes.tsv``
 
-Code 0 is outside the region annotated, which is something else than background: there, and where
-the code says "exclude", `Sample.semantic_known` is False.
+Code 0 is outside the annotated region, not background: there, and for the code "exclude",
+`Sample.semantic_known` is False.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CODES = (
     "other_immune_infiltrate", "mucoid_material", "normal_acinus_or_duct", "lymphatics",
     "undetermined", "nerve", "skin_adnexa", "blood_vessel", "angioinvasion", "dcis", "other",
 )  # fmt: skip
-"""What the values 0 to 21 of a mask stand for."""
+"""Names of the mask values 0 to 21."""
 
 UNKNOWN = ("outside_roi", "exclude")
 
@@ -53,8 +53,8 @@ _GROUPS = {
 class Bcss(Dataset):
     """Tumour and stroma, with the ids of PUMA, for transfer from it (Co-Seg++, section 4.7).
 
-    Angioinvasion and DCIS count as tumour, as the dataset's authors group them; the paper does not
-    say. All else that is annotated is background.
+    Angioinvasion and DCIS count as tumour, as in the dataset's own groups; the paper does not say.
+    Everything else that is annotated is background.
     """
 
     images: Path

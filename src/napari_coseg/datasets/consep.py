@@ -34,7 +34,7 @@ fibroblast, muscle, endothelial."""
 
 
 class Consep(Dataset):
-    """Nuclei of four types; as released, or unpacked into folders."""
+    """Nuclei of four types; as released or unpacked."""
 
     @classmethod
     def open(cls, root: Path) -> Consep:

@@ -1,10 +1,10 @@
-"""Classes of two lists that stand for the same: by their names, or by what is known of them.
+"""Match equivalent classes of a model and a dataset, by name or by known synonyms.
 
 CoNSeP and Lizard both group the nuclei of colon H&E. CoNSeP's inflammatory cells are Lizard's
 lympho-reticular ones (neutrophils, lymphocytes, plasma cells, eosinophils); its spindle-shaped ones
-(fibroblasts, muscle, endothelium) come nearest to connective tissue cells, which is not quite the
-same. Co-Seg++ compares them so: its table 10 has a model of CRAG, with Lizard's classes, on CoNSeP.
-CoNSeP's miscellaneous nuclei have no counterpart there.
+(fibroblasts, muscle, endothelium) are closest to connective tissue cells, though not the same.
+Co-Seg++, table 10, compares them so (a model with Lizard's classes on CoNSeP). CoNSeP's
+miscellaneous nuclei have no counterpart.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ SAME_OBJECTS: tuple[frozenset[str], ...] = (
     frozenset({"lymphocyte", "lymph"}),
     frozenset({"other", "other cell", "other cells"}),
 )
-"""Names of object classes, small letters; those in one set stand for the same."""
+"""Sets of equivalent object class names, in lower case."""
 SAME_REGIONS: tuple[frozenset[str], ...] = (frozenset({"tumor", "tumour"}),)
-"""The same of region classes."""
+"""Sets of equivalent region class names, in lower case."""
 
 
 class Pair(NamedTuple):
-    """A class of a model and that of the labels which it is compared with."""
+    """A class of a model and the class of the labels that it is compared with."""
 
     ours: LabelClass
     theirs: LabelClass
@@ -38,17 +38,16 @@ class Pair(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What scores stand under: the model's spelling; the labels' class where they differ."""
+        """Name in score tables: the model's spelling, or the labels' class if the two differ."""
         return self.ours.name if self.is_same_name else self.theirs.name
 
 
 def pair_classes(
     ours: Sequence[LabelClass], theirs: Sequence[LabelClass], same: Sequence[frozenset[str]]
 ) -> tuple[Pair, ...]:
-    """Which of our classes is which of theirs, in our order; each stands in one pair at most.
+    """Pair our classes with theirs, in our order; each is in one pair at most.
 
-    A class of the same name, in upper or lower case, goes before another one that stands for the
-    same by `same`.
+    An equal name (ignoring case) takes precedence over an equivalent one of `same`.
     """
     found: dict[int, Pair] = {}
     taken: set[int] = set()
@@ -66,8 +65,10 @@ def _same_name(one: str, other: str) -> bool:
     return one == other
 
 
-def told(pairs: Sequence[Pair], ours: Sequence[LabelClass], theirs: Sequence[LabelClass]) -> str:
-    """In words: what is compared with what, and which classes have no counterpart."""
+def describe_pairs(
+    pairs: Sequence[Pair], ours: Sequence[LabelClass], theirs: Sequence[LabelClass]
+) -> str:
+    """Describe what is compared, and which classes have no counterpart."""
     compared = [
         pair.name if pair.is_same_name else f"{pair.theirs.name} (the model's {pair.ours.name})"
         for pair in pairs

@@ -6,8 +6,7 @@ in colon histology images", Medical Image Analysis 2019. As released:
     root/train/{Images,Annotation}/<name>.png
     root/valid/{Images,Annotation}/<name>.png        ``test`` in some copies
 
-The values of the annotations are ids of glands. `Crag` gives them as a region, `CragGlands` as
-objects too.
+Annotation values are gland ids. `Crag` reads them as a region, `CragGlands` as objects too.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ class Crag(Dataset):
 
 @dataclass(frozen=True)
 class CragGlands(Crag):
-    """Each gland an object too."""
+    """Glands as a region and as objects."""
 
     NAME: ClassVar[str] = "crag-glands"
     AS_OBJECTS: ClassVar[bool] = True

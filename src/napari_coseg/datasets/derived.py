@@ -1,10 +1,9 @@
-"""Regions derived from typed objects, where a dataset has objects and nobody drew its regions.
+"""Derive regions from typed objects, for datasets without region labels.
 
-CoNSeP types its nuclei and has no region mask. The tissue that its epithelial nuclei make up is
-found from the nuclei alone: what lies near them, with the gaps between them and the lumina they
-enclose. It stands in for a region that a person would paint. It is made from the truth of the
-objects, so that it says something of their classes: wherever a figure rests on it, it is called
-derived.
+CoNSeP has typed nuclei and no region mask. The epithelium is derived from its nuclei: what lies
+near them, the gaps between them and the lumina they enclose. It stands in for a region that a
+person would paint. Since it is made from the true object classes, scores that depend on it are
+marked "derived".
 """
 
 from __future__ import annotations
@@ -19,23 +18,23 @@ from napari_coseg.core.types import LabelClass
 from napari_coseg.datasets.base import Sample
 
 REACH_UM = 9.0
-"""Two objects that are at most twice this apart belong to one region."""
+"""Objects at most twice this apart belong to one region."""
 MARGIN_UM = 3.0
-"""How far the region reaches beyond its outermost objects: the cytoplasm around a nucleus."""
+"""Margin of the region around its outermost objects: the cytoplasm of a nucleus."""
 LEAST_OBJECTS = 5
-"""Fewer objects together are no region."""
+"""Smallest number of objects in a region."""
 LUMEN_UM2 = 20_000.0
-"""The largest hole that is filled, if no objects of other classes lie in it."""
+"""Largest hole that is filled, unless it holds objects of other classes."""
 OTHERS_IN_LUMEN = 0.02
-"""Part of a hole that other objects may cover, for it to be a lumen and not stroma."""
+"""Largest fraction of a hole covered by other objects that still counts as lumen."""
 GRID_UM = 1.0
-"""The region is found on a grid this fine; its border is no sharper than that anyhow."""
+"""Grid on which the region is computed; its border is not sharper than that."""
 
 
 def derived_region(
     instances: np.ndarray, types: np.ndarray, class_id: int, pixel_size_um: float
 ) -> np.ndarray:
-    """The region that the objects of one class make up: bool (Y, X).
+    """The region formed by the objects of one class, bool (Y, X).
 
     Parameters
     ----------
@@ -46,7 +45,7 @@ def derived_region(
     class_id
         The class whose objects are joined.
     pixel_size_um
-        Micrometres a pixel.
+        Micrometres per pixel.
     """
     from scipy import ndimage
     from skimage.transform import resize
@@ -67,7 +66,7 @@ def derived_region(
 
 
 def with_derived_region(sample: Sample, class_id: int) -> Sample:
-    """The sample with the region that its objects of one class make up in `derived`.
+    """The sample with the region of its objects of one class in `derived`.
 
     Raises
     ------
@@ -84,7 +83,7 @@ def with_derived_region(sample: Sample, class_id: int) -> Sample:
 
 
 def class_id_of(name: str, classes: Iterable[LabelClass]) -> int:
-    """The id of a class by its name, in upper or lower case.
+    """The id of a class by its name, ignoring case.
 
     Raises
     ------
@@ -95,16 +94,16 @@ def class_id_of(name: str, classes: Iterable[LabelClass]) -> int:
     if name.lower() not in known:
         raise SettingsError(
             f"there is no object class {name!r} to derive a region from; name one of "
-            f"{', '.join(known) or 'none, for objects have no classes here'}"
+            f"{', '.join(known) or 'none: objects have no classes here'}"
         )
     return known[name.lower()]
 
 
 def _closed(mask: np.ndarray, reach: float, margin: float) -> np.ndarray:
-    """All within `reach` of the mask, drawn back until it stands `margin` beyond it; in pixels."""
+    """Closing by `reach` that leaves a margin of `margin` around the mask, in pixels."""
     from scipy.ndimage import distance_transform_edt
 
-    # Beyond the border lies what the image did not show: drawing back must not start there.
+    # The erosion must not start at the image border, beyond which nothing is known.
     pad = int(np.ceil(reach)) + 1
     near = distance_transform_edt(~np.pad(mask, pad, mode="edge")) <= reach
     kept = distance_transform_edt(near) > reach - margin
@@ -112,7 +111,7 @@ def _closed(mask: np.ndarray, reach: float, margin: float) -> np.ndarray:
 
 
 def _with_enough(pieces: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Numbers of the pieces that hold `LEAST_OBJECTS` different ids or more."""
+    """Numbers of the pieces that hold at least `LEAST_OBJECTS` ids."""
     held = ids > 0
     pairs = np.unique(np.column_stack([pieces[held], ids[held]]), axis=0)
     piece, count = np.unique(pairs[:, 0], return_counts=True)

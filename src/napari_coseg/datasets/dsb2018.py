@@ -3,15 +3,15 @@
 Caicedo et al., "Nucleus segmentation across imaging experiments: the 2018 Data Science Bowl",
 Nature Methods 2019. Two layouts are read:
 
-    root/stage1_train/<id>/images/<id>.png       as released: one mask an object, 0 and 255
+    root/stage1_train/<id>/images/<id>.png       as released: one mask per object, 0 and 255
     root/stage1_train/<id>/masks/<any>.png       (`root` may also be stage1_train itself)
 
-    root/colour-bright/images/<id>.png           one label image an image, as many others have it
+    root/colour-bright/images/<id>.png           one label image per image
     root/colour-bright/labels/<id>.png
     root/fluorescence/...
 
-Grey images become RGB of three equal channels. Where masks overlap, the pixel belongs to the
-smaller object, so that none is hidden by a larger one.
+Grey images become RGB with equal channels. Where masks overlap, the smaller object wins, so that
+none is hidden.
 """
 
 from __future__ import annotations
@@ -28,27 +28,26 @@ from napari_coseg.datasets.base import Dataset, Layout, Sample
 from napari_coseg.datasets.files import IMAGE_SUFFIXES, natural_key, read_labels, read_rgb
 
 PIXEL_SIZE_UM = 0.4
-"""Not published, and not the same for all: nuclei of both kinds have a median diameter of 18 px,
-real ones measure about 7 um."""
+"""Estimate: not published and varying; nuclei have a median diameter of 18 px, about 7 um."""
 GROUPED_SPLITS = ("colour-bright", "fluorescence")
 OFFICIAL_SPLITS: tuple[str, ...] = ("stage1_train", "stage1_test")
 
 
 @dataclass(frozen=True)
 class Dsb2018(Dataset):
-    """Nuclei; the splits are those of the two layouts that the folder holds.
+    """Nuclei; the splits depend on the layout of the folder.
 
     Parameters
     ----------
     mask_folders
-        As released: a folder an image, and a file an object.
+        True for the layout as released: a folder per image, a file per object.
     """
 
     mask_folders: bool = False
 
     @classmethod
     def open(cls, root: Path) -> Self:
-        """Recognise the layout by its folders."""
+        """Detect the layout from its folders."""
         looked_for = OFFICIAL_SPLITS
         if root.name in OFFICIAL_SPLITS:
             root, looked_for = root.parent, (root.name,)
@@ -56,7 +55,7 @@ class Dsb2018(Dataset):
         grouped = tuple(split for split in GROUPED_SPLITS if (root / split).is_dir())
         if not (splits or grouped):
             raise DatasetError(
-                f"dataset 'dsb2018': {root} has neither stage1_train with a folder an image "
+                f"dataset 'dsb2018': {root} has neither stage1_train with a folder per image "
                 f"(images, masks), nor {' or '.join(GROUPED_SPLITS)} with images and labels"
             )
         return cls(
@@ -94,12 +93,12 @@ class Dsb2018(Dataset):
 
 
 def merge_masks(paths: list[Path], shape: tuple[int, ...]) -> np.ndarray:
-    """Masks of one object each -> int32 labels (Y, X); the i-th file becomes object i, from 1.
+    """Merge masks of one object each to int32 labels (Y, X); file i becomes object i, from 1.
 
     Raises
     ------
     DatasetError
-        Where a mask is not of the image's size, or marks nothing.
+        If a mask has another size than the image, or is empty.
     """
     objects = []
     for index, path in enumerate(paths, start=1):
@@ -125,5 +124,5 @@ def _pictures_in(folder: Path) -> list[Path]:
 
 
 def _has_masks(folder: Path) -> bool:
-    """Whether any image has masks: those of stage1_test were released without, and are not read."""
+    """Whether any image has masks; stage1_test was released without."""
     return folder.is_dir() and any((path / "masks").is_dir() for path in folder.iterdir())

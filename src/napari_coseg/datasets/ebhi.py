@@ -1,9 +1,9 @@
 """EBHI-Seg: glands and lesions of colorectal biopsies, H&E, images of 224 x 224, no nuclei.
 
 Shi et al., "EBHI-Seg: A novel enteroscope biopsy histopathological hematoxylin and eosin image
-dataset for image segmentation tasks", Frontiers in Medicine 2023. Several images show one case;
-a split must not tear it apart. The pixel size is not published: crypts suggest about 1 um. The
-outlines enclose the lumen and are slightly generous. Two layouts are read:
+dataset for image segmentation tasks", Frontiers in Medicine 2023. Splits keep the images
+of a case together. The pixel size is not published; crypts suggest about 1 um. The outlines
+enclose the lumen and are slightly generous. Two layouts are read:
 
     root/.../<class>/{image,label}/<name>.png     as released; a name begins with case and "-"
     root/{images,gland}/<case>_<name>.{jpg,png}   unpacked
@@ -26,7 +26,7 @@ PIXEL_SIZE_UM = 1.0
 
 
 class Ebhi(Dataset):
-    """Glands as a region; as released, or unpacked into folders."""
+    """Glands as a region; as released or unpacked."""
 
     @classmethod
     def open(cls, root: Path) -> Ebhi:
@@ -48,7 +48,7 @@ class Ebhi(Dataset):
 
 @dataclass(frozen=True, kw_only=True)
 class EbhiClasses(PairedFiles, Ebhi):
-    """As released: a folder for each diagnosis; its name stands before the image's."""
+    """As released: a folder per diagnosis, whose name becomes the prefix of the image name."""
 
     @classmethod
     def open(cls, root: Path) -> EbhiClasses:
@@ -79,6 +79,6 @@ class EbhiClasses(PairedFiles, Ebhi):
         return Sample(name, read_rgb(picture), self.pixel_size_um, semantic=glands.astype(np.uint8))
 
     def source(self, name: str) -> str:
-        """The case: what stands before the first "-" of the file's name."""
+        """The case: the part of the file name before the first "-"."""
         stem = name.split("_", 1)[1]
         return f"case {stem.split('-')[0]}"

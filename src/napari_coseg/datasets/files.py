@@ -1,4 +1,4 @@
-"""Image and label files as arrays, and the order of their names."""
+"""Read image and label files as arrays, and find files in dataset folders."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from napari_coseg.images.intake import RgbSource, understand
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 DEEP_MODES = ("I", "F")
-"""How Pillow's names of grey pictures with more than 8 bits begin: I;16, I, F."""
+"""Prefixes of Pillow's modes of grey images with more than 8 bits: I;16, I, F."""
 
 MAX_PIXELS = 2**27
-"""Largest image or label image of a dataset, 134 million: 11,585 x 11,585. A small file can claim
-any size; it is looked at before memory is taken."""
+"""Largest image or label image, 11,585 x 11,585; checked before memory is allocated, since a small
+file can claim any size."""
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sorts image_2 before image_10."""
+    """Natural sort key: image_2 before image_10."""
     parts = re.split(r"(\d+)", name)
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
 
 
 def images_in(folder: Path) -> dict[str, Path]:
-    """Stem -> file of every image right in `folder`; none at all is a `DatasetError`."""
+    """Stem -> file of every image directly in `folder`; `DatasetError` if there is none."""
     found = {path.stem: path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
     if not found:
         raise DatasetError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {folder}")
@@ -38,10 +38,9 @@ def images_in(folder: Path) -> dict[str, Path]:
 
 
 def find_folder(root: Path, *names: str, depth: int = 2) -> Path | None:
-    """The first folder of one of `names`, in any case of letters, at most `depth` below `root`.
+    """The first folder with one of `names` (ignoring case), at most `depth` levels below `root`.
 
-    Archives unpack to ``a/a/files`` as often as to ``a/files``: of a folder within one of the same
-    name, the inner one is meant.
+    Archives may unpack to ``a/a/files``: of nested folders of the same name, the inner one counts.
     """
     wanted = [name.lower() for name in names]
     level = [root]
@@ -65,7 +64,7 @@ def folders_below(root: Path, depth: int) -> list[Path]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    """In order of their names; none where the folder may not be read."""
+    """Subfolders by name; none if the folder cannot be read."""
     try:
         return sorted(path for path in folder.iterdir() if path.is_dir())
     except OSError:
@@ -73,10 +72,9 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """An image file as uint8 (Y, X, 3); grey becomes three equal channels, alpha is dropped.
+    """Read an image as uint8 (Y, X, 3); grey becomes three equal channels, alpha is dropped.
 
-    Grey of more than 8 bits is brought to 0..255 as in segmenting (`images.intake`), so
-    that a network learns what it is going to see.
+    Grey of more than 8 bits is mapped to 0..255 as in prediction (`images.intake`).
     """
     from PIL import Image
 
@@ -100,10 +98,10 @@ def _eight_bits(values: np.ndarray, path: Path) -> np.ndarray:
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """A label file as an integer array (Y, X); TIFF may hold 32 bits."""
+    """Read a label file as an integer array (Y, X); TIFF may hold 32 bits."""
     from PIL import Image
 
-    # Damage makes tifffile and its codecs raise nearly anything.
+    # On damaged files tifffile and its codecs raise many kinds of errors.
     broken = (
         *(OSError, ValueError, SyntaxError, LookupError, TypeError, AttributeError),
         *(RuntimeError, ArithmeticError, struct.error, Image.DecompressionBombError),
@@ -132,7 +130,7 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def as_labels(array: np.ndarray, what: str) -> np.ndarray:
-    """int32 of any numeric array (Y, X) that holds whole numbers from 0; else `DatasetError`."""
+    """Convert a numeric array (Y, X) of whole numbers from 0 to int32; else `DatasetError`."""
     if array.ndim != 2:
         raise DatasetError(f"{what} has shape {array.shape}; expected (Y, X)")
     if array.size and not (np.isfinite(array).all() and array.min() >= 0 and array.max() < 2**31):

@@ -1,13 +1,13 @@
-"""A plain folder of one's own images and labels, described by a small ``dataset.json``.
+"""A plain folder of images and labels, described by a ``dataset.json``.
 
     root/dataset.json       {"pixel_size_um": 0.25,
                              "semantic_classes": [{"id": 1, "name": "gland",
                                                    "color": [160, 90, 200]}],
                              "instance_classes": [...]}
     root/images/            and any of regions/, objects/, object_classes/, with the same stems
-    root/known/             where only a part of an image was annotated: 0 elsewhere
+    root/known/             for partly annotated images: 0 where not annotated
 
-With ``root/train/images`` and the like in place of ``root/images``, each such subfolder is a split.
+Subfolders such as ``root/train/images`` in place of ``root/images`` make splits.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from napari_coseg.datasets.files import IMAGE_SUFFIXES, read_labels
 
 
 class FolderDescription(Settings):
-    """What ``dataset.json`` says."""
+    """Contents of ``dataset.json``."""
 
-    pixel_size_um: float = Field(gt=0, description="micrometres a pixel of every image")
+    pixel_size_um: float = Field(gt=0, description="micrometres per pixel of every image")
     semantic_classes: tuple[ClassEntry, ...] = ()
     instance_classes: tuple[ClassEntry, ...] = ()
 
 
 class Folder(Dataset):
-    """Images with regions, objects and object classes, as far as their folders exist."""
+    """Images with those of regions, objects and object classes whose folders exist."""
 
     @classmethod
     def open(cls, root: Path) -> Folder:
@@ -56,7 +56,7 @@ class Folder(Dataset):
         )
 
     def load(self, split: str, name: str) -> Sample:
-        """As of every dataset, and what was annotated; all of it where ``known`` does not say."""
+        """Read a sample with its known mask; without one in ``known`` all was annotated."""
         sample = super().load(split, name)
         folder = self.folder(split) / "known"
         for path in (folder / f"{name}{suffix}" for suffix in IMAGE_SUFFIXES):
@@ -72,7 +72,7 @@ def _read_description(path: Path) -> FolderDescription:
     except OSError as error:
         raise DatasetError(
             f"no {path.name} in {path.parent}; write one with at least "
-            '{"pixel_size_um": 0.25}, the micrometres a pixel of your images'
+            '{"pixel_size_um": 0.25}, the micrometres per pixel of your images'
         ) from error
     except ValueError as error:
         raise DatasetError(f"{path} is not JSON: {error}") from error

@@ -1,8 +1,8 @@
-"""Outlines of GeoJSON files, as QuPath and PUMA write them, and label images of them.
+"""Read outlines of GeoJSON files (QuPath, PUMA) and rasterise them to label images.
 
 Positions are continuous: pixel i of an axis spans i to i + 1, so that an image of 1024 pixels ends
-at 1024.0. A pixel belongs to an outline where its centre lies inside; outlines that share an edge
-share no pixel and leave none out. Where a ring lies inside another, it is a hole.
+at 1024.0. A pixel belongs to an outline if its centre lies inside; outlines that share an edge
+neither overlap nor leave a gap. A ring inside another is a hole.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from napari_coseg.labels.polygons import inside
 from napari_coseg.labels.polygons.geojson import box_area, features_of, read_json, rings_of
 
 MAX_BYTES = 64 * 2**20
-"""Largest file read. Parsed, JSON takes some twenty times its size."""
+"""Largest file read; parsed JSON takes about twenty times its size."""
 
 MAX_CROSSINGS = 8_000_000
-"""Most edges of one outline met, added up over the rows of the image: its height in pixels, walked
-round once, is some ten thousand for a large region."""
+"""Most edge crossings of one outline, summed over the image rows; a large region has about ten
+thousand."""
 
 
 @dataclass(frozen=True, eq=False)
 class Outline:
-    """One annotated thing, of one or more pieces.
+    """An annotation of one or more rings.
 
     Parameters
     ----------
     name
-        Its class, as the file calls it.
+        Class name in the file.
     rings
-        float64, (N, 2) each: x and y of the corners, the first again at the end.
+        float64, (N, 2) each: x and y of the vertices; the last equals the first.
     """
 
     name: str
@@ -43,15 +43,15 @@ class Outline:
 
     @property
     def area(self) -> float:
-        """Square pixels of the bounding box."""
+        """Area of the bounding box in pixels."""
         return box_area(self.rings)
 
 
 def read_outlines(path: Path) -> tuple[Outline, ...]:
-    """Every Polygon and MultiPolygon of a file, in its order.
+    """Read every Polygon and MultiPolygon of a file, in file order.
 
-    Their class is ``properties.classification.name``. Anything that is not so raises
-    `DatasetError` with the number of the feature, counted from 0.
+    The class is ``properties.classification.name``. Any other feature raises a `DatasetError` with
+    its number, counted from 0.
     """
     content = read_json(path, MAX_BYTES, DatasetError)
     features = features_of(content, path, DatasetError)
@@ -73,11 +73,11 @@ def draw(
     shape: tuple[int, int],
     dtype: type[np.generic],
 ) -> np.ndarray:
-    """Paint each outline with its value on zeros of `shape` (Y, X).
+    """Rasterise each outline with its value on zeros of `shape` (Y, X).
 
-    Where outlines overlap, the one with the smaller bounding box is seen, whatever their order, so
-    that an outline within another does not vanish. The parts beyond the image are cut off; an
-    outline farther from it than the image is wide raises `DatasetError`.
+    Where outlines overlap, the one with the smaller bounding box wins, whatever their order. Parts
+    outside the image are clipped; an outline farther away than the image is wide raises
+    `DatasetError`.
     """
     labels = np.zeros(shape, dtype)
     for i in sorted(range(len(outlines)), key=lambda i: -outlines[i].area):

@@ -1,12 +1,12 @@
-"""GlaS and CRAG with nuclei of Lizard: both tasks of one image, as Co-Seg++ trains on them.
+"""GlaS and CRAG glands with Lizard nuclei: images with both tasks, as in Co-Seg++.
 
     root/glas or root/crag      the glands, in a layout that `Glas` or `Crag` reads
     root/lizard                 the nuclei, as `Lizard` reads them
-    root/<name>.json            which image of Lizard is which of ours; `prepare` writes it
+    root/<name>.json            pairs of image names, written by `prepare`
 
-Lizard took whole images of both and gave them other names. Which is which its authors do not say;
-`prepare` finds it by the pixels. Images without a partner in Lizard are left out: the paper counts
-165 images of GlaS and 216 of CRAG, more than Lizard's released part holds.
+Lizard renamed the images of both datasets without publishing the mapping; `prepare` finds it from
+the pixels. Images without a counterpart in Lizard are left out. The paper counts 165 images of GlaS
+and 216 of CRAG, more than the released part of Lizard holds.
 """
 
 from __future__ import annotations
@@ -28,22 +28,16 @@ from napari_coseg.datasets.lizard import NUCLEUS_CLASSES, Lizard
 MAX_PAIRS_BYTES = 2**20
 
 THUMBNAIL = 16
-"""Images are compared by the means of so many blocks along each axis."""
+"""Side of the thumbnails by which images are compared, in blocks."""
 
 SAME_IMAGE = 2.0
-"""Largest mean difference of thumbnails, in grey levels of 256, of what may be one image. JPEG of
-quality 75 makes at most 0.53 of an image of GlaS; the two most alike of its 145 differ by 12.2."""
+"""Largest mean difference of thumbnails of the same image, in grey levels of 256. JPEG of quality
+75 changes a GlaS image by at most 0.53; its two most similar images differ by 12.2."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GlandNuclei(Dataset):
-    """Glands as region, Lizard's nuclei as objects, named and split as the glands' dataset.
-
-    Parameters
-    ----------
-    glands, lizard
-        What is put together.
-    """
+    """Glands as region, Lizard's nuclei as objects; names and splits of the gland dataset."""
 
     glands: Dataset
     lizard: Lizard
@@ -68,11 +62,11 @@ class GlandNuclei(Dataset):
 
     @property
     def pairs_file(self) -> Path:
-        """Where `prepare` writes, and `pairs` reads."""
+        """File of name pairs, written by `prepare`."""
         return self.root / f"{self.name}.json"
 
     def pairs(self) -> dict[str, str]:
-        """Name of ours -> name in Lizard; `DatasetError` where `prepare` has not been run."""
+        """Our name -> name in Lizard; `DatasetError` if `prepare` has not been run."""
         path = self.pairs_file
         try:
             if path.stat().st_size > MAX_PAIRS_BYTES:
@@ -81,7 +75,7 @@ class GlandNuclei(Dataset):
             return {str(ours): str(theirs) for ours, theirs in pairs.items()}
         except OSError as error:
             raise DatasetError(
-                f"no {path.name} in {self.root}, which tells Lizard's names of the images; "
+                f"no {path.name} in {self.root}, the table of Lizard's image names; "
                 f"run: napari-coseg datasets prepare {self.name} --root {self.root}"
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -96,7 +90,7 @@ class GlandNuclei(Dataset):
     def load(self, split: str, name: str) -> Sample:
         partner = self.pairs().get(name)
         if partner is None:
-            raise DatasetError(f"{self.pairs_file} tells no name of {name!r} in Lizard")
+            raise DatasetError(f"{self.pairs_file} has no Lizard name for {name!r}")
         instances, types = self.lizard.nuclei(partner)
         sample = self.glands.load(split, name)
         return replace(sample, instances=instances, instance_types=types)
@@ -105,7 +99,7 @@ class GlandNuclei(Dataset):
         return self.glands.source(name)
 
     def prepare(self) -> tuple[Path, ...]:
-        """Find which images are the same, and write it. Reads every image once."""
+        """Match the images and write the pairs; reads every image once."""
         ours = {
             name: _Thumbnail.of(self.glands.load(split, name).image)
             for split in self.splits
@@ -162,7 +156,7 @@ class _Thumbnail:
 
 
 def match(ours: dict[str, _Thumbnail], theirs: dict[str, _Thumbnail]) -> dict[str, str]:
-    """Name of ours -> name of theirs, for images of one size that look the same."""
+    """Our name -> their name, for images of equal size and content."""
     pairs: dict[str, str] = {}
     for name, thumbnail in theirs.items():
         if not ours:

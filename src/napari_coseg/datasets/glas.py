@@ -4,11 +4,11 @@ Sirinukunwattana et al., "Gland segmentation in colon histology images: the GlaS
 Medical Image Analysis 2017. Two layouts are read:
 
     root/{train,testA,testB}_<number>{,_anno}.bmp and root/Grade.csv    as released
-    root/{train,testA}/{images,gland}/<name>.{jpg,png}                  unpacked; ids of glands lost
-    root/index.csv                                                      its patients and grades
+    root/{train,testA}/{images,gland}/<name>.{jpg,png}                  unpacked, without gland ids
+    root/index.csv                                                      patients and grades
 
-`Glas` gives the glands as a region and no objects, since the objects of a co-segmentation are
-nuclei; `GlasGlands` gives each gland as an object too.
+`Glas` reads glands as a region without objects, since the objects of a co-segmentation are nuclei;
+`GlasGlands` reads each gland as an object too.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from napari_coseg.datasets.files import as_labels, natural_key, read_labels, rea
 
 GLAND_CLASSES = (LabelClass(1, "gland", (160, 90, 200)),)
 
-# Sources say 0.465 and 0.62; 0.5 lies between them.
+# Publications give 0.465 and 0.62; 0.5 lies between them.
 PIXEL_SIZE_UM = 0.5
 
 MAX_TABLE_BYTES = 2**20
 
 
 class Grade(NamedTuple):
-    """A row of the table: the patient, and the grade as the table has it."""
+    """A row of the table: patient and grade."""
 
     patient: str
     grade: str
@@ -42,7 +42,7 @@ class Grade(NamedTuple):
 
 @dataclass(frozen=True)
 class Glas(Dataset):
-    """Glands as a region; as released, or unpacked into folders."""
+    """Glands as a region; as released or unpacked."""
 
     @classmethod
     def open(cls, root: Path) -> Glas:
@@ -59,12 +59,12 @@ class Glas(Dataset):
         )
 
     def source(self, name: str) -> str:
-        """The patient, as far as the table tells; 8 patients stand in train and in testA."""
+        """The patient, if the table has it; 8 patients are in both train and testA."""
         grade = self.grades().get(name)
         return f"patient {grade.patient}" if grade else name
 
     def grades(self) -> dict[str, Grade]:
-        """Patient and grade of each image; empty where there is no table ``index.csv``."""
+        """Patient and grade of each image; empty without ``index.csv``."""
         header, *rows = _read_table(self.root / "index.csv") or [[]]
         if not rows:
             return {}
@@ -79,7 +79,7 @@ class Glas(Dataset):
 
 @dataclass(frozen=True)
 class GlasBmp(Glas):
-    """As released: one folder; the values of ``<name>_anno.bmp`` are ids of glands."""
+    """As released: one folder; values of ``<name>_anno.bmp`` are gland ids."""
 
     NAME: ClassVar[str] = "glas"
     AS_OBJECTS: ClassVar[bool] = False
@@ -88,9 +88,7 @@ class GlasBmp(Glas):
     def open(cls, root: Path) -> GlasBmp:
         released = _find_released(root)
         if released is None:
-            raise DatasetError(
-                f"no *_anno.bmp of GlaS in {root}; only they tell one gland from the next"
-            )
+            raise DatasetError(f"no *_anno.bmp of GlaS in {root}; only these files have gland ids")
         return cls(
             root=released,
             name=cls.NAME,
@@ -117,27 +115,27 @@ class GlasBmp(Glas):
         return gland_sample(name, image, glands, self.pixel_size_um, self.AS_OBJECTS)
 
     def grades(self) -> dict[str, Grade]:
-        """Patient and grade of each image, from ``Grade.csv``; empty where it is not there."""
+        """Patient and grade of each image; empty without ``Grade.csv``."""
         rows = _read_table(self.root / "Grade.csv")[1:]
         return {name: Grade(patient, grade) for name, patient, grade, *_ in rows}
 
     def notes(self, images: dict[str, int]) -> tuple[str, ...]:
         graded = self.grades()
         there = {name for split in images for name in self.names(split)}
-        told = list(super().notes(images))
+        notes = list(super().notes(images))
         if not graded:
-            told.append("no Grade.csv: patients and grades are not known")
+            notes.append("no Grade.csv: patients and grades are not known")
         elif missing := sorted(set(graded) - there, key=natural_key):
-            told.append(
+            notes.append(
                 f"Grade.csv names {len(missing)} images that are not there: "
                 + ", ".join(missing[:5])
             )
-        return tuple(told)
+        return tuple(notes)
 
 
 @dataclass(frozen=True)
 class GlasGlands(GlasBmp):
-    """As released, each gland an object too."""
+    """As released, with glands as a region and as objects."""
 
     NAME: ClassVar[str] = "glas-glands"
     AS_OBJECTS: ClassVar[bool] = True
@@ -146,7 +144,7 @@ class GlasGlands(GlasBmp):
 def gland_sample(
     name: str, image: np.ndarray, glands: np.ndarray, pixel_size_um: float, as_objects: bool
 ) -> Sample:
-    """A sample of glands with ids: a region, and on request objects of the one class."""
+    """A sample of glands with ids: a region, and optionally objects of one class."""
     glands = as_labels(glands, f"glands of {name!r}")
     region = (glands > 0).astype(np.uint8)
     return Sample(
@@ -160,7 +158,7 @@ def gland_sample(
 
 
 def _read_table(path: Path) -> list[list[str]]:
-    """Rows with at least three cells, without spaces around those; none where there is no file."""
+    """Rows with at least three cells, stripped; none without the file."""
     if not path.is_file():
         return []
     if path.stat().st_size > MAX_TABLE_BYTES:
@@ -173,7 +171,7 @@ def _read_table(path: Path) -> list[list[str]]:
 
 
 def _find_released(root: Path) -> Path | None:
-    """`root` or a folder right in it that holds ``*_anno.bmp``."""
+    """`root` or a direct subfolder that holds ``*_anno.bmp``."""
     for folder in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
         if any(folder.glob("*_anno.bmp")):
             return folder

@@ -1,6 +1,6 @@
-"""Which images of a dataset are held out of training, to choose weights by.
+"""Hold images out of training for the selection of weights.
 
-A dataset in three parts, test images among them, is `napari_coseg.datasets.partition`'s.
+For splits into training, validation and test images see `napari_coseg.datasets.partition`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ MAX_BYTES = 16 * 2**20
 
 @dataclass(frozen=True)
 class Split:
-    """Names to learn from and names to choose by; no name is in both."""
+    """Names of training and of validation images; disjoint."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
 
 
 def split_names(names: Iterable[str], validation_fraction: float, seed: int) -> Split:
-    """Draw a validation part; the same for the same set of names, in whatever order they come.
+    """Draw a validation part; the result does not depend on the order of the names.
 
     Parameters
     ----------
     validation_fraction
-        Above 0, below 1; at least one name lands on each side.
+        Above 0, below 1; each part gets at least one name.
     """
     ordered = sorted(set(names), key=natural_key)
     if len(ordered) < 2:
@@ -49,7 +49,7 @@ def split_names(names: Iterable[str], validation_fraction: float, seed: int) -> 
 
 
 def hold_out(names: Iterable[str], validation: Iterable[str]) -> Split:
-    """Split `names` by a list of those to hold out; an unknown one is an error."""
+    """Split `names` by a list of those to hold out; unknown names are an error."""
     ordered = sorted(set(names), key=natural_key)
     held = set(validation)
     unknown = held - set(ordered)
@@ -64,13 +64,13 @@ def hold_out(names: Iterable[str], validation: Iterable[str]) -> Split:
 
 
 def save_split(path: Path, validation: dict[str, tuple[str, ...]], note: str = "") -> None:
-    """Write held-out names, dataset by dataset, as JSON."""
+    """Write held-out names by dataset as JSON."""
     content = {"note": note, "validation": {name: list(held) for name, held in validation.items()}}
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def load_split(name: str | Path) -> dict[str, tuple[str, ...]]:
-    """Held-out names, dataset by dataset, from a file or from a split that the package carries.
+    """Read held-out names by dataset, from a file or a shipped split.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def load_split(name: str | Path) -> dict[str, tuple[str, ...]]:
     """
     try:
         content = split_content(name)
-        # A file of parts may name none besides.
+        # A file of three parts may name no held-out images.
         held = content.get("validation", {}) if "datasets" in content else content["validation"]
         return {dataset: tuple(names) for dataset, names in held.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -89,7 +89,7 @@ def load_split(name: str | Path) -> dict[str, tuple[str, ...]]:
 
 
 def split_content(name: str | Path) -> dict[str, Any]:
-    """What a split file says, and where it names a `base`, what that says of other datasets.
+    """Read a split file; datasets that it does not name are taken from its `base`.
 
     Parameters
     ----------
@@ -99,9 +99,9 @@ def split_content(name: str | Path) -> dict[str, Any]:
     Raises
     ------
     DatasetError
-        Where there is no such split, it is too large, or it rests on one that has a base itself.
+        If there is no such split, it is too large, or its base has a base itself.
     ValueError, TypeError, RecursionError
-        Where it is not JSON of an object; callers know what was expected of it.
+        If it is not a JSON object; callers know the expected form.
     """
     content = _read(name)
     base = content.pop("base", None)
@@ -124,7 +124,7 @@ def _read(name: str | Path) -> dict[str, Any]:
     elif str(name) == file.name and shipped.is_file():
         text = shipped.read_text(encoding="utf-8")
     else:
-        raise DatasetError(f"no split {str(name)!r}: neither a file nor one the package carries")
+        raise DatasetError(f"no split {str(name)!r}: neither a file nor a shipped split")
     content = json.loads(text)
     if not isinstance(content, dict):
         raise TypeError("a split is a JSON object")

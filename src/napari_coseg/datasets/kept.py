@@ -1,7 +1,7 @@
-"""Samples to draw crops from: in memory as far as they fit, read again when asked for beyond.
+"""Keep samples in memory up to a limit and read the others on demand.
 
-Which ones are kept does not change: the processes that draw crops share them, and each crop comes
-from any sample as likely as from any other, so that keeping the last ones read would gain nothing.
+The set of samples in memory is fixed: processes share it, and since crops are drawn uniformly, a
+cache of recent samples would gain nothing.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import numpy as np
 from napari_coseg.datasets.base import Sample
 
 KEEP_GIB = 4.0
-"""A sample takes nine bytes a pixel: some 450 images of 1,000 x 1,000 fit."""
+"""At nine bytes per pixel about 450 images of 1,000 x 1,000 fit."""
 
 
 class KeptSamples(Sequence[Sample]):
-    """The samples of some names, in their order.
+    """The samples of the given names, in their order.
 
     Parameters
     ----------
     read
-        Gives the sample of a name, the same every time.
+        Returns the sample of a name; deterministic.
     names
-        Of all samples. The first ones are read here, until `keep_gib` is full.
+        Of all samples. The first ones are read at construction, up to `keep_gib`.
     keep_gib
-        Memory for them in GiB; the arrays of one sample more are in memory while it is used.
+        Memory limit in GiB; one further sample is in memory while it is used.
     hint
-        What to do where many must be read anew; ends the warning that tells of them.
+        Advice that ends the warning about samples beyond the limit.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class KeptSamples(Sequence[Sample]):
         if beyond:
             warnings.warn(
                 f"{beyond} of {len(self.names)} images do not fit into the {keep_gib:g} GiB kept "
-                f"in memory; they are read anew for each crop{hint and f'. {hint}'}",
+                f"in memory; they are read again for each crop{hint and f'. {hint}'}",
                 stacklevel=2,
             )
 
@@ -76,5 +76,5 @@ class KeptSamples(Sequence[Sample]):
 
 
 def memory_of(sample: Sample) -> int:
-    """Bytes of its arrays."""
+    """Bytes of the arrays of a sample."""
     return sum(value.nbytes for value in vars(sample).values() if isinstance(value, np.ndarray))

@@ -1,13 +1,13 @@
 """Lizard: nuclei of colon H&E at 20x, 238 images put together from six datasets.
 
 Graham et al., "Lizard: A large-scale dataset for colonic nuclear instance segmentation and
-classification", ICCV workshops 2021. As released, each folder perhaps once more within itself:
+classification", ICCV workshops 2021. As released; folders may be nested in one of the same name:
 
     root/lizard_images1/<name>.png, root/lizard_images2/<name>.png
     root/lizard_labels/Labels/<name>.mat, root/lizard_labels/info.csv
 
-A label file has ``inst_map``, ids of nuclei, and ``id`` and ``class``, (N, 1) each, which class
-each id has. The six types are grouped as in Co-Seg++ (section 4.1 and the authors' code):
+A label file has ``inst_map`` (nucleus ids) and ``id`` and ``class``, (N, 1) each, the class of each
+id. The six types are grouped as in Co-Seg++ (section 4.1 and the authors' code):
 neutrophils, lymphocytes, plasma cells and eosinophils are lympho-reticular.
 """
 
@@ -45,7 +45,7 @@ MAX_TABLE_BYTES = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Lizard(Dataset):
-    """Nuclei of three types, in the three folds of ``info.csv`` where that is there.
+    """Nuclei of three types, in the three folds of ``info.csv`` if it exists.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ class Lizard(Dataset):
         there, position = np.unique(instances, return_inverse=True)
         unlisted = np.setdiff1d(there[there > 0], ids)
         if len(unlisted):
-            raise DatasetError(f"{path} tells no class of the nuclei {unlisted[:5].tolist()}")
+            raise DatasetError(f"{path} has no class for the nuclei {unlisted[:5].tolist()}")
         class_of = dict(zip(ids.tolist(), classes.tolist(), strict=True))
         types = np.array([class_of[i] if i else 0 for i in there.tolist()], np.int64)
         return instances, self._types(types, name)[position.reshape(instances.shape)]

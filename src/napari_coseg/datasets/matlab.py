@@ -1,4 +1,4 @@
-"""Label arrays of MATLAB files (``.mat``, version 5 to 7), their sizes checked first."""
+"""Read label arrays of MATLAB files (``.mat``, version 5 to 7) after checking their sizes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from napari_coseg.core.errors import DatasetError
 from napari_coseg.datasets.files import MAX_PIXELS
 
 MAX_UNPACKED_BYTES = 512 * 2**20
-"""Most that all arrays of one file may unpack to."""
+"""Limit of the unpacked size of a file."""
 
 _COMPRESSED = 15  # miCOMPRESSED of the format
 _NUMERIC = {
@@ -23,9 +23,9 @@ _NUMERIC = {
 
 
 def read_mat(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The arrays `names` of a file, as they are stored; others are not read.
+    """Read the arrays `names` of a file, as stored.
 
-    Raises `DatasetError` where one is missing, is not a numeric array, or is too large.
+    Raises `DatasetError` if one is missing, is not numeric, or is too large.
     """
     from scipy.io import loadmat, whosmat
     from scipy.io.matlab import MatReadError
@@ -58,7 +58,7 @@ def _check_array(path: Path, name: str, found: dict[str, tuple[tuple[int, ...], 
 
 
 def _refuse_bombs(path: Path) -> None:
-    """Unpack every element of the file bit by bit, keeping nothing, and count the bytes."""
+    """Count the unpacked bytes of the file without keeping them."""
     if path.stat().st_size > MAX_UNPACKED_BYTES:
         raise DatasetError(f"{path} is larger than {MAX_UNPACKED_BYTES // 2**20} MiB")
     unpacked = 0

@@ -2,13 +2,13 @@
 
 Kumar et al., "A dataset and a technique for generalized nuclear segmentation for computational
 pathology", IEEE Transactions on Medical Imaging 2017; the challenge of 2018 added images. The
-training images are of seven organs, one image a patient. Two layouts are read:
+training images show seven organs, one image per patient. Two layouts are read:
 
     root/.../{Tissue Images/<name>.tif, Annotations/<name>.xml}     as released, for training
     root/.../<any folder with "test" in its name>/<name>.{tif,xml}  as released, for the test
     root/<split>/{images,inst}/<name>.{jpg,png}                     unpacked
 
-Where two nuclei overlap, the pixel belongs to the smaller one.
+Where nuclei overlap, the smaller one wins.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SPLITS = ("train", "test")
 
 
 class Monuseg(Dataset):
-    """Nuclei as objects without classes; as released, or unpacked into folders."""
+    """Nuclei as objects without classes; as released or unpacked."""
 
     @classmethod
     def open(cls, root: Path) -> Monuseg:

@@ -1,4 +1,4 @@
-"""What the ``dataset.json`` of an nnU-Net raw folder says, of version 2 or version 1."""
+"""Read the ``dataset.json`` of an nnU-Net raw folder, version 1 or 2."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ IGNORE = "ignore"
 
 @dataclass(frozen=True)
 class VolumeLabels:
-    """What the numbers in label volumes mean.
+    """Meaning of the values in label volumes.
 
     Parameters
     ----------
     regions, objects
-        Number in the files -> region class id, object class id. An object's id is its number.
+        Value in the files -> region class id, object class id. An object's id is its value.
     unlabelled
-        Further numbers that may occur and stand for no class.
+        Further values that may occur and belong to no class.
     ignored
-        The number of what nobody annotated; None where there is none.
+        The value of pixels without annotation; None if there is none.
     """
 
     regions: Mapping[int, int] = field(default_factory=dict)
@@ -40,37 +40,37 @@ class VolumeLabels:
 
     @property
     def region_table(self) -> np.ndarray:
-        """uint8 (256,): region class id of each number."""
+        """uint8 (256,): region class id of each value."""
         return _table(self.regions)
 
     @property
     def object_table(self) -> np.ndarray:
-        """uint8 (256,): object class id of each number."""
+        """uint8 (256,): object class id of each value."""
         return _table(self.objects)
 
     @property
     def known(self) -> set[int]:
-        """Every number that may occur."""
+        """Every value that may occur."""
         own = {0} if self.ignored is None else {0, self.ignored}
         return own | set(self.regions) | set(self.objects) | self.unlabelled
 
 
 @dataclass(frozen=True)
 class Description:
-    """What ``dataset.json`` says.
+    """Contents of ``dataset.json``.
 
     Parameters
     ----------
     channels
         Names of the channels, in the order of their numbers.
     classes
-        Number in the label files -> name; without background and what is ignored.
+        Value in the label files -> name, without background and the ignore label.
     ignored
         Number of what nobody annotated; None where there is none.
     file_ending
         Of images and labels.
     cases
-        Number of training cases; None where it is not said.
+        Number of training cases; None if not given.
     """
 
     channels: tuple[str, ...]
@@ -80,7 +80,7 @@ class Description:
     cases: int | None
 
     def semantic_classes(self) -> tuple[LabelClass, ...]:
-        """Ids run from 1 without holes, in the order of the numbers."""
+        """Classes with consecutive ids from 1, in the order of the values."""
         names = [self.classes[number] for number in sorted(self.classes)]
         return tuple(LabelClass(i, name, colour_of(i)) for i, name in enumerate(names, start=1))
 
@@ -91,7 +91,7 @@ class Description:
 
 
 def read_description(path: Path) -> Description:
-    """Read and judge a ``dataset.json``; `DatasetError` tells the entry that is not right."""
+    """Read and check a ``dataset.json``; a `DatasetError` names the faulty entry."""
     values = _read_json(path)
     try:
         classes, ignored = _classes(values)
@@ -103,11 +103,11 @@ def read_description(path: Path) -> Description:
             cases=int(values["numTraining"]) if "numTraining" in values else None,
         )
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise DatasetError(f"{path} is not as nnU-Net writes it: {error}") from error
+        raise DatasetError(f"{path} does not follow nnU-Net's format: {error}") from error
 
 
 def colour_of(class_id: int) -> tuple[int, int, int]:
-    """Colours far apart for neighbouring ids: hues a golden angle apart."""
+    """Distinct colours for neighbouring ids: hues a golden angle apart."""
     red, green, blue = colorsys.hsv_to_rgb(class_id * 0.618034 % 1, 0.65, 0.9)
     return round(255 * red), round(255 * green), round(255 * blue)
 
@@ -149,7 +149,7 @@ def _file_ending(values: dict[str, Any]) -> str:
 
 
 def _classes(values: dict[str, Any]) -> tuple[dict[int, str], int | None]:
-    """Names by number, and the number of what is ignored."""
+    """Names by value, and the value of the ignore label."""
     labels = values["labels"]
     if all(name.isdigit() for name in labels):  # version 1: {"1": "liver"}
         labels = {str(name): int(number) for number, name in labels.items()}
@@ -169,7 +169,7 @@ def _classes(values: dict[str, Any]) -> tuple[dict[int, str], int | None]:
 
 
 def _classes_of_regions(named: dict[str, Any], order: Any) -> dict[int, str]:
-    """Of labels with several numbers, the i-th of `order` is the i-th one's own."""
+    """Resolve labels with several values: the i-th of `order` belongs to the i-th label."""
     if not isinstance(order, list) or len(order) != len(named):
         raise ValueError(
             f'"labels" name {len(named)} regions of several numbers each; "regions_class_order" '

@@ -7,19 +7,18 @@
     root/labelsTr/<case>.nii.gz
     root/imagesTs/, labelsTs/             where there are labels for them: the split "test"
 
-Every label of ``dataset.json`` is a region class; a label named "ignore" marks pixels that nobody
-annotated. Of labels that stand for several numbers, "regions_class_order" says which is whose.
+Every label of ``dataset.json`` is a region class; a label named "ignore" marks pixels without
+annotation. For labels of several values, "regions_class_order" gives each its own value.
 
-Slices. A volume is turned upright and cut across its largest spacing (see `volumes`), across Z
-where all are alike; a sample is named by its case and slice, ``case_0042``, along Z counted from
-the feet. Slices without labels are left out, unless `every_slice` says otherwise. To know them,
-label volumes are read once, plane by plane. Training reads slices in any order, for which volumes
-are too slow: unpack them first (see `unpacked`), ``napari-coseg datasets prepare``.
+Slices. A volume is turned upright and cut across its largest spacing (see `volumes`), across Z if
+all are equal. A sample is named by case and slice, ``case_0042``; slices along Z count from the
+feet. Slices without labels are left out unless `every_slice` is set; label volumes are read once
+to find them. Training reads slices in random order, which is slow for packed volumes: unpack them
+first with ``napari-coseg datasets prepare`` (see `unpacked`).
 
-Values become 8 bits. A channel named CT or CBCT is cut to a window of Hounsfield units (-1000 to
-1000 unless told otherwise; what is below becomes 0, what is above 255); others follow the rule by
-which images are understood everywhere in this package (`images.intensity`), chosen anew for
-each volume. One channel becomes grey; of several, the first three become red, green and blue.
+Values become 8 bits. A channel named CT or CBCT is clipped to a window of Hounsfield units (default
+-1000 to 1000); others follow the rules of `images.intensity`, chosen per volume. One channel
+becomes grey; of several, the first three become red, green and blue.
 """
 
 from __future__ import annotations
@@ -50,20 +49,20 @@ from napari_coseg.datasets.unpacked import FOLDER, made_from, read_unpacked, wri
 from napari_coseg.images.volumes import VolumeHeader, read_header
 
 CT_WINDOW_HU = (-1000.0, 1000.0)
-"""From air to dense bone, 8 HU a step."""
+"""From air to dense bone, 8 HU per grey level."""
 CT_NAMES = ("ct", "cbct")
 FOLDERS = {"train": ("imagesTr", "labelsTr"), "test": ("imagesTs", "labelsTs")}
 LARGEST_SHIFT = 0.5
-"""Voxels that labels may lie away from their image: files round."""
+"""Largest distance of labels from their image in voxels; files round positions."""
 MOST_CHANNELS = 3
 MOST_THREADS = 4
 
 
 @dataclass(frozen=True, eq=False)
 class _Volume:
-    """One case, uint8 (slice, Y, X) each; labels hold the numbers of the files.
+    """One case, uint8 (slice, Y, X) each; labels hold the values of the files.
 
-    In memory, or on disk where the volume was unpacked.
+    In memory, or memory-mapped if the volume was unpacked.
     """
 
     channels: tuple[np.ndarray, ...]
@@ -73,7 +72,7 @@ class _Volume:
 
 @dataclass
 class _Cache:
-    """The volume read last, or why it could not be read; the slices with labels of every case."""
+    """The last volume or its error, and the labelled slices of every case."""
 
     key: tuple[str, str] | None = None
     volume: _Volume | DatasetError | None = None
@@ -84,22 +83,22 @@ class _Cache:
 class NnunetRaw(Dataset):
     """Volumes of an nnU-Net raw folder, slice by slice.
 
-    Every sample tells its own pixel size; that of the dataset is not known (nan).
+    Every sample has its own pixel size; that of the dataset is nan.
 
     Parameters
     ----------
     labels
-        What the numbers in the label files mean.
+        Meaning of the values in the label files.
     channels
         Names of the channels, in the order of their files.
     file_ending
         Of images and labels.
     n_cases
-        Training cases there should be; None where it is not said.
+        Expected number of training cases; None if not given.
     window_hu
-        Values that become 0 and 255, of channels of CT.
+        Values that become 0 and 255, for CT channels.
     every_slice
-        Give slices without labels, too.
+        Include slices without labels.
     """
 
     labels: VolumeLabels = field(default_factory=VolumeLabels)
@@ -112,7 +111,7 @@ class NnunetRaw(Dataset):
 
     @classmethod
     def open(cls, root: Path) -> Self:
-        """Read ``dataset.json``; volumes are read when asked for."""
+        """Read ``dataset.json``; volumes are read on demand."""
         description = read_description(root / "dataset.json")
         return cls(
             name="nnunet-raw",
@@ -123,7 +122,7 @@ class NnunetRaw(Dataset):
         )
 
     def cases(self, split: str) -> tuple[str, ...]:
-        """Names of the label volumes of `split`, numbers in counting order."""
+        """Names of the label volumes of `split`, in natural order."""
         folder = self._folders(split)[1]
         if not folder.is_dir():
             raise DatasetError(f"dataset {self.name!r} needs the folder {folder}")
@@ -133,7 +132,7 @@ class NnunetRaw(Dataset):
         return tuple(sorted((n.removesuffix(self.file_ending) for n in names), key=natural_key))
 
     def names(self, split: str) -> tuple[str, ...]:
-        """``<case>_<slice>`` of every slice to learn from, case by case."""
+        """``<case>_<slice>`` of every sample, case by case."""
         cases = self.cases(split)
         threads = min(MOST_THREADS, os.cpu_count() or 1)
         with ThreadPoolExecutor(threads) as pool:
@@ -149,11 +148,11 @@ class NnunetRaw(Dataset):
         )
 
     def source(self, name: str) -> str:
-        """The case that a slice is of: its slices belong into one part of a split."""
+        """The case of a slice; splits keep its slices together."""
         return _case_and_slice(name)[0]
 
     def load(self, split: str, name: str) -> Sample:
-        """One slice; its volume is kept until a slice of another is asked for."""
+        """Read one slice; its volume stays in memory until another is needed."""
         case, index = _case_and_slice(name)
         volume = self._volume(split, case)
         if index >= len(volume.labels):
@@ -179,7 +178,7 @@ class NnunetRaw(Dataset):
         )
 
     def unpack(self, progress: Callable[[float, str], None] | None = None) -> tuple[Path, ...]:
-        """Write every volume as `unpacked` describes; those that are already are left alone."""
+        """Unpack every volume (see `unpacked`) that is not unpacked yet."""
         jobs = [(split, case) for split in self.splits for case in self.cases(split)]
         written = []
         for number, (split, case) in enumerate(jobs):
@@ -193,30 +192,32 @@ class NnunetRaw(Dataset):
         return tuple(written)
 
     def check(self, progress: Callable[[float, str], None] | None = None) -> DatasetReport:
-        """As of every dataset, and whether all cases are there that ``dataset.json`` tells of."""
+        """Check the samples and the number of cases that ``dataset.json`` gives."""
         report = super().check(progress)
-        problems = list(dict.fromkeys(report.problems))  # a broken volume is told once
+        problems = list(dict.fromkeys(report.problems))  # a broken volume is reported once
         folder = self._folders("train")[1]
         there = len(self.cases("train")) if folder.is_dir() else 0
         if self.n_cases is not None and there and there != self.n_cases:
             problems.append(
-                f"dataset.json tells of {self.n_cases} training cases; {folder} holds {there}"
+                f"dataset.json lists {self.n_cases} training cases; {folder} holds {there}"
             )
         return dataclasses.replace(report, problems=tuple(problems))
 
     def notes(self, images: dict[str, int]) -> tuple[str, ...]:
-        """Cases that give no slice, beside what every dataset notes."""
+        """Also names cases without any slice."""
         empty = [case for (_, case), slices in self._cache.slices.items() if not slices]
-        told = (f"{len(empty)} cases hold no labels: {', '.join(empty[:5])}",) if empty else ()
-        return super().notes(images) + told
+        unlabelled = (
+            (f"{len(empty)} cases hold no labels: {', '.join(empty[:5])}",) if empty else ()
+        )
+        return super().notes(images) + unlabelled
 
     def _folders(self, split: str) -> tuple[Path, Path]:
-        self.folder(split)  # refuses a split that there is not
+        self.folder(split)  # refuses an unknown split
         images, labels = FOLDERS[split]
         return self.root / images, self.root / labels
 
     def _slices(self, split: str, case: str) -> tuple[int, ...] | DatasetError:
-        """Which slices of a case are samples; an error is given back, since others go on."""
+        """Slices of a case that are samples; errors are returned, so that other cases go on."""
         known = self._cache.slices.get((split, case))
         if known is not None:
             return known
@@ -241,7 +242,7 @@ class NnunetRaw(Dataset):
     def _volume(self, split: str, case: str) -> _Volume:
         cache = self._cache
         if cache.key != (split, case):
-            cache.key, cache.volume = None, None  # let go of the last one first
+            cache.key, cache.volume = None, None  # release the last volume first
             try:
                 cache.volume = self._read_unpacked(split, case) or self._read(split, case)
             except DatasetError as error:
@@ -284,7 +285,7 @@ class NnunetRaw(Dataset):
         axis, spacing = header.slicing_axis(), header.upright_spacing_mm
         labels = read_numbers(header)
         present = np.zeros(256, bool)
-        for plane in labels:  # plane by plane: counting takes eight bytes a voxel
+        for plane in labels:  # plane by plane: counting takes eight bytes per voxel
             present |= np.bincount(plane.ravel(), minlength=256) > 0
         self._refuse_unknown(present, label_file)
         channels = tuple(
@@ -295,11 +296,11 @@ class NnunetRaw(Dataset):
         return _Volume(channels, slices_across(header.upright(labels), axis), side * 1000)
 
     def _refuse_unknown(self, present: np.ndarray, path: Path) -> None:
-        """`present` is bool (256,), one a number."""
-        strange = sorted(set(np.flatnonzero(present).tolist()) - self.labels.known)
-        if strange:
+        """`present` is bool (256,), one per value."""
+        unknown = sorted(set(np.flatnonzero(present).tolist()) - self.labels.known)
+        if unknown:
             raise DatasetError(
-                f"labels {path} hold the numbers {', '.join(map(str, strange))}, which dataset "
+                f"labels {path} hold the values {', '.join(map(str, unknown))}, which dataset "
                 f"{self.name!r} does not know"
             )
 
@@ -315,12 +316,12 @@ class NnunetRaw(Dataset):
             raise DatasetError(
                 f"{path} has {header.upright_shape} voxels of {header.upright_spacing_mm} mm, "
                 f"{labels.path} {labels.upright_shape} of {labels.upright_spacing_mm} mm (z, y, "
-                "x); labels must lie on the image's voxels"
+                "x); labels must have the image's shape and spacing"
             )
         away = farthest_apart(header, labels)
         if away > LARGEST_SHIFT:
             raise DatasetError(
-                f"{labels.path} lies elsewhere than {path}: voxels of the same index are up to "
+                f"{labels.path} is displaced from {path}: voxels of the same index are up to "
                 f"{away:.3g} voxels apart; labels must have the image's origin and directions"
             )
         is_ct = self.channels[number].lower() in CT_NAMES
@@ -328,9 +329,9 @@ class NnunetRaw(Dataset):
 
 
 def farthest_apart(one: VolumeHeader, other: VolumeHeader) -> float:
-    """Largest distance of two volumes' corners of the same index, in voxels of `one`.
+    """Largest distance between equal corners of two volumes, in voxels of `one`.
 
-    0 where one of the files gives no position.
+    0 if one of the files gives no position.
     """
     here, there = one.upright_geometry, other.upright_geometry
     if (here.unit, here.space) != (there.unit, there.space):
@@ -341,7 +342,7 @@ def farthest_apart(one: VolumeHeader, other: VolumeHeader) -> float:
 
 
 def described(root: Path, description: Description) -> dict[str, Any]:
-    """What a dataset of volumes takes from its folder and description."""
+    """Constructor arguments from the folder and its description."""
     splits = tuple(split for split, (_, labels) in FOLDERS.items() if (root / labels).is_dir())
     return {
         "root": root,
@@ -356,7 +357,7 @@ def described(root: Path, description: Description) -> dict[str, Any]:
 def _case_and_slice(name: str) -> tuple[str, int]:
     match = re.fullmatch(r"(.+)_(\d{4,6})", name)
     if match is None:
-        raise DatasetError(f"{name!r} is no name of a slice, such as 'case_0042'")
+        raise DatasetError(f"{name!r} is not the name of a slice, such as 'case_0042'")
     return match[1], int(match[2])
 
 

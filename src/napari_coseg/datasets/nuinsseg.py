@@ -4,11 +4,11 @@ Mahbod et al., "NuInsSeg: A fully annotated dataset for nuclei instance segmenta
 histological images", Scientific Data 2024. Two layouts are read:
 
     root/.../<organ>/{tissue images,label masks}/<name>.{png,tif}     as released
-    root/.../<organ>/vague areas/[mask binary/]<name>.{png,tif}       nobody could tell: not known
+    root/.../<organ>/vague areas/[mask binary/]<name>.{png,tif}       ambiguous: not known
     root/{images,inst_or_ignore}/<name>.{jpg,png}                     unpacked
 
-In the unpacked labels 65535 marks nuclei that lie too close to be told apart from a mask of all:
-there objects are not known (`Sample.instances_known`), neither learnt nor scored.
+In the unpacked labels 65535 marks touching nuclei that were not separated: there objects are not
+known (`Sample.instances_known`) and neither trained on nor scored.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from napari_coseg.datasets.files import (
 from napari_coseg.datasets.paired import PairedFiles, pair_folders
 
 PIXEL_SIZE_UM = 0.25
-"""Not recorded; about that."""
+"""Estimate; not published."""
 
 IGNORE = 65535
 
 
 class Nuinsseg(Dataset):
-    """Nuclei as objects without classes; as released, or unpacked into folders."""
+    """Nuclei as objects without classes; as released or unpacked."""
 
     @classmethod
     def open(cls, root: Path) -> Nuinsseg:
@@ -62,7 +62,7 @@ class Nuinsseg(Dataset):
 
 @dataclass(frozen=True, kw_only=True)
 class NuinssegOrgans(PairedFiles, Nuinsseg):
-    """As released: a folder for each organ, whose name begins the images'."""
+    """As released: a folder per organ, whose name becomes the prefix of the image names."""
 
     @classmethod
     def open(cls, root: Path) -> NuinssegOrgans:
@@ -98,7 +98,7 @@ class NuinssegOrgans(PairedFiles, Nuinsseg):
 
 
 def _vague_area(folder: Path, stem: str) -> np.ndarray | None:
-    """Bool (Y, X); None where there is no such file."""
+    """Bool (Y, X); None without the file."""
     for parent in (folder, folder / "mask binary"):
         for suffix in IMAGE_SUFFIXES:
             if (parent / f"{stem}{suffix}").is_file():

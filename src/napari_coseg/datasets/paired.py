@@ -1,4 +1,4 @@
-"""Datasets whose released files are spread over many folders: pairs of image and label files."""
+"""Datasets as pairs of image and label files, for releases spread over many folders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from napari_coseg.datasets.files import IMAGE_SUFFIXES, natural_key
 
 @dataclass(frozen=True, kw_only=True)
 class PairedFiles(Dataset):
-    """Images and labels by name; subclasses read them.
+    """Image and label files by name; subclasses read them.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class PairedFiles(Dataset):
         return tuple(sorted(self.pairs[split], key=natural_key))
 
     def pair(self, split: str, name: str) -> tuple[Path, Path]:
-        """Image file and label file; `DatasetError` where the image or its labels are missing."""
+        """Image file and label file; `DatasetError` if one is missing."""
         self.folder(split)
         if name not in self.pairs[split]:
             raise DatasetError(f"dataset {self.name!r} has no image {name!r} in {split!r}")
@@ -41,21 +41,21 @@ class PairedFiles(Dataset):
 def pair_folders(
     folders: Iterable[tuple[Path, Path]], suffix: str = "", prefix: str = ""
 ) -> dict[str, tuple[Path, Path]]:
-    """Every image of some folders with the file of the same stem in the folder of its labels.
+    """Pair the images of some folders with the label files of the same stem.
 
     Parameters
     ----------
     folders
         Folder of images, folder of labels.
     suffix
-        Of the label files; "" for that of any image.
+        Of the label files; "" for any image suffix.
     prefix
         Put before each stem to make the name.
 
     Raises
     ------
     DatasetError
-        Where two images have one name.
+        If two images have the same name.
     """
     pairs: dict[str, tuple[Path, Path]] = {}
     for images, labels in folders:

@@ -1,7 +1,7 @@
-"""Training, validation and test images of a dataset as a file: drawn once, kept, and checked.
+"""Draw, save and check splits of a dataset into training, validation and test images.
 
-Where a dataset's authors gave no such split, the papers drew one of 7:1:2 and did not publish the
-names, but for PUMA: `load_partition("puma_coseg")` is the one of Co-Seg++.
+For datasets without an official split the papers draw 7:1:2. Only the names of the PUMA split of
+Co-Seg++ are published: `load_partition("puma_coseg")`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ PAPER_SHARES = (7, 1, 2)
 
 @dataclass(frozen=True)
 class Partition:
-    """Names of three parts; no name stands in two.
+    """Names of three disjoint parts.
 
-    Images `left_out` are in none; a dataset may have them or not.
+    Images in `left_out` belong to no part; a dataset may or may not have them.
     """
 
     train: tuple[str, ...]
@@ -38,15 +38,15 @@ class Partition:
         names = self.names + self.left_out
         if len(set(names)) != len(names):
             twice = sorted({name for name in names if names.count(name) > 1}, key=natural_key)
-            raise DatasetError(f"{', '.join(twice[:5])} stand in a split more than once")
+            raise DatasetError(f"{', '.join(twice[:5])} are in a split more than once")
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Those of the three parts."""
+        """Names of the three parts."""
         return self.train + self.validation + self.test
 
     def within(self, names: Iterable[str]) -> Partition:
-        """The parts of what is there; images that stand in none are left out."""
+        """The parts restricted to existing images; other images are left out."""
         there = set(names)
 
         def kept(part: tuple[str, ...]) -> tuple[str, ...]:
@@ -60,7 +60,7 @@ class Partition:
         )
 
     def check(self, names: Iterable[str]) -> None:
-        """`DatasetError` unless `names` are those of the three parts, but for those left out."""
+        """`DatasetError` unless `names` are those of the parts, apart from those left out."""
         given, ours = set(names) - set(self.left_out), set(self.names)
         if given != ours:
             lacking = ", ".join(sorted(ours - given, key=natural_key)[:5]) or "none"
@@ -78,16 +78,15 @@ PARTS = ("train", "validation", "test")
 def draw_partition(
     names: Iterable[str], seed: int, shares: tuple[float, float, float] = PAPER_SHARES
 ) -> Partition:
-    """Draw three parts by `seed`; the same for the same set of names, in whatever order they come.
+    """Draw three parts by `seed`; the result does not depend on the order of the names.
 
-    Sizes are rounded to the nearest, each part gets at least one name, and the first takes what is
-    left.
+    Sizes are rounded, each part gets at least one name, and the first takes the rest.
     """
     ordered = sorted(set(names), key=natural_key)
     if len(ordered) < len(PARTS):
-        raise DatasetError(f"{len(ordered)} images cannot be split in three")
+        raise DatasetError(f"{len(ordered)} images cannot be split into three parts")
     if not all(np.isfinite(share) and share > 0 for share in shares):
-        raise DatasetError(f"shares of a split are {shares}; they must be above 0")
+        raise DatasetError(f"shares of a split must be positive, got {shares}")
     total = sum(shares)
     held = [max(round(len(ordered) * share / total), 1) for share in shares[1:]]
     while sum(held) >= len(ordered):
@@ -105,10 +104,10 @@ def draw_partition(
 def draw_partition_of(
     dataset: Dataset, seed: int, shares: tuple[float, float, float] = PAPER_SHARES
 ) -> Partition:
-    """Draw three parts of all images of a dataset, whatever its own splits, source by source.
+    """Draw three parts of all images of a dataset, ignoring its own splits.
 
-    Images of one source (`Dataset.source`: the slices of a volume, the images of a patient) stand
-    in one part; `shares` are of the sources. The papers do not say that theirs do.
+    Images of one source (`Dataset.source`: a volume, a patient) stay in one part; `shares` refer to
+    sources. The papers do not say whether theirs do.
     """
     names = [name for split in dataset.splits for name in dataset.names(split)]
     source = {name: dataset.source(name) for name in names}
@@ -120,14 +119,14 @@ def draw_partition_of(
 
 
 def parts_of(dataset: Dataset, held: Iterable[str]) -> Partition:
-    """Three parts from the names held out of one split: the rest of it, those, the test images.
+    """Make three parts from held-out names of one split: the rest, those names, test images.
 
-    Test images are those of the split to score, where that is another one.
+    Test images are those of the split to score, if that is another one.
 
     Raises
     ------
     DatasetError
-        Where no split has all the names.
+        If no split has all the names.
     """
     held = set(held)
     home = next((s for s in dataset.splits if held <= set(dataset.names(s))), dataset.splits[0])
@@ -140,7 +139,7 @@ def parts_of(dataset: Dataset, held: Iterable[str]) -> Partition:
 
 
 def save_partition(path: Path, partitions: Mapping[str, Partition], note: str = "") -> None:
-    """Write the parts, dataset by dataset, as JSON; `note` tells where they are from."""
+    """Write the parts by dataset as JSON; `note` describes their origin."""
     datasets = {
         name: {part: list(names) for part, names in vars(partition).items() if names}
         for name, partition in partitions.items()
@@ -153,7 +152,7 @@ def save_partition(path: Path, partitions: Mapping[str, Partition], note: str = 
 
 
 def load_partition(name: str | Path) -> dict[str, Partition]:
-    """Parts, dataset by dataset, of a file or of a split that the package carries.
+    """Read the parts by dataset from a file or a shipped split.
 
     Parameters
     ----------
@@ -177,7 +176,7 @@ def load_partition(name: str | Path) -> dict[str, Partition]:
 
 
 def names_parts(name: str | Path) -> bool:
-    """Whether a split file names three parts, rightly or wrongly, and not only what is held out."""
+    """Whether a split file names three parts (valid or not) rather than held-out images."""
     try:
         return "datasets" in split_content(name)
     except (ValueError, TypeError, RecursionError):
@@ -192,12 +191,12 @@ def _names(values: object) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Partitioned(Dataset):
-    """A dataset whose splits are the parts of a partition, whatever folders the images lie in.
+    """A dataset whose splits are the parts of a partition, independent of folders.
 
     Parameters
     ----------
     whole
-        The dataset that reads them.
+        The dataset that reads the images.
     parts
         Part -> names.
     home
@@ -210,14 +209,14 @@ class Partitioned(Dataset):
 
     @classmethod
     def of(cls, whole: Dataset, parts: Partition) -> Partitioned:
-        """`whole` in three parts; `DatasetError` where the names are not the same."""
+        """`whole` in three parts; `DatasetError` if the names differ."""
         home: dict[str, str] = {}
         for split in whole.splits:
             for name in whole.names(split):
                 if name in home:
                     raise DatasetError(
                         f"{name} is an image of {home[name]} and of {split}; a split by name "
-                        "cannot tell them apart"
+                        "cannot distinguish them"
                     )
                 home[name] = split
         parts.check(home)

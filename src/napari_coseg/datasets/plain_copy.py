@@ -1,15 +1,15 @@
 """Write any dataset as a plain folder (`folder`), with a split file beside it.
 
     output/dataset.json                     pixel size, classes
-    output/split.json                       who is trained on, chosen by, and tested with
+    output/split.json                       training, validation and test images
     output/<split>/images/<name>.png        8-bit RGB, and any of
     output/<split>/regions/<name>.png       region classes, 8 bits
     output/<split>/objects/<name>.png       object ids, 16 bits (.tif of 32 bits above 65,535)
     output/<split>/object_classes/<name>.png
-    output/<split>/known/<name>.png         255 where somebody annotated, 0 elsewhere
+    output/<split>/known/<name>.png         255 where annotated, 0 elsewhere
 
-A dataset without splits ("all") lies right in the folder. What is slow or odd to read (volumes,
-polygons, masks by the hundred) is read once, and can then be trained on in any order.
+A dataset without splits ("all") has its folders directly in `output`. Formats that are slow to read
+(volumes, polygons, many masks) are thus read once, and training can read the copy in any order.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from napari_coseg.datasets.partition import PAPER_SHARES, Partition, draw_partit
 
 SPLIT_FILE = "split.json"
 ALIKE = 0.01
-"""Pixel sizes that differ by less than 1 % count as one."""
+"""Pixel sizes that differ by less than 1 % count as equal."""
 MOST_PIXELS = 2**27
-"""Of an image after resampling; a pixel size typed in the wrong unit asks for more."""
+"""Largest image after resampling; more suggests a pixel size in the wrong unit."""
 
 
 @dataclass(frozen=True)
 class CopyReport:
-    """What was written: the folder, images by split, and where the split file lies."""
+    """What was written: the folder, images by split, and the split file."""
 
     output: Path
     images: dict[str, int]
@@ -54,25 +54,25 @@ def write_plain_copy(
     seed: int = 0,
     progress: Callable[[float, str], None] | None = None,
 ) -> CopyReport:
-    """Read every image of `dataset` once and write it to `output`, whole or not at all.
+    """Copy every image of `dataset` to `output`; the folder is created atomically.
 
     Parameters
     ----------
     pixel_size_um
-        Resample to it, images linearly and labels by the nearest pixel; None keeps the pixels,
-        and refuses images of different pixel sizes.
+        Resample to it, images linearly and labels by nearest neighbour; None keeps the pixels and
+        refuses images of different pixel sizes.
     seed
         Of the split file. See `draw_split`.
 
     Raises
     ------
     OutputError
-        Where `output` is there already.
+        If `output` exists.
     DatasetError
-        Where an image is not right, or pixel sizes differ.
+        If an image is invalid, or pixel sizes differ.
     """
     if pixel_size_um is not None and not (np.isfinite(pixel_size_um) and pixel_size_um > 0):
-        raise DatasetError(f"pixel size {pixel_size_um} must be above 0, in micrometres")
+        raise DatasetError(f"pixel size {pixel_size_um} must be positive, in micrometres")
     with atomic_folder(output) as partial:
         partial.mkdir()
         copy = _Copy(dataset, partial, pixel_size_um)
@@ -85,17 +85,17 @@ def write_plain_copy(
 
 
 def draw_split(dataset: Dataset, names: dict[str, dict[str, str]], seed: int) -> Partition | None:
-    """Three parts of what was written; None where there are too few images for three.
+    """Split the written images into three parts; None if there are too few.
 
-    Of a dataset that comes with splits named "train..." and others, the others are test images, or
-    validation images where named "val..."; where there are none, an eighth of the training images
-    is drawn. All else is drawn 7:1:2, as in the papers. Images of one source (the slices of a
-    volume) stay together.
+    If the dataset has splits named "train..." and others, those named "val..." are validation
+    images and the rest test images; without "val..." an eighth of the training images is drawn.
+    Other datasets are split 7:1:2, as in the papers. Images of one source (such as a volume) stay
+    together.
 
     Parameters
     ----------
     names
-        Split -> name in the dataset -> name as written.
+        Split -> name in the dataset -> written name.
     """
     groups: dict[str, dict[str, list[str]]] = {"train": {}, "validation": {}, "test": {}}
     for split, written in names.items():
@@ -126,7 +126,7 @@ def _part_of(split: str) -> str:
 
 
 def split_entries(parts: Partition, seed: int) -> dict[str, object]:
-    """The split file: both what `load_partition` and what `load_split` read."""
+    """Write the split file, which both `load_partition` and `load_split` can read."""
     three = {name: list(getattr(parts, name)) for name in ("train", "validation", "test")}
     return {
         "note": f"drawn with seed {seed}; images of one source are in one part",
@@ -136,7 +136,7 @@ def split_entries(parts: Partition, seed: int) -> dict[str, object]:
 
 
 class _Copy:
-    """Writes the samples one by one, and remembers what each was called."""
+    """Writes samples one by one and records their file names."""
 
     def __init__(self, dataset: Dataset, root: Path, pixel_size_um: float | None) -> None:
         self.dataset, self.root = dataset, root
@@ -160,7 +160,7 @@ class _Copy:
         progress(1.0, "done")
 
     def _free_name(self, split: str, name: str) -> str:
-        """A file name that no other image has, in any case of letters."""
+        """A file name that is unique, also ignoring case."""
         plain = re.sub(r"[^\w.() -]", "_", name)
         for candidate in (plain, f"{split}_{plain}"):
             if candidate.lower() not in self.taken:
@@ -176,8 +176,8 @@ class _Copy:
             return sample
         if not self.resampled:
             raise DatasetError(
-                f"image {sample.name!r} has {sample.pixel_size_um:g} um a pixel, those before it "
-                f"{self.pixel_size_um:g}; name the pixel size that all shall be resampled to"
+                f"image {sample.name!r} has {sample.pixel_size_um:g} um per pixel, those before it "
+                f"{self.pixel_size_um:g}; give a pixel size to resample all images to"
             )
         return resample(sample, self.pixel_size_um)
 
@@ -194,7 +194,7 @@ class _Copy:
         if kinds != self.kinds:
             raise DatasetError(
                 f"image {sample.name!r} has {', '.join(sorted(kinds))}, those before it "
-                f"{', '.join(sorted(self.kinds))}; a plain folder has the same kinds for all"
+                f"{', '.join(sorted(self.kinds))}; all images of a plain folder need the same"
             )
         masks = (sample.semantic_known, sample.instances_known, sample.types_known)
         known = [mask for mask in masks if mask is not None]
@@ -214,16 +214,16 @@ class _Copy:
 
 
 def resample(sample: Sample, pixel_size_um: float) -> Sample:
-    """The sample on a grid of another pixel size.
+    """Resample to another pixel size.
 
-    The image linearly, averaged over the pixels where it shrinks; labels by the nearest pixel.
+    Images linearly, with area averaging where they shrink; labels by nearest neighbour.
     """
     zoom = sample.pixel_size_um / pixel_size_um
     height, width = (max(1, round(side * zoom)) for side in sample.image.shape[:2])
     if height * width > MOST_PIXELS:
         raise DatasetError(
             f"image {sample.name!r} would have {height} x {width} pixels at {pixel_size_um:g} um; "
-            "is that the pixel size meant, in micrometres?"
+            "check that the pixel size is in micrometres"
         )
     size, nearest = (width, height), PillowImage.Resampling.NEAREST
 

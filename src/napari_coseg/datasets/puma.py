@@ -7,7 +7,7 @@ Schuiveling et al., "A novel dataset for nuclei and tissue segmentation in melan
     root/01_training_dataset_geojson_nuclei/<name>_nuclei.geojson
     root/01_training_dataset_geojson_tissue/<name>_tissue.geojson
 
-All in one folder is read too. Without any tissue file there are no regions, which `check` notes.
+All files in one folder are read too. Without tissue files there are no regions; `check` notes it.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ _BACKGROUND = "white_background"  # bare glass; outlined in some files
 class Puma(Dataset):
     """The classes of Co-Seg++ (section 4.1): tumour and stroma; three kinds of nuclei.
 
-    Plasma cells count as lymphocytes, as the challenge's first track has it (tumour-infiltrating
-    lymphocytes); the seven other kinds are one. Tissues but tumour and stroma are background.
+    Plasma cells count as lymphocytes, as in the challenge's first track (tumour-infiltrating
+    lymphocytes); the seven other types form one class. Other tissues are background.
 
     Parameters
     ----------
     images, nuclei, tissue
-        Folders; None where no such file is there.
+        Folders; None without such files.
     """
 
     images: Path
@@ -151,5 +151,7 @@ def _read(path: Path, ids: Mapping[str, int]) -> tuple[tuple[Outline, ...], list
     outlines = read_outlines(path)
     unknown = sorted({outline.name for outline in outlines} - set(ids))
     if unknown:
-        raise DatasetError(f"{path} holds the classes {unknown}; known are {', '.join(ids)}")
+        raise DatasetError(
+            f"{path} holds the unknown classes {unknown}; known are {', '.join(ids)}"
+        )
     return outlines, [ids[outline.name] for outline in outlines]

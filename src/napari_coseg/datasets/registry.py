@@ -1,7 +1,7 @@
 """Datasets by name.
 
-To add a dataset: write ``datasets/<name>.py`` and add a line to `DATASETS`. The command line's help
-lists them, so that importing this file must stay cheap.
+To add a dataset, write ``datasets/<name>.py`` and add a line to `DATASETS`. The command line's help
+imports this file, so imports must stay cheap.
 """
 
 from __future__ import annotations
@@ -42,27 +42,26 @@ DATASETS: dict[str, str] = {
 
 
 SUBFOLDERS = {"glas-glands": "glas", "crag-glands": "crag", "puma-10": "puma", "bcss-5": "bcss"}
-"""Other readings of the same files look for the folder of the first."""
+"""Folder names of variants that read the same files."""
 
 
 def open_dataset(name: str, root: str | Path, partition: str | Path | None = None) -> Dataset:
-    """Open a folder of labelled images: a released dataset, or a folder of one's own.
+    """Open a folder of labelled images: a released dataset, or your own.
 
     Parameters
     ----------
     name
-        A key of `DATASETS`; "folder" is a folder of one's own with ``dataset.json``.
+        A key of `DATASETS`; "folder" is your own folder with a ``dataset.json``.
     root
-        The dataset's folder, or one that holds it under its name, in any case of letters.
+        The dataset's folder, or one that holds it under its name (ignoring case).
     partition
-        A file, or the name of a shipped one, that says which images are "train", "validation" and
-        "test", or which are held out, whatever folders they lie in. None keeps the dataset's own
-        splits.
+        A split file, or the name of a shipped one: which images are "train", "validation" and
+        "test", or which are held out, independent of folders. None keeps the dataset's own splits.
 
     Returns
     -------
     Dataset
-        For `evaluate`; its ``splits``, ``names(split)`` and ``load(split, name)`` give the images.
+        For `evaluate`; ``splits``, ``names(split)`` and ``load(split, name)`` access the images.
 
     Raises
     ------

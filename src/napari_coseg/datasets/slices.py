@@ -1,4 +1,4 @@
-"""The labels of a volume, plane by plane, and its slices as 8-bit pictures."""
+"""Read label volumes plane by plane, and volumes as stacks of 8-bit slices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from napari_coseg.images.volumes import VolumeHeader, planes
 
 
 def label_planes(header: VolumeHeader) -> Iterator[np.ndarray]:
-    """`planes` as uint8; `DatasetError` for values that are no whole numbers of 0 to 255."""
+    """`planes` as uint8; `DatasetError` unless values are integers from 0 to 255."""
     for plane in planes(header):
         if plane.dtype == np.uint8:
             yield plane
@@ -31,19 +31,19 @@ def label_planes(header: VolumeHeader) -> Iterator[np.ndarray]:
 def occupied_slices(
     header: VolumeHeader, axis: int, wanted: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which slices hold any wanted label, and which labels there are at all.
+    """Find the slices that hold wanted labels, and all labels of the volume.
 
     Parameters
     ----------
     axis
-        Of the upright volume, across which the slices lie.
+        Axis of the upright volume that counts the slices.
     wanted
         bool (256,), by label.
 
     Returns
     -------
     tuple
-        bool, one a slice; bool (256,), one a label.
+        bool per slice; bool (256,) per label.
     """
     file_axis = header.axes[axis]
     occupied = np.zeros(header.shape[file_axis], bool)
@@ -71,7 +71,7 @@ def read_8_bits(header: VolumeHeader, window: tuple[float, float] | None) -> np.
     Parameters
     ----------
     window
-        Values that become 0 and 255; None for the rule of `napari_coseg.images.intensity`.
+        Values that become 0 and 255; None for the rules of `napari_coseg.images.intensity`.
     """
     eight = np.empty(header.shape, np.uint8)
     if window is not None:
@@ -96,11 +96,11 @@ def read_8_bits(header: VolumeHeader, window: tuple[float, float] | None) -> np.
 
 
 def slices_across(upright: np.ndarray, axis: int) -> np.ndarray:
-    """(slice, Y, X), each slice in one piece; where Z is one of its axes, the head is on top."""
+    """Contiguous slices (slice, Y, X); if Z is one of their axes, the head is on top."""
     slices = np.moveaxis(upright, axis, 0)
     return np.ascontiguousarray(slices if axis == 0 else slices[:, ::-1])
 
 
 def _fits(plane: np.ndarray) -> bool:
-    """Whether all lie in 0..255; not-a-number does not."""
+    """Whether all values lie in 0..255; NaN does not."""
     return bool(plane.min() >= 0 and plane.max() <= 255)

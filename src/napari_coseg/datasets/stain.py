@@ -1,7 +1,7 @@
-"""Colours and texture of H&E as another scanner, stain or laboratory would have made them.
+"""Stain and texture augmentation: vary H&E colours as between stains, scanners and laboratories.
 
-All colour changes of a crop are two 3 x 3 matrices: one between optical densities, where stains add
-up (Beer and Lambert; stain vectors by Ruifrok and Johnston 2001), and one between intensities.
+The colour changes of a crop are two 3 x 3 matrices: one on optical densities, where stains are
+additive (Beer-Lambert; stain vectors of Ruifrok and Johnston 2001), and one on intensities.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from napari_coseg.datasets.base import Sample
 from napari_coseg.images.white_point import whitened_image
 
 STAIN_VECTORS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
-"""Optical density of red, green, blue of hematoxylin, eosin and the residual, one a row."""
+"""Optical densities of red, green, blue: rows of hematoxylin, eosin and residual."""
 
 LUMA = np.array([0.299, 0.587, 0.114])
 
-# One is added so that black has a density, as 0 has no logarithm.
+# One is added so that black (0) has a logarithm.
 _DENSITY_OF = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
 
 
 class StainSettings(Settings):
-    """How far colours and sharpness may stray. A spread of 0 switches a change off.
+    """Settings of colour and sharpness augmentation. A spread of 0 switches a change off.
 
-    Factors are drawn evenly between 1 - spread and 1 + spread, shifts between -spread and spread.
+    Factors are uniform in 1 - spread to 1 + spread, shifts in -spread to spread.
     """
 
     stain_probability: float = Field(0.85, ge=0, le=1, description="share of crops restained")
     stain_factor_spread: float = Field(0.35, ge=0, lt=1, description="amount of each stain; factor")
     stain_shift_spread: float = Field(
-        0.03, ge=0, le=0.5, description="amount of each stain everywhere; optical density"
+        0.03, ge=0, le=0.5, description="shift of each stain; optical density"
     )
     stain_vector_sigma: float = Field(
         0.05, ge=0, le=0.3, description="standard deviation of the stain vectors' components"
     )
     gamma_spread: float = Field(0.15, ge=0, lt=1, description="all densities; factor")
     density_probability: float = Field(
-        0.0, ge=0, le=1, description="share of crops paler or darker by far"
+        0.0, ge=0, le=1, description="share of crops with a large change of density"
     )
     density_min: float = Field(0.3, gt=0, le=1, description="smallest optical density; factor")
     density_max: float = Field(2.5, ge=1, le=10, description="largest optical density; factor")
@@ -59,20 +59,26 @@ class StainSettings(Settings):
         0.65, gt=0, le=1, description="darkest white point's largest gain; factor"
     )
     colour_probability: float = Field(
-        0.6, ge=0, le=1, description="share of crops with another camera's colours"
+        0.6, ge=0, le=1, description="share of crops with changed camera colours"
     )
     brightness_spread: float = Field(0.1, ge=0, lt=1, description="intensity; factor")
-    contrast_spread: float = Field(0.2, ge=0, lt=1, description="around the crop's mean; factor")
-    saturation_spread: float = Field(0.25, ge=0, lt=1, description="distance to grey; factor")
-    hue_spread_deg: float = Field(10.0, ge=0, le=180, description="turn around grey; degrees")
+    contrast_spread: float = Field(
+        0.2, ge=0, lt=1, description="contrast around the crop's mean; factor"
+    )
+    saturation_spread: float = Field(
+        0.25, ge=0, lt=1, description="saturation (distance to grey); factor"
+    )
+    hue_spread_deg: float = Field(
+        10.0, ge=0, le=180, description="rotation around the grey axis; degrees"
+    )
     blur_probability: float = Field(0.15, ge=0, le=1, description="share of crops blurred")
-    blur_max_px: float = Field(1.3, ge=0, le=10, description="Gaussian sigma at most; pixels")
+    blur_max_px: float = Field(1.3, ge=0, le=10, description="largest Gaussian sigma; pixels")
     sharpen_probability: float = Field(0.1, ge=0, le=1, description="share of crops sharpened")
-    sharpen_max_percent: int = Field(150, ge=0, le=500, description="strength at most; percent")
+    sharpen_max_percent: int = Field(150, ge=0, le=500, description="largest strength; percent")
     jpeg_probability: float = Field(0.15, ge=0, le=1, description="share of crops compressed")
     jpeg_quality_min: int = Field(40, ge=1, le=95, description="lowest JPEG quality; 1 to 95")
     noise_probability: float = Field(0.15, ge=0, le=1, description="share of crops with noise")
-    noise_max: float = Field(6.0, ge=0, le=50, description="standard deviation at most; of 0..255")
+    noise_max: float = Field(6.0, ge=0, le=50, description="largest standard deviation; of 0..255")
 
 
 class ColourChange(NamedTuple):
@@ -90,14 +96,14 @@ class ColourChange(NamedTuple):
 
 
 def with_white_point(sample: Sample) -> Sample:
-    """The sample as a run sees it whose card asks for a white point; its own image judges it."""
+    """The sample with its own white point normalised, as in prediction."""
     return replace(sample, image=whitened_image(sample.image))
 
 
 def augment_stain(
     image: np.ndarray, rng: np.random.Generator, settings: StainSettings
 ) -> np.ndarray:
-    """A crop as if stained and scanned elsewhere.
+    """Augment the colours and the texture of a crop.
 
     Parameters
     ----------
@@ -118,14 +124,14 @@ def augment_stain(
 
 
 def draw_colour_change(rng: np.random.Generator, settings: StainSettings) -> ColourChange:
-    """The matrices of one crop; those of no change where the dice say so."""
+    """Draw the matrices of one crop; identity for crops without a change."""
     density_matrix, density_shift = np.eye(3), np.zeros(3)
     if rng.random() < settings.stain_probability:
         density_matrix, density_shift = _draw_stains(rng, settings)
-    # Changes that older recipes do not name draw no numbers there: their crops stay the same.
+    # Changes absent from older recipes draw no random numbers: their crops stay the same.
     if settings.density_probability and rng.random() < settings.density_probability:
         low, high = np.log(settings.density_min), np.log(settings.density_max)
-        # Triangular in the logarithm: the sample's own density is the likeliest.
+        # Triangular in the logarithm, with its mode at the sample's own density.
         factor = np.exp(rng.triangular(low, 0, high)) if low < high else 1.0
         density_matrix, density_shift = factor * density_matrix, factor * density_shift
     camera, contrast = np.eye(3), 1.0
@@ -136,7 +142,7 @@ def draw_colour_change(rng: np.random.Generator, settings: StainSettings) -> Col
         contrast = float(rng.uniform(-1, 1) * settings.contrast_spread + 1)
         camera = brightness * _saturation(saturation) @ _hue_rotation(hue)
     if settings.white_probability and rng.random() < settings.white_probability:
-        # Light is warmer or colder far more often than it is green or magenta.
+        # The colour temperature of light varies far more than its green-magenta tint.
         temperature, tint = rng.normal(0, settings.white_sigma, 2)
         gains = np.exp([temperature, tint / 3, -temperature])
         exposure = rng.uniform(settings.exposure_min, 1)
@@ -147,12 +153,12 @@ def draw_colour_change(rng: np.random.Generator, settings: StainSettings) -> Col
 def _draw_stains(
     rng: np.random.Generator, settings: StainSettings
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split densities into stains, scale and shift those, and put them back with other vectors."""
+    """Unmix densities into stains, scale and shift them, and mix them with other vectors."""
     factors = 1 + rng.uniform(-1, 1, 3) * settings.stain_factor_spread
     shifts = rng.uniform(-1, 1, 3) * settings.stain_shift_spread
     gamma = 1 + rng.uniform(-1, 1) * settings.gamma_spread
     vectors = STAIN_VECTORS.copy()
-    # The residual is no stain of its own and keeps its vector.
+    # The residual is not a stain and keeps its vector.
     vectors[:2] += rng.normal(0, settings.stain_vector_sigma, (2, 3))
     vectors = np.clip(vectors, 0, None)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -166,7 +172,7 @@ def _saturation(factor: float) -> np.ndarray:
 
 
 def _hue_rotation(angle: float) -> np.ndarray:
-    """Rotation around the grey axis (Rodrigues), which leaves white white."""
+    """Rotation around the grey axis (Rodrigues), which preserves white."""
     k = np.full(3, 1 / np.sqrt(3))
     cross = np.array([[0, -k[2], k[1]], [k[2], 0, -k[0]], [-k[1], k[0], 0]])
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
@@ -181,7 +187,7 @@ def _change_colours(image: np.ndarray, change: ColourChange) -> np.ndarray:
     np.exp(np.negative(density, out=density), out=density)
     camera = change.camera.astype(np.float32)
     planes = (256 * camera) @ np.minimum(density, 1, out=density)
-    planes -= camera.sum(axis=1, keepdims=True)  # takes back the one added before the logarithm
+    planes -= camera.sum(axis=1, keepdims=True)  # subtracts the one added before the logarithm
     if change.contrast != 1:
         mean = planes.mean()
         planes -= mean

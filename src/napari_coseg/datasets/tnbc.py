@@ -1,13 +1,13 @@
 """TNBC: nuclei of triple-negative breast cancer H&E at 40x, 50 images of 512 x 512, no types.
 
 Naylor et al., "Segmentation of nuclei in histopathology images by deep regression of the distance
-map", IEEE Transactions on Medical Imaging 2019. Several images show one patient, whose number
-stands before the "_" of their names. Two layouts are read:
+map", IEEE Transactions on Medical Imaging 2019. Image names begin with the number of the
+patient and "_". Two layouts are read:
 
     root/.../Slide_<patient>/<name>.png and root/.../GT_<patient>/<name>.png     as released
     root/{images,inst}/<name>.{jpg,png}                                          unpacked
 
-A released label image that has one value beside 0 is a mask, whose connected pieces are the nuclei.
+A released label image with a single value besides 0 is a mask; its connected components are nuclei.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PIXEL_SIZE_UM = 0.25
 
 
 class Tnbc(Dataset):
-    """Nuclei as objects without classes; as released, or unpacked into folders."""
+    """Nuclei as objects without classes; as released or unpacked."""
 
     @classmethod
     def open(cls, root: Path) -> Tnbc:
@@ -49,7 +49,7 @@ class Tnbc(Dataset):
 
 @dataclass(frozen=True, kw_only=True)
 class TnbcSlides(PairedFiles, Tnbc):
-    """As released: a folder of images and one of labels for each patient."""
+    """As released: a folder of images and one of labels per patient."""
 
     @classmethod
     def open(cls, root: Path) -> TnbcSlides:

@@ -1,13 +1,13 @@
 """ToothFairy2: jawbones, pharynx and teeth in 480 cone-beam CTs, isotropic at 0.3 mm.
 
 Bolelli et al., "Segmenting maxillofacial structures in CBCT volumes", CVPR 2025. An nnU-Net raw
-folder of .mha volumes, ``Dataset112_ToothFairy2``; see `nnunet_raw` for how they are cut. Read as
-in the Co-Seg++ paper (section 4.1.1, tables 2 and 4): regions are lower jawbone, upper jawbone and
-pharynx; objects are lower and upper teeth. The paper does not say how it slices; slices here are
-axial. A tooth keeps its number of the FDI notation through all slices, and is one object also
-where a slice cuts it into several roots.
+folder of .mha volumes, ``Dataset112_ToothFairy2``; `nnunet_raw` describes the slicing. As in the
+Co-Seg++ paper (section 4.1.1, tables 2 and 4), regions are lower jawbone, upper jawbone and
+pharynx, objects are lower and upper teeth. The paper does not define its slices; here they are
+axial. A tooth keeps its FDI number in all slices and is one object, also where a slice cuts several
+of its roots.
 
-Canals, sinuses, bridges, crowns and implants are background, as the paper has no class for them.
+Canals, sinuses, bridges, crowns and implants are background: the paper has no class for them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ FILE_TEETH = {
 }
 """FDI numbers: quadrants 1 and 2 are the upper teeth, 3 and 4 the lower."""
 WINDOW_HU = (-1000.0, 3000.0)
-"""From air to enamel, 16 units a step. Cone-beam CT is not calibrated: these are no true HU."""
+"""From air to enamel, 16 units per grey level. Cone-beam CT is not calibrated to true HU."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ToothFairy2(NnunetRaw):
 
     @classmethod
     def open(cls, root: Path) -> Self:
-        """The dataset in `root`, or in the one folder ``Dataset..._ToothFairy2`` within."""
+        """Open `root`, or the only ``Dataset..._ToothFairy2`` folder within it."""
         if not (root / "dataset.json").is_file():
             inside = sorted(root.glob("Dataset*_ToothFairy2"))
             if len(inside) > 1:

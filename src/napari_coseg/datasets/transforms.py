@@ -1,4 +1,4 @@
-"""Training crops: one resampling brings pixel size, scale, rotation, shear, flips and bending."""
+"""Training crops: pixel size, scale, rotation, shear, flips and bending in one resampling."""
 
 from __future__ import annotations
 
@@ -11,36 +11,38 @@ from napari_coseg.core.settings import Settings
 from napari_coseg.core.types import LABEL_DTYPE
 from napari_coseg.datasets.base import Sample
 from napari_coseg.datasets.stain import StainSettings, augment_stain
-from napari_coseg.datasets.window import Geometry, Window
+from napari_coseg.datasets.window import CropPlacement, SampleWindow
 
 
 class AugmentationSettings(Settings):
-    """How training crops stray from their images."""
+    """Augmentation settings of training crops."""
 
     free_probability: float = Field(
-        0.6, ge=0, le=1, description="share of crops turned, scaled and sheared freely; the others "
-        "are flipped and turned by quarters only"
+        0.6, ge=0, le=1, description="share of crops with free rotation, scale and shear; others "
+        "are flipped and rotated by quarter turns only"
     )  # fmt: skip
     scale_min: float = Field(0.8, gt=0.1, le=1, description="smallest magnification; factor")
     scale_max: float = Field(1.25, ge=1, lt=10, description="largest magnification; factor")
-    rotation_max_deg: float = Field(180.0, ge=0, le=180, description="turn at most; degrees")
-    shear_max: float = Field(0.1, ge=0, le=1, description="sideways shift a pixel of height")
+    rotation_max_deg: float = Field(180.0, ge=0, le=180, description="largest rotation; degrees")
+    shear_max: float = Field(
+        0.1, ge=0, le=1, description="largest shear: sideways shift per pixel of height"
+    )
     elastic_probability: float = Field(
-        0.2, ge=0, le=1, description="share of crops bent; of the free ones"
+        0.2, ge=0, le=1, description="share of the free crops with elastic bending"
     )
     elastic_sigma_px: float = Field(
         3.0, ge=0, le=50, description="standard deviation of the bending; pixels of the crop"
     )
-    elastic_grid_px: int = Field(64, ge=8, description="distance of the bending's nodes; pixels")
-    flip: bool = Field(True, description="mirror and turn by quarters at all")
+    elastic_grid_px: int = Field(64, ge=8, description="spacing of the bending grid; pixels")
+    flip: bool = Field(True, description="mirror and rotate by quarter turns")
     sliver_px: int = Field(
-        10, ge=0, description="objects cut by the border to fewer pixels are left out"
+        10, ge=0, description="objects cut by the border to fewer pixels are ignored"
     )
     stain: StainSettings = StainSettings()
 
     @classmethod
     def none(cls) -> AugmentationSettings:
-        """Crops as they are, for validation and for looking at."""
+        """No augmentation, for validation and display."""
         quiet = StainSettings(
             stain_probability=0,
             colour_probability=0,
@@ -54,23 +56,23 @@ class AugmentationSettings(Settings):
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """What a network learns from at one place.
+    """One training example.
 
     Parameters
     ----------
     image
         float32 (3, Y, X), red, green, blue of 0..255; mirrored beyond the sample's border.
     semantic
-        uint8 (Y, X), region classes; zeros where the sample has no such labels.
+        uint8 (Y, X), region classes; zeros if the sample has no such labels.
     instances
-        int32 (Y, X), the sample's object ids; zeros where it has none.
+        int32 (Y, X), the sample's object ids; zeros if it has none.
     types
-        uint8 (Y, X), object classes; zeros where it has none.
+        uint8 (Y, X), object classes; zeros if it has none.
     semantic_known, instances_known, types_known
-        bool (Y, X), where the labels of that kind are known: nowhere if the sample has none, nor
-        beyond its border, nor on slivers left out. Learn nothing elsewhere.
+        bool (Y, X), where labels of that kind are known and may be trained on: not beyond the
+        sample's border, and not on remains of objects cut by the border of the crop.
     derived
-        uint8 (Y, X), the sample's derived region; None where it has none.
+        uint8 (Y, X), the sample's derived region; None if it has none.
     """
 
     image: np.ndarray
@@ -91,19 +93,19 @@ def training_crop(
     settings: AugmentationSettings,
     near: tuple[float, float] | None = None,
 ) -> Crop:
-    """Cut, resample and augment one square. The same generator state gives the same crop.
+    """Cut, resample and augment one square; deterministic for a generator state.
 
     Parameters
     ----------
     size_px
         Height and width of the crop.
     pixel_size_um
-        Micrometres a pixel of the crop, before `scale_min` to `scale_max` vary it.
+        Micrometres per pixel of the crop, before the random scale.
     near
-        y, x in the sample that the crop shall show, not always in its middle; None for anywhere.
+        y, x in the sample that the crop contains, not always at its centre; None for anywhere.
     """
-    geometry = draw_geometry(sample, size_px, pixel_size_um, rng, settings, near)
-    window = Window.around(geometry, size_px, sample.image.shape[:2])
+    placement = draw_placement(sample, size_px, pixel_size_um, rng, settings, near)
+    window = SampleWindow.around(placement, size_px, sample.image.shape[:2])
     image = window.image(sample.image)
     semantic = window.labels(sample.semantic, np.uint8)
     instances = window.labels(sample.instances, LABEL_DTYPE)
@@ -131,15 +133,15 @@ def training_crop(
     )
 
 
-def draw_geometry(
+def draw_placement(
     sample: Sample,
     size_px: int,
     pixel_size_um: float,
     rng: np.random.Generator,
     settings: AugmentationSettings,
     near: tuple[float, float] | None = None,
-) -> Geometry:
-    """Throw the dice for one crop."""
+) -> CropPlacement:
+    """Draw the placement of one crop."""
     zoom = pixel_size_um / sample.pixel_size_um
     free = rng.random() < settings.free_probability
     matrix = _draw_flip(rng) if settings.flip else np.eye(2)
@@ -155,9 +157,9 @@ def draw_geometry(
     matrix = zoom * matrix
     centre = _draw_centre(matrix, size_px, sample.image.shape[:2], rng, near)
     if not free:
-        # Crop pixels then fall on sample pixels, or on whole blocks of them, and stay sharp.
+        # Crop pixels then coincide with sample pixels, or whole blocks of them, and stay sharp.
         centre = np.round(centre - zoom * size_px / 2) + zoom * size_px / 2
-    return Geometry(matrix, centre, bending)
+    return CropPlacement(matrix, centre, bending)
 
 
 def _draw_flip(rng: np.random.Generator) -> np.ndarray:
@@ -177,7 +179,7 @@ def _draw_centre(
     rng: np.random.Generator,
     near: tuple[float, float] | None,
 ) -> np.ndarray:
-    """x, y of the crop's centre, such that as little as can be lies beyond the sample."""
+    """x, y of the crop's centre, with as little as possible outside the sample."""
     extent = np.array(shape[::-1], float)
     half = np.abs(matrix).sum(axis=1) * size_px / 2
     low, high = np.minimum(half, extent - half), np.maximum(half, extent - half)
@@ -188,7 +190,7 @@ def _draw_centre(
 
 
 def _slivers(instances: np.ndarray, valid: np.ndarray, least_px: int) -> np.ndarray | None:
-    """Where remains of objects lie that a border cut: bool (Y, X); None if there are none."""
+    """Remains of objects that the border cut, bool (Y, X); None if there are none."""
     edge = np.zeros(instances.shape, bool)
     edge[[0, -1]] = edge[:, [0, -1]] = True
     if not valid.all():

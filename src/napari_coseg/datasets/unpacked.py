@@ -1,10 +1,10 @@
-"""Volumes unpacked beside their files, so that one slice is read without the rest of its volume.
+"""Store volumes unpacked, so that single slices can be read.
 
     root/unpacked/<split>/<case>.npy      uint8 (channel, slice, Y, X); the labels come last
-    root/unpacked/<split>/<case>.json     pixel size, and what it was made from
+    root/unpacked/<split>/<case>.json     pixel size, and the sources
 
-Uncompressed: a byte a voxel for each channel and for the labels. Where the volumes were changed
-since, or the values are asked for in another window, they are not used.
+Uncompressed: one byte per voxel for each channel and for the labels. They are ignored if the
+volumes have changed since, or another window is requested.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ MAX_JSON_BYTES = 2**16
 
 
 def made_from(files: Sequence[Path], window_hu: tuple[float, float]) -> dict[str, Any]:
-    """What identifies an unpacked volume: names, sizes and times of its files, and the window.
+    """Identity of an unpacked volume: names, sizes and times of its files, and the window.
 
     Raises
     ------
     DatasetError
-        Where a file is not there.
+        If a file is missing.
     """
     try:
         found = {path.name: path.stat() for path in files}
     except OSError as error:
         raise DatasetError(f"a volume is missing: {error}") from error
-    told = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in found.items()}
-    return {"files": told, "window_hu": [float(value) for value in window_hu]}
+    files = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in found.items()}
+    return {"files": files, "window_hu": [float(value) for value in window_hu]}
 
 
 def write_unpacked(
     path: Path, arrays: Sequence[np.ndarray], pixel_size_um: float, source: Mapping[str, Any]
 ) -> Path:
-    """Write channels and labels, uint8 (slice, Y, X) each, as `path`; a .json beside it.
+    """Write channels and labels, uint8 (slice, Y, X) each, to `path` with a .json.
 
     Raises
     ------
     OutputError
-        Where they cannot be written.
+        If they cannot be written.
     """
     with atomic_write(path, overwrite=True) as partial:
         shape = (len(arrays), *arrays[0].shape)
@@ -65,14 +65,14 @@ def write_unpacked(
 def read_unpacked(
     path: Path, n_arrays: int, source: Mapping[str, Any]
 ) -> tuple[np.ndarray, float] | None:
-    """The arrays, on disk until they are looked at, and micrometres a pixel.
+    """The memory-mapped arrays and micrometres per pixel.
 
-    None where there is no file, or it was made from something else.
+    None if there is no file, or it was made from other sources.
 
     Raises
     ------
     DatasetError
-        Where the file is not what its description says.
+        If the file does not match its description.
     """
     described = path.with_suffix(".json")
     if not path.is_file() or not described.is_file():
@@ -89,6 +89,6 @@ def read_unpacked(
             raise ValueError(f"it holds {arrays.shape} of {arrays.dtype}")
     except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DatasetError(
-            f"the unpacked volume {path} is broken ({error}); remove it, and unpack again"
+            f"the unpacked volume {path} is broken ({error}); remove it and unpack again"
         ) from error
     return arrays, pixel_size_um

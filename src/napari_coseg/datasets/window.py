@@ -1,6 +1,6 @@
-"""The part of a sample that a crop reads, and the one resampling that reads it.
+"""Compute the part of a sample that a crop needs, and resample it once.
 
-Positions are continuous: pixel i of an axis spans i to i + 1. A crop's pixel at q, seen from the
+Positions are continuous: pixel i of an axis spans i to i + 1. A crop's pixel at q, relative to the
 crop's centre, is read from the sample at ``centre + matrix @ q``, plus a smooth bending.
 """
 
@@ -12,15 +12,15 @@ import numpy as np
 from PIL import Image as PillowImage
 
 SHRINK_FROM = 1.5
-"""From this zoom on, pixels are averaged in blocks before they are sampled, against aliasing."""
+"""From this reduction on, pixels are averaged in blocks before sampling, against aliasing."""
 
 
-class Geometry(NamedTuple):
-    """Where a crop lies in its sample.
+class CropPlacement(NamedTuple):
+    """Placement of a crop in its sample.
 
-    matrix   (2, 2), sample pixels a crop pixel; rows and columns ordered x, y
+    matrix   (2, 2), sample pixels per crop pixel; rows and columns ordered x, y
     centre   (2,), x and y in the sample
-    bending  (N, N, 2), x and y in sample pixels at the nodes of a square grid; None where straight
+    bending  (N, N, 2), x and y in sample pixels at the nodes of a square grid; None for none
     """
 
     matrix: np.ndarray
@@ -28,13 +28,13 @@ class Geometry(NamedTuple):
     bending: np.ndarray | None
 
 
-class Window(NamedTuple):
-    """The rectangle of a sample that a crop reads, and how.
+class SampleWindow(NamedTuple):
+    """The rectangle of a sample that a crop reads, with the resampling.
 
-    start, stop   x and y of the rectangle in the sample; may reach beyond it
+    start, stop   x and y of the rectangle; may extend beyond the sample
     extent        x and y of the sample
-    shrink        block size by which the image is averaged first
-    quads         target box and the eight numbers of its source quadrilateral, seen from `start`
+    shrink        size of the blocks that are averaged first
+    quads         target box and the 8 coordinates of its source quadrilateral, relative to `start`
     """
 
     start: np.ndarray
@@ -47,37 +47,37 @@ class Window(NamedTuple):
     quads: list[tuple[tuple[int, int, int, int], np.ndarray]] | None
 
     @classmethod
-    def around(cls, geometry: Geometry, size_px: int, shape: tuple[int, int]) -> Window:
-        zoom = np.sqrt(abs(np.linalg.det(geometry.matrix)))
+    def around(cls, placement: CropPlacement, size_px: int, shape: tuple[int, int]) -> SampleWindow:
+        zoom = np.sqrt(abs(np.linalg.det(placement.matrix)))
         shrink = round(zoom) if zoom >= SHRINK_FROM else 1
-        # A pixel, or a block, more on every side, from which edges are interpolated.
-        half = np.abs(geometry.matrix).sum(axis=1) * size_px / 2 + shrink + 1
-        if geometry.bending is not None:
-            half = half + np.abs(geometry.bending).max(axis=(0, 1))
-        start = np.floor(geometry.centre - half).astype(int)
-        stop = np.ceil(geometry.centre + half).astype(int)
-        corner = geometry.centre - geometry.matrix @ np.full(2, size_px / 2) - start
-        # Blocks are laid so that one begins where an upright crop does.
+        # One more pixel or block on every side for interpolation.
+        half = np.abs(placement.matrix).sum(axis=1) * size_px / 2 + shrink + 1
+        if placement.bending is not None:
+            half = half + np.abs(placement.bending).max(axis=(0, 1))
+        start = np.floor(placement.centre - half).astype(int)
+        stop = np.ceil(placement.centre + half).astype(int)
+        corner = placement.centre - placement.matrix @ np.full(2, size_px / 2) - start
+        # Blocks are aligned with the corner of an upright crop.
         align = -np.floor(corner).astype(int) % shrink
         start, corner = start - align, corner + align
-        bent = geometry.bending
-        quads = None if bent is None else _quads(geometry.matrix, bent, size_px, corner)
+        bent = placement.bending
+        quads = None if bent is None else _quads(placement.matrix, bent, size_px, corner)
         extent = np.array(shape[::-1])
-        return cls(start, stop, extent, shrink, size_px, geometry.matrix, corner, quads)
+        return cls(start, stop, extent, shrink, size_px, placement.matrix, corner, quads)
 
     @property
     def reaches_beyond(self) -> bool:
         return bool((self.start < 0).any() or (self.stop > self.extent).any())
 
     def image(self, image: np.ndarray) -> np.ndarray:
-        """uint8 (Y, X, 3), bilinear; mirrored where the window reaches beyond."""
+        """uint8 (Y, X, 3), bilinear; mirrored beyond the sample."""
         picture = PillowImage.fromarray(self._cut(image, mirrored=True))
         if self.shrink > 1:
             picture = picture.reduce(self.shrink)
         return self._resample(picture, PillowImage.Resampling.BILINEAR, self.shrink)
 
     def labels(self, labels: np.ndarray | None, dtype: type[np.generic]) -> np.ndarray:
-        """Nearest neighbour; 0 where the window reaches beyond, or where there are none."""
+        """Nearest neighbour; 0 beyond the sample, or without labels."""
         if labels is None:
             return np.zeros((self.size_px, self.size_px), dtype)
         picture = PillowImage.fromarray(self._cut(labels, mirrored=False))
@@ -85,7 +85,7 @@ class Window(NamedTuple):
         return resampled.astype(dtype, copy=True)
 
     def inside(self) -> np.ndarray:
-        """Where the crop shows the sample: bool (Y, X)."""
+        """Where the crop lies inside the sample: bool (Y, X)."""
         if not self.reaches_beyond:
             return np.ones((self.size_px, self.size_px), bool)
         ones = np.ones(tuple(self.extent[::-1]), np.uint8)
@@ -116,7 +116,7 @@ class Window(NamedTuple):
 def _quads(
     matrix: np.ndarray, bending: np.ndarray, size_px: int, corner: np.ndarray
 ) -> list[tuple[tuple[int, int, int, int], np.ndarray]]:
-    """The crop as a grid of boxes, each read from a bent quadrilateral."""
+    """Divide the crop into boxes, each read from a quadrilateral."""
     lines = np.linspace(0, size_px, len(bending)).round().astype(int)
     y, x = np.meshgrid(lines, lines, indexing="ij")
     nodes = np.stack([x, y], axis=-1) @ matrix.T + corner + bending  # (N, N, 2)

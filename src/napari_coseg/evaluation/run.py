@@ -19,7 +19,12 @@ import numpy as np
 from napari_coseg.core.errors import DatasetError
 from napari_coseg.core.types import Prediction
 from napari_coseg.datasets.base import Dataset, Sample
-from napari_coseg.datasets.counterparts import SAME_OBJECTS, SAME_REGIONS, pair_classes, told
+from napari_coseg.datasets.counterparts import (
+    SAME_OBJECTS,
+    SAME_REGIONS,
+    describe_pairs,
+    pair_classes,
+)
 from napari_coseg.datasets.partition import Partitioned
 from napari_coseg.datasets.registry import open_dataset
 from napari_coseg.inference.loading import load_model
@@ -163,7 +168,7 @@ def compared_classes(card: ModelCard, dataset: Dataset) -> tuple[str, ...]:
         ("object classes", card.instance_label_classes, dataset.instance_classes, SAME_OBJECTS),
     )
     return tuple(
-        f"{task} {told(pair_classes(ours, theirs, same), ours, theirs)}"
+        f"{task} {describe_pairs(pair_classes(ours, theirs, same), ours, theirs)}"
         for task, ours, theirs, same in tasks
         if ours and theirs
     )

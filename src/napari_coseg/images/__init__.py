@@ -1,1 +1,1 @@
-"""Images and volumes from files: what their axes, values and pixel sizes mean."""
+"""Read images and volumes, with their axes, intensities and geometry."""

@@ -1,10 +1,10 @@
-"""What an image is understood to be, and its pixels as red, green, blue of 0 to 255.
+"""Determine the axes of an image, and read its pixels as RGB of 0..255.
 
-Axes, when nobody names them: two axes are ``YX``; three are ``YXC`` where the last has 3 or 4
-entries, else ``ZYX``; four are ``ZYXC`` where the last has 3 or 4 entries. Channel-first images
-(``CYX``, ``ZCYX``) are never guessed: say so.
+Axes that are not named are guessed: two are ``YX``; three are ``YXC`` if the last has 3 or 4
+entries, else ``ZYX``; four are ``ZYXC`` if the last has 3 or 4 entries. Channel-first axes
+(``CYX``, ``ZCYX``) are never guessed.
 
-Intensities are mapped by the rule of `images.intensity`. Grey becomes three equal channels;
+Intensities are mapped by the rules of `images.intensity`. Grey becomes three equal channels;
 alpha is composited on white.
 """
 
@@ -31,8 +31,7 @@ def understand(
 ) -> Image:
     """Name the axes of an array and check that it can be segmented.
 
-    Axes that nobody names are guessed: two are ``YX``; three are ``YXC`` where the last has 3 or 4
-    entries, else ``ZYX``; four are ``ZYXC`` where the last has 3 or 4 entries.
+    Axes that are not named are guessed by the rules of this module.
 
     Parameters
     ----------
@@ -41,14 +40,14 @@ def understand(
     axes
         One of the axes of `Image`; overrides the guess.
     pixel_size_um
-        Micrometres: one number for all spatial axes, or one each in the order (z,) y, x.
+        Micrometres: one number for all spatial axes, or one per axis in the order (z,) y, x.
     name
-        As shown to people, and used for the names of outputs.
+        Shown to the user and used for the names of outputs.
 
     Returns
     -------
     Image
-        The same data; nothing is copied or read.
+        The same data, neither copied nor read.
 
     Raises
     ------
@@ -72,12 +71,12 @@ def understand(
 
 
 def guess_axes(shape: Sequence[int]) -> str:
-    """The axes of an array of this shape by the rule above."""
+    """Guess the axes of an array by the rules of this module."""
     coloured = len(shape) > 2 and shape[-1] in (3, 4)
     guesses = {2: "YX", 3: "YXC" if coloured else "ZYX"} | ({4: "ZYXC"} if coloured else {})
     if len(shape) not in guesses:
         raise ImageError(
-            f"an image of shape {tuple(shape)} can be understood in several ways or none; expected "
+            f"an image of shape {tuple(shape)} is ambiguous or not supported; expected "
             "(Y, X), (Y, X, 3 or 4), (Z, Y, X) or (Z, Y, X, 3 or 4); choose one plane, or name the "
             "axes, for example axes='ZCYX'"
         )
@@ -85,7 +84,7 @@ def guess_axes(shape: Sequence[int]) -> str:
 
 
 def crop(image: Image, region: Sequence[tuple[int, int] | slice]) -> tuple[Image, tuple[int, ...]]:
-    """The part of `image` inside half-open bounds, and where it starts along the spatial axes.
+    """Crop `image` to half-open bounds; also returns the start along the spatial axes.
 
     `region` bounds y and x, or all spatial axes. Nothing is read or copied.
     """
@@ -101,8 +100,8 @@ def crop(image: Image, region: Sequence[tuple[int, int] | slice]) -> tuple[Image
         first, last = int(start or 0), int(length if stop is None else stop)
         if not 0 <= first < last <= length:
             raise ImageError(
-                f"region {first}..{last} along {axis} is empty or leaves the image, which has "
-                f"{length} pixels there"
+                f"region {first}..{last} along {axis} is empty or extends beyond the image "
+                f"of {length} pixels"
             )
         cuts[axis] = slice(first, last)
     offset = tuple(cuts[axis].start for axis in image.spatial_axes)
@@ -112,21 +111,21 @@ def crop(image: Image, region: Sequence[tuple[int, int] | slice]) -> tuple[Image
 
 
 class RgbSource:
-    """Reads any window of an image as float32 (Y, X, 3) of 0..255; keeps nothing but the handle.
+    """Reads windows of an image as float32 (Y, X, 3) of 0..255, without a cache.
 
     Parameters
     ----------
     image
         As `understand` returns it.
     channels
-        Which channels to show as red, green and blue, or the one to show as grey. None takes the
-        one, three or four (RGBA) that there are.
+        The channels to use as red, green and blue, or the one to use as grey. None takes all of an
+        image of one, three or four (RGBA) channels.
     intensity
-        None measures the image by the rule above.
+        None measures the image by `measure_intensity`.
     stretch, window
-        As for `measure_intensity`; without meaning where `intensity` is given.
+        As for `measure_intensity`; ignored if `intensity` is given.
     white_point
-        Bring the white of a colour image to that of others; as before where `intensity` is given.
+        Normalise the white point of a colour image; ignored if `intensity` is given.
     """
 
     def __init__(
@@ -160,7 +159,7 @@ class RgbSource:
         return y, x
 
     def raw(self, z: int, rows: slice, columns: slice) -> np.ndarray:
-        """Values as stored, (Y, X, C) with the chosen channels, alpha last where there is one."""
+        """Stored values (Y, X, C) of the chosen channels, with alpha last, if any."""
         where: dict[str, Any] = {"Z": z, "Y": rows, "X": columns, "C": slice(None)}
         block = np.asarray(self.image.data[tuple(where[axis] for axis in self.image.axes)])
         if "C" not in self.image.axes:
@@ -192,8 +191,8 @@ def _choose_channels(image: Image, channels: int | Sequence[int] | None) -> tupl
     if channels is None:
         if count not in (1, 3, 4):
             raise ImageError(
-                f"the image has {count} channels; say which to show as red, green and blue, or "
-                "which one as grey, for example channels=(0, 1, 2) or channels=0"
+                f"the image has {count} channels; choose those to use as red, green and blue, or "
+                "the one to use as grey, for example channels=(0, 1, 2) or channels=0"
             )
         return list(range(min(count, 3))), count == 4
     chosen = [int(channels)] if isinstance(channels, int) else [int(c) for c in channels]
@@ -215,7 +214,7 @@ def _check_values(data: Any) -> None:
     dtype = np.dtype(data.dtype)
     if dtype.kind not in "buif":
         raise ImageError(
-            f"values of type {dtype} are not understood; expected whole or real numbers"
+            f"values of type {dtype} are not supported; expected whole or real numbers"
         )
     if 0 in data.shape or not data.shape:
         raise ImageError(f"the image is empty: its shape is {tuple(data.shape)}")
@@ -229,7 +228,7 @@ def _per_axis(size: float | Sequence[float], count: int) -> tuple[float, ...]:
 
 
 class _Cut:
-    """A window of an array, indexed as if it were the whole; nothing is read before it is asked."""
+    """A lazy window of an array, indexed in coordinates of the whole array."""
 
     def __init__(self, data: Any, window: tuple[slice, ...]) -> None:
         self._data, self._window = data, window

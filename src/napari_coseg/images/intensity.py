@@ -1,6 +1,6 @@
-"""One linear map from the values of a whole image to 0..255.
+"""Map the values of an image linearly to 0..255.
 
-The rule is chosen from the values of the whole image, never tile by tile:
+The rule is chosen once, from the values of the whole image:
 
 =====================================  ============================================================
 values                                 rule
@@ -14,11 +14,11 @@ floats within 0..255                   as they are
 anything else (negative, larger)       stretched from the 0.1st to the 99.9th percentile
 =====================================  ============================================================
 
-A window that is given, such as -1000 to 3000 Hounsfield units, goes before all of them: its ends
-become 0 and 255, and what lies beyond is cut off. Only so is a value of CT the same grey in every
-volume; the last rule depends on what else is in the image.
+A given window, such as -1000 to 3000 Hounsfield units, takes precedence: its ends become 0 and
+255, and values beyond are clipped. Only a window gives a CT value the same grey in every volume;
+the last rule depends on the rest of the image.
 
-Not-a-number and minus infinity count as the smallest finite value, infinity as the largest.
+NaN and minus infinity count as the smallest finite value, infinity as the largest.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 BIT_DEPTHS = (8, 10, 12, 14, 16)
 STRETCH_PERCENTILES = (0.1, 99.9)
 SCAN_LIMIT = 2**27
-"""Values up to which an array that is not in memory is scanned whole; larger ones are sampled."""
+"""Largest number of values of a lazy array that is scanned whole; larger ones are sampled."""
 CHUNK = 2**22
-"""About how many values are looked at in one go."""
+"""Approximate number of values that are processed at once."""
 SAMPLE_BLOCKS_A_SIDE = 6
 SAMPLE_BLOCK_PX = 256
 
@@ -52,7 +52,7 @@ class Intensity:
     """One linear map for the whole image: `low` becomes 0 and `high` becomes 255.
 
     `smallest` and `largest` stand in for values that are not finite; `alpha` is the value of an
-    opaque fourth channel; `rule` says in words what was done. Where `white` is not None, colours
+    opaque fourth channel; `rule` describes the map. Where `white` is not None, colours
     are whitened afterwards (`napari_coseg.images.white_point`).
     """
 
@@ -80,7 +80,7 @@ class Intensity:
 
 
 class PixelSource(Protocol):
-    """What is asked of `napari_coseg.images.intake.RgbSource` to choose a rule."""
+    """The part of `napari_coseg.images.intake.RgbSource` that measuring needs."""
 
     image: Image
     has_alpha: bool
@@ -95,17 +95,17 @@ class PixelSource(Protocol):
 
 
 def window_rule(window: Sequence[float], opaque: float = 1.0) -> Intensity:
-    """The rule that makes the ends of `window` 0 and 255; `opaque` as `Intensity.alpha`.
+    """The map of `window` to 0..255; `opaque` as `Intensity.alpha`.
 
     Raises
     ------
     ImageError
-        Where the window is not two finite numbers, the lower one first.
+        If the window is not two finite numbers, the lower one first.
     """
     if len(window) != 2 or not np.isfinite(window).all() or not window[0] < window[1]:
         raise ImageError(
-            f"the window {', '.join(f'{value:g}' for value in window)} is no range of values; give "
-            "two numbers, the lower end first"
+            f"the window {', '.join(f'{value:g}' for value in window)} is not a range of values; "
+            "give two numbers, the lower end first"
         )
     low, high = (float(value) for value in window)
     return Intensity(low, high, low, high, f"window from {low:g} to {high:g}", opaque)
@@ -114,14 +114,14 @@ def window_rule(window: Sequence[float], opaque: float = 1.0) -> Intensity:
 def measure_intensity(
     source: PixelSource, stretch: bool = False, window: Sequence[float] | None = None
 ) -> Intensity:
-    """Choose the rule of this module's table from the values of the whole image.
+    """Choose a rule of this module's table from the values of the whole image.
 
     Parameters
     ----------
     stretch
-        Take the last one, whatever the values; but booleans stay 0 and 255.
+        Always take the last rule, except for booleans.
     window
-        Values that become 0 and 255; nothing is measured then.
+        Values that become 0 and 255; the image is not measured.
     """
     dtype = np.dtype(source.image.data.dtype)
     opaque = _opaque(dtype)
@@ -138,7 +138,7 @@ def measure_intensity(
     if values.not_finite:
         rule += f"; {values.not_finite} values that are not finite were replaced"
         warnings.warn(
-            f"{source.image.name}: {values.not_finite} values are not finite; not-a-number counts "
+            f"{source.image.name}: {values.not_finite} values are not finite; NaN counts "
             "as the smallest value of the image",
             stacklevel=2,
         )
@@ -162,7 +162,7 @@ def _stretched(values: _Range) -> tuple[float, float, str]:
     small, large = values.smallest, values.largest
     if not np.isfinite(large - small):
         raise ImageError(
-            f"values from {small:g} to {large:g} are too far apart to be shown; rescale the image"
+            f"values from {small:g} to {large:g} span too large a range; rescale the image"
         )
     low, high = values.percentiles()
     if high <= low:
@@ -185,14 +185,14 @@ class _Range:
         for z, rows, columns in blocks:
             self._look_at(source.raw(z, rows, columns), source.has_alpha, every)
         if not np.isfinite(self.smallest):
-            raise ImageError("no value of the image is a finite number; is it the right file?")
+            raise ImageError("the image has no finite value; check the file")
 
     def _look_at(self, block: np.ndarray, has_alpha: bool, every: int) -> None:
         if has_alpha:
             finite = np.nan_to_num(block[..., 3], posinf=0, neginf=0)
             self.alpha = max(self.alpha or 0.0, float(finite.max()))
             block = block[..., :3]
-        for channel in np.moveaxis(block, -1, 0):  # a stride across all would miss some
+        for channel in np.moveaxis(block, -1, 0):  # a stride across all blocks would miss some
             self._look_at_channel(channel.ravel(), every)
 
     def _look_at_channel(self, values: np.ndarray, every: int) -> None:
@@ -232,7 +232,7 @@ def _opaque(dtype: np.dtype) -> float:
 
 
 def _alpha_range(largest: float, dtype: np.dtype) -> float:
-    """The value that means opaque: of 1 or 255 for floats, of a full bit depth for integers."""
+    """Alpha of an opaque pixel: 1 or 255 for floats, the full bit depth for integers."""
     steps = (1.0, 255.0) if dtype.kind == "f" else (255.0, 4095.0, 65535.0)
     return next((step for step in steps if largest <= step), max(1.0, largest))
 

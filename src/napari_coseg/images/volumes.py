@@ -1,12 +1,11 @@
-"""Volumes on disk (.mha, .nii, .nii.gz): what their headers say, judged before anything else.
+"""Read volumes on disk (.mha, .nii, .nii.gz), after validating their headers.
 
 Axes. A file stores a volume plane by plane; `VolumeHeader.shape` has its slowest axis first. In an
-*upright* volume Z grows towards the head, Y towards the back, X towards the patient's left, however
-the file ordered them, as nearly as reordering and reversing axes allows; nothing is resampled.
-`VolumeHeader.geometry` says where the voxels lie in the patient.
+*upright* volume Z grows towards the head, Y towards the back, X towards the patient's left, as
+nearly as reordering and reversing axes allows; nothing is resampled. `VolumeHeader.geometry` locates the
+voxels in the patient.
 
-Planes are unpacked in the order they are stored, one at a time, and counted: a file that was cut
-short is an error, not filled up with zeros.
+Planes are unpacked one at a time, in stored order, and counted: a truncated file is an error.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ from napari_coseg.core.geometry import Geometry, ImageSource
 
 VOLUME_SUFFIXES = (".mha", ".nii.gz", ".nii")
 MAX_VOLUME_BYTES = 2**31
-"""Volumes larger than 2 GiB when unpacked are refused; 1,000 planes of CT are a quarter of that."""
+"""Largest unpacked volume, 2 GiB; 1,000 planes of CT take a quarter of that."""
 DEFLATE_LIMIT = 1032
-"""zlib never packs more bytes than this into one, so that a header which claims more lies."""
+"""Largest compression ratio of zlib; headers that imply more are invalid."""
 MAX_HEADER_BYTES = 2**24
 CHUNK_BYTES = 2**16
 ALIKE = 0.01
-"""Sides of a voxel that differ by less than 1 % count as alike: files round them."""
+"""Voxel sides that differ by less than 1 % count as equal; files round them."""
 
 MHA_TYPES = {
     "MET_CHAR": "i1",
@@ -48,31 +47,31 @@ MHA_TYPES = {
     "MET_FLOAT": "f4",
     "MET_DOUBLE": "f8",
 }
-"""MET_LONG is left out: files disagree whether it has 4 or 8 bytes."""
+"""Without MET_LONG, which has 4 bytes in some files and 8 in others."""
 MHA_ORIGINS = ("Offset", "Position", "Origin")
-"""Names of the position of the first voxel, of which MetaImage knows three."""
-NO_UNIT = "the file names no unit of length; mm is taken"
-NO_ORIENTATION = "the file does not say its orientation; that of most files is taken"
+"""MetaImage's three names of the position of the first voxel."""
+NO_UNIT = "the file has no unit of length; mm is assumed"
+NO_ORIENTATION = "the file has no orientation; the most common one is assumed"
 
 
 @dataclass(frozen=True)
 class VolumeHeader:
-    """How a volume lies in its file and in the patient.
+    """Layout of a volume in its file, and its position in the patient.
 
     Parameters
     ----------
     shape
-        Of the file's axes, slowest first.
+        Lengths of the file's axes, slowest first.
     geometry
-        Of the array in the file's order; its unit is "px" where the file gives no size of a voxel.
+        Of the array in the file's order; its unit is "px" if the file gives no voxel size.
     dtype
-        Of a stored value, with its byte order.
+        Of stored values, with byte order.
     offset
-        Bytes before the first voxel, counted after unpacking where `packing` is "gzip".
+        Bytes before the first voxel, after unpacking if `packing` is "gzip".
     packing
         "none", "zlib" (the voxels alone) or "gzip" (the whole file).
     axes, flipped
-        For Z, Y, X of the upright volume: the file's axis, and whether it runs the other way.
+        For Z, Y, X of the upright volume: the file's axis, and whether it is reversed.
     slope, intercept
         A voxel's value is ``slope * stored + intercept``.
     """
@@ -90,12 +89,12 @@ class VolumeHeader:
 
     @property
     def is_scaled(self) -> bool:
-        """Whether values are not the stored ones; they are then float32."""
+        """Whether values differ from the stored ones; they are then float32."""
         return (self.slope, self.intercept) != (1.0, 0.0)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
-        """Millimetres per voxel along the file's axes; 1 where the file does not say it."""
+        """Millimetres per voxel along the file's axes; 1 if not given."""
         z, y, x = self.geometry.pixel_size_um or (1000.0,) * 3
         return z / 1000, y / 1000, x / 1000
 
@@ -116,14 +115,14 @@ class VolumeHeader:
         return z, y, x
 
     def upright(self, volume: np.ndarray) -> np.ndarray:
-        """A view of an array in the file's order, (Z, Y, X) towards head, back and left."""
+        """View an array in the file's order as (Z, Y, X) towards head, back and left."""
         steps = tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)
         return volume.transpose(self.axes)[steps]
 
     def slicing_axis(self) -> int:
         """The upright axis to cut across, 0, 1 or 2, so that pixels are square.
 
-        The axis with the largest spacing, across which the scanner cut too; Z where all are alike.
+        The axis with the largest spacing, usually that of the scan; Z if all are equal.
         """
         spacing = self.upright_spacing_mm
         square = []
@@ -136,7 +135,7 @@ class VolumeHeader:
             return next(axis for axis in square if spacing[axis] >= largest * (1 - ALIKE))
         raise DatasetError(
             f"voxels of {self.path} measure {', '.join(f'{s:g}' for s in spacing)} mm (z, y, x); "
-            "no two sides are alike, so that no slice has square pixels: resample the volume"
+            "all sides differ, so that no slice has square pixels: resample the volume"
         )
 
 
@@ -144,7 +143,7 @@ _Number = TypeVar("_Number", int, float)
 
 
 def read_header(path: Path) -> VolumeHeader:
-    """What the header says; `DatasetError` where it cannot be true or is not understood."""
+    """Read a header; `DatasetError` if it is invalid or not supported."""
     broken = (OSError, EOFError, ValueError, KeyError, OverflowError, ImageError, zlib.error)
     try:
         if path.name.lower().endswith(".mha"):
@@ -158,7 +157,7 @@ def read_header(path: Path) -> VolumeHeader:
 
 
 def _refuse_impossible(header: VolumeHeader) -> None:
-    """Sizes and spacings that cannot be; before anything is allocated."""
+    """Check sizes and spacings before anything is allocated."""
     if min(header.shape) < 1:
         raise ValueError(f"its axes have {header.shape} voxels")
     if not (np.isfinite(header.slope) and np.isfinite(header.intercept)):
@@ -176,7 +175,7 @@ def _refuse_impossible(header: VolumeHeader) -> None:
     most = there - header.offset if header.packing == "none" else there * DEFLATE_LIMIT
     if n_bytes > most:
         raise ValueError(
-            f"its header tells of {n_bytes} bytes of voxels; a file of {there} bytes cannot "
+            f"its header claims {n_bytes} bytes of voxels; a file of {there} bytes cannot "
             "hold them: it was cut short or tampered with"
         )
 
@@ -234,7 +233,7 @@ def _mha_geometry(path: Path, entries: dict[str, str], spacing: Sequence[float])
 def _geometry(
     placed: np.ndarray | None, fallback: np.ndarray, steps: Any, unit: str, source: ImageSource
 ) -> Geometry:
-    """From an affine in LPS; from the fallback where there is none, or none that can be right."""
+    """Geometry from an affine in LPS, or from the fallback if that is missing or invalid."""
     if not all(np.isfinite(step) and step > 0 for step in steps):
         raise ValueError(f"its voxels measure {tuple(map(float, steps[::-1]))} mm")
     if placed is not None:
@@ -257,7 +256,7 @@ def _read_nifti_header(path: Path) -> VolumeHeader:
     nibabel = import_nibabel()
     packed = path.name.lower().endswith(".gz")
     with gzip.open(path) if packed else path.open("rb") as file:
-        # No more than this: nibabel's own loading also takes extensions of any claimed size.
+        # Only the header: nibabel's loader also reads extensions of any claimed size.
         block = file.read(540)
     size = int.from_bytes(block[:4], "little")
     second = 540 in (size, int.from_bytes(block[:4], "big"))
@@ -265,12 +264,12 @@ def _read_nifti_header(path: Path) -> VolumeHeader:
     try:
         block = block[: 540 if second else 348]
         if not kind(block, check=False)["pixdim"][1:4].all():  # nibabel would make it 1 mm
-            raise ValueError("its header does not tell the size of a voxel")
+            raise ValueError("its header has no voxel size")
         header = kind(block)
         geometry = _nifti_geometry(path, header)
         slope, intercept = header.get_slope_inter()
     except (nibabel.spatialimages.HeaderDataError, nibabel.wrapstruct.WrapStructError) as error:
-        raise ValueError(f"its NIfTI header is not right: {error}") from error
+        raise ValueError(f"its NIfTI header is invalid: {error}") from error
     if not bytes(header["magic"]).startswith(b"n+"):
         raise ValueError("its voxels lie in another file; save it as one .nii or .nii.gz file")
     shape, dtype = header.get_data_shape(), header.get_data_dtype()
@@ -294,7 +293,7 @@ def _read_nifti_header(path: Path) -> VolumeHeader:
 
 
 def _nifti_geometry(path: Path, header: Any) -> Geometry:
-    """From the sform, else the qform, else the size of a voxel alone."""
+    """Geometry from the sform, else the qform, else the voxel size."""
     named = header.get_xyzt_units()[0]
     to_lps = np.diag([-1.0, -1.0, 1.0, 1.0])
     if named == "meter":
@@ -315,7 +314,7 @@ def _nifti_geometry(path: Path, header: Any) -> Geometry:
 
 
 def import_nibabel() -> Any:
-    """The module, or an error that says how to get it."""
+    """Import nibabel, or raise an error with install instructions."""
     try:
         import nibabel
     except ImportError as error:
@@ -327,7 +326,7 @@ def import_nibabel() -> Any:
 
 
 def _upright(directions: np.ndarray) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
-    """Which axis of the file is nearest to each of Z, Y, X of the upright volume, and its sense.
+    """The file axis nearest to each of Z, Y, X of the upright volume, and its direction.
 
     Parameters
     ----------
@@ -344,7 +343,7 @@ def _upright(directions: np.ndarray) -> tuple[tuple[int, int, int], tuple[bool, 
 
 
 def planes(header: VolumeHeader) -> Iterator[np.ndarray]:
-    """The file's planes in their order, (Y, X) of the file; `DatasetError` where it ends early."""
+    """Yield the planes in file order; `DatasetError` if the file ends early."""
     size = header.dtype.itemsize * header.shape[1] * header.shape[2]
     slope, intercept = np.float32(header.slope), np.float32(header.intercept)
     try:
@@ -368,7 +367,7 @@ class _Stream(Protocol):
 
 @contextmanager
 def _voxels(header: VolumeHeader) -> Iterator[_Stream]:
-    """The file, unpacked, at its first voxel."""
+    """Open the file, unpacked, at its first voxel."""
     with header.path.open("rb") as file:
         if header.packing == "gzip":
             with gzip.GzipFile(fileobj=file) as unpacked:
@@ -380,7 +379,7 @@ def _voxels(header: VolumeHeader) -> Iterator[_Stream]:
 
 
 class _Inflate:
-    """Unpacks a zlib stream, never more than is asked for."""
+    """Unpacks a zlib stream on demand, never more than requested."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._inflate = file, zlib.decompressobj()

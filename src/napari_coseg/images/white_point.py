@@ -1,7 +1,7 @@
-"""The white point of an H&E image: glass becomes the same white in every image.
+"""Normalise the white point of H&E images: glass becomes the same white in every image.
 
 Scanners and microscopes differ in exposure and in the colour of their light. Each channel is
-multiplied by one factor, which brings its 99.5th percentile to 245.
+scaled by a factor that brings its 99.5th percentile to 245.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Protocol
 import numpy as np
 
 WHITE = 245.0
-"""Intensity of glass, of 0..255."""
+"""Target intensity of glass, of 0..255."""
 PERCENTILE = 99.5
 LEAST_WHITE = 61.0
-"""A channel that is darker yet shows no glass (fluorescence); such an image is left as it is."""
+"""Images with a darker white in any channel show no glass (fluorescence) and are unchanged."""
 WHOLE_UP_TO_PX = 2**22
-"""Larger images are judged from blocks spread over them."""
+"""Larger images are sampled in blocks."""
 BLOCKS_A_SIDE, BLOCK_PX, SLICES = 6, 256, 5
 
 White = tuple[float, float, float]
 
 
 class RgbReader(Protocol):
-    """What is asked of `napari_coseg.images.intake.RgbSource`."""
+    """The part of `napari_coseg.images.intake.RgbSource` that measuring needs."""
 
     @property
     def n_slices(self) -> int: ...
@@ -37,13 +37,13 @@ class RgbReader(Protocol):
 
 
 def white_of(rgb: np.ndarray) -> White | None:
-    """The white of (..., 3) values of 0..255; None where a channel is below `LEAST_WHITE`."""
+    """White point of (..., 3) values of 0..255; None if a channel is below `LEAST_WHITE`."""
     red, green, blue = np.percentile(rgb.reshape(-1, 3), PERCENTILE, axis=0).tolist()
     return (red, green, blue) if min(red, green, blue) >= LEAST_WHITE else None
 
 
 def measure_white(source: RgbReader) -> White | None:
-    """The white of a whole image, or stack, as `white_of` gives it."""
+    """White point of a whole image or stack, as by `white_of`."""
     blocks = [source.read(*place).reshape(-1, 3) for place in _places(source)]
     return white_of(np.concatenate(blocks))
 
@@ -55,7 +55,7 @@ def whitened(rgb: np.ndarray, white: White) -> np.ndarray:
 
 
 def whitened_image(image: np.ndarray) -> np.ndarray:
-    """uint8 (Y, X, 3) by its own white; itself where it shows none."""
+    """Normalise uint8 (Y, X, 3) by its own white point; unchanged if it has none."""
     white = white_of(image)
     return image if white is None else np.rint(whitened(image, white)).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""numpy's own format; mapped into memory, never unpickled."""
+"""Read numpy files, memory-mapped and never unpickled."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ BROKEN = (
     *(OSError, ValueError, TypeError, EOFError, OverflowError, MemoryError, RecursionError),
     *(SyntaxError, tokenize.TokenError),
 )
-"""What numpy raises for headers that are none: it parses them as Python's literals."""
+"""Errors of numpy on invalid headers, which it parses as Python literals."""
 
 
 def read(path: Path) -> Image:
-    """The array with axes guessed from its shape, as a read-only map of the file."""
+    """Open the array as a read-only memory map; axes are guessed from its shape."""
     try:
         data = np.load(path, mmap_mode="r", allow_pickle=False)
     except BROKEN as error:
         raise ImageError(f"{path} cannot be read as a numpy array: {error}") from error
-    if not isinstance(data, np.ndarray):  # an archive, which numpy opens whatever its name
+    if not isinstance(data, np.ndarray):  # numpy opens archives whatever their name
         data.close()
         raise ImageError(
-            f"{path} holds several numpy arrays (.npz); save the one to be segmented by numpy.save"
+            f"{path} holds several numpy arrays (.npz); save the one to segment with numpy.save"
         )
     return Image(data, guess_axes(data.shape), None, stem_of(path))

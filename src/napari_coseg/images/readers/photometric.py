@@ -1,4 +1,4 @@
-"""What the values of a TIFF page mean as colours (TIFF 6.0, PhotometricInterpretation)."""
+"""Convert stored TIFF values to grey or RGB (TIFF 6.0, PhotometricInterpretation)."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 _REFUSED = {"SEPARATED", "CIELAB", "ICCLAB", "ITULAB", "CFA", "LOGLUV"}
 _KEEP_YCBCR = {"NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS", "LZMA", "ZSTD"}
-"""Compressions whose codecs leave YCbCr as it is; those of JPEG's kind give red, green, blue."""
+"""Compressions whose codecs keep YCbCr; JPEG codecs return RGB."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """How stored values become grey, or red, green, blue along a new last axis."""
+    """Converts stored values to grey, or to RGB along a new last axis."""
 
     of_block: Callable[[np.ndarray], np.ndarray]
     adds_axis: bool = False
 
     def __call__(self, data: Any) -> Any:
-        """A numpy array at once; a dask array window by window, when it is read."""
+        """Convert a numpy array at once, a dask array lazily."""
         if isinstance(data, np.ndarray):
             return self.of_block(data)
         if not self.adds_axis:
@@ -36,22 +36,22 @@ class Conversion:
 
 
 def conversion_of(file: tifffile.TiffFile, page: tifffile.TiffPage, axes: str) -> Conversion | None:
-    """What makes stored values grey or red, green, blue; None where they are that already.
+    """The conversion of stored values to grey or RGB; None if none is needed.
 
-    ImageJ and OME keep values to be measured, and tables of colours only to show them by: their
-    values stay, as do those of a file with an axis of channels.
+    ImageJ and OME store measured values, with colour tables for display only: their values stay, as
+    do those of a file with a channel axis.
 
     Parameters
     ----------
     page
-        One that stands for all pages of the series.
+        Any page of the series; all are alike.
     axes
-        Our letters of the array.
+        Axes of the array.
 
     Raises
     ------
     ImageError
-        Where colours are stored in a way that is not understood.
+        If the colour storage is not supported.
     """
     kind = _name(page.photometric)
     plain_ycbcr = kind == "YCBCR" and _name(page.compression) in _KEEP_YCBCR

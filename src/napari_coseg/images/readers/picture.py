@@ -1,4 +1,4 @@
-"""PNG, JPEG and BMP."""
+"""Read PNG, JPEG and BMP files."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _GREY = {"1", "L", "I", "F", "I;16", "I;16B", "I;16L"}
 
 
 def read(path: Path) -> Image:
-    """The picture as (Y, X) or (Y, X, C); palettes and CMYK become red, green, blue.
+    """Read an image as (Y, X) or (Y, X, C); palettes and CMYK become RGB.
 
-    The pixel size comes from the file's resolution where that is finer than any screen or printer.
+    The pixel size is that of the file's resolution, if finer than those of screens and printers.
     """
     import PIL.Image
 
     try:
         with warnings.catch_warnings():
-            # Pillow warns from 89 million pixels on and refuses twice as many; only that counts.
+            # Pillow warns from 89 million pixels on; only its error at twice as many matters.
             warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(path) as picture:
                 dots = picture.info.get("dpi")

@@ -1,4 +1,4 @@
-"""Image files by their ending. To add a format: write ``readers/<name>.py`` and add its endings."""
+"""Image readers by suffix. To add a format, write ``readers/<name>.py`` and add its suffixes."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ READERS: dict[str, str] = {
     ".nii.gz": _VOLUME,
 }
 LONGER_ENDINGS = (".ome.tif", ".ome.tiff", ".nii.gz")
-"""Those of two parts, which are both no part of the name."""
+"""Double suffixes, which are removed from names as a whole."""
 
 
 def read_image(path: str | Path) -> Image:
-    """Open an image file; axes and pixel size are taken from the file where it has them.
+    """Open an image file, with the axes and pixel size that it gives.
 
-    Large files are opened, not loaded: their pixels are read window by window.
+    Large files are read lazily, window by window.
 
     Parameters
     ----------
@@ -46,12 +46,12 @@ def read_image(path: str | Path) -> Image:
     Returns
     -------
     Image
-        The pixels, lazily, with axes, pixel size in micrometres and name.
+        Lazy pixels with axes, geometry and name.
 
     Raises
     ------
     ImageError
-        Where there is no such file, nobody reads its ending, or it is broken.
+        If the file is missing or broken, or its suffix is not known.
     """
     path = Path(path).expanduser()
     if not path.exists():
@@ -82,12 +82,12 @@ def as_image(
     image
         numpy, dask or zarr array, nested list, `Image`, or path.
     axes, pixel_size_um
-        Override the guess, or what the file says (`napari_coseg.images.intake.understand`).
+        Override the guess or the file (`napari_coseg.images.intake.understand`).
 
     Raises
     ------
     ImageError
-        If the file cannot be read, or the array is no image.
+        If the file cannot be read, or the array is not an image.
     """
     if isinstance(image, (str, Path)):
         image = read_image(image)
@@ -95,6 +95,6 @@ def as_image(
 
 
 def stem_of(path: Path) -> str:
-    """File name without its ending; ``.ome.tif`` and ``.nii.gz`` count as one."""
+    """File name without its suffix; ``.ome.tif`` and ``.nii.gz`` count as one."""
     longer = next((e for e in LONGER_ENDINGS if path.name.lower().endswith(e)), path.suffix)
     return path.name[: -len(longer)] if longer else path.name

@@ -1,4 +1,4 @@
-"""Pixel sizes from what files say of their resolution."""
+"""Convert the resolution of image files to pixel sizes."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ UNITS_UM = {
 """Micrometres in a unit of length; the micro sign and the Greek letter both occur."""
 
 COARSEST_UM = 25.0
-"""Files for screens and printers carry 72 to 600 dots an inch, 42 um or more: no pixel size."""
+"""Smaller is a pixel size; 42 um or more is the 72 to 600 dpi of screens and printers."""
 
 
 def from_dots(y_per_unit: float, x_per_unit: float, unit_um: float) -> tuple[float, float] | None:
-    """(y, x) in micrometres from dots a unit of length; None where they mean no microscope."""
+    """(y, x) in micrometres from dots per unit; None unless plausible for a microscope."""
     try:
         y, x = unit_um / float(y_per_unit), unit_um / float(x_per_unit)
     except ZeroDivisionError:

@@ -1,4 +1,4 @@
-"""Real images to try things on, without a download."""
+"""Sample images that need no download."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import numpy as np
 from napari_coseg.core.types import LABEL_DTYPE, Image
 
 COLON_PIXEL_SIZE_UM = 0.45
-"""Not recorded; judged from its nuclei, of which the round ones are about 6 um wide."""
+"""Estimated from its round nuclei, about 6 um wide."""
 
 FLUORESCENCE_PIXEL_SIZE_UM = 0.4
-"""Not recorded either; as in `napari_coseg.datasets.dsb2018`."""
+"""Estimated as in `napari_coseg.datasets.dsb2018`."""
 
 HEMATOXYLIN = np.array([0.56, 0.72, 0.41])
 EOSIN = np.array([0.16, 0.80, 0.50])
-"""Optical density of red, green and blue in H&E as scanners of these days show it."""
+"""Optical density of red, green and blue of H&E in current scanners."""
 FULL_HEMATOXYLIN, FULL_DAB = 0.0515, 0.19
-"""Amounts of the two stains in the darkest hundredth of the sample image."""
+"""Amounts of the two stains in the darkest 1 % of the sample image."""
 
 
 def colon() -> Image:
     """A piece of colon with glands, 512 x 512, recoloured to look like H&E.
 
-    The picture is one that scikit-image carries, taken at the Center for Microscopy and Molecular
-    Imaging (Gosselies), with no known copyright restrictions: hematoxylin and a brown DAB stain in
-    the epithelium. No H&E image that may be passed on comes with a library, so its stains are
-    separated and put together again: hematoxylin stays, tissue is stained with eosin, and the
-    brown becomes the paler, bluer cytoplasm of epithelium. Shapes and nuclei are as they were.
+    The image ships with scikit-image (Center for Microscopy and Molecular Imaging, Gosselies; no
+    known copyright restrictions) and shows hematoxylin and a brown DAB stain of the epithelium. No
+    library ships a redistributable H&E image, so the stains are unmixed and recombined:
+    hematoxylin stays, tissue is stained with eosin, and the brown becomes the paler, bluer
+    cytoplasm of epithelium.
     """
     from skimage.data import immunohistochemistry
 
@@ -37,10 +37,10 @@ def colon() -> Image:
 
 
 def fluorescence() -> tuple[Image, np.ndarray]:
-    """Nuclei of cultured cells in fluorescence, 520 x 696, and the nuclei that people drew.
+    """Nuclei of cultured cells in fluorescence, 520 x 696, with annotated nuclei.
 
-    Of the Data Science Bowl 2018 (Caicedo et al., Nature Methods 2019; BBBC038, CC0): what the
-    shipped model has never seen, to learn fine-tuning with.
+    From the Data Science Bowl 2018 (Caicedo et al., Nature Methods 2019; BBBC038, CC0). The shipped
+    model was not trained on such images: an example for fine-tuning.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def _picture(name: str) -> np.ndarray:
 
 
 def recoloured_to_he(image: np.ndarray) -> np.ndarray:
-    """Hematoxylin and DAB, uint8 (Y, X, 3) -> as if stained with hematoxylin and eosin."""
+    """Recolour hematoxylin and DAB, uint8 (Y, X, 3), to hematoxylin and eosin."""
     from skimage.color import hdx_from_rgb, separate_stains
     from skimage.filters import gaussian
 

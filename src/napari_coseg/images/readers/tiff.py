@@ -1,4 +1,4 @@
-"""TIFF, OME-TIFF, ImageJ TIFF and slide scanners' TIFF, with axes and geometry."""
+"""Read TIFF, OME-TIFF, ImageJ TIFF and slide scanners' TIFF, with axes and geometry."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     import tifffile
 
 LOADED_BYTES = 2**29
-"""Images up to this size are loaded; larger ones are read window by window."""
+"""Images up to this size are loaded; larger ones are read lazily."""
 
 BROKEN = (
     *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError),
     *(RuntimeError, ArithmeticError, MemoryError, struct.error, ElementTree.ParseError),
 )
-"""A broken file makes tifffile and its codecs raise nearly anything; it all means that."""
+"""Errors that tifffile and its codecs raise on broken files."""
 
 _OUR_AXIS = {"Y": "Y", "X": "X", "Z": "Z", "I": "Z", "Q": "Z", "C": "C", "S": "C"}
-"""Pages of a file that says nothing of them (I, Q) are slices; samples of a pixel are channels."""
+"""Unspecified pages (I, Q) are slices; samples per pixel are channels."""
 
 
 def read(path: Path) -> Image:
-    """The first series at its finest level, in the colours that the file says."""
+    """Read the first series at its finest level, converted to its colours."""
     import tifffile
 
     try:
@@ -63,7 +63,7 @@ def read(path: Path) -> Image:
 
 
 def _our_axes(axes: str, shape: tuple[int, ...], path: Path) -> tuple[tuple[Any, ...], str]:
-    """How to index away axes of length one, and our letters of those that stay."""
+    """Index that drops axes of length one, and the axes that remain."""
     index: list[Any] = []
     letters = ""
     for axis, length in zip(axes, shape, strict=True):
@@ -75,7 +75,7 @@ def _our_axes(axes: str, shape: tuple[int, ...], path: Path) -> tuple[tuple[Any,
     if "?" in letters or len(set(letters)) < len(letters):
         raise ImageError(
             f"{path} has axes {axes} of lengths {shape}; expected one plane or stack, with one "
-            "axis of channels at most: save the part to be segmented by itself"
+            "axis of channels at most: save the part to segment as a file"
         )
     return tuple(index), letters
 
@@ -83,7 +83,9 @@ def _our_axes(axes: str, shape: tuple[int, ...], path: Path) -> tuple[tuple[Any,
 def _in_our_order(
     data: Any, kept: tuple[Any, ...], axes: str, geometry: Geometry, name: str
 ) -> Image:
-    lacks_z = "Z" in geometry.axes and "Z" not in axes  # a stack of one slice that we wrote
+    lacks_z = (
+        "Z" in geometry.axes and "Z" not in axes
+    )  # a stack of one slice, written by this package
     index = (None, *kept) if lacks_z else kept
     if any(part in (0, None) for part in index if not isinstance(part, slice)):
         data = data[index] if isinstance(data, np.ndarray) else _as_dask(data)[index]
@@ -95,7 +97,7 @@ def _in_our_order(
 
 
 def _opened(path: Path) -> Any:
-    """The finest level as a zarr array on the file; nothing is read yet."""
+    """The finest level as a lazy zarr array."""
     import tifffile
     import zarr
 
@@ -110,9 +112,9 @@ def _as_dask(data: Any) -> Any:
 
 
 def _geometry(file: tifffile.TiffFile, axes: str) -> Geometry:
-    """What the file says of its pixels: what we wrote into it, else size and position.
+    """The geometry: as written by this package, else pixel size and position of the file.
 
-    `axes` are those that are kept of the array.
+    `axes` are the axes of the array that remain.
     """
     source = ImageSource(file.filename, file.series[0].name if file.ome_metadata else "")
     pixels = _ome_pixels(file.ome_metadata) if file.ome_metadata else None
@@ -121,15 +123,14 @@ def _geometry(file: tifffile.TiffFile, axes: str) -> Geometry:
     if note is not None and note.ndim >= len(axes.replace("C", "")):
         written = note.known_size_um
         now = (*written[: -len(size)], *size) if size else written
-        # Another program may have changed the size since.
+        # Another program may have changed the pixel size since.
         return note if note.has_pixel_size(now) else note.with_pixel_size(now)
     if size is None:
         return Geometry.unknown(len(axes.replace("C", "")), source)
     if "Z" in axes and len(size) == 2:
         assumed = f"the distance of the slices: {size[0]:g} um, as between rows"
         warnings.warn(
-            f"{file.filename} does not say how far apart its slices are; {size[0]:g} um is taken, "
-            "as between rows",
+            f"{file.filename} has no slice spacing; {size[0]:g} um is assumed, as between rows",
             stacklevel=3,
         )
         source = replace(source, assumed=(assumed,))
@@ -140,7 +141,7 @@ def _geometry(file: tifffile.TiffFile, axes: str) -> Geometry:
 def _pixel_size(
     file: tifffile.TiffFile, axes: str, pixels: ElementTree.Element | None
 ) -> tuple[float, ...] | None:
-    """(y, x) in micrometres, or (z, y, x) of a stack whose slices' distance is known."""
+    """(y, x) in micrometres, or (z, y, x) of a stack with a known slice spacing."""
     z, plane = None, None
     if pixels is not None:
         z, y, x = (_ome_length(pixels, f"PhysicalSize{axis}") for axis in "ZYX")
@@ -152,13 +153,13 @@ def _pixel_size(
 
 
 def _ome_pixels(xml: str) -> ElementTree.Element | None:
-    """The first element Pixels, which describes the first series."""
+    """The first Pixels element, which describes the first series."""
     elements = ElementTree.fromstring(xml).iter()
     return next((one for one in elements if one.tag.rsplit("}", 1)[-1] == "Pixels"), None)
 
 
 def _note(xml: str) -> Geometry | None:
-    """The geometry that `napari_coseg.formats.ome_tiff` writes into its map annotation."""
+    """The geometry that `napari_coseg.formats.ome_tiff` writes to its map annotation."""
     for element in ElementTree.fromstring(xml).iter():
         if element.tag.rsplit("}", 1)[-1] == "M" and element.get("K") == NOTE:
             return Geometry.from_json(json.loads(element.text or ""))
@@ -166,7 +167,7 @@ def _note(xml: str) -> Geometry | None:
 
 
 def _position(pixels: ElementTree.Element | None, ndim: int) -> list[float] | None:
-    """(z,) y, x of the first plane in micrometres; None where the file gives no lengths."""
+    """(z,) y, x of the first plane in micrometres; None if the file gives no lengths."""
     planes = [] if pixels is None else pixels.iter()
     first = next((one for one in planes if one.tag.rsplit("}", 1)[-1] == "Plane"), None)
     if first is None:
@@ -176,7 +177,7 @@ def _position(pixels: ElementTree.Element | None, ndim: int) -> list[float] | No
 
 
 def _ome_length(element: ElementTree.Element, key: str, unit: str = "µm") -> float | None:
-    """An attribute in micrometres; `unit` is what OME says of lengths without one."""
+    """An attribute in micrometres; `unit` is OME's default unit."""
     value = element.get(key)
     factor = UNITS_UM.get(element.get(f"{key}Unit", unit))
     if value is None or factor is None or not math.isfinite(float(value)):
@@ -210,7 +211,7 @@ def _from_tags(file: tifffile.TiffFile) -> tuple[float, float] | None:
 
 
 def _dots(file: tifffile.TiffFile) -> tuple[float, float] | None:
-    """Pixels a unit of length along y and x."""
+    """Pixels per unit of length along y and x."""
     tags = file.pages.first.tags
     values = []
     for name in ("YResolution", "XResolution"):

@@ -1,4 +1,4 @@
-"""Volumes of radiology (.mha, NIfTI): turned upright, with the values that were measured."""
+"""Read radiology volumes (.mha, NIfTI) in upright orientation with their measured values."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from napari_coseg.images.volumes import planes, read_header
 
 
 def read(path: Path) -> Image:
-    """A stack (Z, Y, X) towards head, back and left, in memory, with its geometry in mm.
+    """Read a stack (Z, Y, X) towards head, back and left, with its geometry in mm.
 
-    Values are those of the file, float32 where it gives them a slope and an intercept: Hounsfield
-    units of CT, of which `napari-coseg segment --window` takes a range.
+    Values are those of the file, float32 with its slope and intercept: Hounsfield units for CT, of
+    which `napari-coseg segment --window` takes a range.
 
     Raises
     ------
     ImageError
-        Where the file is damaged, or nobody reads its kind.
+        If the file is damaged or its format is not supported.
     """
     try:
         header = read_header(path)
@@ -29,7 +29,7 @@ def read(path: Path) -> Image:
         volume = np.empty(header.shape, kind)
         for index, plane in enumerate(planes(header)):
             volume[index] = plane
-    except DatasetError as error:  # the same reader serves datasets
+    except DatasetError as error:  # the reader is shared with datasets
         raise ImageError(str(error)) from error
     geometry = header.upright_geometry
     return Image(header.upright(volume), "ZYX", name=stem_of(path), geometry=geometry)
