@@ -224,12 +224,12 @@ REFUSED = [
     pytest.param(np.array([[-1.7e308, 1.7e308]]), {}, "too large a range", id="all of float64"),
     pytest.param(np.zeros((9, 9, 5)), {"axes": "YXC"}, "5 channels", id="five channels"),
     pytest.param(np.zeros((9, 9, 3)), {"channels": (0, 7, 1)}, "do not fit", id="channel 7"),
-    pytest.param(np.zeros((9, 9)), {"axes": "XY"}, "not supported", id="unknown axes"),
+    pytest.param(np.zeros((9, 9)), {"axes": "XY"}, "not understood", id="unknown axes"),
     pytest.param(np.zeros((9, 9)), {"axes": "YXC"}, "name every axis", id="too many axes"),
     pytest.param(np.zeros((9, 9)), {"pixel_size_um": -1}, "positive", id="negative size"),
     pytest.param(np.zeros((9, 9)), {"pixel_size_um": (1, 1, 1)}, "has 3 numbers", id="3 sizes"),
     pytest.param(np.zeros((9, 9)), {"pixel_size_um": 250.0}, "in micrometres", id="a wrong unit"),
-    pytest.param(np.zeros((9, 9)), {"region": ((0, 12), (0, 3))}, "leaves", id="region outside"),
+    pytest.param(np.zeros((9, 9)), {"region": ((0, 12), (0, 3))}, "beyond", id="region outside"),
     pytest.param(np.zeros((9, 9)), {"region": ((4, 4), (0, 3))}, "empty", id="empty region"),
 ]
 

@@ -2,8 +2,8 @@
 
 Axes. A file stores a volume plane by plane; `VolumeHeader.shape` has its slowest axis first. In an
 *upright* volume Z grows towards the head, Y towards the back, X towards the patient's left, as
-nearly as reordering and reversing axes allows; nothing is resampled. `VolumeHeader.geometry` locates the
-voxels in the patient.
+nearly as reordering and reversing axes allows; nothing is resampled. `VolumeHeader.geometry`
+locates the voxels in the patient.
 
 Planes are unpacked one at a time, in stored order, and counted: a truncated file is an error.
 """

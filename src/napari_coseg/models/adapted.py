@@ -1,4 +1,4 @@
-"""A base network as the start of an adapter: its own copy, with other classes and with LoRA."""
+"""Build the network that an adapter starts from: a copy of the base with its classes and LoRA."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def starting_network(
     lora_rank: int = 0,
     building: Callable[[ModelCard], CosegModel] = build_two_task,
 ) -> CosegModel:
-    """What an adapter begins from: always the same for the same base and arguments.
+    """The starting network of an adapter; deterministic for a base and arguments.
 
     Parameters
     ----------
     base
-        Stays as it is; nothing of it is shared.
+        Unchanged; no memory is shared with it.
     card, semantic_origins, instance_origins, building
         As in `growing.grow`.
     lora_rank
-        Of LoRA put into a trunk that has none; 0 for none.
+        Rank of LoRA added to a trunk without it; 0 for none.
 
     Raises
     ------
     SettingsError
-        Where LoRA is asked for and has no trunk to go into, or is there already.
+        If LoRA is requested and the trunk has no attention, or has LoRA already.
     """
     same = (_kept(base.card.semantic_classes), _kept(base.card.instance_classes))
     if (semantic_origins, instance_origins) == same:
@@ -57,7 +57,7 @@ def starting_network(
 
 
 def parts_of(network: CosegModel) -> dict[str, list[nn.Parameter]]:
-    """`CosegModel.parts`, and ``lora`` where it was put in from outside; empty parts left out."""
+    """`CosegModel.parts` without empty ones, and ``lora`` if it was added."""
     parts = network.parts()
     lora = getattr(network, LORA, None)
     if isinstance(lora, nn.Module) and LORA not in parts:
@@ -66,7 +66,7 @@ def parts_of(network: CosegModel) -> dict[str, list[nn.Parameter]]:
 
 
 def take_over(network: CosegModel, card: ModelCard) -> None:
-    """Names of classes and normalisation as `card` has them; as many classes as before."""
+    """Set class names and normalisation from `card`; the number of classes is unchanged."""
     network.card = card
     for buffer, values in (
         (network.pixel_mean, card.normalisation.mean),
@@ -84,11 +84,10 @@ def _put_in_lora(network: CosegModel, rank: int) -> None:
     layers = encoder.attention_layers() if encoder else ()
     if not layers:
         raise SettingsError(
-            f"the encoder of {network.card.name!r} has no attention to put LoRA beside; choose "
-            "other parts"
+            f"the encoder of {network.card.name!r} has no attention for LoRA; choose other parts"
         )
     if len(getattr(network, LORA, ())):
-        raise SettingsError("the model has LoRA of its own already; set lora_rank to 0")
+        raise SettingsError("the model already has LoRA; set lora_rank to 0")
     device = next(network.buffers()).device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -1,7 +1,7 @@
 """The contracts of model families.
 
-Every family subclasses `SegmentationModel`. It takes images of 1 to 4 channels, 2D or 3D, and where
-the card lists them, a modality and a task of each image, and gives the maps that the card names:
+Every family subclasses `SegmentationModel`. It takes images of 1 to 4 channels, 2D or 3D, and if
+the card lists them, a modality and a task per image, and returns the maps that the card names:
 
     maps(images, conditions)          -> {name: Tensor}
 
@@ -9,10 +9,10 @@ A two-task family (Co-Seg, Co-Seg++) subclasses `CosegModel` and implements thre
 whole batch; the image is encoded once:
 
     encode(images)                    -> Features        (the expensive part)
-    first_forward(features)           -> FirstForward    (one binary mask for each task)
+    first_forward(features)           -> FirstForward    (one binary mask per task)
     second_forward(features, prompts) -> TaskMaps        (the result, prompted by those masks)
 
-Nothing here knows tiles, files or pixel sizes.
+Models know nothing of tiles, files or pixel sizes.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ MAPS_OF: dict[Task, tuple[str, ...]] = {
     "semantic": ("semantic",),
     "instance": ("object", "classes", "hv"),
 }
-"""Which of `TaskMaps` answer a task."""
+"""Fields of `TaskMaps` by task."""
 
 
 class Features(NamedTuple):
-    """What the encoder keeps of a batch of images of (Y, X) pixels.
+    """Features of a batch of images of (Y, X) pixels.
 
     embedding      (B, C, Y/16, X/16)
     high_resolution  from fine to coarse, each (B, C_i, Y/s_i, X/s_i), added while upscaling
@@ -51,16 +51,16 @@ class Features(NamedTuple):
     image_size: tuple[int, int]
 
     def of(self, images: Tensor) -> Features:
-        """Those of some images of the batch, by their numbers (N,)."""
+        """Features of some images of the batch, by index (N,)."""
         finer = tuple(maps[images] for maps in self.high_resolution)
         return Features(self.embedding[images], finer, self.image_size)
 
 
 class FirstForward(NamedTuple):
-    """The first forward's binary masks (logits) and consistency maps, one pair a task.
+    """Binary masks (logits) and consistency maps of the first forward, per task.
 
     semantic_mask, instance_mask                 (B, 1, y, x)
-    semantic_consistency, instance_consistency   (B, 2, Y/16, X/16), None where a family has none
+    semantic_consistency, instance_consistency   (B, 2, Y/16, X/16), None if a family has none
     """
 
     semantic_mask: Tensor
@@ -72,7 +72,7 @@ class FirstForward(NamedTuple):
 class MaskPrompts(NamedTuple):
     """The masks fed to the second forward, as logits (B, 1, y, x).
 
-    Usually the first forward's own; masks that are given go in the same way (`prompts_from`).
+    Usually the first forward's own; given masks replace them (`prompts_from`).
     """
 
     semantic: Tensor
@@ -80,11 +80,11 @@ class MaskPrompts(NamedTuple):
 
 
 class GivenMasks(NamedTuple):
-    """Masks to prompt with in place of the first forward's: a person's, or in training the truth.
+    """Given mask prompts in place of the first forward's: corrections, or the truth in training.
 
-    semantic, instance   (B, 1, Y, X) float, at the size of the images: the share of each pixel that
-                         lies in any region, or in any object, 0..1; not a number where the first
-                         forward's own mask stays
+    semantic, instance   (B, 1, Y, X) float, at the size of the images: the fraction of each pixel
+                         in any region, or in any object, 0..1; NaN where the first forward's mask
+                         is used
     """
 
     semantic: Tensor
@@ -92,11 +92,11 @@ class GivenMasks(NamedTuple):
 
 
 PAINTED_LOGIT = 6.0
-"""The largest logit of a given mask: as sure as trained networks are of their own (4 to 7)."""
+"""Largest logit of a given mask; trained networks reach 4 to 7 in their own."""
 
 
 class TaskMaps(NamedTuple):
-    """The answer of both tasks as logits, at the size of the images.
+    """Output maps of both tasks as logits, at the size of the images.
 
     semantic   (B, 1 + K, Y, X)   background and K region classes
     object     (B, 1, Y, X)       object or not
@@ -110,21 +110,21 @@ class TaskMaps(NamedTuple):
     hv: Tensor
 
     def resized(self, size: tuple[int, int]) -> TaskMaps:
-        """Bilinear, to (Y, X). A map that has that size already stays as it is."""
+        """Resize bilinearly to (Y, X); no-op for maps of that size."""
         return TaskMaps(*(_resize(maps, size) for maps in self))
 
 
 class TwoForwards(NamedTuple):
-    """Everything one call of a model gives; always both forwards."""
+    """Result of a call of a two-task model: both forwards."""
 
     first: FirstForward
     second: TaskMaps
 
 
 class Conditions(NamedTuple):
-    """What is told to a network beside the image, by name, one entry for each image of a batch.
+    """Modality and task of each image of a batch, by name.
 
-    A tuple is empty where the card lists no modalities, or no tasks. Tasks of one batch may differ;
+    A tuple is empty if the card lists no modalities or tasks. Tasks of one batch may differ;
     each image's channels are then those of its own task (`SegmentationModel.channels_of`).
     """
 
@@ -141,7 +141,7 @@ class SegmentationModel(nn.Module, ABC):
     Parameters
     ----------
     card
-        Says what input channels and output maps mean and how images are normalised.
+        Defines input channels, output maps and normalisation.
     """
 
     size_multiple: int = 32
@@ -160,11 +160,11 @@ class SegmentationModel(nn.Module, ABC):
 
     @property
     def image_encoder(self) -> Encoder | None:
-        """What encodes the images; None where a family has no encoder of `models.nn.encoders`."""
+        """The image encoder; None for a family without an encoder of `models.nn.encoders`."""
         return None
 
     def normalise(self, values: Tensor) -> Tensor:
-        """(B, C, [Z,] Y, X) values as `card.normalisation.values` says -> the network's input."""
+        """Normalise (B, C, [Z,] Y, X) values of the scale `card.normalisation.values`."""
         wanted = (self.pixel_mean.shape[1], self.pixel_mean.ndim)
         if (values.shape[1], values.ndim) != wanted:
             raise ImageError(
@@ -174,12 +174,12 @@ class SegmentationModel(nn.Module, ABC):
         return (values.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
 
     def check_conditions(self, conditions: Conditions, batch: int) -> None:
-        """Refuse names that the card does not list, and missing or superfluous ones.
+        """Check the conditions against the card.
 
         Raises
         ------
         SettingsError
-            Says what the card lists.
+            If names are missing, superfluous or not listed in the card.
         """
         known = {
             "modality": (conditions.modalities, self.card.modalities),
@@ -208,12 +208,12 @@ class SegmentationModel(nn.Module, ABC):
         Raises
         ------
         SettingsError
-            As `check_conditions`.
+            See `check_conditions`.
         """
 
     @abstractmethod
     def parts(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters by part ("trunk", "adapters", ...); each belongs to exactly one part."""
+        """Parameters by part ("trunk", "adapters", ...), each in exactly one part."""
 
 
 class CosegModel(SegmentationModel):
@@ -238,7 +238,7 @@ class CosegModel(SegmentationModel):
     ) -> TaskMaps:
         """Decode at least the tasks asked for, each prompted by the other's mask.
 
-        The maps of a task that was not asked for mean nothing.
+        The maps of other tasks are undefined.
         """
 
     def forward(
@@ -252,10 +252,10 @@ class CosegModel(SegmentationModel):
         Parameters
         ----------
         given
-            Masks that prompt the second forward; where there are none, the first's do.
+            Masks that prompt the second forward; by default those of the first.
         asked
-            (B,) bool of each task: images of which the second forward is wanted. The others' maps
-            are zeros, and cost nothing: a training has no use for tasks without labels.
+            (B,) bool per task: images that need the second forward. Other maps are zeros and cost
+            nothing: training skips tasks without labels.
         """
         return self.decode(self.encode(images), given, asked)
 
@@ -297,7 +297,7 @@ def as_two_task(model: SegmentationModel) -> CosegModel:
     Raises
     ------
     CheckpointError
-        For a model of another kind; says what it gives.
+        If the model is of another kind; names its maps.
     """
     if isinstance(model, CosegModel):
         return model
@@ -310,17 +310,17 @@ def as_two_task(model: SegmentationModel) -> CosegModel:
 
 
 def nothing_said(features: Features, channels: int) -> Tensor:
-    """Zeros (B, K, Y, X) in place of a task's maps, without memory of their own."""
+    """Zeros (B, K, Y, X) in place of a task's maps, expanded without memory."""
     z = features.embedding
     return z.new_zeros(1, 1, 1, 1).expand(len(z), channels, *features.image_size)
 
 
 def prompts_from(first: FirstForward, given: GivenMasks | None = None) -> MaskPrompts:
-    """The first forward's masks, with those that are given painted over them.
+    """The first forward's masks, overwritten by given ones.
 
-    A given mask is shrunk to the first forward's size and becomes what a perfect first forward
-    would say: the log-odds of the share of each pixel, at most `PAINTED_LOGIT`. A pixel that is
-    not given as a whole keeps the first forward's value.
+    A given mask is reduced to the first forward's size and converted to logits: the log-odds of
+    the fraction of each pixel, limited to `PAINTED_LOGIT`. Pixels that are not fully given keep
+    the first forward's value.
     """
     if given is None:
         return MaskPrompts(first.semantic_mask, first.instance_mask)
@@ -331,7 +331,7 @@ def prompts_from(first: FirstForward, given: GivenMasks | None = None) -> MaskPr
 
 
 def _painted(own: Tensor, given: Tensor) -> Tensor:
-    # The area mean of what holds a NaN is NaN: such pixels stay as they are.
+    # An area mean over any NaN is NaN: such pixels are kept.
     share = F.interpolate(given.float(), size=own.shape[-2:], mode="area")
     least = torch.sigmoid(torch.tensor(-PAINTED_LOGIT)).item()
     logits = torch.logit(share.nan_to_num(0.5), eps=least).to(own.dtype)

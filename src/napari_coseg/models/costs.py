@@ -1,8 +1,7 @@
-"""What a prediction costs: parameters, FLOPs and latency (Co-Seg++ section 4.6, table 9).
+"""Measure parameters, FLOPs and latency of a prediction (Co-Seg++ section 4.6, table 9).
 
-Beside the network as it is run here stands the same network run as the released code runs it: the
-image encoded anew for each forward, and the images of a batch one after the other. Latencies are
-for comparing within one run; they say little about another machine.
+The network is also run as in the released code: images of a batch one by one, encoded once per
+forward. Latencies are comparable within one run, not between machines.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 COUNTER = "torch.utils.flop_counter, two a multiply-add, attention counted"
-"""Other counters give other numbers: thop counts multiply-adds and leaves attention out."""
+"""Counters differ: thop counts multiply-adds and omits attention."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +31,11 @@ class Cost:
     Parameters
     ----------
     name
-        What stands in the table.
+        Label in the table.
     gflop
-        Of one image, two a multiply-add of matrix products, convolutions and attention.
+        Per image: matrix products, convolutions and attention, two FLOPs per multiply-add.
     latency_ms
-        Median over the repeats, an image; None where it was not measured.
+        Median per image over the repeats; None if not measured.
     """
 
     name: str
@@ -54,12 +53,12 @@ class CostTable:
 
 
 def encoded_once(model: CosegModel, images: Tensor) -> TaskMaps:
-    """(B, 3, Y, X): the batch as a whole, as everywhere in this package."""
+    """Predict (B, 3, Y, X) as one batch, as this package does."""
     return model(images).second
 
 
 def encoded_twice(model: CosegModel, images: Tensor) -> list[TaskMaps]:
-    """As the released code predicts: image by image, encoded once for each forward."""
+    """Predict as the released code: image by image, encoded once per forward."""
     found = []
     for image in images.split(1):
         first = model.first_forward(model.encode(image))
@@ -90,9 +89,9 @@ def measure_costs(
     size_px
         Side of the images; a multiple of the model's `size_multiple`.
     repeats
-        Timed runs of each way, in turns, after one that is not counted; 0 measures no latency.
+        Timed runs of each way, alternating, after one warm-up; 0 measures no latency.
     learnable
-        Parts that learn; None: all but the trunk, which the paper freezes (section 3.4).
+        Trainable parts; None: all but the trunk, which the paper freezes (section 3.4).
     """
     from napari_coseg.models.base import as_two_task
     from napari_coseg.models.outline import build_outline
@@ -117,15 +116,15 @@ def gflop(
     size_px: int,
     way: Callable[[CosegModel, Tensor], object] = encoded_once,
 ) -> float:
-    """Of one image, on the meta device, where nothing is computed.
+    """GFLOP per image, counted on the meta device without computing.
 
-    A run on the CPU would be counted short: the counter does not know the CPU's fused attention.
-    Element by element work is left out (the scan's is below 0.1 % of the whole).
+    The counter does not know the fused attention of the CPU. Element-wise operations are left out
+    (those of the scan are below 0.1 %).
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    # The counter's hooks fail on parameters that want gradients where gradients are off.
+    # The counter's hooks fail on parameters that require gradients when gradients are off.
     model.requires_grad_(False).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         way(model, torch.zeros(1, 3, size_px, size_px, device="meta"))
@@ -133,7 +132,7 @@ def gflop(
 
 
 def as_markdown(table: CostTable) -> str:
-    """A line a way, with ratios to the first."""
+    """A table with one row per way and ratios to the first."""
     ours = table.rows[0]
     lines = [
         f"{table.parameters_m:.2f} M parameters, {table.learnable_m:.2f} M of them learnable",

@@ -1,13 +1,12 @@
-"""Networks with other classes than the one they come from: heads grow, old classes keep weights.
+"""Build networks with more or fewer classes than their base; existing classes keep their weights.
 
-Each channel of a decoder is a mask token and a small MLP. A class that was there keeps both. A new
-class has an MLP of its own, which starts from that of the channel it is parted from.
+Each channel of a decoder has a mask token and a small MLP. Existing classes keep both. A new class
+gets an MLP that starts as a copy of that of its source channel.
 
-Tokens attend to each other (and pixels to tokens), so that one more token in the two-way
-transformer would change every other channel. So the transformer sees the tokens it was trained
-with, in their old order, those of merged classes too (`GrownTransformer`); what it gives for the
-channel that a new class is parted from, plus a vector of its own that starts at zero, is the new
-class's token.
+Tokens attend to each other (and pixels to tokens), so another token in the two-way transformer
+would change every channel. The transformer therefore sees only the tokens it was trained with,
+including those of merged classes (`GrownTransformer`). A new class's token is the output for its
+source channel plus a learned vector that starts at zero.
 """
 
 from __future__ import annotations
@@ -25,32 +24,32 @@ from napari_coseg.models.base import CosegModel
 from napari_coseg.models.registry import build_two_task
 
 Origins = tuple[tuple[int, ...], ...]
-"""Of each class, the ids of the classes it comes from: none of a new one, several of a merged one.
+"""For each class, the ids of its base classes: none for a new class, several for a merged one.
 
 A merged class starts with the weights of the first.
 """
 DECODERS = ("semantic_decoder", "instance_decoder")
 BINARY, BACKGROUND, OBJECT = "binary", "background", "object"
 NEW_REGION_PART, NEW_TYPE_PART = 0.5, 0.5
-"""A new class starts as this part of the logits of background: it never leads where an old class is
-sure, and is no stranger to the pixels where it is to be found."""
+"""A new class starts with this fraction of the background logit: it never wins over a confident
+existing class, but is close where it has to be learned."""
 BESIDE_ONE_REGION = 0.9
-"""Where background has no channel (Co-Seg with one class of regions), of that class's logits."""
+"""Fraction of that class's logit, if background has no channel (Co-Seg with one region class)."""
 
 
 class Source(NamedTuple):
-    """Where the weights of a channel come from.
+    """Source of the weights of a channel.
 
     channel  the base's channel of that name
-    part     factor on the last layer of its MLP, for a new class; None for a channel that stays
+    part     factor on the last layer of its MLP, for a new class; None for an existing channel
     """
 
     channel: str
     part: float | None = None
 
 
-class Plan(NamedTuple):
-    """One decoder's channels: their names in the base, and each new one's name and source."""
+class GrowthPlan(NamedTuple):
+    """Channels of a decoder: names in the base, and the source of each new channel by name."""
 
     before: list[str]
     after: dict[str, Source]
@@ -63,24 +62,24 @@ def grow(
     instance_origins: Origins,
     building: Callable[[ModelCard], CosegModel] = build_two_task,
 ) -> CosegModel:
-    """A network of other classes with the weights of `base`, which stays as it is.
+    """Build a network for the classes of `card` with the weights of `base`, which is unchanged.
 
-    The maps of every class that stays are those of `base`; but a new class of regions in a Co-Seg
-    takes part in the mask that prompts its objects, which it prompts a little otherwise.
+    Existing classes keep the maps of `base`. Exception: a new region class of a Co-Seg changes the
+    mask that prompts the objects slightly.
 
     Parameters
     ----------
     card
         The grown network's; its `config` is taken from the base.
     semantic_origins, instance_origins
-        One entry a class of `card`.
+        One entry per class of `card`.
     building
         Makes the empty network; its weights are overwritten.
 
     Raises
     ------
     CheckpointError
-        Where the origins do not fit the classes, or the family has decoders of another kind.
+        If the origins do not fit the classes, or the family is not supported.
     """
     _check(card.semantic_classes, semantic_origins, base.card.semantic_classes)
     _check(card.instance_classes, instance_origins, base.card.instance_classes)
@@ -93,16 +92,16 @@ def grow(
     state = base.state_dict()
     before, after = layout(base.card), layout(card)
     for decoder, old, new in zip(DECODERS, before, after, strict=True):
-        plan = Plan(old, {name: sources.get(name, Source(name)) for name in new})
+        plan = GrowthPlan(old, {name: sources.get(name, Source(name)) for name in new})
         _grow_decoder(base, grown, decoder, plan, state)
     grown.load_state_dict(state)
     return grown.train(base.training)
 
 
 class GrownTransformer(TwoWayTransformer):
-    """sam2's transformer on the tokens it was trained with; new tokens are made from what it gives.
+    """sam2's transformer on its original tokens; new tokens are made from its output.
 
-    Its parameters have the names they had.
+    Its parameters keep their names.
     """
 
     from_row: Tensor
@@ -114,17 +113,17 @@ class GrownTransformer(TwoWayTransformer):
     def around(
         cls, inner: TwoWayTransformer, attended: Tensor, from_row: Tensor, added: Tensor
     ) -> Self:
-        """Take over the modules of `inner`.
+        """Wrap the modules of `inner`.
 
         Parameters
         ----------
         attended
-            (R,), for each token of the base its row among the grown network's; those from the end
-            on are merged classes' own.
+            (R,), the row of each token of the base in the grown network; rows beyond its tokens
+            belong to merged classes.
         from_row
-            (1 + K,), for each token the row of the base's tokens that it is read from.
+            (1 + K,), the row of the base's token from which each token is read.
         added
-            (1 + K, 1), 1 for new tokens, whose own vector is added afterwards.
+            (1 + K, 1), 1 for new tokens, whose learned vector is added.
         """
         grown = cls.__new__(cls)
         grown.__dict__.update(inner.__dict__)
@@ -135,7 +134,7 @@ class GrownTransformer(TwoWayTransformer):
         return grown
 
     def keep_merged(self, tokens: Tensor) -> None:
-        """(M, C): tokens that are attended to and give no channel any more."""
+        """(M, C): tokens that are attended to but no longer have a channel."""
         self.register_buffer("merged", tokens, persistent=False)
 
     def forward(
@@ -149,9 +148,9 @@ class GrownTransformer(TwoWayTransformer):
 
 
 def _grow_decoder(
-    base: CosegModel, grown: CosegModel, name: str, plan: Plan, state: dict[str, Tensor]
+    base: CosegModel, grown: CosegModel, name: str, plan: GrowthPlan, state: dict[str, Tensor]
 ) -> None:
-    """Put the entries of one decoder into `state` as the grown network names them."""
+    """Write the entries of one decoder to `state` under the grown network's names."""
     row_of = {channel: row for row, channel in enumerate(plan.before)}
     tokens = state[f"{name}.mask_tokens"]
     names = list(plan.after)
@@ -177,11 +176,13 @@ def _grow_decoder(
     state[f"{name}.mask_tokens"] = grown_tokens
 
 
-def _kept(plan: Plan) -> list[tuple[str, Source]]:
+def _kept(plan: GrowthPlan) -> list[tuple[str, Source]]:
     return [(name, source) for name, source in plan.after.items() if source.part is None]
 
 
-def _grow_mlps(name: str, plan: Plan, row_of: dict[str, int], state: dict[str, Tensor]) -> None:
+def _grow_mlps(
+    name: str, plan: GrowthPlan, row_of: dict[str, int], state: dict[str, Tensor]
+) -> None:
     prefix = f"{name}.token_mlps."
     old = {key: state.pop(key) for key in list(state) if key.startswith(prefix)}
     by_row: dict[int, dict[str, Tensor]] = {}
@@ -200,7 +201,7 @@ def _grow_mlps(name: str, plan: Plan, row_of: dict[str, int], state: dict[str, T
 def _sources(
     before: ModelCard, after: ModelCard, semantic: Origins, instance: Origins
 ) -> dict[str, Source]:
-    """Of every channel whose name or meaning changes, where its weights come from."""
+    """Sources of the channels whose name or meaning changes."""
     sources = {}
     for entry, origin in zip(after.semantic_classes, semantic, strict=True):
         parted = Source(BACKGROUND, NEW_REGION_PART)
@@ -208,7 +209,7 @@ def _sources(
             parted = Source(_region(1), BESIDE_ONE_REGION)
         sources[_region(entry.id)] = Source(_region(origin[0])) if origin else parted
     if before.family == "coseg" and len(before.semantic_classes) < 2:
-        sources[BACKGROUND] = Source(_region(1), 0.0)  # as before: its logit is 0 everywhere
+        sources[BACKGROUND] = Source(_region(1), 0.0)  # unchanged: its logit is 0 everywhere
     typed = bool(before.instance_classes)
     for entry, origin in zip(after.instance_classes, instance, strict=True):
         parted = Source(_type(0), NEW_TYPE_PART) if typed else Source(OBJECT, NEW_TYPE_PART)
@@ -219,7 +220,7 @@ def _sources(
 
 
 def _plus_layout(card: ModelCard) -> tuple[list[str], list[str]]:
-    """Channels of Co-Seg++'s decoders, in order; unused ones of imports stand last."""
+    """Channels of Co-Seg++'s decoders, in order; unused ones of imports are last."""
     semantic = [BINARY, BACKGROUND, *(_region(entry.id) for entry in card.semantic_classes)]
     types = [_type(0), *(_type(entry.id) for entry in card.instance_classes)]
     instance = [BINARY, OBJECT, *(types if card.instance_classes else ()), "x", "y"]
@@ -233,7 +234,7 @@ def _filled(channels: list[str], given: int | None) -> list[str]:
 
 
 def _coseg_layout(card: ModelCard) -> tuple[list[str], list[str]]:
-    """Channels of Co-Seg's heads; a single class of regions has no background beside it."""
+    """Channels of Co-Seg's heads; a single region class has no background channel."""
     regions = [_region(entry.id) for entry in card.semantic_classes]
     semantic = [BACKGROUND, *regions] if len(regions) > 1 else [_region(1)]
     types = [_type(0), *(_type(entry.id) for entry in card.instance_classes)]
@@ -250,7 +251,7 @@ LAYOUTS: dict[str, Callable[[ModelCard], tuple[list[str], list[str]]]] = {
 
 
 def _config(base: CosegModel, card: ModelCard, layout: Callable[..., Any]) -> dict[str, Any]:
-    """The base's shape; where it names numbers of channels, as many unused ones as it has."""
+    """The base's config; fixed numbers of channels keep the unused ones."""
     config = dict(base.card.config)
     bare = {"semantic_channels": None, "instance_channels": None}
     for key, old, fresh, new in zip(
@@ -268,11 +269,11 @@ def _config(base: CosegModel, card: ModelCard, layout: Callable[..., Any]) -> di
 def _check(classes: Sequence[ClassEntry], origins: Origins, known: Sequence[ClassEntry]) -> None:
     ids = {entry.id for entry in known}
     firsts = [origin[0] for origin in origins if origin]
-    strange = sorted({i for origin in origins for i in origin} - ids)
-    if len(classes) != len(origins) or strange or len(set(firsts)) < len(firsts):
+    unknown = sorted({i for origin in origins for i in origin} - ids)
+    if len(classes) != len(origins) or unknown or len(set(firsts)) < len(firsts):
         raise CheckpointError(
             f"{len(classes)} classes cannot come from {origins} of a model with the classes "
-            f"{sorted(ids)}: one origin a class is needed, and no class may become two"
+            f"{sorted(ids)}: one origin per class is needed, and no class may be the source of two"
         )
 
 

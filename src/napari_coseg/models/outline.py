@@ -1,4 +1,4 @@
-"""A network without its numbers: names, shapes and costs, at no memory."""
+"""Build networks on the meta device: names, shapes and FLOPs without memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from napari_coseg.models.registry import build
 
 
 class _LinspaceOnCPU(TorchFunctionMode):
-    """sam2 reads its drop rates out of a `linspace`, which has no values on the meta device."""
+    """sam2 computes drop rates by `linspace`, which has no values on the meta device."""
 
     def __torch_function__(
         self,
@@ -32,7 +32,7 @@ class _LinspaceOnCPU(TorchFunctionMode):
 def build_outline(card: ModelCard) -> SegmentationModel:
     """The network that `card` names, on torch's meta device: no memory, whatever its size.
 
-    For counting and comparing. The first call takes seconds: torch imports its compiler.
+    The first call takes seconds, since torch imports its compiler.
     """
     with torch.device("meta"), _LinspaceOnCPU():
         return build(card)

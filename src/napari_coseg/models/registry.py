@@ -1,4 +1,4 @@
-"""Model families by name. To add one: write ``models/<name>/`` and add a line."""
+"""Model families by name. To add one, write ``models/<name>/`` and add a line."""
 
 from __future__ import annotations
 
