@@ -312,7 +312,7 @@ def test_reviews_that_do_not_fit(make: Any, more: Any, told: str, tmp_path: Path
 
 
 def test_labels_that_do_not_fit_the_image() -> None:
-    with pytest.raises(DatasetError, match="must lie on the image's pixels"):
+    with pytest.raises(DatasetError, match="must have the shape of the image"):
         reviewed_image(instances=np.zeros((10, 10), np.int32))
 
 

@@ -173,7 +173,7 @@ def test_test_images_are_not_learnt_from_where_the_parts_are_wrong(tmp_path: Pat
     twice = {"train": ["s0"], "validation": ["s1"], "test": ["s2", "s0"]}
     held = {"validation": {"folder": ["s1"]}, "datasets": {"folder": twice}}
     path.write_text(json.dumps(held))
-    with pytest.raises(DatasetError, match="s0 stand in a split more than once"):
+    with pytest.raises(DatasetError, match="s0 are in a split more than once"):
         step_source(tiny_recipe(batches=parts((1, 1)), held_out=str(path)), tmp_path)
 
 

@@ -33,11 +33,11 @@ class Batch:
     (B, Y, X); hv float32 (B, 2, Y, X) of -1..1; semantic_known, instances_known, types_known
     bool (B, Y, X): where labels of that kind are trained on.
 
-    derived   uint8 (B, Y, X), `NOT_GIVEN` for a crop without one; None where no crop has one
-    features  what a frozen encoder made of the images, (B, C, y, x) each, the coarsest first; None
-              where it has to be run
-    prompts   uint8 (B, 2, Y, X): masks of regions and objects that the second forward is prompted
-              with, `NOT_GIVEN` where it is the first forward's own; None for the first's everywhere
+    derived   uint8 (B, Y, X), `NOT_GIVEN` for a crop without one; None if no crop has one
+    features  feature maps of a frozen encoder, (B, C, y, x) each, the coarsest first; None if the
+              encoder has to be run
+    prompts   uint8 (B, 2, Y, X): masks of regions and objects that prompt the second forward;
+              `NOT_GIVEN` and None stand for the first forward's own
     """
 
     images: np.ndarray
@@ -53,7 +53,7 @@ class Batch:
     features: tuple[Any, ...] | None = None
 
     def part(self, crops: slice) -> Batch:
-        """Some crops of the batch."""
+        """A batch of some of the crops."""
 
         def cut(value: Any) -> Any:
             return tuple(map(cut, value)) if isinstance(value, tuple) else value[crops]
@@ -193,7 +193,7 @@ class CropSampler:
 def drawn_ahead(
     draw: Callable[[int], Drawn], first_step: int, last_step: int, threads: int = 1
 ) -> Iterator[Drawn]:
-    """What `draw` gives for ``range(first_step, last_step)``, in order, computed by `threads`."""
+    """Draw ``range(first_step, last_step)`` in order, ahead of time in `threads`."""
     with ThreadPoolExecutor(threads, thread_name_prefix="crops") as pool:
         waiting: deque[Future[Drawn]] = deque()
         try:
@@ -261,20 +261,20 @@ def _stack_derived(crops: Sequence[Crop]) -> np.ndarray | None:
 
 
 class Places(NamedTuple):
-    """Places to lay crops around: index of the sample, y, x."""
+    """Objects to place crops around: index of the sample, y, x."""
 
     sample: np.ndarray
     y: np.ndarray
     x: np.ndarray
 
     def draw(self, rng: np.random.Generator) -> tuple[int, tuple[float, float]]:
-        """Index of a sample, and y, x in it."""
+        """Draw the index of a sample, and y, x in it."""
         i = rng.integers(len(self.sample))
         return int(self.sample[i]), (float(self.y[i]), float(self.x[i]))
 
 
 def objects_by_class(samples: Iterable[Sample]) -> list[Places]:
-    """Centres of the known objects, an entry for each class; those of no known class make one."""
+    """Centres of the known objects, one entry per class; unknown classes form one entry."""
     found = [_objects_of(number, sample) for number, sample in enumerate(samples)]
     table = np.concatenate(found)  # columns: class, sample, y, x
     return [
