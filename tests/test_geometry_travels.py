@@ -240,10 +240,10 @@ def test_a_workspace_keeps_where_its_labels_lie(tmp_path: Path, region) -> None:
     found = segment(image, model(), region=region)
     with create_workspace(tmp_path / "w") as workspace:
         reference = reference_of(image, path, workspace.path)
-        entry = workspace.add(reference, Saved.of_prediction(found))
+        entry = workspace.add(reference, Saved(found))
     with open_workspace(tmp_path / "w") as workspace:
         (entry,) = workspace.entries
-        assert entry.load().geometry == entry.geometry == found.geometry
+        assert entry.load().prediction.geometry == entry.geometry == found.geometry
         assert entry.image.geometry == image.geometry
     described = tmp_path / "w" / "entries" / "0001" / "entry.json"
     facts = json.loads(described.read_text())
@@ -254,7 +254,7 @@ def test_a_workspace_keeps_where_its_labels_lie(tmp_path: Path, region) -> None:
     described.write_text(json.dumps(facts))
     with open_workspace(tmp_path / "w") as workspace:
         (entry,) = workspace.entries
-        old = entry.load().geometry
+        old = entry.load().prediction.geometry
     assert old.has_pixel_size(found.pixel_size_um)
     assert old.source.assumed == (ONLY_SIZE,)
     placed = geometry_of_labels(old, found.semantic.shape, entry.offset, image)
