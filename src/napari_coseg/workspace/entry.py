@@ -1,4 +1,4 @@
-"""One image's entry: a folder that is read in one consistent piece, and folded now and then."""
+"""An image's entry: consistent reading of its folder, and folding of its journal."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def _until_damage(path: Path, salvage: bool, note: Callable[[str], None]) -> Ite
 
 
 def fold(folder: Path, upto: int, salvage: bool = False) -> EntryFacts:
-    """Bring all journals below number `upto` into arrays, table and marks, and let go of them.
+    """Bring all journals below number `upto` into arrays, table and marks, and delete them.
 
     The writer's; a reader may read meanwhile. Killed at any moment, the entry holds the same: only
     the last step, replacing `entry.json`, makes the older journals unneeded.
@@ -228,7 +228,7 @@ def fold(folder: Path, upto: int, salvage: bool = False) -> EntryFacts:
 
 
 def _canvases(folder: Path, facts: EntryFacts) -> tuple[arrays.Chunks, arrays.Chunks | None]:
-    """Labels and regions to fold into. Before chunks change, `entry.json` tells what gets stale.
+    """Labels and regions to fold into. Before chunks change, `entry.json` lists what gets stale.
 
     Chunks that hold the new pixels no longer show what changed: not to a reader, and not to the
     next attempt after a crash.

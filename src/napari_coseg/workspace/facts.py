@@ -1,4 +1,4 @@
-"""What `entry.json` and `workspace.json` say, checked before anything is done with it."""
+"""The content of `entry.json` and `workspace.json`, checked before it is used."""
 
 from __future__ import annotations
 

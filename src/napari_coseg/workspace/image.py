@@ -1,4 +1,4 @@
-"""Which image an entry is about: told by a relative path and by its content, found again by both.
+"""The image of an entry: remembered and found again by a relative path and by its content.
 
 Content is hashed with BLAKE2b. A file up to 64 MiB is hashed whole (``blake2b``); of a larger one
 the size, the first and last MiB and 62 more at equal distances are (``blake2b-sampled``), so that

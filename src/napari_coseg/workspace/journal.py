@@ -1,8 +1,8 @@
 """The journal: records, each framed with its length and a digest, at the end of a file.
 
-A record that was half written when the power went, or the process was killed, is the last one and
-does not have all its bytes; it is dropped, and said so. A record that is broken while others follow
-is damage, which is no one's ordinary end: reading stops there with an error.
+A record that was half written when the power failed, or the process was killed, is the last one and
+incomplete; it is left out with a note. A broken record that others follow is damage: reading stops
+there with an error.
 """
 
 from __future__ import annotations

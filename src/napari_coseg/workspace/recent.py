@@ -1,6 +1,6 @@
-"""Which workspaces were open lately on this machine, and which of them were never closed.
+"""Recently opened workspaces of this machine, and whether they were closed.
 
-A small file among the user's own; it holds the absolute paths that no workspace holds.
+Kept in a small file in the user's state folder, with the absolute paths that no workspace has.
 """
 
 from __future__ import annotations

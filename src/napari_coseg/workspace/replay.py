@@ -1,5 +1,6 @@
-"""What a journal's records do to an entry: in memory where it is loaded, on the disk where the
-journal is folded into the arrays. Every record is checked here before it changes anything.
+"""Applies a journal's records to an entry: in memory to load it, on the disk to fold the journal.
+
+Every record is checked before it changes anything.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an entry holds, as plain values, and its table as CSV."""
+"""The content of an entry as a value, and its table as CSV."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""What a writer has been told of an image, as a digest a chunk: finds what came round the editor.
+"""Finds changes of a layer's array that did not go through the editor, by a digest of each chunk.
 
-Napari's brush, other plugins and a user's script change the array of a layer without a word. A
-digest of each chunk costs 16 bytes, and comparing a second for a gigabyte; a second copy of the
-image would cost as much memory as the image.
+Napari's brush, other plugins and scripts change the array without notice. A digest takes 16 bytes
+per chunk, and comparing takes a second per gigabyte; a copy of the image would double its memory.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Writes what changes of one entry, from a thread of its own, so that nobody waits for the disk.
+"""Writes the changes of one entry in a thread, so that the window never waits for the disk.
 
-What is told is on the disk about a second later: the thread gathers for `GATHER_S`, writes the
-records in one piece and waits until the disk has them. Where the disk refuses, everything stays in
-memory, `state` says why, and it is tried again every `RETRY_S`. Now and then the journal is folded
-into the arrays.
+Changes are on the disk about a second later: the thread gathers for `GATHER_S`, writes the records
+at once and waits until the disk has them. If writing fails, everything stays in memory, `state` has
+the reason, and it is tried again every `RETRY_S`. The journal is folded into the arrays from time
+to time.
 """
 
 from __future__ import annotations
