@@ -19,8 +19,8 @@ divided by, so that a decay of 0 (large delta) is exact.
 Running the chunks twice is faster than a prefix scan over the whole sequence: each step touches
 only (batch, K, state, channels) numbers, which stay in the cache, and the forward never writes
 the full state (33 MB at length 4,096, 256 channels and state 8). Steps are the first axis and
-channels the last, so that memory access is contiguous. Half of the forward is `exp`; chunks of 32 or 64
-steps, or matrix products in place of sums, are not faster.
+channels the last, so that memory access is contiguous. Half of the forward is `exp`; chunks of 32
+or 64 steps, or matrix products in place of sums, are not faster.
 
 The backward saves only the inputs and the K starting states, recomputes the states (one temporary
 tensor of full size; another for the decays saves no time) and solves the reverse recurrence in the
