@@ -274,8 +274,8 @@ def _not_finite(path: Path, base: CosegModel) -> None:
     [
         pytest.param(None, "1" * 64, "adapts 'tiny' with the hash 000000000000", id="other base"),
         pytest.param(_cut, SHA, "broken", id="cut off"),
-        pytest.param(_not_an_adapter, SHA, "is no adapter", id="a weights file"),
-        pytest.param(_strange_entry, SHA, "strange: difference/nowhere", id="strange entry"),
+        pytest.param(_not_an_adapter, SHA, "is not an adapter", id="a weights file"),
+        pytest.param(_strange_entry, SHA, "unexpected: difference/nowhere", id="strange entry"),
         pytest.param(_not_finite, SHA, "not finite", id="not finite"),
     ],
 )

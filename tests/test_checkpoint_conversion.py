@@ -30,7 +30,7 @@ def test_entries_come_under_our_names(given: str, used: dict, ignored: tuple) ->
 
 def test_two_entries_for_one_place_are_refused() -> None:
     state = {name: torch.ones(1) for name in ("A", "also A")}
-    with pytest.raises(CheckpointError, match="also A stands twice in the checkpoint, for a"):
+    with pytest.raises(CheckpointError, match="also A is in the checkpoint twice, for a"):
         convert_entries(state, NAMES.get, lambda ours, value: value)
 
 

@@ -171,7 +171,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(
     checkpoint: RemoteCheckpoint, server: Server, tmp_path: Path
 ) -> None:
     server.cut_at = HALF
-    with pytest.raises(CheckpointError, match=r"connection .*run it again to go on"):
+    with pytest.raises(CheckpointError, match=r"connection .*run it again to continue"):
         download(checkpoint, tmp_path)
     kept = (tmp_path / "net.pt.part").stat().st_size
     assert 0 < kept <= HALF
@@ -184,7 +184,7 @@ def test_a_cancelled_download_goes_on_where_it_stopped(
     checkpoint: RemoteCheckpoint, server: Server, tmp_path: Path
 ) -> None:
     blocks = iter([False, True])
-    with pytest.raises(Cancelled, match="another try goes on there"):
+    with pytest.raises(Cancelled, match="the next attempt continues it"):
         download(checkpoint, tmp_path, should_cancel=lambda: next(blocks))
     assert visible(tmp_path) == ["net.pt.part"]
     assert download(checkpoint, tmp_path).read_bytes() == BODY
@@ -262,7 +262,7 @@ def test_a_server_that_goes_on_elsewhere_is_refused(
 ) -> None:
     server.shifted = True
     partial = begin(tmp_path, BODY[:HALF])
-    with pytest.raises(CheckpointError, match="goes on at another place"):
+    with pytest.raises(CheckpointError, match="continued at another offset"):
         download(checkpoint, tmp_path)
     assert partial.read_bytes() == BODY[:HALF]
 
@@ -318,7 +318,7 @@ def test_a_folder_that_cannot_be_written(
     spoil, checkpoint: RemoteCheckpoint, server: Server, tmp_path: Path
 ) -> None:
     spoil(tmp_path / "cache")
-    with pytest.raises(CheckpointError, match=r"cache cannot be written \(.*by hand"):
+    with pytest.raises(CheckpointError, match=r"cache cannot be written \(.*manually"):
         download(checkpoint, tmp_path / "cache")
     assert server.asked == []
 

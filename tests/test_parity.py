@@ -308,7 +308,7 @@ def with_a_size_of_one_number(state: dict[str, Tensor]) -> None:
         (not_finite, r"not finite: encoder\.project_f1\.bias"),
         (without_a_trunk, r"missing: encoder\.trunk\.pos_embed.* and \d+ more"),
         (without_a_scan, r"no Co-Seg\+\+ of the authors"),
-        (with_a_size_of_nothing, r"linear1\.weight .* holds no numbers"),
+        (with_a_size_of_nothing, r"linear1\.weight .* is empty"),
         (with_a_size_of_one_number, "larger than the weights"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
@@ -334,5 +334,5 @@ def test_more_classes_than_channels_are_refused(released: CosegPlus) -> None:
 
 def test_two_entries_for_one_place_are_refused(released: CosegPlus) -> None:
     state = as_the_authors_name_it(released) | {"conv_s0.bias": torch.zeros(8)}
-    with pytest.raises(CheckpointError, match=r"conv_s0\.bias stands twice"):
+    with pytest.raises(CheckpointError, match=r"conv_s0\.bias is in the checkpoint twice"):
         convert(state)

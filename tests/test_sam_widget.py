@@ -308,7 +308,7 @@ def test_a_file_that_is_no_sam2_is_reported_and_the_choice_goes_back(
     widget.add_choice.choose_file(other)
     assert widget.sam_control.sam is not None
     qtbot.waitUntil(lambda: bool(notes), timeout=RUN_MS)
-    assert "other.pt is no weights file" in notes[0]
+    assert "other.pt is not a weights file" in notes[0]
     assert widget.add_choice.weights is None
     assert widget.sam_control.sam is None
     assert widget.interaction.corrector.proposer is None

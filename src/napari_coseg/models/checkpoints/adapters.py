@@ -1,15 +1,15 @@
-"""Adapter files: what fine-tuning changed of a base, and a card that says what it is.
+"""Read and write adapter files: weight differences to a base model, with a card.
 
-One safetensors file. An entry is a *difference* to the base, or to the start that classes and LoRA
-are given (`napari_coseg.models.adapted.starting_network`), and only entries that changed are there:
+One safetensors file. Entries are *differences* to the base with its new classes and LoRA
+(`napari_coseg.models.adapted.starting_network`); unchanged entries are left out:
 
     difference/<name>   float16, added to the start's entry
     rows/<name>         int8, with scale/<name> float32 (rows,): their product is added
-    whole/<name>        float16, in place of the start's entry (LoRA put in from outside, which has
-                        no start that every version of torch agrees on)
+    whole/<name>        float16, in place of the start's entry (added LoRA, whose random start
+                        differs between versions of torch)
 
-Rows of 8 bits are taken where float16 would make the file larger than `LARGEST_FILE_MB`; a weight
-is then off by at most 1/254 of the largest change in its row. The base itself is never written.
+Rows of 8 bits are used if float16 would exceed `LARGEST_FILE_MB`; the error of a weight is then at
+most 1/254 of the largest change in its row. The base itself is never written.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ Origins = tuple[tuple[int, ...], ...]
 
 
 class AdapterCard(Settings):
-    """What an adapter says of itself. Stored as JSON in its file.
+    """Description of an adapter, stored as JSON in its file.
 
-    `semantic_origins` and `instance_origins` say, for each class of `model`, the ids of the base's
-    classes that it comes from: none for a new one, several for a merged one.
+    `semantic_origins` and `instance_origins` give the ids of the base classes of each class of
+    `model`: none for a new class, several for a merged one.
     """
 
     format_version: int = FORMAT_VERSION
@@ -71,9 +71,7 @@ class AdapterCard(Settings):
 def save_adapter(
     path: str | Path, trained: CosegModel, start: CosegModel, card: AdapterCard
 ) -> AdapterCard:
-    """Write what changed between `start` and `trained`; returns the card as written.
-
-    The file appears whole or not at all.
+    """Write the changes from `start` to `trained` atomically; returns the card as written.
 
     Raises
     ------
@@ -100,17 +98,17 @@ def save_adapter(
 
 
 def read_adapter_card(path: str | Path) -> AdapterCard:
-    """The card of an adapter file; reads its header alone.
+    """Read the card of an adapter file, without its weights.
 
     Raises
     ------
     CheckpointError
-        If the file cannot be read, or is no adapter that this version understands.
+        If the file cannot be read, or is not an adapter of this version's format.
     """
     metadata = read_header(path).metadata
     if CARD_KEY not in metadata:
         raise CheckpointError(
-            f"{path} is no adapter: it has no adapter card; adapters are written by "
+            f"{path} is not an adapter: it has no adapter card; adapters are written by "
             "`napari-coseg finetune`"
         )
     try:
@@ -127,12 +125,12 @@ def read_adapter_card(path: str | Path) -> AdapterCard:
 
 
 def with_adapter(base: CosegModel, base_sha256: str, path: str | Path) -> CosegModel:
-    """The base with an adapter, as a network of its own; `base` stays as it is, bit by bit.
+    """Apply an adapter to a copy of its base; `base` is unchanged.
 
     Parameters
     ----------
     base_sha256
-        Of the file that `base` was loaded from.
+        SHA-256 of the file of `base`.
 
     Raises
     ------
@@ -159,7 +157,7 @@ def with_adapter(base: CosegModel, base_sha256: str, path: str | Path) -> CosegM
 
 
 def start_of(base: CosegModel, card: AdapterCard) -> CosegModel:
-    """The network that the adapter of `card` began from: old weights, the adapter's classes."""
+    """The starting network of the adapter of `card`: base weights, the adapter's classes."""
     from napari_coseg.models.adapted import starting_network
 
     return starting_network(
@@ -173,18 +171,18 @@ def start_of(base: CosegModel, card: AdapterCard) -> CosegModel:
 
 
 def check_base(card: AdapterCard, base_sha256: str, base_name: str, path: str | Path) -> None:
-    """Refuse another base than the one that the adapter was made for."""
+    """Refuse any base but the adapter's own."""
     if card.base_sha256 == base_sha256:
         return
     raise CheckpointError(
         f"{path} adapts {card.base_name!r} with the hash {card.base_sha256[:12]}..., but the model "
-        f"is {base_name!r} with {base_sha256[:12]}...: its changes mean nothing there; load the "
-        "adapter on its own base, or fine-tune this model anew"
+        f"is {base_name!r} with {base_sha256[:12]}...: its changes do not apply there; load the "
+        "adapter on its own base, or fine-tune this model again"
     )
 
 
 def fingerprint(state: Mapping[str, Tensor], names: Iterable[str]) -> str:
-    """SHA-256 over the named entries: names, shapes, types and bits, in the order of names."""
+    """SHA-256 of names, shapes, types and bits of the entries, in the order of names."""
     import torch
 
     digest = hashlib.sha256()
@@ -229,26 +227,26 @@ def _encoded(changes: Mapping[str, Tensor], encoding: str) -> dict[str, Tensor]:
 def _decoded(
     entries: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str
 ) -> dict[str, Tensor]:
-    """Changes by the network's names, checked against its entries."""
+    """Read the changes by entry name, checked against the network."""
     changes: dict[str, Tensor] = {}
-    strange = []
+    unexpected = []
     for key, value in entries.items():
         kind, _, name = key.partition("/")
         if f"{kind}/" == SCALE and f"{ROWS}{name}" in entries:
             continue
         known = f"{kind}/" in (DIFFERENCE, ROWS, WHOLE) and name in state and name not in changes
         if not known or value.shape != state[name].shape:
-            strange.append(f"{key} {tuple(value.shape)}")
+            unexpected.append(f"{key} {tuple(value.shape)}")
             continue
         changes[name] = value.float()
         if f"{kind}/" == ROWS:
             scale = entries.get(f"{SCALE}{name}")
             if scale is None or scale.shape != value.shape[:1]:
-                strange.append(f"{key} without a scale for each row")
+                unexpected.append(f"{key} without a scale for each row")
                 continue
             changes[name] *= scale.view(-1, *(1,) * (value.ndim - 1))
-    if strange:
-        raise CheckpointError(f"{source} does not fit its base; strange: {listed(strange)}")
+    if unexpected:
+        raise CheckpointError(f"{source} does not fit its base; unexpected: {listed(unexpected)}")
     return changes
 
 
@@ -257,7 +255,7 @@ def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _build_quietly(base: CosegModel, card: ModelCard) -> CosegModel:
-    """Without a random start, and no larger than the base and its new classes can make it."""
+    """Build without a random start, limited to the size of the base and its new classes."""
     from napari_coseg.models.checkpoints.frugal import FrugalBuilding
     from napari_coseg.models.registry import build_two_task
 

@@ -1,4 +1,4 @@
-"""What imports of the authors' checkpoints share, whichever of their networks wrote them."""
+"""Shared steps of importing the authors' checkpoints."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ Network = TypeVar("Network", bound="CosegModel")
 
 _MEAN = Normalisation().mean
 SLIP = Normalisation(mean=_MEAN, std=_MEAN)
-"""Both released codes divide by the *means* of the channels: the standard deviation is set from the
-mean, a slip that the weights are trained with."""
+"""Both released codes divide by the *means* of the channels; their weights were trained so."""
 
 
 class ImportReport(NamedTuple):
-    """What an import did.
+    """Result of an import.
 
     used
         Entries that now fill the network.
     ignored
-        Names of entries that the network never uses.
+        Names of unused entries.
     """
 
     used: int
@@ -41,92 +40,94 @@ def convert_entries(
     rename: Callable[[str], str | None],
     reshape: Callable[[str, Tensor], Tensor],
 ) -> tuple[dict[str, Tensor], ImportReport]:
-    """Every entry under our name, in our shape.
+    """Convert names and shapes of all entries to ours.
 
     Parameters
     ----------
     rename
-        The authors' name of an entry -> ours; None where the network never uses it.
+        The authors' name of an entry -> ours; None for unused entries.
     reshape
-        Our name of an entry and its value -> the value as our network has it.
+        Our name of an entry and its value -> the value in our shape.
 
     Raises
     ------
     CheckpointError
-        If two entries would fill the same place, or one holds no numbers.
+        If two entries have the same target, or one is empty.
     """
     converted: dict[str, Tensor] = {}
     ignored = []
     for theirs, value in state.items():
-        if not value.numel():  # its other sides could tell any size of a network
+        if not value.numel():  # its other sides could claim a network of any size
             raise CheckpointError(
-                f"{theirs} {tuple(value.shape)} holds no numbers; fetch the checkpoint anew"
+                f"{theirs} {tuple(value.shape)} is empty; download the checkpoint again"
             )
         ours = rename(theirs)
         if ours is None:
             ignored.append(theirs)
             continue
         if ours in converted:
-            raise CheckpointError(f"{theirs} stands twice in the checkpoint, for {ours}")
+            raise CheckpointError(f"{theirs} is in the checkpoint twice, for {ours}")
         converted[ours] = reshape(ours, value)
     return converted, ImportReport(len(converted), tuple(ignored))
 
 
 def as_vector(ours: str, value: Tensor) -> Tensor:
-    """The vector that stands for no mask, which the authors keep as a (1, C) table, as (C,)."""
+    """Reshape the no-mask vector, a (1, C) table in the authors' files, to (C,)."""
     is_table = ours.endswith("_prompt.no_mask") and value.ndim == 2 and value.shape[0] == 1
     return value[0] if is_table else value
 
 
 def size_of(state: Mapping[str, Tensor], name: str, axis: int, network: str) -> int:
-    """One side of an entry, from which the network's size is told.
+    """A side of an entry that determines a size of the network.
 
     Raises
     ------
     CheckpointError
-        Where there is no such entry or axis; `network` is what the checkpoint was taken for.
+        If there is no such entry or axis; `network` is the expected family.
     """
     shape = tuple(state[name].shape) if name in state else ()
     if axis >= len(shape):
         raise CheckpointError(
-            f"the checkpoint is no {network} of the authors: {name} is missing or has shape "
-            f"{shape}; it cannot tell the network's size"
+            f"the checkpoint is not a {network} of the authors: {name} is missing or has shape "
+            f"{shape}; the network's size cannot be determined"
         )
     return shape[axis]
 
 
 def built(
-    network: type[Network], card: ModelCard, state: Mapping[str, Tensor], told: str
+    network: type[Network], card: ModelCard, state: Mapping[str, Tensor], source_name: str
 ) -> Network:
-    """The network of `card`, to be filled with `state`: no random start, and no larger than that.
+    """Build the empty network of `card` for `state`, without a random start.
 
     Raises
     ------
     CheckpointError
-        If no network can be built of the card, or only one too large; `told` is the source.
+        If the card describes no network, or a larger one than `state`.
     """
     from napari_coseg.models.checkpoints.frugal import FrugalBuilding
 
-    # Entries may share memory, so that a file claims more numbers than it has.
+    # Entries may share memory, so that a file claims more numbers than it holds.
     storages = {value.untyped_storage().data_ptr(): value for value in state.values()}
     stored = (value.untyped_storage().nbytes() // value.itemsize for value in storages.values())
     try:
         with FrugalBuilding(sum(stored)):
             return network(card)
     except (SettingsError, AssertionError, RuntimeError, ValueError, OverflowError) as error:
-        raise CheckpointError(f"{told}: no network of its sizes can be built: {error}") from error
+        raise CheckpointError(
+            f"{source_name}: no network of its sizes can be built: {error}"
+        ) from error
 
 
-def filled(model: Network, state: Mapping[str, Tensor], told: str) -> Network:
-    """The network with these entries, in evaluation mode.
+def filled(model: Network, state: Mapping[str, Tensor], source_name: str) -> Network:
+    """Load the entries into the network and set evaluation mode.
 
     Raises
     ------
     CheckpointError
-        If entries are unknown, missing, misshapen or not finite (named); `told` is the source.
+        If entries are unknown, missing, misshapen or not finite (named).
     """
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    check_shapes({name: tuple(value.shape) for name, value in state.items()}, expected, told)
-    check_finite(state, told)
+    check_shapes({name: tuple(value.shape) for name, value in state.items()}, expected, source_name)
+    check_finite(state, source_name)
     model.load_state_dict(dict(state))
     return model.eval()

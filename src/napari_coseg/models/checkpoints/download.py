@@ -1,12 +1,11 @@
-"""SAM2's released checkpoints: which there are, where they lie, and fetching one when asked to.
+"""List, locate and download SAM2's released checkpoints.
 
-Nothing is fetched but by `download`. What was fetched before an interruption is kept and continued;
-a file appears under its own name only whole and with the right checksum.
+Only `download` uses the network. Interrupted downloads are resumed; a file gets its name only when
+it is complete and its checksum is right.
 
 Addresses: facebookresearch/sam2, ``checkpoints/download_ckpts.sh``. Meta publishes neither sizes
-nor checksums beside the files. Those here are what programs that pin these addresses (micro-sam, an
-extension of 3D Slicer and others) give independently of each other, at least two for each file;
-they have not been measured on a download of our own.
+nor checksums. Those here are given by programs that pin these addresses (micro-sam, an extension of
+3D Slicer and others), at least two independent ones per file; they were not verified on a download.
 """
 
 from __future__ import annotations
@@ -34,23 +33,23 @@ Progress = Callable[[float, str], None]
 ShouldCancel = Callable[[], bool]
 
 _BLOCK = 2**18
-_SPARE_BYTES = 64 * 2**20  # a disk filled to the last byte breaks other programs
+_SPARE_BYTES = 64 * 2**20  # a full disk breaks other programs
 _SAM2 = "https://dl.fbaipublicfiles.com/segment_anything_2/072824"
 _SAM2_1 = "https://dl.fbaipublicfiles.com/segment_anything_2/092824"
 
 
 @dataclass(frozen=True)
 class RemoteCheckpoint:
-    """A file that someone else publishes.
+    """A published file.
 
     Parameters
     ----------
     name
-        What a person types.
+        Name for users.
     url
-        Its last part is the name of the file.
+        Ends with the file name.
     size_bytes, sha256
-        Of the whole file; the checksum as lower-case hexadecimal digits.
+        Of the whole file; lower-case hexadecimal checksum.
     """
 
     name: str
@@ -118,11 +117,11 @@ _RELEASED = (
     ),
 )
 SAM2_CHECKPOINTS: dict[str, RemoteCheckpoint] = {entry.name: entry for entry in _RELEASED}
-"""By name: SAM2's version, and a size's name in `models.nn.encoders.hiera.HIERA_SIZES`."""
+"""By name: SAM2 version and a size of `models.nn.encoders.hiera.HIERA_SIZES`."""
 
 
 def find(name: str) -> RemoteCheckpoint:
-    """The checkpoint of that name or file name; an unknown one is refused with the nearest."""
+    """Find a checkpoint by name or file name; the error suggests similar names."""
     for checkpoint in SAM2_CHECKPOINTS.values():
         if name in (checkpoint.name, checkpoint.file_name):
             return checkpoint
@@ -134,7 +133,7 @@ def find(name: str) -> RemoteCheckpoint:
 
 
 def checkpoint_folder() -> Path:
-    """Where downloads go: `FOLDER_VARIABLE` where it is set, else the user's cache folder."""
+    """Folder of downloads: `FOLDER_VARIABLE` if set, else the user's cache folder."""
     chosen = os.environ.get(FOLDER_VARIABLE)
     if chosen:
         return Path(chosen).expanduser()
@@ -144,17 +143,17 @@ def checkpoint_folder() -> Path:
 
 
 def place_of(checkpoint: RemoteCheckpoint, folder: Path | None = None) -> Path:
-    """Where the file lies once it is there; `folder` instead of `checkpoint_folder()`."""
+    """Path of the downloaded file, in `folder` or `checkpoint_folder()`."""
     return (folder or checkpoint_folder()) / checkpoint.file_name
 
 
 def downloaded(checkpoint: RemoteCheckpoint, folder: Path | None = None) -> Path | None:
-    """The file in its place, checked; None where there is none.
+    """Path of the verified file; None if it was not downloaded.
 
     Raises
     ------
     CheckpointError
-        If a file of that name is there, but is not the released one.
+        If the file exists but is not the released one.
     """
     path = place_of(checkpoint, folder)
     if not path.exists():
@@ -176,26 +175,25 @@ def download(
     should_cancel: ShouldCancel | None = None,
     timeout_s: float = 30.0,
 ) -> Path:
-    """Fetch a checkpoint, or go on where an earlier try stopped; its place.
+    """Download a checkpoint, resuming an earlier attempt; returns its path.
 
     Parameters
     ----------
     progress
-        Called with the part done (0 to 1) and a message; the first says the size, which the
-        server's headers have confirmed by then, and no byte of the body is read yet.
+        Called with the fraction done (0 to 1) and a message; the first gives the size, confirmed
+        by the server's headers, before the body is read.
     should_cancel
-        Asked before each block of 256 KiB. What was fetched so far stays, to be continued.
+        Called before each block of 256 KiB. The partial download is kept and resumed later.
     timeout_s
-        Longest silence of the server, in seconds.
+        Network timeout in seconds.
 
     Raises
     ------
     CheckpointError
-        If the server cannot be reached or offers something else, the connection breaks, the
-        checksum is wrong, or the folder is full or cannot be written. It tells how to put the file
-        there by hand.
+        If the server cannot be reached or offers another file, the connection breaks, the checksum
+        is wrong, or the folder is full or not writable. It explains the manual download.
     Cancelled
-        If `should_cancel` said so.
+        If `should_cancel` returned True.
     """
     tell = progress or (lambda fraction, message: None)
     stop = should_cancel or (lambda: False)
@@ -207,13 +205,13 @@ def download(
         target.parent.mkdir(parents=True, exist_ok=True)
         with _alone(target.with_name(f".{target.name}.lock"), tell, stop):
             if (there := downloaded(checkpoint, folder)) is not None:
-                return there  # another process fetched it meanwhile
+                return there  # another process downloaded it meanwhile
             _Fetch(checkpoint, partial, tell, stop, timeout_s).run()
             tell(1.0, "checking the checksum")
             flaw = _flaw(partial, checkpoint)
             if flaw:
                 partial.unlink()
-                _fail(checkpoint, target, f"what came is not the released file: {flaw}")
+                _fail(checkpoint, target, f"the download is not the released file: {flaw}")
             os.replace(partial, target)
     except OSError as error:
         _fail(checkpoint, target, f"{target.parent} cannot be written ({error.strerror or error})")
@@ -221,7 +219,7 @@ def download(
 
 
 class _Fetch:
-    """One try at making `partial` as long as the file is."""
+    """Make one attempt to complete `partial`."""
 
     def __init__(
         self,
@@ -236,58 +234,58 @@ class _Fetch:
 
     def run(self) -> None:
         size = self.checkpoint.size_bytes
-        begun = self.partial.stat().st_size if self.partial.exists() else 0
-        if begun > size:
+        offset = self.partial.stat().st_size if self.partial.exists() else 0
+        if offset > size:
             self.partial.unlink()
-            begun = 0
-        if begun < size:
-            self._check_space(size - begun)
-            self._continue(begun)
+            offset = 0
+        if offset < size:
+            self._check_space(size - offset)
+            self._continue(offset)
 
     def _check_space(self, needed: int) -> None:
         free = shutil.disk_usage(self.partial.parent).free
         if free < needed + _SPARE_BYTES:
             self._fail(
                 f"{self.partial.parent} has {free / 1e6:,.0f} MB free, and {needed / 1e6:,.0f} MB "
-                f"more are needed; make room, or name another folder in {FOLDER_VARIABLE}"
+                f"more are needed; free some space, or set another folder in {FOLDER_VARIABLE}"
             )
 
-    def _check_length(self, told: str | None, begun: int) -> None:
-        expected = self.checkpoint.size_bytes - begun
-        if told is None or not told.isdecimal() or int(told) != expected:
+    def _check_length(self, length: str | None, offset: int) -> None:
+        expected = self.checkpoint.size_bytes - offset
+        if length is None or not length.isdecimal() or int(length) != expected:
             self._fail(
-                f"the server offers {f'{told} bytes' if told else 'something of unknown size'}, "
+                f"the server offers {f'{length} bytes' if length else 'a file of unknown size'}, "
                 f"where {expected} bytes were expected; is it the page of a proxy?"
             )
 
-    def _continue(self, begun: int) -> None:
-        headers = {"Range": f"bytes={begun}-"} if begun else {}
+    def _continue(self, offset: int) -> None:
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
         with self._open(headers) as response:
             if response.status != http.client.PARTIAL_CONTENT:
-                begun = 0  # the server begins anew, and so do we
-            elif not response.headers.get("Content-Range", "").startswith(f"bytes {begun}-"):
-                self._fail("the server goes on at another place than where it was asked to")
-            self._check_length(response.headers.get("Content-Length"), begun)
-            self.tell(begun / self.checkpoint.size_bytes, self._amount(begun))
-            with self.partial.open("ab" if begun else "wb") as file:
-                done = begun
+                offset = 0  # the server starts over
+            elif not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
+                self._fail("the server continued at another offset than requested")
+            self._check_length(response.headers.get("Content-Length"), offset)
+            self.tell(offset / self.checkpoint.size_bytes, self._amount(offset))
+            with self.partial.open("ab" if offset else "wb") as file:
+                done = offset
                 while block := self._block(response):
                     file.write(block)
                     done += len(block)
                     self.tell(done / self.checkpoint.size_bytes, self._amount(done))
         if done < self.checkpoint.size_bytes:
-            self._fail(f"the connection ended at {self._amount(done)}; run it again to go on there")
+            self._fail(f"the connection ended at {self._amount(done)}; run it again to continue")
 
     def _block(self, response: http.client.HTTPResponse) -> bytes:
         if self.stop():
             raise Cancelled(
-                f"download of {self.checkpoint.file_name} stopped; {self.partial} keeps what came, "
-                f"and another try goes on there"
+                f"download of {self.checkpoint.file_name} stopped; {self.partial} is kept, and "
+                f"the next attempt continues it"
             )
         try:
             return response.read(_BLOCK)
         except (OSError, http.client.HTTPException) as error:
-            self._fail(f"the connection broke ({error}); run it again to go on where it stopped")
+            self._fail(f"the connection broke ({error}); run it again to continue")
 
     @contextmanager
     def _open(self, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse]:
@@ -312,14 +310,14 @@ class _Fetch:
 
 def _fail(checkpoint: RemoteCheckpoint, target: Path, reason: str) -> NoReturn:
     raise CheckpointError(
-        f"{checkpoint.file_name} was not downloaded: {reason}. To do it by hand, fetch "
+        f"{checkpoint.file_name} was not downloaded: {reason}. To do it manually, download "
         f"{checkpoint.url} ({checkpoint.size_mb:,.0f} MB) and save it as {target}, or anywhere and "
         f"give its path"
     )
 
 
 def _flaw(path: Path, checkpoint: RemoteCheckpoint) -> str:
-    """What is wrong with a file, or nothing."""
+    """Describe what is wrong with a file; empty if valid."""
     size = path.stat().st_size
     if size != checkpoint.size_bytes:
         return f"it has {size:,} bytes and should have {checkpoint.size_bytes:,}"
@@ -330,7 +328,7 @@ def _flaw(path: Path, checkpoint: RemoteCheckpoint) -> str:
 
 
 def _alone(lock: Path, tell: Progress, stop: ShouldCancel) -> AbstractContextManager[bool]:
-    """One process at a time; `torchrun` starts several that want the same file."""
+    """Lock against other processes; `torchrun` starts several that need the same file."""
 
     def waiting() -> None:
         tell(0.0, "another program is downloading it")

@@ -1,10 +1,9 @@
-"""Checkpoints that the authors' released Co-Seg code wrote.
+"""Import checkpoints of the authors' released Co-Seg code.
 
-They are the state dict of its whole module, named as in Co-Seg++'s (`from_coseg_plus`) but for the
-prompt encoders, the decoders and LoRA. An import gets the released code's settings where they
-differ from the paper's: LoRA that changes half of the queries and values where a stage begins, a
-mask made smaller in two steps, a spare token, and a normalisation that divides by the *means* of
-the channels, the slip that both released codes share.
+They are the state dict of the whole module, named as for Co-Seg++ (`from_coseg_plus`) except for
+prompt encoders, decoders and LoRA. An import gets the released code's settings where they differ
+from the paper: LoRA that changes half of the queries and values where a stage begins, a mask
+reduced in two steps, a spare token, and a normalisation that divides by the channel *means*.
 """
 
 from __future__ import annotations
@@ -46,11 +45,11 @@ AS_PUMA = ModelCard(
     training_data="unknown; the class is assumed to be that of PUMA (paper, section 3.1)",
     notes="imported from a checkpoint of the authors' released code",
 )
-"""The card of an import whose caller names no classes; fits 1 and 3 channels, as for PUMA."""
+"""Default card of an import; fits 1 and 3 channels, as for PUMA."""
 
 
 class Imported(NamedTuple):
-    """A network with the authors' weights, in evaluation mode, and how it came to be."""
+    """A network with the authors' weights, in evaluation mode, and the import report."""
 
     model: Coseg
     report: ImportReport
@@ -61,22 +60,21 @@ _WRAPPING = re.compile(r"(?:module\.)?(?:model\.)?")
 _LORA = re.compile(r"image_encoder\.trunk\.blocks\.(\d+)\.attn\.edge_w_([ab])_lora_([qv])\.weight")
 _LORA_STEPS = {"a": "down", "b": "up"}
 _LORA_TARGETS = {"q": "query", "v": "value"}
-# Of SAM's tokens, the first stands for a single mask and the others for several. The semantic head
-# reads the first, the instance head the others; the rest attend and are spare, and stand last here.
+# SAM's first token is for a single mask, the others for several. The semantic head reads the first,
+# the instance head the others; unread tokens only attend (spare) and are last here.
 _TOKEN_MLP = re.compile(r"(semantic|instance)_decoder\.token_mlps\.(\d+)(\..+)")
 _FIRST_READ = {"semantic": 0, "instance": 1}
 
 
 def recognises(names: Mapping[str, Any]) -> bool:
-    """Whether entries of these names are those of a Co-Seg checkpoint, and not of a Co-Seg++."""
+    """Whether the names are those of a Co-Seg checkpoint rather than Co-Seg++."""
     return any(_OURS_ALONE.match(name) for name in names)
 
 
 def rename(name: str) -> str | None:
     """The authors' name of an entry -> ours.
 
-    None for an entry that the network never uses. A name of neither kind comes back as it is, to be
-    told as unknown.
+    None for an unused entry. Unknown names are returned unchanged and reported later.
     """
     theirs = _WRAPPING.sub("", name, count=1)
     if lora := _LORA.fullmatch(theirs):
@@ -91,12 +89,12 @@ def rename(name: str) -> str | None:
 
 
 def convert(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], ImportReport]:
-    """Rename every entry; (1, C) tables of one vector become (C,), spare tokens stand last.
+    """Rename every entry; (1, C) tables become (C,), spare tokens come last.
 
     Raises
     ------
     CheckpointError
-        If two entries would fill the same place.
+        If two entries have the same target.
     """
     return convert_entries(state, rename, _reshape)
 
@@ -111,13 +109,13 @@ def import_checkpoint(
     Parameters
     ----------
     source
-        The checkpoint's path, or its state dict.
+        Path of the checkpoint, or its state dict.
     card
-        Names, classes and pixel size; `AS_PUMA` where None. Its family, config and normalisation
-        are replaced: sizes are read off the shapes, the rest is as the released code has it.
+        Names, classes and pixel size; default `AS_PUMA`. Family, config and normalisation are
+        replaced: sizes follow from the shapes, other settings are those of the released code.
     encoder
-        The trunk's size or shape, where its shapes are none of SAM2's four: heads, windows and
-        global attention leave no trace in them.
+        The trunk's size or config, if it is none of SAM2's four: heads, windows and global
+        attention cannot be read from shapes.
 
     Raises
     ------
@@ -127,14 +125,14 @@ def import_checkpoint(
     """
     from napari_coseg.models.coseg.model import Coseg
 
-    theirs, told = named_tensors(source, "the checkpoint")
+    theirs, source_name = named_tensors(source, "the checkpoint")
     state, report = convert(theirs)
     card = card or AS_PUMA
     config = _read_config(state, encoder)
     _check_classes(state, card)
     card = card.model_copy(update={"family": "coseg", "config": config, "normalisation": SLIP})
-    model = built(Coseg, card, state, told)
-    return Imported(filled(model, state, told), report)
+    model = built(Coseg, card, state, source_name)
+    return Imported(filled(model, state, source_name), report)
 
 
 def _rename_token_mlp(task: str, token: int, rest: str) -> str | None:
@@ -151,7 +149,7 @@ def _reshape(ours: str, value: Tensor) -> Tensor:
 
 
 def _read_config(state: Mapping[str, Tensor], encoder: str | HieraConfig | None) -> dict[str, Any]:
-    """A `CosegConfig` as plain JSON values: sizes off the shapes, the rest as released."""
+    """A `CosegConfig` as JSON values: sizes from the shapes, the rest as released."""
     from napari_coseg.models.coseg.config import AS_RELEASED
 
     trunk = encoder if encoder is not None else recognised_trunk(state)

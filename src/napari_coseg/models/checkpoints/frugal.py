@@ -1,4 +1,4 @@
-"""Building a network that a file is about to fill."""
+"""Build networks that will be filled from a file, within a memory limit."""
 
 from __future__ import annotations
 
@@ -25,22 +25,19 @@ _RANDOM_STARTS = {
 }
 
 SLACK = 2**24
-"""Numbers beyond the weights themselves, for constants and helpers made on the way: 64 MB."""
+"""Allowance for constants and temporaries besides the weights: 64 MB."""
 
 
 class FrugalBuilding(TorchFunctionMode):
-    """While active, weights get no random start, and a network too large is refused.
+    """While active, weights are not randomly initialised, and too large networks are refused.
 
-    Loading is faster so, and takes nothing from the caller's random numbers.
-
-    A model card is a few lines of text that may name a network of any size. Numbers are counted
-    before memory is taken for them.
+    This speeds up loading and leaves the caller's random state alone. A small card may describe a
+    network of any size, so numbers are counted before memory is allocated.
 
     Parameters
     ----------
     numbers
-        Numbers of all weights in the file; a network that makes more than twice that (and `SLACK`)
-        cannot be the one it was saved from.
+        Number of weights in the file; networks with more than twice that plus `SLACK` are refused.
     """
 
     def __init__(self, numbers: int) -> None:
@@ -71,13 +68,13 @@ class FrugalBuilding(TorchFunctionMode):
         self.made += numbers
         if self.made > self.allowed:
             raise CheckpointError(
-                "the file describes a network larger than the weights that it holds; fetch it anew"
+                "the file describes a network larger than its weights; download it again"
             )
 
 
 def _numbers_made(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     if func is torch.arange and not {"start", "end", "step"} & kwargs.keys():
-        # torch needs two seconds before its first `arange` without memory.
+        # The first `arange` on the meta device takes torch two seconds.
         start, end, step = (0, args[0], 1) if len(args) == 1 else (*args, 1)[:3]
         return math.ceil((end - start) / step)
     outline: Tensor = func(*args, **kwargs | {"device": "meta"})

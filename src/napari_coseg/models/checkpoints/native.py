@@ -1,7 +1,6 @@
-"""The native format: one safetensors file whose metadata carries the `ModelCard` as JSON.
+"""Read and write native weights: one safetensors file with the `ModelCard` as JSON metadata.
 
-Loading needs this one file. The weights may be stored as float16 to halve it; the network computes
-in float32 either way.
+Weights may be stored as float16 to halve the file; the network computes in float32.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def save(
     card: ModelCard | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write a model's weights and card; the file appears whole or not at all.
+    """Write a model's weights and card atomically.
 
     Parameters
     ----------
@@ -47,10 +46,10 @@ def save(
     model
         Its `state_dict` is written.
     card
-        What the file says of itself; the model's own card where None.
+        Default: the model's own card.
     dtype
-        Floating-point type of the stored weights, as ``torch.float16``; None keeps theirs. Buffers
-        keep theirs always: a channel's variance may be beyond float16.
+        Floating-point type of stored weights, such as ``torch.float16``; None keeps theirs.
+        Buffers are not converted: variances may exceed float16.
 
     Raises
     ------
@@ -78,24 +77,23 @@ def save(
 
 
 def read_card(path: str | Path) -> ModelCard:
-    """The card of a native file; reads its header, not its weights.
+    """Read the card of a native file, without its weights.
 
     Raises
     ------
     CheckpointError
-        If the file cannot be read, has no card, or a card that this version does not understand.
+        If the file cannot be read, or has no card of this version's format.
     """
     return _card_of(read_header(path).metadata, path)
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> SegmentationModel:
-    """Build the network that a native file describes and fill it, float32, in evaluation mode.
+    """Load the network of a native file, float32, in evaluation mode.
 
     Raises
     ------
     CheckpointError
-        If the file is no native one, or its entries do not fit the network that its card names:
-        missing, unknown, misshapen, not finite.
+        If the file is not native, or its entries are missing, unknown, misshapen or not finite.
     """
     header = read_header(path)
     card = _card_of(header.metadata, path)
@@ -120,13 +118,13 @@ def file_sha256(path: str | Path) -> str:
 def _card_of(metadata: dict[str, str], path: str | Path) -> ModelCard:
     if CARD_KEY not in metadata:
         raise CheckpointError(
-            f"{path} has no model card, so it is no native weights file; bring checkpoints of "
-            f"other programs in with `napari-coseg models import`"
+            f"{path} has no model card, so it is not a native weights file; convert checkpoints of "
+            f"other programs with `napari-coseg models import`"
         )
     try:
         values = json.loads(metadata[CARD_KEY])
         if not isinstance(values, dict):
-            raise CheckpointError(f"{path}: its model card is no JSON object")
+            raise CheckpointError(f"{path}: its model card is not a JSON object")
         version = values.get("format_version", FORMAT_VERSION)
         if version != FORMAT_VERSION:
             raise CheckpointError(
@@ -141,7 +139,7 @@ def _card_of(metadata: dict[str, str], path: str | Path) -> ModelCard:
 
 
 def _check_card(card: ModelCard, source: str) -> None:
-    """Ids run from 1 without holes, as the network's channels do."""
+    """Check that class ids are consecutive from 1, like the network's channels."""
     tasks: dict[str, Sequence[ClassEntry]] = {
         "semantic": card.semantic_classes,
         "instance": card.instance_classes,
@@ -158,7 +156,7 @@ def _check_card(card: ModelCard, source: str) -> None:
 def _build_to_be_filled(
     card: ModelCard, shapes: dict[str, tuple[int, ...]], path: str | Path
 ) -> SegmentationModel:
-    """Build without a random start, and without more memory than the file's weights need."""
+    """Build without a random start, limited to the size of the file's weights."""
     from napari_coseg.models.checkpoints.frugal import FrugalBuilding
     from napari_coseg.models.registry import build
 

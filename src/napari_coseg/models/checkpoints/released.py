@@ -1,4 +1,4 @@
-"""Checkpoints of the authors' released code, whichever of their networks wrote them."""
+"""Import checkpoints of the authors' released code, of either network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def import_released(
     card: ModelCard | None = None,
     encoder: str | HieraConfig | None = None,
 ) -> from_coseg.Imported | from_coseg_plus.Imported:
-    """Import a checkpoint of Co-Seg or of Co-Seg++, told apart by the names of its entries.
+    """Import a checkpoint of Co-Seg or of Co-Seg++, detected by the names of its entries.
 
     Parameters, result and errors are those of `from_coseg_plus.import_checkpoint`.
     """

@@ -1,4 +1,4 @@
-"""What is said of a network's start."""
+"""Report on the starting weights of a network."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import NamedTuple
 
 
 class StartReport(NamedTuple):
-    """Where each part of a network started from.
+    """Source of the starting weights of each part of a network.
 
     source
         The file.
     origin
-        Whose weights it holds, as "SAM2".
+        Origin of its weights, such as "SAM2".
     size
-        Name of the encoder's shape, or its sizes in words.
+        Name of the encoder, or its sizes.
     filled
-        Our parts that the file's weights fill, as ``semantic_decoder.transformer``.
+        Parts filled from the file, such as ``semantic_decoder.transformer``.
     random
-        Our parts that keep their own start.
+        Parts with their own random start.
     """
 
     source: str

@@ -1,7 +1,7 @@
-"""Weights files read without trust: nothing in them is run, nothing is allocated on their word.
+"""Read untrusted weights files without running code or allocating unchecked sizes.
 
-safetensors files are checked by their header, PyTorch files by their archive, before any tensor is
-made; PyTorch files are read with ``weights_only=True`` alone.
+safetensors headers and PyTorch archives are checked before any tensor is made; PyTorch files are
+read only with ``weights_only=True``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_HEADER_BYTES = 16 * 2**20
 """A header of 10,000 entries has about 1 MB."""
 
 NESTS = ("model", "state_dict", "model_state_dict")
-"""Keys under which released PyTorch files keep the weights."""
+"""Keys of the weights in released PyTorch files."""
 
 _DTYPE_BYTES = {
     **dict.fromkeys(("F64", "I64", "U64"), 8),
@@ -36,29 +36,29 @@ _DTYPES = {
     *("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8"),
     *("uint64", "uint32", "uint16", "uint8", "bool"),
 }
-"""The same by torch's names."""
+"""The same, by torch's names."""
 
 
 class Header(NamedTuple):
-    """What a safetensors file says of itself: free text by key, and each entry's shape."""
+    """Header of a safetensors file: text by key, and the shape of each entry."""
 
     metadata: dict[str, str]
     shapes: dict[str, tuple[int, ...]]
 
 
 def load_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Named tensors of a safetensors or PyTorch file, on the CPU.
+    """Read the named tensors of a safetensors or PyTorch file, on the CPU.
 
     Parameters
     ----------
     path
-        A safetensors file, or one of ``torch.save``: the tensors themselves or a nest of them
-        under one of `NESTS`.
+        A safetensors file, or one of ``torch.save``: tensors by name, or nested under one of
+        `NESTS`.
 
     Raises
     ------
     CheckpointError
-        If the file is missing, broken, of another kind, or holds something but named tensors.
+        If the file is missing, broken, of another kind, or holds anything but named tensors.
     """
     path = Path(path)
     start = _first_bytes(path)
@@ -67,7 +67,7 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     if start[8:9] == b"{":
         return _load_safetensors(path)
     raise CheckpointError(
-        f"{path} is no weights file: expected safetensors, or a file written by torch.save "
+        f"{path} is not a weights file: expected safetensors, or a file written by torch.save "
         f"(PyTorch 1.6 or later; save an older one again)"
     )
 
@@ -75,19 +75,19 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
 def named_tensors(
     source: str | Path | Mapping[str, Tensor], otherwise: str
 ) -> tuple[Mapping[str, Tensor], str]:
-    """A file's tensors and its path, or the tensors as given and the words `otherwise`."""
+    """Tensors of a file and its path, or given tensors and the name `otherwise`."""
     if isinstance(source, Mapping):
         return source, otherwise
     return load_state_dict(source), str(source)
 
 
 def read_header(path: str | Path) -> Header:
-    """Only the header of a safetensors file, checked against the file's size.
+    """Read the header of a safetensors file, checked against the file size.
 
     Raises
     ------
     CheckpointError
-        If the file is missing, no safetensors, or its header lies about sizes.
+        If the file is missing, not safetensors, or its header has wrong sizes.
     """
     path = Path(path)
     try:
@@ -96,8 +96,8 @@ def read_header(path: str | Path) -> Header:
             (length,) = struct.unpack("<Q", file.read(8)) if size >= 8 else (0,)
             if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
                 raise CheckpointError(
-                    f"{path} is no safetensors file, or is cut off: it has {size:,} bytes and "
-                    f"tells of a header of {length:,} (at most {MAX_HEADER_BYTES:,}); fetch it anew"
+                    f"{path} is not a safetensors file, or is cut off: it has {size:,} bytes and "
+                    f"claims a header of {length:,} (at most {MAX_HEADER_BYTES:,}); fetch it again"
                 )
             text = file.read(length)
     except OSError as error:
@@ -105,19 +105,19 @@ def read_header(path: str | Path) -> Header:
     try:
         entries = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} has a header that is no JSON: {error}") from error
+        raise CheckpointError(f"{path} has a header that is not JSON: {error}") from error
     if not isinstance(entries, dict):
-        raise CheckpointError(f"{path} has a header that is no JSON object; fetch the file anew")
+        raise CheckpointError(f"{path} has a header that is not a JSON object; fetch it again")
     metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise CheckpointError(f"{path} has metadata that is not text by key; fetch the file anew")
+        raise CheckpointError(f"{path} has metadata that is not text by key; fetch it again")
     payload = size - 8 - length
     shapes = {name: _checked_shape(path, name, entry, payload) for name, entry in entries.items()}
     claimed = sum(end - begin for begin, end in (e["data_offsets"] for e in entries.values()))
-    if claimed > payload:  # else a few bytes could stand for a network of any size
+    if claimed > payload:  # otherwise a few bytes could claim a network of any size
         raise CheckpointError(
-            f"{path} has a header whose entries claim {claimed:,} bytes of {payload:,}; fetch the "
-            "file anew"
+            f"{path} has a header whose entries claim {claimed:,} bytes of {payload:,}; "
+            "download the file again"
         )
     return Header(metadata, shapes)
 
@@ -125,19 +125,19 @@ def read_header(path: str | Path) -> Header:
 def check_shapes(
     shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], source: str
 ) -> None:
-    """Every expected name is there with its shape, and no other.
+    """Check that entries have exactly the expected names and shapes.
 
     Parameters
     ----------
     shapes, expected
-        Shapes by name: what was read, and what the network has.
+        Shapes by name, of the file and of the network.
     source
-        What the message calls the file.
+        Name of the file in messages.
 
     Raises
     ------
     CheckpointError
-        Naming what is missing, unknown or misshapen.
+        Names entries that are missing, unknown or misshapen.
     """
     findings = {
         "missing": [name for name in expected if name not in shapes],
@@ -148,20 +148,20 @@ def check_shapes(
             if name in shapes and tuple(shapes[name]) != tuple(shape)
         ],
     }
-    told = [f"{kind}: {listed(names)}" for kind, names in findings.items() if names]
-    if told:
-        raise CheckpointError(f"{source} does not fit the network; {'; '.join(told)}")
+    differences = [f"{kind}: {listed(names)}" for kind, names in findings.items() if names]
+    if differences:
+        raise CheckpointError(f"{source} does not fit the network; {'; '.join(differences)}")
 
 
 def check_finite(state: Mapping[str, Tensor], source: str) -> None:
-    """No weight is NaN or infinite; else a `CheckpointError` that names them."""
+    """Check that all weights are finite; a `CheckpointError` names the others."""
     broken = [name for name, value in state.items() if not bool(value.isfinite().all())]
     if broken:
         raise CheckpointError(f"{source} holds weights that are not finite: {listed(broken)}")
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:
-    """The first names, and how many more."""
+    """List the first names and the number of others."""
     names = list(names)
     text = ", ".join(names[:most])
     return text if len(names) <= most else f"{text} and {len(names) - most} more"
@@ -190,7 +190,7 @@ def _checked_shape(path: Path, name: str, entry: Any, payload: int) -> tuple[int
             )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is broken at entry {name!r}: {error}; fetch the file anew"
+            f"{path} is broken at entry {name!r}: {error}; download the file again"
         ) from error
     return shape
 
@@ -212,7 +212,7 @@ def _load_torch(path: Path) -> dict[str, Tensor]:
 
     import torch
 
-    # A damaged pickle takes from empty stacks and calls what is no function.
+    # Damaged pickles pop empty stacks and call objects that are no functions.
     broken = (
         *(RuntimeError, ValueError, KeyError, EOFError, IndexError, TypeError, AttributeError),
         *(AssertionError, OverflowError, MemoryError, pickle.UnpicklingError, struct.error),
@@ -220,7 +220,7 @@ def _load_torch(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except broken as error:
-        # torch's own text goes on to advise weights_only=False, which must not be followed.
+        # torch's message goes on to advise weights_only=False, which is unsafe.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"{path} cannot be read safely as tensors ({reason[:200]}); save only the state dict: "
@@ -232,15 +232,15 @@ def _load_torch(path: Path) -> dict[str, Tensor]:
 
 
 def _check_archive(path: Path) -> None:
-    """torch.save never compresses; an archive that does may unpack to any size."""
+    """Refuse compressed archives: torch.save writes none, and they may unpack to any size."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
-        raise CheckpointError(f"{path} is cut off or broken: {error}; fetch it anew") from error
+        raise CheckpointError(f"{path} is cut off or broken: {error}; download it again") from error
     unpacked = sum(member.file_size for member in members)
     if unpacked > path.stat().st_size or any(member.compress_type for member in members):
-        raise CheckpointError(f"{path} is a compressed archive; torch.save writes none such")
+        raise CheckpointError(f"{path} is a compressed archive, which torch.save does not write")
 
 
 def _unwrap(content: Any) -> Any:
@@ -266,14 +266,14 @@ def _check_tensors(state: Any, path: Path) -> None:
         raise CheckpointError(
             f"{path} holds a {type(state).__name__}; expected tensors by name (a state dict)"
         )
-    strange = [
+    others = [
         f"{name!r} ({type(value).__name__})"
         for name, value in state.items()
         if not (isinstance(name, str) and isinstance(value, torch.Tensor))
     ]
-    if strange:
+    if others:
         raise CheckpointError(
-            f"{path} holds more than tensors by name: {listed(strange)}; save the state dict alone"
+            f"{path} holds more than tensors by name: {listed(others)}; save only the state dict"
         )
     if not state:
         raise CheckpointError(f"{path} holds no tensors")
@@ -283,8 +283,8 @@ def _check_tensors(state: Any, path: Path) -> None:
         if str(value.dtype).removeprefix("torch.") not in _DTYPES
     ]
     if unread:
-        raise CheckpointError(f"{path} holds numbers of types that are not read: {listed(unread)}")
-    # A view may claim any size over one stored number.
+        raise CheckpointError(f"{path} holds numbers of unsupported types: {listed(unread)}")
+    # A view may claim any size over one stored number (stride 0).
     size = path.stat().st_size
     inflated = [
         f"{name} {tuple(value.shape)}"
@@ -296,5 +296,5 @@ def _check_tensors(state: Any, path: Path) -> None:
     ]
     if inflated:
         raise CheckpointError(
-            f"{path} holds tensors that are not plainly stored in it: {listed(inflated)}"
+            f"{path} holds tensors that are larger than their stored data: {listed(inflated)}"
         )

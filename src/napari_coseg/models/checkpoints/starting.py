@@ -1,6 +1,6 @@
-"""Where a training starts from: published weights, by path or by name.
+"""Start networks from published weights, by path or by name.
 
-Which weights fit, the encoder says (`Encoder.start`); what reads them stands in `STARTS`.
+`Encoder.start` names the kind of weights that fit; `STARTS` has their readers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STARTS: dict[str, str] = {
     "sam2": "napari_coseg.models.checkpoints.from_sam2:initialise_encoder",
     "efficientnet-lite": "napari_coseg.models.checkpoints.from_efficientnet:initialise_trunk",
 }
-"""What fills a network from the weights of a file, by `Encoder.start`."""
+"""Functions that fill a network from a file, by `Encoder.start`."""
 
 
 def initialise(
@@ -38,7 +38,7 @@ def initialise(
     progress: Progress | None = None,
     should_cancel: ShouldCancel | None = None,
 ) -> StartReport:
-    """Start a network from published weights; what does not fit keeps its own start.
+    """Start a network from published weights; parts that do not fit are unchanged.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def initialise(
     Raises
     ------
     CheckpointError
-        If the file cannot be had, is of another size, or does not fit the encoder.
+        If the file is not available, is of another size, or does not fit the encoder.
     """
     path = starting_file(path_or_name, progress=progress, should_cancel=should_cancel)
     encoder = model.image_encoder
@@ -67,22 +67,22 @@ def starting_file(
     progress: Progress | None = None,
     should_cancel: ShouldCancel | None = None,
 ) -> Path:
-    """The checkpoint meant.
+    """Resolve a path or name to a checkpoint file, downloading it by name.
 
     Parameters
     ----------
     path_or_name
-        A file; or a name in `download.SAM2_CHECKPOINTS`, which is fetched unless it is there
-        already; or the file name of one, which is looked for among the downloads but never
-        fetched: it may as well be a mistyped path; or the name of an encoder whose weights an
-        installed package carries (`from_efficientnet.PACKAGES`).
+        A file; a name in `download.SAM2_CHECKPOINTS`, which is downloaded if needed; the file name
+        of one, which is looked up but never downloaded, since it may be a mistyped path; or the
+        name of an encoder whose weights an installed package ships
+        (`from_efficientnet.PACKAGES`).
     progress, should_cancel
         As in `download`.
 
     Raises
     ------
     CheckpointError
-        If there is no such file, saying how to get it.
+        If there is no such file; explains how to get it.
     """
     path = Path(path_or_name).expanduser()
     if path.is_file():

@@ -5,12 +5,12 @@
       instance head(z) -> objects, m_ins       instance head(z + RP_sem(m_sem, z)) -> objects
 
 Both forwards decode every channel; the masks are the log-odds of "any region" and "object" at the
-size of the image. There is no consistency map. The encoder is frozen but for LoRA in its attention
-and adapters beside its MLPs.
+size of the image. There is no consistency map. The encoder is frozen except for LoRA in its
+attention and adapters beside its MLPs.
 
-Channels of the instance head: horizontal and vertical map, object, and, where the card has classes
-of objects, background and each class (not in the paper). Of the semantic head: one logit for a
-single class of regions, as in the paper, or background and each of several.
+Channels of the instance head: horizontal and vertical map, object, and, if the card has object
+classes, background and each class (not in the paper). Of the semantic head: one logit for a single
+region class, as in the paper, or background and each class.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Coseg(CosegModel):
 
     def __init__(self, card: ModelCard) -> None:
         self.config = config = CosegConfig.from_mapping(card.config)
-        # Written out, for a name may come to mean another shape than this one.
+        # Written in full, since the meaning of a name may change.
         shape = {**card.config, "encoder": config.encoder.model_dump(mode="json")}
         super().__init__(card.model_copy(update={"config": shape}))
         self.encoder = build_encoder(
@@ -99,7 +99,7 @@ class Coseg(CosegModel):
 
     def first_forward_channels(self, features: Features) -> tuple[Tensor, Tensor]:
         """The raw channels of both heads without prompts, (B, K, y, x)."""
-        # Crossed from the start: each head takes the other task's stand-in for "no mask".
+        # Crossed: each head takes the other task's "no mask" vector.
         return self._decode(
             features,
             for_semantic=self.instance_prompt.no_mask_prompt(features.embedding),
@@ -117,7 +117,7 @@ class Coseg(CosegModel):
         )
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
-        """The learnable parts by name; every parameter stands in exactly one of them.
+        """Parameters by part; every parameter is in exactly one.
 
         ``trunk`` is what the paper freezes (section 2.4).
         """
@@ -144,13 +144,13 @@ class Coseg(CosegModel):
 
 
 def head_channels(card: ModelCard) -> tuple[int, int]:
-    """Channels that the card's classes need of the semantic and of the instance head."""
+    """Channels of the semantic and the instance head for the card's classes."""
     regions, types = len(card.semantic_classes), len(card.instance_classes)
     return (1 + regions if regions > 1 else 1), OBJECT.stop + (1 + types if types else 0)
 
 
 def _with_background(semantic: Tensor) -> Tensor:
-    """A single logit becomes two of which the softmax is its sigmoid; several stay."""
+    """Expand a single logit to two whose softmax is its sigmoid; several are unchanged."""
     if semantic.shape[1] > 1:
         return semantic
     return torch.cat([torch.zeros_like(semantic), semantic], dim=1)

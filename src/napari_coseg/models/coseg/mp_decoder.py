@@ -1,11 +1,11 @@
-"""Mutual Prompt mask Decoder (Co-Seg section 2.3): one head for each task.
+"""Mutual Prompt mask Decoder (Co-Seg section 2.3): one head per task.
 
-    embedding + prompt (B, C, h, w), one query embedding a channel
+    embedding + prompt (B, C, h, w), one query embedding per channel
       two-way transformer (equations 6 and 7) -> queries, image tokens
       upscaling by transposed convolutions, high-resolution features added
       channel k = (3-layer MLP of query k) . (upscaled pixels)
 
-Both forwards give all channels, by the same weights.
+Both forwards compute all channels with the same weights.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class MPDecoder(nn.Module):
     Attributes
     ----------
     answering
-        Which of the tokens become channels.
+        Indices of the tokens that become channels.
     """
 
     def __init__(self, config: CosegConfig, channels: int) -> None:
         super().__init__()
         width = config.width
-        # The spare one, if any, stands last.
+        # The spare token, if any, is last.
         self.answering = slice(None, -1 if config.spare_token else None)
         self.mask_tokens = nn.Parameter(torch.randn(channels + config.spare_token, width))
         self.transformer = TwoWayTransformer(
@@ -50,7 +50,7 @@ class MPDecoder(nn.Module):
         self.upscaling = nn.ModuleList()
         before = width
         for index, after in enumerate(config.upscaling_channels):
-            # SAM normalises after the first doubling only.
+            # SAM normalises only after the first upscaling step.
             self.upscaling.append(
                 Doubling(before, after, norm=index == 0, refine=config.upscaling_refinement)
             )
@@ -64,12 +64,12 @@ class MPDecoder(nn.Module):
         position: Tensor,
         high_resolution: tuple[Tensor, ...],
     ) -> Tensor:
-        """All channels, (B, K, 4h, 4w), or finer where there are more doublings.
+        """All channels, (B, K, 4h, 4w), or finer with more upscaling steps.
 
         Parameters
         ----------
         embedding, prompt, position
-            (B, C, h, w); prompt and position may have ones for B, h, w.
+            (B, C, h, w); prompt and position may be broadcast over B, h, w.
         high_resolution
             From fine to coarse, as in `Features`.
         """

@@ -24,8 +24,8 @@ MASK_CHANNELS = (4, 16)
 class RPEncoder(nn.Module):
     """Dense prompts from a task's mask, for the *other* task's decoder.
 
-    It also owns what SAM's prompt encoder owns: the vector that stands for "no mask" and the
-    random Fourier features of the positions.
+    Like SAM's prompt encoder it owns the "no mask" vector and the random Fourier features of
+    positions.
     """
 
     def __init__(self, config: CosegConfig) -> None:
@@ -48,7 +48,7 @@ class RPEncoder(nn.Module):
         return fused.transpose(1, 2).unflatten(2, grid)
 
     def no_mask_prompt(self, embedding: Tensor) -> Tensor:
-        """The learned stand-in for a mask, (1, C, 1, 1), ready to be added to the embedding."""
+        """The learned "no mask" vector, (1, C, 1, 1)."""
         return self.no_mask.view(1, -1, 1, 1).to(embedding.dtype)
 
     def image_position(self, embedding: Tensor) -> Tensor:

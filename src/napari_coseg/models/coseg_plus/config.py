@@ -15,16 +15,16 @@ class CosegPlusConfig(Settings):
 
     encoder: EncoderShape = Field(
         default_factory=lambda: shape_of("large"),
-        description="a name in `named_shapes()`, or a shape of one's own",
+        description="a name in `named_shapes()`, or the encoder's config",
     )
     width: int = Field(256, ge=32, multiple_of=16, description="channels of the embedding")
     upscaling_channels: tuple[int, ...] = Field(
         (64, 32),
-        description="channels after each doubling in the decoders; a third and a fourth one reach "
+        description="channels after each upscaling step of the decoders; a third and fourth reach "
         "strides 2 and 1 and need an encoder whose stem has as many channels there",
     )
     upscaling_refinement: bool = Field(
-        False, description="a residual 3x3 convolution after each doubling (not in the paper)"
+        False, description="a residual 3x3 convolution after each upscaling step (not in the paper)"
     )
     adapter_ratio: float = Field(0.25, ge=0, le=4)
     adapter_kernel_size: int = Field(0, ge=0, le=7, description="0 is the paper's plain adapter")
@@ -54,24 +54,24 @@ class CosegPlusConfig(Settings):
     )
     prompt_encoder: Literal["ssp", "mask"] = Field(
         "ssp",
-        description="mask: the mask's convolutions alone become the prompt, as in SAM, without the "
+        description="mask: only the mask's convolutions become the prompt, as in SAM, without the "
         "sequence branch and the fusion (an ablation, table 7)",
     )
     prompt_norm: bool = Field(
         False,
-        description="batch normalisation of the mask's tokens: what differs from place to place "
-        "stands out from what a mask always says (not in the paper; for networks that train from "
-        "scratch, and else learn to hear no prompt)",
+        description="batch normalisation of the mask's tokens: emphasises spatial differences "
+        "(not in the paper; for networks trained from scratch, which otherwise learn to ignore the "
+        "mask prompt)",
     )
     mask_skip: bool = Field(
         False,
-        description="the mask that prompts a decoder also joins its pixels at stride 4, by two "
-        "convolutions of which the last begins at zero (not in the paper; for networks that train "
-        "from scratch, whose convolutions learn long before their transformers do)",
+        description="the mask prompt is also added to the decoder's pixels at stride 4, by two "
+        "convolutions, the last initialised to zero (not in the paper; for networks trained from "
+        "scratch, whose convolutions learn before their transformers)",
     )
     decoder: Literal["mtc", "plain"] = Field(
         "mtc",
-        description="plain: the prompted embedding is upscaled as it is, one learned vector a "
+        description="plain: the prompted embedding is upscaled directly, with a learned vector per "
         "mask, without two-way transformer and consistency map (an ablation, table 7)",
     )
     crossed: bool = Field(
@@ -87,9 +87,9 @@ class CosegPlusConfig(Settings):
         "next (figure 8)",
     )
     semantic_channels: int | None = Field(
-        None, description="None: one for background and one a class; imports may carry unused ones"
+        None, description="None: one for background and one per class; imports may have unused ones"
     )
-    instance_channels: int | None = Field(None, description="None: exactly what the classes need")
+    instance_channels: int | None = Field(None, description="None: as many as the classes need")
 
 
 AS_RELEASED: dict[str, Any] = {
@@ -97,7 +97,7 @@ AS_RELEASED: dict[str, Any] = {
     "scan_norm": False,
     "scan_bias_twice": True,
 }
-"""What an imported checkpoint of the authors needs on top of its sizes."""
+"""Settings of imported checkpoints of the authors, besides sizes."""
 
 COMPACT: dict[str, Any] = {
     "encoder": "compact",
@@ -111,4 +111,4 @@ COMPACT: dict[str, Any] = {
     "scan_rank": 8,
     "mask_skip": True,
 }
-"""The shipped network's shape: a Co-Seg++ that trains from scratch on a CPU."""
+"""Config of a small Co-Seg++ that can be trained from scratch on a CPU."""

@@ -4,8 +4,8 @@
       semantic decoder(z) -> m_sem           semantic decoder(z + SSP_ins(m_ins, z)) -> regions
       instance decoder(z) -> m_ins           instance decoder(z + SSP_sem(m_sem, z)) -> objects
 
-The released code encodes the image once for each forward and loops over the images of a batch;
-here z is computed once and every step takes the whole batch.
+The released code encodes the image once per forward and loops over the batch; here z is computed
+once, and every step takes the whole batch.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class CosegPlus(CosegModel):
 
     def __init__(self, card: ModelCard) -> None:
         self.config = config = CosegPlusConfig.from_mapping(card.config)
-        # Written out, for a name may come to mean another shape than this one.
+        # Written in full, since the meaning of a name may change.
         shape = {**card.config, "encoder": config.encoder.model_dump(mode="json")}
         super().__init__(card.model_copy(update={"config": shape}))
         self.encoder = build_encoder(
@@ -76,7 +76,7 @@ class CosegPlus(CosegModel):
 
     def first_forward(self, features: Features) -> FirstForward:
         z = features.embedding
-        # Crossed from the start: each decoder takes the other task's stand-in for "no mask".
+        # Crossed: each decoder takes the other task's "no mask" vector.
         semantic, semantic_consistency = self._decode_semantic(
             features, self.instance_prompt.no_mask_prompt(z)
         )
@@ -117,7 +117,7 @@ class CosegPlus(CosegModel):
         return semantic, instance
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
-        """The learnable parts by name; every parameter stands in exactly one of them.
+        """Parameters by part; every parameter is in exactly one.
 
         ``trunk`` is what the paper freezes (section 3.4).
         """
@@ -136,9 +136,9 @@ class CosegPlus(CosegModel):
     def _semantic_prompt(
         self, features: Features, prompts: MaskPrompts
     ) -> tuple[Tensor, Tensor | None]:
-        """What prompts the semantic decoder, and the mask that it was made of, if any.
+        """Prompt of the semantic decoder and its mask, if any.
 
-        The objects' mask (equation 6), unless ablated.
+        From the objects' mask (equation 6), unless ablated.
         """
         if self.config.forwards == 1:
             return self.instance_prompt.no_mask_prompt(features.embedding), None
@@ -149,7 +149,7 @@ class CosegPlus(CosegModel):
     def _instance_prompt(
         self, features: Features, prompts: MaskPrompts
     ) -> tuple[Tensor, Tensor | None]:
-        """What prompts the instance decoder: the regions' mask, unless ablated; and the mask."""
+        """Prompt of the instance decoder and its mask: the regions' mask, unless ablated."""
         if self.config.forwards == 1:
             return self.semantic_prompt.no_mask_prompt(features.embedding), None
         if not self.config.crossed:
@@ -174,7 +174,7 @@ class CosegPlus(CosegModel):
 
 
 def _channels(task: str, needed: int, given: int | None) -> int:
-    """Channels of a decoder: what the classes need, or more where the settings say so."""
+    """Channels of a decoder: as many as the classes need, or more if configured."""
     if given is not None and given < needed:
         raise CheckpointError(
             f"the card's {task} classes need {needed} channels, but its config gives {given}; "

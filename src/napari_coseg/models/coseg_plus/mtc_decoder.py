@@ -1,10 +1,10 @@
-"""Multi-Task Collaborative Decoder (Co-Seg++ section 3.3): one for each task.
+"""Multi-Task Collaborative Decoder (Co-Seg++ section 3.3): one per task.
 
     embedding + prompt (B, C, h, w), K + 1 mask tokens
       two-way transformer (equations 7 and 8) -> tokens, image tokens
       consistency: 1x1 convolution of the image tokens to 2 channels (equation 9)
       upscaling by transposed convolutions, high-resolution features added, and the mask itself
-      where the settings have a `MaskSkip`
+      with a `MaskSkip`
       mask k = (3-layer MLP of token k) . (upscaled pixels)
 
 Token 0 is the first forward's binary mask; tokens 1..K are the second forward's channels.
@@ -27,7 +27,7 @@ MASK_SKIP_CHANNELS = 16
 
 
 class MaskSkip(nn.Module):
-    """A mask's way past the transformer: logits (B, 1, y, x) -> (B, C, *size). Silent at first."""
+    """Mask skip past the transformer: logits (B, 1, y, x) -> (B, C, *size); starts at zero."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class MaskSkip(nn.Module):
         nn.init.zeros_(self.tell.weight)
 
     def forward(self, mask_logits: Tensor, size: torch.Size) -> Tensor:
-        mask = torch.sigmoid(mask_logits) - 0.5  # sure and very sure are to say the same
+        mask = torch.sigmoid(mask_logits) - 0.5  # saturate confident logits
         if mask.shape[-2:] != size:
             mask = F.interpolate(mask, size, mode="bilinear", align_corners=False)
         said: Tensor = self.tell(F.gelu(self.see(mask)))
@@ -56,7 +56,7 @@ class MTCDecoder(nn.Module):
     Attributes
     ----------
     answering
-        Which of the tokens become the second forward's channels.
+        Indices of the tokens that become the second forward's channels.
     """
 
     def __init__(self, config: CosegPlusConfig, channels: int) -> None:
@@ -76,7 +76,7 @@ class MTCDecoder(nn.Module):
         self.upscaling = nn.ModuleList()
         before = width
         for index, after in enumerate(config.upscaling_channels):
-            # SAM normalises after the first doubling only.
+            # SAM normalises only after the first upscaling step.
             self.upscaling.append(
                 Doubling(before, after, norm=index == 0, refine=config.upscaling_refinement)
             )
@@ -97,18 +97,18 @@ class MTCDecoder(nn.Module):
         binary: bool,
         mask_logits: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Masks, and the consistency map where the decoder has one.
+        """Masks, and the consistency map if the decoder has one.
 
         Parameters
         ----------
         embedding, prompt, position
-            (B, C, h, w); prompt and position may have ones for B, h, w.
+            (B, C, h, w); prompt and position may be broadcast over B, h, w.
         high_resolution
             From fine to coarse, as in `Features`.
         binary
             True: the first forward, token 0 alone, (B, 1, 4h, 4w). False: (B, K, .., ..).
         mask_logits
-            (B, 1, y, x), what `prompt` was made of; None where there is none.
+            (B, 1, y, x), the mask of `prompt`; None without one.
         """
         pixels = embedding + prompt  # (B, C, h, w)
         tokens = self.mask_tokens.unsqueeze(0).expand(len(pixels), -1, -1)  # (B, 1 + K, C)

@@ -25,8 +25,8 @@ MASK_CHANNELS = (4, 16)
 class SSPEncoder(nn.Module):
     """Dense prompts from a task's mask, for the *other* task's decoder.
 
-    It also owns what SAM's prompt encoder owns: the vector that stands for "no mask" and the
-    random Fourier features of the positions.
+    Like SAM's prompt encoder it owns the "no mask" vector and the random Fourier features of
+    positions.
     """
 
     def __init__(self, config: CosegPlusConfig) -> None:
@@ -66,7 +66,7 @@ class SSPEncoder(nn.Module):
         return fused.transpose(1, 2).unflatten(2, size)
 
     def no_mask_prompt(self, embedding: Tensor) -> Tensor:
-        """The learned stand-in for a mask, (1, C, 1, 1), ready to be added to the embedding."""
+        """The learned "no mask" vector, (1, C, 1, 1)."""
         return self.no_mask.view(1, -1, 1, 1).to(embedding.dtype)
 
     def image_position(self, embedding: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class SequenceBranch(nn.Module):
         step, b, c = self.project_scan(x.transpose(1, 2)).split(
             (self.rank, self.state, self.state), dim=-1
         )
-        # The bias goes into the softplus, with the scan.
+        # The scan adds the bias inside the softplus.
         step = F.linear(step, self.project_step.weight, self._bias_before_scan())
         y = selective_scan(
             x,
@@ -125,7 +125,7 @@ class SequenceBranch(nn.Module):
 def _start_steps_log_uniform(
     project_step: nn.Linear, rank: int, least: float = 0.001, most: float = 0.1
 ) -> None:
-    """Mamba's start: softplus(bias) is log-uniform between `least` and `most`."""
+    """Mamba's initialisation: softplus(bias) is log-uniform between `least` and `most`."""
     nn.init.uniform_(project_step.weight, -(rank**-0.5), rank**-0.5)
     step = torch.exp(
         torch.rand(project_step.out_features) * (math.log(most) - math.log(least)) + math.log(least)

@@ -1,4 +1,4 @@
-"""Adapters, put beside a frozen MLP from outside (Co-Seg++ section 3.4, Co-Seg section 2.2)."""
+"""Adapters beside a frozen MLP (Co-Seg++ section 3.4, Co-Seg section 2.2)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class Adapter(nn.Module):
     """A bottleneck: down, (depthwise convolution,) GELU, up. Tokens (B, Y, X, C) in and out.
 
-    The second matrix starts at zero, so that a fresh adapter leaves pretrained features alone.
+    The second matrix starts at zero, so that a new adapter does not change pretrained features.
 
     Parameters
     ----------
@@ -18,8 +18,8 @@ class Adapter(nn.Module):
     ratio
         Hidden channels as a fraction of `dim`; 1/4 in the paper.
     kernel_size
-        Side of the depthwise convolution on the hidden channels; 0 (the paper) leaves it out.
-        Networks trained from scratch gain from it: it gives each block a local view.
+        Side of the depthwise convolution on the hidden channels; 0 (the paper) omits it. Networks
+        trained from scratch gain from its local view.
     """
 
     def __init__(self, dim: int, ratio: float = 0.25, kernel_size: int = 0) -> None:
@@ -44,7 +44,7 @@ class Adapter(nn.Module):
 
 
 class AdaptedMLP(nn.Module):
-    """Stands in for a block's MLP: ``mlp(n) + scale * adapter(n)``."""
+    """Replaces a block's MLP by ``mlp(n) + scale * adapter(n)``."""
 
     def __init__(self, mlp: nn.Module, adapter: Adapter, scale: float = 0.5) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""One step of SAM's upscaling, to twice the size."""
+"""One upscaling step of SAM's decoder, to twice the size."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
     qkv(x)  ->  qkv(x) + (up_q(down_q(x)), 0, up_v(down_v(x)))
 
-They lie beside the trunk, not within it: a hook on each block's `qkv` layer adds them, so that the
-trunk's entries keep SAM2's names and the whole of LoRA is one module that can be saved alone.
+A hook on each block's `qkv` layer adds them, so that the trunk's entries keep SAM2's names and LoRA
+is one module that can be saved alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class LowRank(nn.Sequential):
-    """``up(down(x))`` without biases. `up` starts at zero: a fresh one changes nothing."""
+    """``up(down(x))`` without biases. `up` starts at zero, so that a new one changes nothing."""
 
     def __init__(self, width_in: int, width_out: int, rank: int) -> None:
         super().__init__()
@@ -35,8 +35,7 @@ class QueryValueLoRA(nn.Module):
         4 in the released code.
     uneven
         Change only as many channels as come *in*: the first of the queries, the last of the values.
-        Where a stage begins twice as many go out, and half of them stay as they are. The released
-        code does so.
+        Where a stage begins, twice as many go out, so half are unchanged, as in the released code.
     """
 
     def __init__(self, qkv: nn.Linear, rank: int, uneven: bool) -> None:
@@ -58,9 +57,9 @@ class QueryValueLoRA(nn.Module):
 
 
 def put_in_lora(layers: Iterable[nn.Linear], rank: int, uneven: bool = False) -> nn.ModuleList:
-    """Change the queries and values of every ``qkv`` layer; returns what was put in, in order.
+    """Add LoRA to every ``qkv`` layer; returns the modules in order.
 
-    The caller keeps the list as a module of its own: the trunk does not hold it.
+    The caller registers the list as a module: the trunk does not hold it.
     """
     changes = nn.ModuleList()
     for qkv in layers:

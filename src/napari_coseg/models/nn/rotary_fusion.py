@@ -1,4 +1,4 @@
-"""One layer of SAM2's memory attention on a grid of any size: mask tokens look at image tokens."""
+"""One layer of SAM2's memory attention on any grid: mask tokens attend to image tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 class RotaryFusion(MemoryAttentionLayer):
     """Self-attention, cross-attention, FFN with ReLU: pre-norm, residual, one head each.
 
-    Positions are axial and rotary (theta 10,000), laid out for the grid at hand.
+    Positions are axial and rotary (theta 10,000), computed for each grid.
     """
 
     def __init__(self, width: int, mlp_dim: int, dropout: float) -> None:
@@ -35,7 +35,7 @@ class RotaryFusion(MemoryAttentionLayer):
         return fused
 
     def _lay_out_positions(self, grid: tuple[int, int], device: torch.device) -> None:
-        # RoPEAttention knows square grids only and would guess one from the number of tokens.
+        # RoPEAttention assumes a square grid with the given number of tokens.
         for attention in (self.self_attn, self.cross_attn_image):
             if self.grid != grid:
                 # A tensor made in inference mode could not be used for training later.
@@ -50,7 +50,7 @@ class RotaryFusion(MemoryAttentionLayer):
 def _rotary_attention(width: int, dropout: float) -> RoPEAttention:
     return RoPEAttention(
         rope_theta=10000.0,
-        feat_sizes=(1, 1),  # laid out anew for each grid
+        feat_sizes=(1, 1),  # recomputed for each grid
         embedding_dim=width,
         num_heads=1,
         downsample_rate=1,

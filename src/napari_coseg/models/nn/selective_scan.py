@@ -5,28 +5,26 @@ For each image, channel ``c`` and state ``n``, with ``t`` along the sequence::
     h[t] = exp(delta[t] * A[c, n]) * h[t - 1] + delta[t] * B[n, t] * u[c, t]        h[-1] = 0
     y[c, t] = sum over n of C[n, t] * h[t] + D[c] * u[c, t]
 
-``mamba``      the CUDA kernel of the package mamba-ssm, where that is installed
+``mamba``      the CUDA kernel of the package mamba-ssm, if installed
 ``chunked``    plain torch, on any device, forward and backward
 ``reference``  the two lines above, step by step; slow, for tests
 
-How ``chunked`` goes. The sequence is cut into K chunks of S steps, S about sqrt(length) and 64
-at most. (1) All chunks walk their S steps at once from an empty state, which gives what each chunk
-adds to the state. (2) These K are combined in log2(K) doublings into the state each chunk starts
-from. (3) The chunks walk again from there and write y. Python thus takes 2 S + log2(K) steps: about
-2 sqrt(length) up to 4,096 and 128 + log2(length / 64) beyond, never a number that grows with length
-itself. No step divides, and decays only multiply, so that a decay of 0 (large delta) is exact; a
-scheme that divides by cumulative products would give 0 / 0 there.
+The ``chunked`` algorithm. The sequence is cut into K chunks of S steps, S about sqrt(length) and
+at most 64. (1) All chunks run their S steps in parallel from an empty state, which gives what each
+adds to the state. (2) A prefix scan in log2(K) rounds gives the state that each chunk starts from.
+(3) The chunks run again from there and write y. This takes 2 S + log2(K) steps in Python: about
+2 sqrt(length) up to 4,096 and 128 + log2(length / 64) beyond. Decays are only multiplied, never
+divided by, so that a decay of 0 (large delta) is exact.
 
-Two walks in place of one doubling over the whole sequence, because each step then touches only
-(batch, K, state, channels) numbers, which stay in the cache: at length 4,096, 256 channels and
-state 8 nothing of the full 33 MB is ever written in the forward. Steps are the first axis and
-channels the last, so that every operation runs over contiguous numbers. Half of the forward is
-`exp`; chunks of 32 or 64 steps, and matrix products in place of the sums, took the same time within
-the noise.
+Running the chunks twice is faster than a prefix scan over the whole sequence: each step touches
+only (batch, K, state, channels) numbers, which stay in the cache, and the forward never writes
+the full state (33 MB at length 4,096, 256 channels and state 8). Steps are the first axis and
+channels the last, so that memory access is contiguous. Half of the forward is `exp`; chunks of 32
+or 64 steps, or matrix products in place of sums, are not faster.
 
-The backward keeps only the inputs and the K starting states, computes the states again (one
-transient tensor of the full size; a second one for the decays saved no time) and solves the reverse
-recurrence in the same three parts.
+The backward saves only the inputs and the K starting states, recomputes the states (one temporary
+tensor of full size; another for the decays saves no time) and solves the reverse recurrence in the
+same three parts.
 """
 
 from __future__ import annotations
@@ -69,18 +67,17 @@ def selective_scan(
     delta
         Step sizes before bias and softplus, (batch, channels, length).
     A
-        Decay rates, (channels, state); negative for a state that fades.
+        Decay rates, (channels, state); negative for a decaying state.
     B, C
-        What enters and what leaves the state, (batch, state, length).
+        Input and output projections of the state, (batch, state, length).
     D
         The skip, (channels,).
     delta_bias
         Added to `delta`, (channels,).
     delta_softplus
-        Whether softplus makes step sizes of `delta` plus bias.
+        Whether to apply softplus to `delta` plus bias.
     backend
-        One of `BACKENDS`; ``auto`` takes mamba-ssm for CUDA tensors where it is installed, else
-        ``chunked``.
+        One of `BACKENDS`; ``auto`` uses mamba-ssm for CUDA tensors if installed, else ``chunked``.
 
     Returns
     -------
@@ -90,7 +87,7 @@ def selective_scan(
     Raises
     ------
     SettingsError
-        If `backend` is unknown, or ``mamba`` and cannot be used.
+        If `backend` is unknown, or ``mamba`` is not available.
     ValueError
         If the shapes do not fit each other.
     """
@@ -173,7 +170,7 @@ def _mamba_kernel() -> Callable[..., Tensor] | None:
 
 
 def _recurrence_by_steps(delta: Tensor, x: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
-    """Sum over n of C[n] * h[n], one step after the other; (batch, length, channels)."""
+    """Sum over n of C[n] * h[n], step by step; (batch, length, channels)."""
     h = x.new_zeros(x.shape[0], *A.shape)  # (batch, channels, state)
     outputs = []
     for t in range(x.shape[1]):
@@ -273,9 +270,9 @@ def _whole_decay(d: Tensor, rates: Tensor) -> Tensor:
 
 
 def _states_before(decay: Tensor, added: Tensor) -> Tensor:
-    """State before each chunk, from each chunk's decay and what it adds; all (b, K, n, c).
+    """State before each chunk, from each chunk's decay and addition; all (b, K, n, c).
 
-    Doubling: after a round with `reach`, `added` holds what the last 2 * reach chunks gave.
+    Prefix scan: after a round with `reach`, `added` is the sum over the last 2 * reach chunks.
     """
     reach = 1
     while reach < added.shape[1]:
@@ -292,7 +289,7 @@ def _states_before(decay: Tensor, added: Tensor) -> Tensor:
 def _states_again(
     d: Tensor, xs: Tensor, Bs: Tensor, gy: Tensor, rates: Tensor, starts: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Walk forward once more for what the backward needs.
+    """Run forward again for the values that the backward needs.
 
     Returns
     -------
@@ -315,7 +312,7 @@ def _states_again(
 
 
 def _gradient_entering(d: Tensor, Cs: Tensor, gy: Tensor, rates: Tensor) -> Tensor:
-    """The state's gradient that reaches each chunk from the one after it, (b, K, n, c)."""
+    """Gradient of the state that each chunk gets from the next one, (b, K, n, c)."""
     steps, b, K = d.shape[:3]
     given = d.new_zeros(b, K, *rates.shape)
     if K == 1:

@@ -1,7 +1,7 @@
-"""The contract of every encoder: an image becomes an embedding and finer maps, once for both tasks.
+"""The contract of image encoders: an embedding and finer maps, shared by both tasks.
 
-Families ask nothing else of an encoder, so that any encoder serves any family. To add one, write
-its file beside this one and add a line to `registry.ENCODERS`.
+Families rely on nothing else, so that any encoder fits any family. To add one, write its file here
+and add a line to `registry.ENCODERS`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from napari_coseg.core.settings import Settings
 
 EMBEDDING_STRIDE = 16
-"""Pixels of the image along each side of one pixel of the embedding, as in SAM."""
+"""Stride of the embedding, as in SAM."""
 
 
 class EncoderConfig(Settings):
-    """Shape of an encoder; each kind of encoder has its own."""
+    """Config of an encoder; each kind has its own subclass."""
 
     @property
     def kind_name(self) -> str:
         """Key of `registry.ENCODERS`."""
-        raise NotImplementedError(f"{type(self).__name__} must name its kind")
+        raise NotImplementedError(f"{type(self).__name__} must set its kind")
 
 
 class Encoder(nn.Module, ABC):
@@ -40,8 +40,8 @@ class Encoder(nn.Module, ABC):
     width
         Channels of the embedding.
     high_resolution_channels
-        Channels of the finer maps, from coarse to fine: at strides 8, 4 and, where the encoder has
-        them, 2 and 1.
+        Channels of the finer maps, from coarse to fine: at strides 8, 4 and, if supported, 2 and
+        1.
     adapter_ratio, adapter_kernel_size
         See `napari_coseg.models.nn.adapter.Adapter`. An encoder whose trunk always trains has none.
 
@@ -52,7 +52,7 @@ class Encoder(nn.Module, ABC):
     sizes
         Shapes by the names that cards and recipes may use in their place.
     start
-        Key of `models.checkpoints.starting.STARTS`: what reads published weights for it.
+        Key of `models.checkpoints.starting.STARTS`: the reader of published weights.
     config
         The shape, in full.
     channels
@@ -70,7 +70,7 @@ class Encoder(nn.Module, ABC):
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Of the maps that `forward` gives, from fine to coarse; the last is the embedding's."""
+        """Strides of the maps of `forward`, from fine to coarse; the last is the embedding's."""
         return tuple(sorted(self.channels))
 
     @abstractmethod
@@ -82,19 +82,19 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def parts(self) -> dict[str, list[nn.Parameter]]:
-        """Every parameter once: ``trunk`` (what starting weights fill), ``adapters``, ``neck``."""
+        """Parameters by part: ``trunk`` (filled by starting weights), ``adapters``, ``neck``."""
 
     @abstractmethod
     def blocks(self) -> Sequence[nn.Module]:
-        """The trunk's blocks in order: units of activation checkpointing and of cancelling."""
+        """Blocks of the trunk in order: units of activation checkpointing and cancellation."""
 
     def attention_layers(self) -> Sequence[nn.Linear]:
-        """The trunk's ``qkv`` layers, beside which LoRA can be put; none without attention."""
+        """``qkv`` layers of the trunk, for LoRA; empty without attention."""
         return ()
 
 
 def finer_strides(levels: int) -> tuple[int, ...]:
-    """Strides of so many finer maps, from coarse to fine.
+    """Strides of the given number of finer maps, from coarse to fine.
 
     >>> finer_strides(3)
     (8, 4, 2)

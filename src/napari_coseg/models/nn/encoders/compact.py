@@ -1,8 +1,8 @@
 """The compact encoder: small enough to train from scratch on a CPU.
 
-A convolutional stem makes maps at strides 2 and 4 (and 1); Hiera begins at stride 8. Stem and
-adapters' convolutions give it the local bias that the large ones learned from millions of pictures.
-With a top-down path the finer maps are the stem's joined with what the trunk saw.
+A convolutional stem makes maps at strides 2 and 4 (and 1); Hiera begins at stride 8. The
+convolutions of stem and adapters provide the local bias that large encoders learn from millions of
+images. With a top-down path the finer maps combine those of the stem with the embedding.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from napari_coseg.models.nn.encoders.hiera import HieraConfig, HieraEncoder
 from napari_coseg.models.nn.encoders.top_down import ConvNormAct, TopDown
 
 COMPACT_SIZES: dict[str, HieraConfig] = {
-    # Attention at stride 4 cost most of the time and learnt least: there is none.
+    # No attention at stride 4: it took most of the time and helped least.
     "compact": HieraConfig(
         embed_dim=96,
         num_heads=2,
@@ -30,7 +30,7 @@ COMPACT_SIZES: dict[str, HieraConfig] = {
 
 
 class ConvolutionalStem(nn.Module):
-    """Two 3x3 convolutions at each of the strides 2, 4 and 8, and at 1 where channels say so.
+    """Two 3x3 convolutions at each of the strides 2, 4 and 8, and optionally at 1.
 
     (B, 3, Y, X) -> [(B, C1, Y, X),] (B, C2, Y/2, X/2), (B, C4, Y/4, X/4), tokens (B, C, Y/8, X/8).
     """
@@ -56,7 +56,7 @@ class ConvolutionalStem(nn.Module):
 
 
 class _ChannelsLast(nn.Module):
-    """Stands in for the trunk's patch embedding where a stem has already made the tokens."""
+    """Replaces the trunk's patch embedding, since the stem already makes tokens."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         return tokens.permute(0, 2, 3, 1)
@@ -81,7 +81,7 @@ class CompactEncoder(HieraEncoder):
         )
         self.stem = ConvolutionalStem(stem_channels, config.embed_dim)
         self.trunk.patch_embed = _ChannelsLast()
-        # Hiera lays its window position embedding out in whole windows of eight tokens.
+        # Hiera tiles its window position embedding in windows of eight tokens.
         self.size_multiple = 64
         finer = high_resolution_channels[2:]
         self.top_down: TopDown | None = None

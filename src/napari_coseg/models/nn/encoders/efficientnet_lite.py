@@ -1,10 +1,10 @@
-"""EfficientNet-Lite, pretrained on photographs, with a path up to stride 2 that both tasks share.
+"""EfficientNet-Lite, pretrained on photographs, with a shared top-down path to stride 2.
 
     images (B, 3, Y, X)
       stem, then seven stages of inverted bottlenecks -> maps at strides 2, 4, 8, 16 and 32
       neck: 1x1 convolutions to one width, stride 32 added to stride 16, layer normalisation
       -> embedding (B, C, Y/16, X/16)
-      path up: the embedding joined with the trunk's maps at strides 8, 4 and 2, level by level
+      top-down path: the embedding joined with the trunk's maps at strides 8, 4 and 2
       -> finer maps (B, C_s, Y/s, X/s)
 
 EfficientNet: Tan and Le, ICML 2019 (table 1, the block table; section 5, the scaling of width and
@@ -13,9 +13,8 @@ squeeze-and-excitation, take ReLU6 in place of swish, and scale neither the stem
 the first and last stage. Weights that were trained with TensorFlow expect its padding: strided
 convolutions are padded more below and on the right.
 
-The statistics of batch normalisation are those of the starting weights and are never learnt: every
-batch that is not of one kind of image would give others. What is new here is normalised pixel by
-pixel, so that a crop's features do not depend on what lies beside it in a batch.
+Batch normalisation keeps the statistics of the starting weights: those of mixed batches would vary.
+New layers are normalised per pixel, so that a crop's features do not depend on its batch.
 """
 
 from __future__ import annotations
@@ -67,11 +66,11 @@ class EfficientNetLiteConfig(EncoderConfig):
         (24, 48, 80),
         min_length=2,
         max_length=3,
-        description="channels of the path up at strides 2, 4 and 8, or 4 and 8",
+        description="channels of the top-down path at strides 2, 4 and 8, or 4 and 8",
     )
     batch_statistics: bool = Field(
         False,
-        description="batch normalisation learns its statistics anew, as where the trunk is trained "
+        description="batch normalisation learns its statistics, for a trunk that is trained "
         "from scratch",
     )
 
@@ -88,7 +87,7 @@ EFFICIENTNET_LITE_SIZES: dict[str, EfficientNetLiteConfig] = {
 
 
 class EfficientNetLite(Encoder):
-    """The trunk, a neck for context, and a path up to stride 2."""
+    """The trunk, a neck for context, and a top-down path to stride 2."""
 
     Config: ClassVar = EfficientNetLiteConfig
     sizes: ClassVar = EFFICIENTNET_LITE_SIZES
@@ -187,7 +186,7 @@ class Trunk(nn.Module):
 
 
 class InvertedBottleneck(nn.Module):
-    """Expand, filter each channel by itself, project; added to its input where shapes agree."""
+    """Expand, depthwise convolution, project; with a residual if shapes agree."""
 
     def __init__(self, before: int, after: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -207,8 +206,8 @@ class InvertedBottleneck(nn.Module):
 class Pointwise(nn.Conv2d):
     """A 1x1 convolution as a product of matrices on (B, Y, X, C).
 
-    With one thread torch has no fast 1x1 convolution for channels that lie last: forward and
-    backward take a tenth less time so.
+    Torch has no fast single-threaded 1x1 convolution for channels-last memory: this takes 10 % less
+    time, forward and backward.
     """
 
     def __init__(self, before: int, after: int, bias: bool = True) -> None:
@@ -220,7 +219,7 @@ class Pointwise(nn.Conv2d):
 
 
 class _StridedConv2d(nn.Conv2d):
-    """A convolution of stride 2 padded as TensorFlow pads: for an even size more at the far end."""
+    """A convolution of stride 2 with TensorFlow's padding: more at the far end for even sizes."""
 
     def forward(self, input: Tensor) -> Tensor:
         before, after = (self.kernel_size[0] - 2) // 2, (self.kernel_size[0] - 1) // 2

@@ -1,4 +1,4 @@
-"""SAM2's own Hiera trunk and neck, with adapters put in from outside.
+"""SAM2's Hiera trunk and neck, with adapters.
 
     images (B, 3, Y, X)
       Hiera, stages at strides 4, 8, 16, 32, with adapters beside every MLP
@@ -38,25 +38,25 @@ class HieraConfig(EncoderConfig):
     window_sizes: tuple[int, ...] = (8, 4, 14, 7)
     background_position_size: tuple[int, int] | None = Field(
         (7, 7),
-        description="grid of the learned absolute position; None leaves it out, since a tile of "
-        "tissue has no up or down",
+        description="grid of the learned absolute position; None omits it, since tissue has no "
+        "preferred orientation",
     )
     stem_channels: tuple[int, int] | tuple[int, int, int] | None = Field(
         None,
         description="channels at strides 2 and 4, or 1, 2 and 4, of a convolutional stem that "
-        "takes the place of SAM2's single 7x7 convolution; then there are three stages, the first "
+        "replaces SAM2's single 7x7 convolution; then there are three stages, the first "
         "at stride 8",
     )
     top_down: bool = Field(
         False,
-        description="join the embedding with the stem's maps on the way up, by two convolutions at "
-        "each stride, as a U-Net does: shared by both tasks, so that their decoders stay light",
+        description="a top-down path joins the embedding with the stem's maps, by two convolutions "
+        "per stride, as in a U-Net: shared by both tasks, so that the decoders stay light",
     )
     embedding_norm: bool = Field(
         False,
-        description="batch normalisation of the embedding. Trained from scratch, the trunk's "
-        "residual stream grows constants so large that the decoders' transformers see nothing "
-        "else, and no prompt",
+        description="batch normalisation of the embedding. Without it, the residual stream of a "
+        "trunk trained from scratch grows constants so large that the decoders' transformers "
+        "ignore everything else, including prompts",
     )
 
     @property
@@ -128,7 +128,7 @@ class HieraEncoder(Encoder):
         if adapter_ratio:
             put_in_adapters(self.trunk, adapter_ratio, adapter_kernel_size)
         last = len(config.stages) - 1
-        # SAM2 adds the coarsest to the one before; a path up to the pixels needs it in all.
+        # SAM2 adds only the coarsest level to the next one; a top-down path needs all levels.
         self.neck = build_neck(self.trunk, width, 0 if config.top_down else last - 1)
         self.embedding_norm = nn.BatchNorm2d(width) if config.embedding_norm else nn.Identity()
         channels_1, channels_0 = high_resolution_channels[:2]
@@ -141,7 +141,7 @@ class HieraEncoder(Encoder):
         return width
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        # (strides 4, 8, 16, 32); the last only serves to be added to the third
+        # (strides 4, 8, 16, 32); the last is only added to the third
         (level_4, level_8, embedding, _), _ = self.neck(self.trunk(images))
         finest = (self.project_f0(level_4), self.project_f1(level_8))
         return self.embedding_norm(embedding), finest
@@ -166,9 +166,9 @@ class HieraEncoder(Encoder):
 
 
 def build_neck(trunk: Hiera, width: int, first_top_down: int) -> FpnNeck:
-    """sam2's neck; each level from `first_top_down` on gets the coarser one added."""
+    """sam2's neck; from level `first_top_down` on, the coarser level is added to each."""
     return FpnNeck(
-        # FpnNeck insists on a position encoding; the decoders bring their own.
+        # FpnNeck requires a position encoding, though the decoders have their own.
         position_encoding=PositionEmbeddingSine(2 * (width // 2), warmup_cache=False),
         d_model=width,
         backbone_channel_list=trunk.channel_list,
@@ -178,13 +178,13 @@ def build_neck(trunk: Hiera, width: int, first_top_down: int) -> FpnNeck:
 
 
 def put_in_adapters(trunk: Hiera, ratio: float, kernel_size: int = 0) -> None:
-    """Replace the MLP of every block by the same MLP with an adapter beside it."""
+    """Add an adapter beside the MLP of every block."""
     for block in trunk.blocks:
         block.mlp = AdaptedMLP(block.mlp, Adapter(block.dim_out, ratio, kernel_size))
 
 
 def build_trunk(config: HieraConfig) -> Hiera:
-    """sam2's Hiera of this shape; without a learned position where the shape has none."""
+    """Build sam2's Hiera of this config, with or without a learned position."""
     trunk = Hiera(
         embed_dim=config.embed_dim,
         num_heads=config.num_heads,

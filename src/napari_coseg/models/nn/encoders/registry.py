@@ -1,4 +1,4 @@
-"""Encoders by kind. To add one: write ``nn/encoders/<kind>.py`` and add a line."""
+"""Encoders by kind. To add one, write ``nn/encoders/<kind>.py`` and add a line."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ ENCODERS: dict[str, str] = {
     "efficientnet-lite": "napari_coseg.models.nn.encoders.efficientnet_lite:EfficientNetLite",
 }
 UNNAMED_KIND = "hiera"
-"""Kind of a shape written out in a card that names none: there was no other at first."""
+"""Kind of a config without a kind, as in old cards."""
 
 
 def encoder_class(kind: str) -> type[Encoder]:
-    """The class of a kind of encoder.
+    """The encoder class of a kind.
 
     Raises
     ------
@@ -38,12 +38,12 @@ def encoder_class(kind: str) -> type[Encoder]:
 
 
 def named_shapes() -> dict[str, EncoderConfig]:
-    """Every shape that has a name, of all kinds."""
+    """All named configs, of all kinds."""
     return {name: c for kind in ENCODERS for name, c in encoder_class(kind).sizes.items()}
 
 
 def shape_of(encoder: str | Mapping[str, Any] | EncoderConfig) -> EncoderConfig:
-    """A shape by its name, or from a mapping as cards write it; a shape comes back as it is.
+    """Resolve a config from its name or from a mapping; a config is returned unchanged.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def build_encoder(
 
 def _checked(encoder: object) -> EncoderConfig:
     if not isinstance(encoder, str | Mapping | EncoderConfig):
-        raise ValueError("name an encoder, or give its shape as a table")
+        raise ValueError("name an encoder, or give its config as a table")
     return shape_of(encoder)
 
 
@@ -84,4 +84,4 @@ EncoderShape = Annotated[
     BeforeValidator(_checked),
     PlainSerializer(lambda config: config.model_dump(mode="json")),
 ]
-"""The setting ``encoder`` of a family: a name in `named_shapes`, or a shape written out."""
+"""The setting ``encoder`` of a family: a name in `named_shapes`, or a config."""

@@ -1,4 +1,4 @@
-"""Convolutions that encoders share: the second half of a U-Net, and its smallest piece."""
+"""Shared convolutions of encoders: a top-down path as in a U-Net."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Norm = Callable[[int], nn.Module]
-"""Builds a normalisation from its channels."""
+"""Builds a normalisation for a number of channels."""
 
 
 class ConvNormAct(nn.Sequential):
@@ -27,8 +27,8 @@ class ConvNormAct(nn.Sequential):
 class TopDown(nn.Module):
     """Joins a coarse map with finer ones, step by step, as the second half of a U-Net.
 
-    The coarse map is brought to the level's channels before it is enlarged, and added rather than
-    put beside it: half the work at the finest strides, where most of the time goes.
+    The coarse map is projected to the level's channels before it is enlarged, and added rather than
+    concatenated: half the work at the finest strides, which take most of the time.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class TopDown(nn.Module):
             coarse = level
 
     def forward(self, coarse: Tensor, levels: list[Tensor]) -> list[Tensor]:
-        """Map (B, C, Y/2s, X/2s) and levels whose coarsest is at stride s -> one map a level."""
+        """Map (B, C, Y/2s, X/2s) and levels whose coarsest is at stride s -> one map per level."""
         joined = []
         for bring, join, level in zip(self.bring, self.join, reversed(levels), strict=True):
             larger = F.interpolate(
