@@ -5,7 +5,7 @@
 Nuclei: crops of CoNSeP, 192 px at 0.25 um per pixel; outputs are object probability and horizontal
 and vertical maps. Glands: crops of GlaS, 256 px at 1 um per pixel; one output. Crops, decoding and
 metrics are the package's. The weights with the best validation score are scored on the test images.
-With --encoder efficientnet-lite0 the network is the encoder of `histology-default`, started from
+With --encoder efficientnet-lite0 the network is the encoder of `multi-organ`, started from
 ImageNet (extra "train"), and one convolution. A stopped run resumes when started again with the
 same folder.
 """
@@ -36,7 +36,7 @@ from napari_coseg.models.nn.encoders.registry import build_encoder, shape_of
 
 WIDTHS = (24, 48, 80, 112, 144)
 PATH_CHANNELS = (64, 48, 32)
-"""Of a pretrained encoder's maps at strides 8, 4 and 2, as `histology-default` has them."""
+"""Of a pretrained encoder's maps at strides 8, 4 and 2, as `multi-organ` has them."""
 LEARNING_RATE = 2e-3
 TRUNK_RATE = 0.25
 """Of a trunk that starts pretrained, as a share of the learning rate."""

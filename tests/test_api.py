@@ -94,7 +94,19 @@ def test_documents_import_nothing_internal(path: Path) -> None:
 
 def test_models_are_listed_with_their_cards() -> None:
     cards = napari_coseg.list_models()
-    assert [c.name for c in cards["default"].semantic_classes] == ["gland"]
+    assert list(cards) == ["default", "multi-organ"]
+    assert all([c.name for c in card.semantic_classes] == ["gland"] for card in cards.values())
+    assert all("Research use only" in card.licence for card in cards.values())
+
+
+@pytest.mark.parametrize("name", ["default", "multi-organ"])
+def test_every_shipped_model_finds_nuclei_in_the_sample(name: str) -> None:
+    from napari_coseg.images.readers.samples import colon
+
+    image = colon()
+    found = napari_coseg.segment(image, name, region=((0, 160), (0, 160)))
+    assert len(found.instances) > 10
+    assert found.provenance["weights"]["file"] == f"{name}.safetensors"
 
 
 def test_measuring_takes_a_plain_array() -> None:

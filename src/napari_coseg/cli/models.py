@@ -42,17 +42,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from napari_coseg.inference.loading import DEFAULT_MODEL, weights_path
+    from napari_coseg.inference.loading import SHIPPED, weights_path
     from napari_coseg.models.checkpoints.native import read_card
     from napari_coseg.models.registry import FAMILIES
 
-    try:
-        path = weights_path(DEFAULT_MODEL)
-        card = read_card(path)
-        megabytes = path.stat().st_size / 1e6
-        print(f"{DEFAULT_MODEL}  {card.name}, {card.family}, {megabytes:.1f} MB, {path}")
-    except CosegError as error:
-        print(f"{DEFAULT_MODEL}  not installed: {error}")
+    for name in SHIPPED:
+        try:
+            path = weights_path(name)
+            card = read_card(path)
+            megabytes = path.stat().st_size / 1e6
+            print(f"{name}  {card.name}, {card.family}, {megabytes:.1f} MB, {path}")
+        except CosegError as error:
+            print(f"{name}  not installed: {error}")
     print(f"families: {', '.join(FAMILIES)}")
     return 0
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from napari_coseg.models.base import CosegModel
 
 DEFAULT_MODEL = "default"
+SHIPPED = (DEFAULT_MODEL, "multi-organ")
+"""Models that come with the package, by name; ``weights/<name>.safetensors`` holds each."""
 _ORIGINS: WeakKeyDictionary[CosegModel, dict[str, Any]] = WeakKeyDictionary()
 
 
@@ -33,7 +35,7 @@ def list_models() -> dict[str, ModelCard]:
     """
     from napari_coseg.models.checkpoints.native import read_card
 
-    return {DEFAULT_MODEL: read_card(weights_path(DEFAULT_MODEL))}
+    return {name: read_card(weights_path(name)) for name in SHIPPED}
 
 
 def load_model(
@@ -103,11 +105,12 @@ def switch_adapter(base: CosegModel, adapter: str | Path) -> CosegModel:
 
 def weights_path(source: str | Path = DEFAULT_MODEL) -> Path:
     """Path of a weights file, given by name or path; raises `CheckpointError` if it is missing."""
-    if str(source) == DEFAULT_MODEL:
-        path = Path(str(resources.files("napari_coseg.models"))) / "weights" / "default.safetensors"
+    if str(source) in SHIPPED:
+        folder = Path(str(resources.files("napari_coseg.models"))) / "weights"
+        path = folder / f"{source}.safetensors"
         if not path.is_file():
             raise CheckpointError(
-                f"the default weights are missing from this installation ({path}); reinstall the "
+                f"the weights {str(source)!r} are missing from this installation ({path}); reinstall the "
                 "package, or give a weights file"
             )
         return path
@@ -115,7 +118,7 @@ def weights_path(source: str | Path = DEFAULT_MODEL) -> Path:
     if not path.is_file():
         raise CheckpointError(
             f"there is no weights file {path}; give the path of a .safetensors file, or "
-            f"{DEFAULT_MODEL!r} for the shipped model"
+            f"the name of a shipped model: {', '.join(SHIPPED)}"
         )
     return path
 

@@ -14,7 +14,7 @@ from napari_coseg.core.card import ModelCard
 from napari_coseg.core.errors import CosegError
 from napari_coseg.core.types import LabelClass
 from napari_coseg.core.words import counted
-from napari_coseg.inference.loading import DEFAULT_MODEL, weights_path
+from napari_coseg.inference.loading import SHIPPED, weights_path
 from napari_coseg.models.checkpoints.adapters import AdapterCard, check_base, read_adapter_card
 from napari_coseg.models.checkpoints.native import read_card
 from napari_coseg.widgets.finetune.model_library import base_sha256, model_library
@@ -44,8 +44,8 @@ class ModelChoice(QWidget):
         super().__init__()
         self.card: ModelCard | None = None
         self.model_box = FileBox(
-            "The built-in model, or a weights file",
-            [("default", DEFAULT_MODEL)],
+            "A model that comes with the plugin, or a weights file",
+            [(name, name) for name in SHIPPED],
             "Choose a file…",
             "Weights of a model",
             "Weights (*.safetensors)",
@@ -81,7 +81,7 @@ class ModelChoice(QWidget):
 
     @property
     def source(self) -> str:
-        """Path of a weights file, or "default"."""
+        """Path of a weights file, or the name of a shipped model."""
         return str(self.model_box.currentData())
 
     @property
