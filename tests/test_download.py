@@ -227,7 +227,7 @@ def test_two_at_once_fetch_once(
         ({"status": 503}, "the server answers 503"),
         ({"body": BODY + b"!"}, r"offers 1048577 bytes, where 1048576 bytes were expected"),
         ({"body": b"<html>"}, r"offers 6 bytes.*page of a proxy"),
-        ({"told_length": None}, "something of unknown size"),
+        ({"told_length": None}, "a file of unknown size"),
         ({"body": BODY[:-1] + b"!"}, r"is not the released file: its SHA-256 is [0-9a-f]{64} and"),
     ],
     ids=["404", "503", "too large", "too small", "no length", "wrong checksum"],

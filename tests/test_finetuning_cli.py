@@ -85,7 +85,7 @@ def test_an_adapter_of_another_base_is_not_exported(
     _touch(other)
     arguments = ["adapters", "export", str(tmp_path / "a.safetensors"), str(tmp_path / "b")]
     assert main([*arguments, "--model", str(other)]) == USERS_MISTAKE
-    assert "its changes mean nothing there" in capsys.readouterr().err
+    assert "its changes do not apply there" in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
 
 

@@ -68,7 +68,7 @@ class FrugalBuilding(TorchFunctionMode):
         self.made += numbers
         if self.made > self.allowed:
             raise CheckpointError(
-                "the file describes a network larger than its weights; download it again"
+                "the file describes a network larger than the weights in it; download it again"
             )
 
 
