@@ -421,7 +421,7 @@ def add_on_an_object(work: Any) -> None:
 REFUSED: dict[str, tuple[Callable[[Any], None], str]] = {
     "merge one": (
         lambda work: by_hand(work, "M", np.argwhere(plane_of(work) == isolated(work))[:2]),
-        "touch two or more",
+        "two or more",
     ),
     "merge by click": (lambda work: by_hand(work, "M", [(5, 5)]), "click merges nothing"),
     "delete nothing": (lambda work: press(work.viewer, "D"), "No object is selected"),

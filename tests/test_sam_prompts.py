@@ -92,7 +92,7 @@ def test_an_incomplete_checkpoint_is_an_error(
     [
         pytest.param(None, "there is no file .*models download", id="missing"),
         pytest.param(
-            lambda path: path.write_bytes(b"no weights" * 9), "no weights file", id="text"
+            lambda path: path.write_bytes(b"no weights" * 9), "not a weights file", id="text"
         ),
         pytest.param(
             lambda path: torch.save({"a": torch.zeros(2)}, path),
