@@ -242,7 +242,7 @@ def test_a_wrong_answer_leaves_nothing_and_says_how_to_do_it_by_hand(
     vars(server).update(behaviour)
     with pytest.raises(CheckpointError, match=message) as caught:
         download(checkpoint, tmp_path)
-    by_hand = f"fetch {server.url} (1 MB) and save it as {tmp_path / 'net.pt'}, or anywhere"
+    by_hand = f"download {server.url} (1 MB) and save it as {tmp_path / 'net.pt'}, or anywhere"
     assert by_hand in str(caught.value)
     assert visible(tmp_path) == []
 
@@ -277,7 +277,7 @@ def test_offline_names_the_file_its_address_and_its_place(
     partial = begin(tmp_path, BODY[:HALF])
     with pytest.raises(CheckpointError, match="no connection to its server") as caught:
         download(replace(checkpoint, url=url), tmp_path)
-    assert f"fetch {url} (1 MB) and save it as {tmp_path / 'net.pt'}" in str(caught.value)
+    assert f"download {url} (1 MB) and save it as {tmp_path / 'net.pt'}" in str(caught.value)
     assert partial.read_bytes() == BODY[:HALF]
 
 

@@ -140,7 +140,7 @@ def with_a_size_of_one_number(state: dict[str, Tensor]) -> None:
         (with_a_stranger, r"unknown: .*edge_head\.weight, model\.edge_head\.weight"),
         (misshapen, r"misshapen: lora\.1\.query\.up\.weight \(16, 3\) in place of \(8, 3\)"),
         (not_finite, r"not finite: encoder\.project_f1\.bias"),
-        (without_lora, r"no Co-Seg of the authors: lora\.0\.query\.down\.weight is missing"),
+        (without_lora, r"not a Co-Seg of the authors: lora\.0\.query\.down\.weight is missing"),
         (with_a_size_of_nothing, r"linear1\.weight .* is empty"),
         (with_a_size_of_one_number, "larger than the weights"),
     ],

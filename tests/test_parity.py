@@ -307,7 +307,7 @@ def with_a_size_of_one_number(state: dict[str, Tensor]) -> None:
         (misshapen, r"misshapen: encoder\.project_f0\.bias \(3,\) in place of \(8,\)"),
         (not_finite, r"not finite: encoder\.project_f1\.bias"),
         (without_a_trunk, r"missing: encoder\.trunk\.pos_embed.* and \d+ more"),
-        (without_a_scan, r"no Co-Seg\+\+ of the authors"),
+        (without_a_scan, r"not a Co-Seg\+\+ of the authors"),
         (with_a_size_of_nothing, r"linear1\.weight .* is empty"),
         (with_a_size_of_one_number, "larger than the weights"),
     ],
