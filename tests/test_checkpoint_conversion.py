@@ -52,5 +52,5 @@ def test_tables_of_one_vector_become_vectors(name: str, value: Tensor, shape: tu
 def test_sizes_that_cannot_be_told_are_refused(name: str, axis: int) -> None:
     state = {"a": torch.ones(3, 4)}
     assert size_of(state, "a", 1, "Co-Seg") == 4
-    with pytest.raises(CheckpointError, match=f"no Co-Seg of the authors: {name} is missing"):
+    with pytest.raises(CheckpointError, match=f"not a Co-Seg of the authors: {name} is missing"):
         size_of(state, name, axis, "Co-Seg")

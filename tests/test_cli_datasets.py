@@ -110,7 +110,7 @@ def test_check_continues_after_a_problem(tmp_path: Path, capsys) -> None:
         (["check", "fodler"], "'fodler' is not known"),
         (["check", "folder", "--window", "0", "100"], "are for volumes"),
         (["prepare", "folder", "--every-slice", "--output", "x"], "are for volumes"),
-        (["prepare", "folder", "--pixel-size-um", "-1", "--output", "new"], "above 0"),
+        (["prepare", "folder", "--pixel-size-um", "-1", "--output", "new"], "must be positive"),
         (["prepare", "folder", "--output", "images"], "already exists"),
     ],
     ids=["unknown", "window", "every slice", "pixel size", "overwriting"],
@@ -228,7 +228,7 @@ def make_two_sizes(root: Path) -> Path:
 
 def test_images_of_two_pixel_sizes_are_refused_or_resampled(tmp_path: Path) -> None:
     dataset = open_dataset("nnunet-raw", make_two_sizes(tmp_path / "from"))
-    with pytest.raises(DatasetError, match="resampled"):
+    with pytest.raises(DatasetError, match="resample all images"):
         write_plain_copy(dataset, tmp_path / "to")
     assert [path.name for path in tmp_path.iterdir()] == ["from"]  # no partial output
     write_plain_copy(dataset, tmp_path / "to", pixel_size_um=300)
