@@ -70,7 +70,7 @@ SAID = {
     "how many images a distance leaves out": ("glas", "Gland: 1 of 2 left out"),
     "what a pixel is": ("glas", "a pixel of this dataset is 0.5 um"),
     "which objects match": ("consep", "IoU above 0.5"),
-    "which images count": ("glas", "what is found on other images costs nothing"),
+    "which images count": ("glas", "false positives on other images cost nothing"),
     "how Dice counts images without the class": ("bcss", "1 where neither"),
     "that the second row is pooled": ("dsb2018", "Second row: pooled"),
 }

@@ -201,7 +201,7 @@ def test_reviewed_areas_stay_free(widget: Any, qtbot: Any, notes: list[str]) -> 
     assert changed.any()
     assert not (changed & marked).any()
     use(widget, np.argwhere(marked & (session.objects.data == 0))[:1].tolist(), qtbot)
-    assert notes == ["This area is marked as reviewed; take the mark away to add objects"]
+    assert notes == ["This area is marked as reviewed; remove the mark to add objects"]
 
 
 def at_object(widget: Any) -> tuple[float, float]:
@@ -228,7 +228,7 @@ def something_else_then_refine(widget: Any, qtbot: Any) -> None:
 REFUSED = {
     "on an object": (
         lambda widget, qtbot: use(widget, [at_object(widget)], qtbot),
-        "is there already",
+        "is already there",
         0,
     ),
     "refining nothing": (
@@ -363,7 +363,7 @@ def test_a_second_click_on_what_the_first_has_added_meanwhile_adds_nothing(
         done(SamMask(mask, (0, 0), 0.9, False))
     assert undo_all(work.session) == 1
     assert len(notes) == 1
-    assert "is there already" in notes[0]
+    assert "is already there" in notes[0]
 
 
 def test_cancel_stops_all_that_is_asked_and_nothing_is_added(

@@ -100,7 +100,7 @@ def test_the_file_of_an_image_is_asked_for_its_pixel_size(
 
 
 def test_a_switch_that_may_be_none_is_a_choice_of_three(qapp: Any) -> None:
-    form = SettingsForm(InferenceSettings, ("white_point",), none_words="model's own")
+    form = SettingsForm(InferenceSettings, ("white_point",), none_text="model's own")
     box = form.boxes["white_point"]
     found = {}
     for index in range(box.count()):
