@@ -6,7 +6,6 @@ python examples/correct_refine_measure.py slide.tif --pixel-size-um 0.5 --output
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 import napari_coseg
@@ -27,13 +26,11 @@ def main(
     refined = napari_coseg.refine(state, corrected_regions=regions)
 
     # A correction of the objects: the first two are one.
-    editor = editing.LabelEditor.of(refined)
-    first, second = refined.instances.table["id"][:2]
+    editor = editing.LabelEditor(refined)  # edits the labels of `refined` in place
+    first, second = editor.table["id"][:2]
     editor.apply(editing.merge(editor, [first, second]))
-    objects = replace(refined.instances, labels=editor.labels, table=editor.table)
-    corrected = replace(refined, instances=objects)
 
-    measured = napari_coseg.measure(corrected, image)
+    measured = napari_coseg.measure(editor.prediction, image)
     output.mkdir(parents=True, exist_ok=True)
     measured.objects.to_csv(output / "objects.csv", index=False)
     measured.summary.to_csv(output / "summary.csv", index=False)

@@ -120,7 +120,7 @@ def test_a_training_that_is_killed_takes_nothing_along_and_goes_on(
     qtbot.waitUntil(lambda: not dock.bar.is_busy, timeout=RUN_MS)
     saved = saved_step(run)
     assert not training.is_running() and 0 < saved < LONG
-    assert "was ended by signal 9" in notes[-1] and "Nothing in the viewer was lost" in notes[-1]
+    assert "was killed by signal 9" in notes[-1] and "Nothing in the viewer was lost" in notes[-1]
     assert dock.bar.text.text().startswith("Failed; what was trained is kept: Resume continues")
     assert not dock.left.isHidden() and not dock.left.resume_button.isHidden()
     assert f"of {LONG}, left" in dock.left.text.text() and "mine" in dock.left.text.text()

@@ -110,8 +110,8 @@ def weights_path(source: str | Path = DEFAULT_MODEL) -> Path:
         path = folder / f"{source}.safetensors"
         if not path.is_file():
             raise CheckpointError(
-                f"the weights {str(source)!r} are missing from this installation ({path}); reinstall the "
-                "package, or give a weights file"
+                f"the weights {str(source)!r} are missing from this installation ({path}); "
+                "reinstall the package, or give a weights file"
             )
         return path
     path = Path(source).expanduser()
