@@ -16,7 +16,9 @@ pytest.importorskip("napari")
 
 from napari.components import ViewerModel
 
+from cases.widget_values import RUN_MS
 from cases.workspace_viewers import filled, kept, same, session_on
+from napari_coseg.core.errors import WorkspaceError
 from napari_coseg.labels.editing.objects import delete
 from napari_coseg.widgets.workspace.controller import controller_of
 from napari_coseg.widgets.workspace.guard import Buttons, may_close
@@ -127,7 +129,15 @@ def test_closing_asks_where_the_disk_refuses(
         objects.paint((300, 300), 7)  # once the disk refuses, or it might be saved before
         assert not may_close(controller, None)
         assert "the disk is full" in asked["questions"][0]
-    controller.save_now()
+
+    def is_saved() -> bool:
+        try:
+            controller.save_now()
+        except WorkspaceError:  # of an attempt that began while the disk still refused
+            return False
+        return True
+
+    qtbot.waitUntil(is_saved, timeout=RUN_MS)
     same(path, objects, regions)
 
 

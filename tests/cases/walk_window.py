@@ -51,7 +51,7 @@ class Window:
         notification_manager.notification_ready.connect(self._on_notification)
         folder = os.environ.get(PICTURES)
         self._pictures = Path(folder) if folder else None
-        viewer.window._qt_window.resize(1500, 960)
+        viewer.window._qt_window.resize(1700, 1000)
         self.wait_ms(200)
 
     def close(self) -> None:

@@ -244,7 +244,8 @@ class _Loop:
         state.step, state.skipped = done, state.skipped + (not outcome.taken)
         self.skipped_in_a_row = 0 if outcome.taken else self.skipped_in_a_row + 1
         self._stop_if_diverged(outcome)
-        logs.write(done, {"learning_rate": report.learning_rate, **outcome.terms})
+        values = {"learning_rate": report.learning_rate, "loss": report.loss, **outcome.terms}
+        logs.write(done, values)
         if self.processes.is_first:
             skipped = "" if outcome.taken else ", left out"
             self.hooks.progress(
