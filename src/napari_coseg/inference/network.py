@@ -12,6 +12,7 @@ from torch import Tensor
 
 from napari_coseg.core.card import ModelCard
 from napari_coseg.models.base import CosegModel, TaskMaps
+from napari_coseg.models.nn.memory import is_out_of_memory
 
 FLIPS = ((), (-1,), (-2,), (-2, -1))
 GPU_BATCH = 8
@@ -109,7 +110,7 @@ class TileNetwork:
         try:
             return self._forward(batch)
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         # Outside the handler: the error's traceback keeps the tensors of the failed call alive.
         self.free()
@@ -157,10 +158,3 @@ def probabilities(maps: TaskMaps, flipped: tuple[int, ...]) -> Tensor:
         parts.append(maps.classes.float().softmax(1))
     joined = torch.cat([*parts, hv], dim=1)
     return joined.flip(flipped) if flipped else joined
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text

@@ -18,17 +18,11 @@ from torch.utils.checkpoint import checkpoint
 
 from napari_coseg.core.errors import CosegError, SettingsError
 from napari_coseg.models.base import CosegModel
+from napari_coseg.models.nn.memory import is_out_of_memory
 
 
 class OutOfMemory(CosegError):
     """The device has no memory for a batch."""
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether the device, or the machine, had no memory left."""
-    text = str(error).lower()
-    full = "out of memory" in text or "can't allocate memory" in text
-    return full or isinstance(error, torch.OutOfMemoryError)
 
 
 @contextmanager
