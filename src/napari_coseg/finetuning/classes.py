@@ -12,7 +12,7 @@ import numpy as np
 from napari_coseg.core.card import ClassEntry, ModelCard
 from napari_coseg.core.errors import DatasetError, SettingsError
 from napari_coseg.core.types import LabelClass
-from napari_coseg.finetuning.reviewed import ReviewedSet, class_table
+from napari_coseg.finetuning.reviewed import ReviewedSet, class_lookup
 from napari_coseg.finetuning.settings import FinetuneSettings
 
 Origins = tuple[tuple[int, ...], ...]
@@ -49,7 +49,7 @@ class ClassPlan:
         """
 
         def table(theirs: Sequence[LabelClass], numbers: Mapping[str, int]) -> np.ndarray | None:
-            return class_table(theirs, numbers) if theirs and numbers else None
+            return class_lookup(theirs, numbers) if theirs and numbers else None
 
         regions = table(reviewed.semantic_classes, self.semantic_numbers)
         types = table(reviewed.instance_classes, self.instance_numbers)

@@ -14,6 +14,7 @@ from napari_coseg.core.types import LABEL_DTYPE, LabelClass
 from napari_coseg.datasets.base import Sample
 from napari_coseg.images.intake import RgbSource, understand
 from napari_coseg.images.intensity import measure_intensity
+from napari_coseg.labels.measure.rows import classes_of_ids, ids_in, row_lookup
 
 NOTHING_REVIEWED = (
     "nothing is reviewed, so there is nothing to train on: mark regions or objects as reviewed "
@@ -130,7 +131,7 @@ class ReviewedImage(Sample):
         return replace(self, instances_known=self.instances_known & whole)
 
 
-def class_table(theirs: Iterable[LabelClass], number_of: Mapping[str, int]) -> np.ndarray:
+def class_lookup(theirs: Iterable[LabelClass], number_of: Mapping[str, int]) -> np.ndarray:
     """uint8 (256,): from class ids to the numbers of their names in lower case; 0 where unknown."""
     table = np.zeros(256, np.uint8)
     for entry in theirs:
@@ -140,12 +141,10 @@ def class_table(theirs: Iterable[LabelClass], number_of: Mapping[str, int]) -> n
 
 def types_of(labels: np.ndarray, table: pd.DataFrame) -> np.ndarray:
     """uint8, of the labels' shape: the class of the object at each pixel, by ``id`` of a table."""
-    class_of = np.zeros(int(labels.max(initial=0)) + 1, np.uint8)
-    ids, classes = table["id"].to_numpy(), table["class_id"].to_numpy()
-    present = ids < len(class_of)
-    class_of[ids[present]] = classes[present]
-    found: np.ndarray = class_of[labels]
-    return found
+    ids = ids_in(labels)
+    class_ids, _ = classes_of_ids(table, ids)
+    by_row: np.ndarray = np.concatenate([[0], class_ids]).astype(np.uint8)
+    return by_row[row_lookup(ids)(labels)]
 
 
 def _range(image: np.ndarray) -> tuple[float, float]:

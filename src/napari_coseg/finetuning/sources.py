@@ -14,7 +14,7 @@ from napari_coseg.core.types import LabelClass
 from napari_coseg.datasets.base import Dataset, Sample
 from napari_coseg.datasets.folder import Folder
 from napari_coseg.finetuning.from_workspace import is_workspace, read_workspace
-from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet, class_table
+from napari_coseg.finetuning.reviewed import ReviewedImage, ReviewedSet, class_lookup
 
 MOST_CLASSES = 255
 
@@ -65,8 +65,8 @@ def together(sets: Sequence[ReviewedSet]) -> ReviewedSet:
     instance = _union(one.instance_classes for one in sets)
     images = []
     for number, one in enumerate(sets, 1):
-        regions = class_table(one.semantic_classes, {c.name.lower(): c.id for c in semantic})
-        types = class_table(one.instance_classes, {c.name.lower(): c.id for c in instance})
+        regions = class_lookup(one.semantic_classes, {c.name.lower(): c.id for c in semantic})
+        types = class_lookup(one.instance_classes, {c.name.lower(): c.id for c in instance})
         for image in one.images:
             name = f"{number}/{image.name}" if times[image.name] > 1 else image.name
             images.append(replace(image, name=name).with_ids(regions, types))
