@@ -10,7 +10,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from napari_coseg.cli.arguments import add_init_argument
+from napari_coseg.cli.arguments import add_device_argument, add_init_argument
 from napari_coseg.cli.progress import ProgressLine
 from napari_coseg.cli.train import print_report
 from napari_coseg.core.errors import SettingsError
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", type=int, default=3, help="number of trainings of each row")
     parser.add_argument("--steps", type=int, help="training steps (default: the recipe's)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add_device_argument(parser)
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare crops")
     parser.add_argument("--size", type=int, default=1024, help="cost: side of the images in pixels")
     parser.add_argument("--batch-size", type=int, default=2, help="cost: images in one batch")

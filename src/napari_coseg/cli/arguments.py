@@ -47,9 +47,14 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add_inference_arguments(parser)
 
 
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare the device."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+
+
 def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the device and the inference settings."""
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add_device_argument(parser)
     parser.add_argument("--tile-size", type=int, metavar="PX", help="side of a tile")
     parser.add_argument("--batch-size", type=int, metavar="N", help="tiles in one batch")
     parser.add_argument(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from napari_coseg.cli.arguments import add_image_arguments
+from napari_coseg.cli.arguments import add_device_argument, add_image_arguments
 
 HELP = "draw how regions and objects guide each other in an image"
 
@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("image", type=Path, metavar="IMAGE", help="image file")
     parser.add_argument("--model", default="default", help="weights file (default: the shipped)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add_device_argument(parser)
     add_image_arguments(parser)
     parser.add_argument("--output", type=Path, help="PNG (default: <image>_guidance.png)")
     parser.add_argument("--overwrite", action="store_true", help="replace the PNG")

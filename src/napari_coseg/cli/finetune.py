@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_coseg.cli.arguments import add_device_argument
 from napari_coseg.cli.progress import ProgressLine
 from napari_coseg.core.errors import Cancelled, SettingsError
 
@@ -68,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="resume a run that was stopped with the labels that it started with",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add_device_argument(parser)
     parser.add_argument(
         "--estimate", action="store_true", help="print what it would take, without training"
     )

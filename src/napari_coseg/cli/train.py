@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_coseg.cli.arguments import add_init_argument
+from napari_coseg.cli.arguments import add_device_argument, add_init_argument
 from napari_coseg.cli.progress import ProgressLine
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_init_argument(parser)
     parser.add_argument("--output", type=Path, help="folder (default: training/<recipe>)")
     parser.add_argument("--resume", action="store_true", help="resume the training in --output")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add_device_argument(parser)
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare crops")
     parser.add_argument(
         "--tensorboard", action="store_true", help="write curves to OUTPUT/tensorboard as well"
