@@ -110,9 +110,9 @@ def _predict(
 ) -> Guidance:
     import torch
 
-    from napari_coseg.inference.network import evaluating
     from napari_coseg.inference.plane import read_tile
     from napari_coseg.models.base import MaskPrompts
+    from napari_coseg.models.nn.modes import evaluating
 
     tile = read_tile(source, plan, z, plan.tiles[0][0])
     device = next(model.buffers()).device

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,17 +133,6 @@ class TileNetwork:
         """Run both forwards on normalised images (B, 3, Y, X)."""
         maps: TaskMaps = self.model(images).second
         return maps
-
-
-@contextmanager
-def evaluating(model: CosegModel) -> Iterator[None]:
-    """Put the model in evaluation mode, and afterwards back in its former mode."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 def probabilities(maps: TaskMaps, flipped: tuple[int, ...]) -> Tensor:

@@ -108,7 +108,7 @@ def refine(
     Cancelled
         If `should_cancel` returned True.
     """
-    from napari_coseg.inference.network import evaluating
+    from napari_coseg.models.nn.modes import evaluating
 
     unknown = set(prompt_with or ()) - set(TASKS)
     if unknown:

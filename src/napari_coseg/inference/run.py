@@ -218,7 +218,8 @@ class _Run:
         return self.geometry.known_size_um
 
     def predict(self) -> Prediction:
-        from napari_coseg.inference.network import TileNetwork, evaluating
+        from napari_coseg.inference.network import TileNetwork
+        from napari_coseg.models.nn.modes import evaluating
 
         settings = self.settings
         network_class: type[TileNetwork] = TileNetwork

@@ -180,7 +180,7 @@ class RunState:
             Rows and columns on the image's grid, on which the maps then are. None: maps of the
             whole plane on the network's grid.
         """
-        from napari_coseg.inference.network import evaluating
+        from napari_coseg.models.nn.modes import evaluating
 
         plan = self.plan
         with evaluating(self.network.model):

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from napari_coseg.core.errors import Cancelled
 from napari_coseg.datasets.batches import Batch, drawn_ahead
 from napari_coseg.models.base import CosegModel
+from napari_coseg.models.nn.modes import evaluating
 from napari_coseg.training.logs import Logs
 from napari_coseg.training.memory import OutOfMemory, reproducible
 from napari_coseg.training.processes import ALONE, Processes
@@ -36,7 +37,6 @@ from napari_coseg.training.stepping import (
     make_optimiser,
 )
 from napari_coseg.training.trainable import (
-    evaluating,
     freeze_statistics,
     in_channels_last,
     train_only,

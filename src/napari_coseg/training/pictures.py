@@ -12,8 +12,8 @@ from PIL import Image
 from napari_coseg.core.card import ModelCard
 from napari_coseg.datasets.batches import Batch
 from napari_coseg.models.base import CosegModel, TaskMaps
+from napari_coseg.models.nn.modes import evaluating
 from napari_coseg.training.stepping import to_tensors
-from napari_coseg.training.trainable import evaluating
 
 AT_MOST = 4
 """Crops of a picture, one below the other."""
