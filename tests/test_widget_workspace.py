@@ -124,7 +124,7 @@ def test_a_layer_that_becomes_another_image_is_reported(
     (link,) = controller.links.values()
     with qtbot.waitSignal(link.failed, timeout=RUN_MS) as failed:
         link.scan()
-    assert "add the layer to the workspace anew" in failed.args[0]
+    assert "add the layer to the workspace again" in failed.args[0]
 
 
 # -- the dock ----------------------------------------------------------------------------------

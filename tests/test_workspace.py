@@ -163,7 +163,7 @@ def test_what_is_painted_past_the_editor_is_found_and_measured(tmp_path: Path) -
     assert len(boxes) == 4
     for box in boxes:
         writer.record_block("objects", box, editor.labels[box].copy())
-        watch.told(box, editor.labels[box])
+        watch.record(box, editor.labels[box])
     assert not watch.differing(editor.labels)
     writer.flush()
     for _ in range(2):

@@ -87,7 +87,7 @@ def test_values_beyond_the_limits_are_refused(regions: np.ndarray, class_id: int
     saved = Saved(labelled(labels, pixel_size_um=(1.0, 1.0), region_classes=classes))
     prediction = dataclasses.replace(saved.prediction, regions=regions)
     saved = dataclasses.replace(saved, prediction=prediction)
-    with pytest.raises(WorkspaceError, match="numbered anew"):
+    with pytest.raises(WorkspaceError, match="numbered again"):
         remeasured(saved, [ids])
 
 

@@ -15,7 +15,7 @@ from napari_coseg.core.errors import DatasetError
 if TYPE_CHECKING:
     from napari_coseg.datasets.base import Dataset
 
-Told = TypeVar("Told")
+Value = TypeVar("Value")
 
 DATASETS: dict[str, str] = {
     "consep": "napari_coseg.datasets.consep:Consep",
@@ -86,14 +86,14 @@ def _in_parts(dataset: Dataset, partition: str | Path) -> Dataset:
     from napari_coseg.datasets.held_out import load_split
     from napari_coseg.datasets.partition import Partitioned, load_partition, names_parts, parts_of
 
-    def told_of(known: dict[str, Told]) -> Told | None:
+    def value_of(known: dict[str, Value]) -> Value | None:
         return known.get(dataset.name) or known.get(SUBFOLDERS.get(dataset.name, ""))
 
     known = load_partition(partition) if names_parts(partition) else {}
-    parts = told_of(known)
+    parts = value_of(known)
     if parts is None:
         held = load_split(partition)
-        names = told_of(held)
+        names = value_of(held)
         if names is None:
             raise DatasetError(
                 f"the split {str(partition)!r} has no dataset {dataset.name!r}, only "

@@ -45,12 +45,12 @@ def check_chunks(folder: Path, codec: str | None, expected: int) -> None:
     """
     for file in _chunks(folder):
         size = file.stat().st_size
-        told = size if codec is None else _unpacked(file, codec, expected)
-        if told == _NO_STATEMENT:
+        size_stated = size if codec is None else _unpacked(file, codec, expected)
+        if size_stated == _NO_STATEMENT:
             raise ImageError(
                 f"{file} does not say how much it unpacks to; write it with blosc, zlib or gzip"
             )
-        if told > expected or size > 2 * expected + 4096:
+        if size_stated > expected or size > 2 * expected + 4096:
             raise ImageError(
                 f"{file} cannot be read: it unpacks to more than the {expected:,} bytes that a "
                 "chunk of this array has; it is damaged, or was made to fill the memory"
@@ -67,7 +67,7 @@ def _chunks(folder: Path) -> Iterator[Path]:
 
 
 def _unpacked(file: Path, codec: str, enough: int) -> int:
-    """Bytes, as far as told or counted: counting ends above `enough`."""
+    """Bytes, as far as stated or counted: counting ends above `enough`."""
     with file.open("rb") as opened:
         if codec == "zlib":
             return _zlib(opened, enough)

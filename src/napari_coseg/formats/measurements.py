@@ -1,4 +1,4 @@
-"""What was measured as two CSV files: a row an object, a row a region and class."""
+"""What was measured as two CSV files: one row per object, one row per region and class."""
 
 from __future__ import annotations
 

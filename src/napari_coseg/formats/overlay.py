@@ -65,8 +65,8 @@ def _sampled(labels: np.ndarray, step: int, zoom: int) -> np.ndarray:
 def _picture(
     prediction: Prediction, image: Image, z: int, offset: Sequence[int], step: int
 ) -> np.ndarray:
-    told = prediction.provenance
-    source = RgbSource(image, told.get("channels"), window=told.get("window"))
+    provenance = prediction.provenance
+    source = RgbSource(image, provenance.get("channels"), window=provenance.get("window"))
     height, width = prediction.semantic.shape[-2:]
     top, left = offset[-2:]
     first_slice = offset[0] if len(offset) == 3 else 0

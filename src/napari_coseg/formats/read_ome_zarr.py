@@ -71,7 +71,7 @@ def read_ome_zarr(
     Returns
     -------
     Prediction
-        Objects are measured anew; classes and class probabilities are taken from the properties.
+        Objects are measured again; classes and class probabilities are taken from the properties.
         From a folder that we wrote, classes without objects, the provenance and the full geometry
         come back as well; from others, size and position along the image's axes.
 

@@ -86,7 +86,7 @@ class Recipe(TrainingSettings):
         KEEP_GIB,
         ge=0,
         description="memory for the training images of each of `batches`; what does not fit is "
-        "read anew for each crop",
+        "read again for each crop",
     )
     card: ModelCard
     batches: tuple[BatchPart, ...] = Field(min_length=1)

@@ -9,7 +9,7 @@ Reading, as fine-tuning does (touches no file, works on a folder that is being w
             entry.image                               # ImageReference: name, axes, path, content
             path = entry.find_image()                 # or raises ImageNotFound
             saved = entry.load()                      # Saved, with the journal's edits
-            saved.labels, saved.regions, saved.table  # int (y, x), uint8 or None, a row an object
+            saved.labels, saved.regions, saved.table  # int (y, x), uint8 or None
             saved.reviewed.ids                        # objects marked as reviewed
             saved.reviewed_objects()                  # bool (y, x): pixels of all objects that are
             saved.reviewed_area("objects")            # bool (y, x): where objects are reviewed

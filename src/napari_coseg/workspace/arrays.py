@@ -239,10 +239,13 @@ def _chunk_is_there(path: Path, box: Box, shape: Sequence[int], dtype: str) -> b
     size = checked_size(file, 2 * expected + 4096, "a chunk")
     with refusals(file, "read"), file.open("rb") as opened:
         header = opened.read(_BLOSC_HEADER)
-    packed, told = int.from_bytes(header[12:16], "little"), int.from_bytes(header[4:8], "little")
-    if len(header) < _BLOSC_HEADER or told != expected or packed != size:
+    packed, unpacked = (
+        int.from_bytes(header[12:16], "little"),
+        int.from_bytes(header[4:8], "little"),
+    )
+    if len(header) < _BLOSC_HEADER or unpacked != expected or packed != size:
         raise WorkspaceError(
-            f"{file} is damaged: a chunk of {told:,} bytes in {size:,}, expected {expected:,}; "
+            f"{file} is damaged: a chunk of {unpacked:,} bytes in {size:,}, expected {expected:,}; "
             "bring the workspace back from a backup"
         )
     return True

@@ -64,7 +64,7 @@ class Entry:
         self.folder, self.workspace = folder, workspace
         self.facts: EntryFacts = read_entry_facts(folder / ENTRY)
         self.notes: list[str] = []
-        """What `load` left out or mended, in words."""
+        """What `load` left out or repaired, in words."""
 
     @property
     def id(self) -> str:
@@ -145,7 +145,7 @@ def _loaded(folder: Path, facts: EntryFacts, salvage: bool) -> tuple[Saved, list
     regions = None
     if facts.regions_dtype is not None:
         regions = arrays.load(folder / REGIONS, facts.shape, facts.regions_dtype)
-    # Anew: a fold that has begun meanwhile told of these before it wrote chunks that were read.
+    # Again: a fold that started meanwhile recorded these before it wrote chunks that were read.
     now = read_entry_facts(folder / ENTRY)
     facts = _folding(facts, now.folding_ids, now.folding_regions)
     replay = Replay(
@@ -233,16 +233,16 @@ def _canvases(folder: Path, facts: EntryFacts) -> tuple[arrays.Chunks, arrays.Ch
     Chunks that hold the new pixels no longer show what changed: not to a reader, and not to the
     next attempt after a crash.
     """
-    told = facts
+    written = facts
 
     def tell() -> None:
-        nonlocal told
+        nonlocal written
         ids = {value for value in labels.went_and_came if value > 0} | set(facts.folding_ids)
         moved = facts.folding_regions or bool(regions and regions.went_and_came)
         news = _folding(facts, sorted(ids), moved)
-        if news != told:
+        if news != written:
             write_json(folder / ENTRY, news.model_dump(mode="json"))
-            told = news
+            written = news
 
     labels = arrays.Chunks(folder / LABELS, facts.shape, facts.labels_dtype, tell)
     regions = None

@@ -85,11 +85,11 @@ class EntryFacts(Settings):
     region_classes: Annotated[tuple[ClassFacts, ...], Field(max_length=10_000)] = ()
     provenance: Annotated[dict[str, Any], AfterValidator(checked_provenance)] = {}
     stale_ids: list[int] = []
-    """Objects whose pixels changed without their rows; measured anew when the entry is loaded."""
+    """Objects whose pixels changed without their rows; measured again when the entry is loaded."""
     regions_are_stale: bool = False
     """Regions changed without a word on which objects lie in them; then all are."""
     folding_ids: list[int] = []
-    """As `stale_ids`, while a fold is under way: told before chunks hold what the journal tells."""
+    """As `stale_ids`, during a fold: recorded before chunks hold what the journal says."""
     folding_regions: bool = False
     """As `regions_are_stale`, while a fold is under way."""
 

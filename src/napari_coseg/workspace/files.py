@@ -18,8 +18,8 @@ LARGEST_JSON = 256 * 2**20
 """Bytes. Marks of a large image are the longest there are."""
 
 _REASONS = {
-    errno.ENOSPC: "the disk is full; make room",
-    errno.EDQUOT: "the disk quota is used up; make room",
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "the disk quota is used up; free some space",
     errno.EROFS: "the disk is read-only; save into another folder",
     errno.EACCES: "the folder may not be written; change its permissions, or save into another",
     errno.EPERM: "the folder may not be written; change its permissions, or save into another",

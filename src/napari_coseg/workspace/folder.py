@@ -83,7 +83,7 @@ class Workspace:
         image
             As `reference_of` makes it.
         saved
-            Copied to the disk; later edits are told to the entry's `writer`.
+            Copied to the disk; later edits go to the entry's `writer`.
         pixels
             Of an image that is in no file: kept in the entry.
 
@@ -125,7 +125,7 @@ class Workspace:
         return self._writers[entry.id]
 
     def flush(self) -> None:
-        """Wait until all that was told is on the disk; raises `CosegError` where it refuses."""
+        """Wait until all edits are on the disk; raises `CosegError` where it refuses."""
         for writer in list(self._writers.values()):
             writer.flush()
 

@@ -203,8 +203,8 @@ def find_image(reference: ImageReference, workspace: Path, also: Iterable[Path] 
     places = [place / reference.file_name if place.is_dir() else place for place in also]
     if reference.content is not None:
         near = (workspace, *workspace.resolve().parents[:2])
-        told = [] if reference.path is None else [workspace / reference.path]
-        places += [*told, *(folder / reference.file_name for folder in near)]
+        stated = [] if reference.path is None else [workspace / reference.path]
+        places += [*stated, *(folder / reference.file_name for folder in near)]
     places = list(dict.fromkeys(places))
     others = []
     for place in places:

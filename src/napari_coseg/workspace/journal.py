@@ -98,7 +98,7 @@ def read_journal(path: Path, dropped: Callable[[str], None]) -> Iterator[Record]
     Parameters
     ----------
     dropped
-        Told in words where a half-written last record was left out.
+        A note where a half-written last record was left out.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def read_journal(path: Path, dropped: Callable[[str], None]) -> Iterator[Record]
         start = file.read(len(START))
         if start != START:
             if START.startswith(start):
-                dropped(f"{path.name} had only been begun; it held nothing")
+                dropped(f"{path.name} had only been started; it held nothing")
                 return
             raise WorkspaceError(f"{path} is no journal of napari-coseg; it is damaged")
         at, number = len(START), 0

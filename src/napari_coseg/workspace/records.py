@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 KINDS = ("pixels", "block", "rows", "reviewed", "classes")
 TEXT_COLUMNS = ("class", "region")
-"""Follow from ``class_id`` and ``region_id``, so they are not told."""
+"""Follow from ``class_id`` and ``region_id``, so they are not recorded."""
 PIXELS_AT_ONCE = 4_000_000
 ROWS_AT_ONCE = 250_000
 LARGEST_RECORD = 256 * 2**20
@@ -116,9 +116,9 @@ def pack(record: Record) -> tuple[bytes, int]:
     """A record's bytes, compressed, and how many they are unpacked."""
     from safetensors.numpy import save
 
-    told = json.dumps({"kind": record.kind, **record.about}).encode()
+    header = json.dumps({"kind": record.kind, **record.about}).encode()
     arrays = {name: np.ascontiguousarray(values) for name, values in record.arrays.items()}
-    raw = save({"about": np.frombuffer(told, dtype=np.uint8), **arrays})
+    raw = save({"about": np.frombuffer(header, dtype=np.uint8), **arrays})
     return zlib.compress(raw, 1), len(raw)
 
 

@@ -83,7 +83,7 @@ class Replay:
     def stale(self) -> set[int]:
         """Objects whose pixels changed without their rows.
 
-        What a fold that did not end told of stays in: the chunks it wrote hold the new pixels
+        What a fold that did not end has recorded stays in: the chunks it wrote hold the new pixels
         already, so that blocks seem to change nothing there.
         """
         return self._stale | set(self._facts.folding_ids)
@@ -110,10 +110,10 @@ class Replay:
 
     def numbers(self) -> dict[str, np.ndarray]:
         """The table's columns as they are now, ordered by id."""
-        told = np.fromiter(self._places, dtype=np.int64, count=len(self._places))
+        renewed = np.fromiter(self._places, dtype=np.int64, count=len(self._places))
         starts = np.cumsum([0] + [len(batch["id"]) for batch in self._batches[:-1]])
         there = [starts[place[0]] + place[1] for place in self._places.values() if place]
-        stays = np.flatnonzero(~np.isin(self._batches[0]["id"], told))
+        stays = np.flatnonzero(~np.isin(self._batches[0]["id"], renewed))
         rows = np.concatenate([stays, np.array(there, dtype=np.int64)])
         columns = {
             column: np.concatenate([batch[column] for batch in self._batches])[rows]

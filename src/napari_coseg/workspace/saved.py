@@ -135,7 +135,7 @@ def read_numbers(path: Path, ndim: int) -> dict[str, np.ndarray]:
 def remeasured(
     saved: Saved, stale: Iterable[int], *, everything: bool = False
 ) -> tuple[Saved, list[str]]:
-    """With rows that fit the labels, whatever happened, and what was mended, in words.
+    """With rows that fit the labels, whatever happened, and what was repaired, in words.
 
     Rows of objects that are not there go, objects without a row get one (of no class). Marks of
     objects that are not there go too, as later ids may be the same.
@@ -166,7 +166,7 @@ def _check_countable(largest: int, saved: Saved) -> None:
     if largest > LARGEST_ID:
         raise WorkspaceError(
             f"the labels have ids up to {largest:,}, more than {LARGEST_ID:,}; they are damaged, "
-            "or must be numbered anew"
+            "or must be numbered again"
         )
     region = max((entry.id for entry in saved.region_classes), default=0)
     if saved.regions is not None:
@@ -174,7 +174,7 @@ def _check_countable(largest: int, saved: Saved) -> None:
     if region > LARGEST_REGION:
         raise WorkspaceError(
             f"the regions have values up to {region:,}, more than {LARGEST_REGION:,}; they are "
-            "damaged, or must be numbered anew"
+            "damaged, or must be numbered again"
         )
 
 

@@ -39,8 +39,8 @@ class Watch:
         self.check(image)
         return [box for box in boxes(self.shape) if _digest(image[box]) != self._digests[_key(box)]]
 
-    def told(self, box: Box, values: np.ndarray) -> None:
-        """The writer has been told that a chunk is like this now."""
+    def record(self, box: Box, values: np.ndarray) -> None:
+        """The writer has received this content of a chunk."""
         self._digests[_key(box)] = _digest(values)
 
     def check(self, image: np.ndarray) -> None:
@@ -48,7 +48,7 @@ class Watch:
         if image.shape != self.shape or image.dtype != self.dtype:
             raise WorkspaceError(
                 f"the layer holds {image.dtype} of shape {image.shape} now, the workspace "
-                f"{self.dtype} of {self.shape}; add the layer to the workspace anew"
+                f"{self.dtype} of {self.shape}; add the layer to the workspace again"
             )
 
 

@@ -45,7 +45,7 @@ class SaveState:
 
     saved_at  `time.monotonic` when something was last on the disk
     waiting   changes that are not yet
-    since     `time.monotonic` when the oldest of those was told; None where none waits
+    since     `time.monotonic` when the oldest of those was received; None where none waits
     error     why the disk refuses; None while all is well
     """
 
@@ -73,7 +73,7 @@ class EntryWriter:
         self._salvage = salvage
         self._facts: EntryFacts = read_entry_facts(folder / ENTRY)
         self._journal: JournalFile | None = None
-        self._told: list[tuple[str, Telling]] = []
+        self._received: list[tuple[str, Telling]] = []
         self._packed: list[bytes] = []
         self._waiting = 0
         self._change = threading.Condition()
@@ -98,7 +98,7 @@ class EntryWriter:
         self._tell("block", lambda: [records.of_block(target, box, values)])
 
     def record_rows(self, removed: Iterable[int], rows: pd.DataFrame) -> None:
-        """Rows of the table that went, came or changed beside the edits that were told."""
+        """Rows of the table that went, came or changed beside the edits that were received."""
         gone = [int(i) for i in removed]
         self._tell("rows", lambda: records.of_rows(gone, rows))
 
@@ -118,12 +118,12 @@ class EntryWriter:
             return SaveState(self._saved_at, self._waiting, self._since, self._error)
 
     def flush(self, timeout_s: float = 30) -> None:
-        """Wait until all that was told is on the disk.
+        """Wait until all edits are on the disk.
 
         Raises
         ------
         WorkspaceError
-            Where the disk refuses, or is slower than `timeout_s`. What was told stays in memory.
+            Where the disk refuses, or is slower than `timeout_s`. Edits stay in memory.
         """
         with self._change:
             self._is_urgent = True
@@ -160,10 +160,10 @@ class EntryWriter:
             if self._is_closing:
                 raise WorkspaceError(f"{self.folder} is closed; open the workspace again")
             if kind in ("reviewed", "classes"):  # the last word on these is enough
-                others = [one for one in self._told if one[0] != kind]
-                self._waiting -= len(self._told) - len(others)
-                self._told = others
-            self._told.append((kind, telling))
+                others = [one for one in self._received if one[0] != kind]
+                self._waiting -= len(self._received) - len(others)
+                self._received = others
+            self._received.append((kind, telling))
             self._waiting += 1
             self._since = self._since or time.monotonic()
             self._change.notify_all()
@@ -179,9 +179,9 @@ class EntryWriter:
                 if not self._is_urgent and not self._is_closing:
                     wait = RETRY_S if self._error else GATHER_S
                     self._change.wait_for(lambda: self._is_urgent or self._is_closing, wait)
-                told, self._told = self._told, []
+                received, self._received = self._received, []
                 count, closing = self._waiting, self._is_closing
-            for kind, telling in told:
+            for kind, telling in received:
                 self._pack(kind, telling)
             self._attempt(count)
             if not self._packed and (closing or self._is_long()):
@@ -192,7 +192,7 @@ class EntryWriter:
                 return
 
     def _has_work(self) -> bool:
-        return bool(self._told or self._packed or self._is_closing)
+        return bool(self._received or self._packed or self._is_closing)
 
     def _pack(self, kind: str, telling: Telling) -> None:
         try:

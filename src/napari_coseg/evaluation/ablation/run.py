@@ -2,7 +2,7 @@
 
 A network is identified by the settings that its row changes, so rows of several tables share it,
 and so do several programs that work in one folder: each takes a network that no other works on, and
-at the end waits for those that others have begun. Finished networks are not trained again, so an
+at the end waits for those that others have started. Finished networks are not trained again, so an
 interrupted ablation continues, and seeds or tables may be added later.
 """
 
@@ -159,7 +159,7 @@ class _Maker:
 
     def scores(self, images: str, score: Score, report: Progress) -> dict[str, float]:
         """Stored scores, or those of the network, which is trained if it is missing."""
-        self.check_settings()  # another program may have begun it since the first check
+        self.check_settings()  # another program may have started it since the first check
         path = self.folder / f"scores-{images}.json"
         if not path.is_file():
             _write(path, score(self._network(report), self.recipe, self.data_root))

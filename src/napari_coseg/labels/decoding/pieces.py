@@ -46,8 +46,8 @@ def _strays(labels: np.ndarray, goes_on: GoesOn) -> np.ndarray:
     owner = np.zeros(count + 1, labels.dtype)
     owner[pieces.ravel()] = labels.ravel()
     order = np.lexsort((-areas[1:], owner[1:])) + 1
-    stray = np.zeros(count + 1, bool)
-    stray[order[1:]] = owner[order[1:]] == owner[order[:-1]]
+    loose = np.zeros(count + 1, bool)
+    loose[order[1:]] = owner[order[1:]] == owner[order[:-1]]
     cut = [
         labels.take(place, axis=axis)
         for axis, sides in enumerate(goes_on)
@@ -55,8 +55,8 @@ def _strays(labels: np.ndarray, goes_on: GoesOn) -> np.ndarray:
         if beyond
     ]
     if cut:
-        stray &= ~np.isin(owner, np.concatenate(cut))
-    return stray[pieces]
+        loose &= ~np.isin(owner, np.concatenate(cut))
+    return loose[pieces]
 
 
 def _fill_holes(labels: np.ndarray, max_hole_px: int) -> None:

@@ -49,7 +49,7 @@ class Intensities:
         self._image, self._stains = image, STAINS.get(measured)
         if self._stains and not has_colours(image):
             raise ImageError(
-                f"stains are told apart by colour, and {image.name!r} has axes {image.axes} of "
+                f"stains are separated by colour, and {image.name!r} has axes {image.axes} of "
                 f"shape {tuple(image.data.shape)}; expected red, green, blue: measure its channels"
             )
         self.names = [f"{n}_od" for n in self._stains] if self._stains else _channel_names(image)

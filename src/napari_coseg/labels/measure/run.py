@@ -94,12 +94,12 @@ def measure(
     Cancelled
         Where `should_cancel` said so.
     """
-    told = progress or (lambda fraction, message: None)
+    report = progress or (lambda fraction, message: None)
 
     def reached(fraction: float, doing: str) -> None:
         if should_cancel is not None and should_cancel():
             raise Cancelled("stopped while measuring")
-        told(fraction, doing)
+        report(fraction, doing)
 
     labels, size = prediction.instances.labels, prediction.pixel_size_um
     image = None if image is None else as_image(image)

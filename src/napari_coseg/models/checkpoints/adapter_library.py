@@ -79,7 +79,8 @@ def recall(base_sha256: str) -> Path | None:
     Raises
     ------
     CheckpointError
-        Where the adapter is gone, broken or of another base. `remember` None to be told once.
+        If the adapter is gone, broken or of another base. Then call `remember` with None, so that
+        this is raised once.
     """
     name = _read().get(base_sha256)
     if name is None:

@@ -230,4 +230,4 @@ class WorkspaceLink(QObject):
         watch.check(image)
         values = np.array(image[box])
         self.writer.record_block(target, box, values)
-        watch.told(box, values)
+        watch.record(box, values)
