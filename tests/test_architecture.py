@@ -41,7 +41,7 @@ PACKAGES = {
 # A package that is not listed has one layer.
 LAYERS = {
     "core": "errors files words geometry types settings card provenance locks",
-    "images": "white_point intensity intake volumes readers",
+    "images": "sampling white_point intensity intake volumes readers",
     "labels": "polygons tiling decoding metrics measure editing",
     "models": "nn base coseg coseg_plus registry growing adapted outline costs checkpoints",
 }

@@ -75,7 +75,7 @@ def test_a_part_of_an_image_has_the_white_of_the_whole() -> None:
 def test_large_images_are_judged_from_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = RgbSource(understand(tissue((1, 0.9, 0.7), (700, 900))), white_point=True)
     monkeypatch.setattr("napari_coseg.images.white_point.WHOLE_UP_TO_PX", 1000)
-    monkeypatch.setattr("napari_coseg.images.white_point.BLOCK_PX", 32)
+    monkeypatch.setattr("napari_coseg.images.sampling.BLOCK_PX", 32)
     sampled = RgbSource(understand(tissue((1, 0.9, 0.7), (700, 900))), white_point=True)
     np.testing.assert_allclose(sampled.intensity.white, whole.intensity.white, atol=1)
 

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from napari_coseg.core.errors import ImageError
+from napari_coseg.images.sampling import sample_blocks
 from napari_coseg.images.white_point import White
 
 if TYPE_CHECKING:
@@ -43,8 +44,6 @@ SCAN_LIMIT = 2**27
 """Largest number of values of a lazy array that is scanned whole; larger ones are sampled."""
 CHUNK = 2**22
 """Approximate number of values that are processed at once."""
-SAMPLE_BLOCKS_A_SIDE = 6
-SAMPLE_BLOCK_PX = 256
 
 
 @dataclass(frozen=True)
@@ -180,7 +179,9 @@ class _Range:
         self.smallest, self.largest, self.not_finite = np.inf, -np.inf, 0
         self.alpha: float | None = None
         self._kept: list[np.ndarray] = []
-        blocks = list(_scan_blocks(source) if whole else _sample_blocks(source))
+        blocks = list(
+            _scan_blocks(source) if whole else sample_blocks(source.n_slices, source.plane_shape)
+        )
         every = max(1, -(-min(_n_values(data.shape), CHUNK * len(blocks)) // 2**20))
         for z, rows, columns in blocks:
             self._look_at(source.raw(z, rows, columns), source.has_alpha, every)
@@ -215,16 +216,6 @@ def _scan_blocks(source: PixelSource) -> Iterator[tuple[int, slice, slice]]:
     step = max(1, CHUNK // max(1, width))
     for z, y in itertools.product(range(source.n_slices), range(0, height, step)):
         yield z, slice(y, min(y + step, height)), slice(0, width)
-
-
-def _sample_blocks(source: PixelSource) -> Iterator[tuple[int, slice, slice]]:
-    side = SAMPLE_BLOCK_PX
-    height, width = source.plane_shape
-    slices = np.unique(np.linspace(0, source.n_slices - 1, 5).astype(int))
-    tops = np.unique(np.linspace(0, max(0, height - side), SAMPLE_BLOCKS_A_SIDE).astype(int))
-    lefts = np.unique(np.linspace(0, max(0, width - side), SAMPLE_BLOCKS_A_SIDE).astype(int))
-    for z, y, x in itertools.product(slices, tops, lefts):
-        yield int(z), slice(int(y), int(y) + side), slice(int(x), int(x) + side)
 
 
 def _opaque(dtype: np.dtype) -> float:

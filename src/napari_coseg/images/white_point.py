@@ -6,11 +6,12 @@ scaled by a factor that brings its 99.5th percentile to 245.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
+
+from napari_coseg.images.sampling import sample_blocks
 
 WHITE = 245.0
 """Target intensity of glass, of 0..255."""
@@ -19,7 +20,6 @@ LEAST_WHITE = 61.0
 """Images with a darker white in any channel show no glass (fluorescence) and are unchanged."""
 WHOLE_UP_TO_PX = 2**22
 """Larger images are sampled in blocks."""
-BLOCKS_A_SIDE, BLOCK_PX, SLICES = 6, 256, 5
 
 White = tuple[float, float, float]
 
@@ -66,10 +66,4 @@ def _places(source: RgbReader) -> Iterator[tuple[int, slice, slice]]:
         for z in range(source.n_slices):
             yield z, slice(0, height), slice(0, width)
         return
-    slices = np.unique(np.linspace(0, source.n_slices - 1, SLICES).astype(int))
-    tops, lefts = (
-        np.unique(np.linspace(0, max(0, side - BLOCK_PX), BLOCKS_A_SIDE).astype(int))
-        for side in (height, width)
-    )
-    for z, y, x in itertools.product(slices, tops, lefts):
-        yield int(z), slice(int(y), int(y) + BLOCK_PX), slice(int(x), int(x) + BLOCK_PX)
+    yield from sample_blocks(source.n_slices, source.plane_shape)
