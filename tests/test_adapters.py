@@ -141,7 +141,7 @@ def test_growing_takes_nothing_from_the_base() -> None:
     [
         pytest.param(((1,),), "2 classes", id="an origin is missing"),
         pytest.param(((1,), (9,)), "cannot come from", id="of a class that is not there"),
-        pytest.param(((1,), (1,)), "no class may become two", id="one class becomes two"),
+        pytest.param(((1,), (1,)), "no class may be the source of two", id="one class becomes two"),
     ],
 )
 def test_origins_that_do_not_fit(origins: Any, told: str) -> None:

@@ -346,7 +346,7 @@ def test_evaluate_refuses_a_dataset_without_labels(dataset, capsys):
     for folder in ("regions", "objects", "object_classes"):
         (dataset / folder).rename(dataset / f"no {folder}")
     assert main(["evaluate", "default", "--dataset", "folder", "--root", str(dataset)]) == 2
-    assert "no labels that 'discs' could be compared with" in capsys.readouterr().err
+    assert "no labels to compare 'discs' with" in capsys.readouterr().err
 
 
 def test_train_passes_its_arguments_and_prints_the_weights(tmp_path, monkeypatch, capsys):

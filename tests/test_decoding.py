@@ -274,7 +274,7 @@ def test_settings_out_of_range_are_refused(values: dict, says: str) -> None:
 def test_maps_of_two_sizes_are_refused() -> None:
     with pytest.raises(ImageError, match=r"\(4, 4\).*\(2, 4, 5\)"):
         decode_instances(np.zeros((4, 4)), np.zeros((2, 4, 5)))
-    with pytest.raises(ImageError, match="one channel a class"):
+    with pytest.raises(ImageError, match="one channel per class"):
         classify(np.zeros((4, 4), dtype=np.int32), np.zeros((3, 4, 5)))
 
 

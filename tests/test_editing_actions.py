@@ -146,7 +146,7 @@ def test_the_pixels_of_a_cut_go_to_the_nearest_piece_and_specks_with_them():
     assert edit.added == (2,)
     assert sorted(np.bincount(found.ravel())[1:]) in ([9, 12], [10, 11])
     editor = on(picture("1111111", "1111111", "1111111"))
-    with pytest.raises(EditError, match="parts no object"):
+    with pytest.raises(EditError, match="splits no object"):
         split_along(editor, [(-1, 5), (1, 6), (1, 8)], min_piece_px=4)
 
 
@@ -355,7 +355,7 @@ def _region_reviewed(editor: LabelEditor) -> Reviewed:
 @pytest.mark.parametrize(
     ("click", "sure", "reviewed", "message"),
     [
-        pytest.param((5, 5), 1, False, "object 1 is there", id="on an object"),
+        pytest.param((5, 5), 1, False, "object 1 is already there", id="on an object"),
         pytest.param((15, 15), 0.01, False, "finds no object", id="on what the model sees not"),
         pytest.param((15, 15), np.nan, False, "finds no object", id="on no number"),
         pytest.param((15, 15), 1, True, "reviewed", id="in a reviewed region"),

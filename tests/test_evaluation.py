@@ -296,7 +296,7 @@ def test_a_dataset_without_labels_is_refused(monkeypatch) -> None:
     dataset = dataset_of(monkeypatch, ONE)
     bare = Sample("i0", np.zeros((1, 8, 3), np.uint8), PIXEL_UM)
     monkeypatch.setattr(MadeUp, "load", lambda *_: bare)
-    with pytest.raises(DatasetError, match="no labels that 'made up' could be compared"):
+    with pytest.raises(DatasetError, match="no labels to compare 'made up' with"):
         evaluate(MODEL, dataset, "test")
 
 

@@ -121,7 +121,7 @@ def test_what_is_no_outline_is_refused(geometry: dict, message: str) -> None:
     [
         (None, "cannot read"),
         ("{", "not GeoJSON"),
-        ("[NaN]", "NaN is no number"),
+        ("[NaN]", "NaN is not a JSON number"),
         ("[" * 99_999, "not GeoJSON"),
         ("[" + " " * 2**20 + "]", "has 1 MiB; at most 0 are"),
         ('{"features": 3}', "no list"),

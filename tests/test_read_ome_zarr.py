@@ -182,7 +182,7 @@ def ours(*classes):
 NOTES = [
     pytest.param({"multiscales": []}, "cannot be understood", id="no levels"),
     pytest.param(scales([0.5, 0.25], "cyx"), "its axes are", id="axes of an image"),
-    pytest.param(scales([0, 0.25]), "must be positive", id="pixels without a size"),
+    pytest.param(scales([0, 0.25]), "have the size", id="pixels without a size"),
     pytest.param(scales([1.0]), "cannot be understood", id="a size too few"),
     pytest.param(scales([1, 1], level="../regions/0"), "folder within", id="pixels elsewhere"),
     pytest.param({"image-label": {"properties": [{}]}}, "label-value", id="a note on nothing"),

@@ -132,23 +132,14 @@ def test_layers_of_other_programs(viewer: Any, keywords: dict, expected: Any) ->
 
 def export_of(labels: Any, viewer: Any, folder: Path) -> Path:
     """As the Export dock asks the worker process, which is this one here."""
-    either = outputs.labels_of(labels)
-    arrays = {
-        "labels": labels.data,
-        "ids": either.ids,
-        "class_ids": either.class_ids,
-        "probabilities": either.probabilities,
-    }
+    arguments, arrays = outputs.label_request(labels, None, image_of(viewer, labels))
     quiet = {"progress": lambda *_: None, "should_cancel": lambda: False}
     job: Any = SimpleNamespace(arrays=arrays, kept={}, **quiet)
     reply = tasks.export(
         job,
+        **arguments,
         name="v",
         axes=None,
-        geometry=outputs.geometry_of(labels, image_of(viewer, labels)).as_json(),
-        classes=[],
-        region_classes=[],
-        provenance={},
         formats=["nifti"],
         folder=str(folder),
         overwrite=True,
