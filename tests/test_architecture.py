@@ -50,7 +50,7 @@ FRONT_ENDS = {"cli", "widgets"}
 GUI = {"magicgui", "napari", "pyqtgraph", "qtpy", "superqt", "vispy"}
 GUI |= {"PyQt5", "PyQt6", "PySide2", "PySide6"}
 QT_BINDINGS = {"PyQt5", "PyQt6", "PySide2", "PySide6"}
-OPTIONAL = {"mamba_ssm", "nibabel"}  # the extras mamba and volumes; imported where they are used
+OPTIONAL = {"mamba_ssm"}  # the extra mamba; imported where it is used
 LONGEST_FILE = {"src": 400, "benchmarks": 400, "examples": 100, "scripts": 400, "tests": 500}
 """Lines; aim at 300."""
 

@@ -111,7 +111,6 @@ def test_a_header_that_cannot_be_is_refused(tmp_path: Path, changes, message, pa
 @pytest.mark.parametrize("content", [b"", b"\0" * 600, b"ObjectType = Image\n", b"\xff" * 9000])
 @pytest.mark.parametrize("ending", [".mha", ".nii.gz", ".nii"])
 def test_what_is_no_volume_is_refused(tmp_path: Path, ending: str, content: bytes) -> None:
-    pytest.importorskip("nibabel")
     (tmp_path / f"x{ending}").write_bytes(content)
     with pytest.raises(DatasetError, match="cannot read"):
         read_header(tmp_path / f"x{ending}")
@@ -131,7 +130,8 @@ def test_what_is_no_volume_is_refused(tmp_path: Path, ending: str, content: byte
     ],
 )
 def test_a_nifti_header_that_cannot_be_is_refused(tmp_path: Path, field, value, message) -> None:
-    nibabel = pytest.importorskip("nibabel")
+    import nibabel
+
     write_nifti(tmp_path / "x.nii", VALUES)
     data = (tmp_path / "x.nii").read_bytes()
     header = nibabel.Nifti1Header(data[:348])
@@ -341,13 +341,6 @@ def test_a_badly_described_folder_is_told(tmp_path: Path, content, message: str)
         (tmp_path / "dataset.json").write_text(content)
     with pytest.raises(DatasetError, match=message):
         open_dataset("nnunet-raw", tmp_path)
-
-
-def test_nibabel_is_asked_for_by_the_name_of_its_extra(tmp_path: Path, monkeypatch) -> None:
-    (tmp_path / "x.nii").write_bytes(b"\0" * 400)
-    monkeypatch.setitem(__import__("sys").modules, "nibabel", None)
-    with pytest.raises(DatasetError, match=r"napari-coseg\[volumes\]"):
-        read_header(tmp_path / "x.nii")
 
 
 ELSEWHERE = "1 0 0 0 1 0 0 0 1\nOffset = 0 0 0.3"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,7 +27,6 @@ from napari_coseg.workspace.folder import create_workspace, open_workspace
 from napari_coseg.workspace.image import reference_of
 from napari_coseg.workspace.saved import Saved
 
-nibabel = pytest.importorskip("nibabel")
 VOLUMES = [pytest.param(name, id=name) for name in PLACED]
 REGIONS = [pytest.param(None, id="whole"), pytest.param(CROP, id="crop")]
 

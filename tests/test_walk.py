@@ -20,7 +20,6 @@ from typing import Any
 import pytest
 
 pytest.importorskip("napari")
-pytest.importorskip("nibabel", reason="exports every format: needs nibabel")
 
 from cases import walk_first_half
 from napari_coseg.workspace import recent

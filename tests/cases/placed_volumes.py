@@ -78,7 +78,8 @@ class Placed:
             image.SetOrigin(origin.tolist())
             sitk.WriteImage(image, str(path))
             return
-        nibabel = pytest.importorskip("nibabel")
+        import nibabel
+
         affine = np.eye(4)
         affine[:3, :3], affine[:3, 3] = linear, origin
         affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
@@ -105,7 +106,8 @@ def centroid_ras(path: Path, is_label: bool) -> np.ndarray:
         index = np.argwhere(values > 0 if is_label else values < 128).mean(axis=0)[::-1]
         left, back, head = image.TransformContinuousIndexToPhysicalPoint(index.tolist())
         return np.array([-left, -back, head])
-    nibabel = pytest.importorskip("nibabel")
+    import nibabel
+
     image = nibabel.load(path)
     values = np.asarray(image.dataobj)
     index = np.argwhere(values > 0 if is_label else values < 128).mean(axis=0)

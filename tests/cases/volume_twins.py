@@ -7,7 +7,6 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 RNG = np.random.default_rng(0)
 VALUES = RNG.integers(-1000, 3000, (5, 4, 6)).astype(np.int16)
@@ -46,7 +45,8 @@ def write_mha(
 
 
 def write_nifti(path: Path, volume: np.ndarray, affine=None, slope=None, intercept=None) -> None:
-    nibabel = pytest.importorskip("nibabel")
+    import nibabel
+
     affine = np.diag((-0.3, -0.3, 0.3, 1)) if affine is None else affine
     image = nibabel.Nifti1Image(volume.T, affine)
     image.header.set_slope_inter(slope, intercept)

@@ -31,9 +31,10 @@ def write(prediction: Prediction, image: Image, paths: list[Path], overwrite: bo
     Raises
     ------
     OutputError
-        Where nibabel is missing, or a side has more than 32,767 voxels.
+        Where a side has more than 32,767 voxels.
     """
-    nibabel = import_nibabel()
+    import nibabel
+
     shape = prediction.semantic.shape
     if max(shape) > LARGEST_SIDE or min(shape) < 1:
         raise OutputError(
@@ -77,15 +78,3 @@ def _packed(image: Any) -> bytes:
     import gzip
 
     return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
-
-
-def import_nibabel() -> Any:
-    """The module, or an error that says how to get it."""
-    try:
-        import nibabel
-    except ImportError as error:
-        raise OutputError(
-            "NIfTI files need the package nibabel; install it with "
-            "`pip install 'napari-coseg[volumes]'`"
-        ) from error
-    return nibabel

@@ -253,7 +253,10 @@ def _three(values: Sequence[_Number], filler: _Number) -> tuple[_Number, _Number
 
 
 def _read_nifti_header(path: Path) -> VolumeHeader:
-    nibabel = import_nibabel()
+    import nibabel
+    from nibabel.spatialimages import HeaderDataError
+    from nibabel.wrapstruct import WrapStructError
+
     packed = path.name.lower().endswith(".gz")
     with gzip.open(path) if packed else path.open("rb") as file:
         # Only the header: nibabel's loader also reads extensions of any claimed size.
@@ -268,7 +271,7 @@ def _read_nifti_header(path: Path) -> VolumeHeader:
         header = kind(block)
         geometry = _nifti_geometry(path, header)
         slope, intercept = header.get_slope_inter()
-    except (nibabel.spatialimages.HeaderDataError, nibabel.wrapstruct.WrapStructError) as error:
+    except (HeaderDataError, WrapStructError) as error:
         raise ValueError(f"its NIfTI header is invalid: {error}") from error
     if not bytes(header["magic"]).startswith(b"n+"):
         raise ValueError("its voxels lie in another file; save it as one .nii or .nii.gz file")
@@ -311,18 +314,6 @@ def _nifti_geometry(path: Path, header: Any) -> Geometry:
             assumed=() if named != "unknown" else (NO_UNIT,),
         ),
     )
-
-
-def import_nibabel() -> Any:
-    """Import nibabel, or raise an error with install instructions."""
-    try:
-        import nibabel
-    except ImportError as error:
-        raise DatasetError(
-            "NIfTI volumes need the package nibabel; install it with "
-            "`pip install 'napari-coseg[volumes]'`"
-        ) from error
-    return nibabel
 
 
 def _upright(directions: np.ndarray) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
