@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "finetune": "napari_coseg.cli.finetune",
     "adapters": "napari_coseg.cli.adapters",
     "evaluate": "napari_coseg.cli.evaluate",
+    "calibrate": "napari_coseg.cli.calibrate",
     "datasets": "napari_coseg.cli.datasets",
     "ablate": "napari_coseg.cli.ablate",
 }

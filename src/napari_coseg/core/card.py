@@ -83,6 +83,34 @@ class Normalisation(Settings):
         return self
 
 
+class Decoding(Settings):
+    """How a model's maps become labels; areas are of the image.
+
+    Which values serve a model is chosen on its validation images (`evaluation.calibration`).
+    """
+
+    object_threshold: float = Field(
+        0.5, gt=0, lt=1, description="smallest probability of an object's pixels"
+    )
+    border_threshold: float = Field(
+        0.04,
+        ge=0,
+        le=2,
+        description="gradient of the distance maps that separates touching objects; lower values "
+        "split more",
+    )
+    min_object_area_um2: float = Field(4.0, ge=0, description="smaller objects are removed")
+    max_object_hole_area_um2: float = Field(
+        10.0, ge=0, description="background enclosed by one object is filled up to this area"
+    )
+    min_region_area_um2: float = Field(
+        500.0, ge=0, description="smaller connected regions become background"
+    )
+    max_hole_area_um2: float = Field(
+        2000.0, ge=0, description="background enclosed by one region is filled up to this area"
+    )
+
+
 class OutputMap(Settings):
     """One named output of a network: (B, `channels`, [Z,] Y, X) logits or values."""
 
@@ -144,6 +172,12 @@ class ModelCard(Settings):
         64, ge=0, description="context around a tile that is predicted and discarded"
     )
     normalisation: Normalisation = Normalisation()
+    decoding: Decoding = Decoding()
+    temperatures: dict[Literal["semantic", "object", "classes"], PositiveFloat] = Field(
+        {},
+        description="by name of a map, what its logits are divided by, so that a probability of "
+        "0.8 is right in 80 % of cases (temperature scaling, Guo et al. 2017); 1 where not named",
+    )
     training_data: str = ""
     licence: str = ""
     scores: dict[str, Any] = {}

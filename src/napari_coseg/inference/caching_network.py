@@ -118,7 +118,7 @@ class CachingNetwork(TileNetwork):
             masks = GivenMasks(*(self._mask(part, window, dims, features) for part in corrected))
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
                 maps = self.model.second_forward(features, prompts_from(first, masks), tasks)
-            found = probabilities(maps, dims)
+            found = probabilities(maps, self.model.card, dims)
             total = found if total is None else total + found
         if total is None:
             raise ValueError("no cached forward of this tile")

@@ -123,7 +123,7 @@ class TileNetwork:
         for dims in self._flips:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
                 maps = self._both_forwards(images.flip(dims) if dims else images)
-            found = probabilities(maps, dims)
+            found = probabilities(maps, self.model.card, dims)
             total = found if total is None else total + found
         if total is None:
             raise ValueError("no flips")
@@ -135,14 +135,21 @@ class TileNetwork:
         return maps
 
 
-def probabilities(maps: TaskMaps, flipped: tuple[int, ...]) -> Tensor:
-    """Convert logits of flipped images to (B, C, Y, X) in the order of `MapChannels`, unflipped."""
+def probabilities(maps: TaskMaps, card: ModelCard, flipped: tuple[int, ...]) -> Tensor:
+    """Convert logits of flipped images to (B, C, Y, X) in the order of `MapChannels`, unflipped.
+
+    Logits are divided by the temperatures of `card` first.
+    """
+    of = card.temperatures
     hv = maps.hv.float()  # horizontal, vertical: a flip changes the sign along its axis
     if flipped:
         signs = [-1.0 if axis in flipped else 1.0 for axis in (-1, -2)]
         hv = hv * torch.tensor(signs, device=hv.device).view(1, 2, 1, 1)
-    parts = [maps.semantic.float().softmax(1), maps.object.float().sigmoid()]
+    parts = [
+        (maps.semantic.float() / of.get("semantic", 1.0)).softmax(1),
+        (maps.object.float() / of.get("object", 1.0)).sigmoid(),
+    ]
     if maps.classes.shape[1]:
-        parts.append(maps.classes.float().softmax(1))
+        parts.append((maps.classes.float() / of.get("classes", 1.0)).softmax(1))
     joined = torch.cat([*parts, hv], dim=1)
     return joined.flip(flipped) if flipped else joined

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from napari_coseg.core.card import Decoding
 from napari_coseg.core.errors import Cancelled, SettingsError
 from napari_coseg.core.types import LABEL_DTYPE
 from napari_coseg.images.intake import RgbSource
@@ -71,6 +72,8 @@ class TilePlan:
         Context around a block, on the image's grid.
     size_multiple
         Sides of network inputs are multiples of this.
+    decoding
+        How maps become labels.
     """
 
     image_shape: tuple[int, int]
@@ -81,6 +84,7 @@ class TilePlan:
     halo_px: int
     margin_px: int
     size_multiple: int
+    decoding: Decoding
 
     @property
     def tiles(self) -> Grid:
@@ -156,7 +160,6 @@ class BlockDecoder:
 
     plan: TilePlan
     channels: MapChannels
-    settings: InferenceSettings
 
     def __call__(self, maps: np.ndarray, window: tuple[slice, slice]) -> Decoded:
         """Separate objects on the network's grid; cut outlines and regions on the image's grid.
@@ -179,12 +182,12 @@ class BlockDecoder:
         maps = maps.astype(np.float32)
         found = hover.decode_instances(maps[channels.object], maps[channels.hv], self.hover)
         classes, probabilities = hover.classify(found, maps[channels.classes])
-        mask = resampled[-1] >= self.settings.object_threshold
+        mask = resampled[-1] >= plan.decoding.object_threshold
         labels = carry_labels(found, mask, plan.model_shape, plan.image_shape, window)
         # On a finer grid, a remnant of an object that was too small may adjoin another's border.
         (y, x), (height, width) = window, plan.image_shape
         goes_on = ((y.start > 0, y.stop < height), (x.start > 0, x.stop < width))
-        hole_px = int(self.settings.max_object_hole_area_um2 / plan.pixel_area_um2)
+        hole_px = int(plan.decoding.max_object_hole_area_um2 / plan.pixel_area_um2)
         labels = tidy_objects(labels, hole_px, goes_on)
         regions = semantic.decode_semantic(resampled[:-1])
         return Decoded(regions, labels, classes, probabilities)
@@ -192,11 +195,11 @@ class BlockDecoder:
     @property
     def hover(self) -> hover.HoverSettings:
         """Settings on the network's grid."""
-        settings, pixel_um = self.settings, self.plan.model_pixel_size_um
+        decoding, pixel_um = self.plan.decoding, self.plan.model_pixel_size_um
         return hover.HoverSettings(
-            object_threshold=settings.object_threshold,
-            border_threshold=settings.border_threshold,
-            min_object_area_px=max(1, math.ceil(settings.min_object_area_um2 / pixel_um**2)),
+            object_threshold=decoding.object_threshold,
+            border_threshold=decoding.border_threshold,
+            min_object_area_px=max(1, math.ceil(decoding.min_object_area_um2 / pixel_um**2)),
         )
 
 
@@ -232,7 +235,7 @@ class PlaneRun:
         should_cancel: Callable[[], bool],
     ) -> None:
         self.tiles, self.plan, self.settings = tiles, plan, settings
-        self._decode = BlockDecoder(plan, channels, settings)
+        self._decode = BlockDecoder(plan, channels)
         self._progress, self._should_cancel = progress, should_cancel
 
     def run(self) -> Decoded:
@@ -254,7 +257,7 @@ class PlaneRun:
         Exact for planes up to `CLEANED_AT_ONCE_PX` per side. Larger planes are cleaned in windows;
         a piece is misjudged only if it crosses a window's whole margin and is still below the area.
         """
-        least, hole = smallest_px(self.plan, self.settings)
+        least, hole = smallest_px(self.plan)
         side = CLEANED_AT_ONCE_PX
         cleaned = np.empty_like(regions)
         for block in itertools.chain(*cut_plane(regions.shape, (side, side), side // 8)):
@@ -324,11 +327,11 @@ class PlaneRun:
         self._progress(min(1.0, fraction), f"{what}: {done} of {of}")
 
 
-def smallest_px(plan: TilePlan, settings: InferenceSettings) -> tuple[int, int]:
+def smallest_px(plan: TilePlan) -> tuple[int, int]:
     """Smallest region and largest hole that is filled, in pixels of the image."""
     area = plan.pixel_area_um2
-    region = math.ceil(settings.min_region_area_um2 / area)
-    return region, math.ceil(settings.max_hole_area_um2 / area)
+    region = math.ceil(plan.decoding.min_region_area_um2 / area)
+    return region, math.ceil(plan.decoding.max_hole_area_um2 / area)
 
 
 def read_tile(source: RgbSource, plan: TilePlan, z: int, tile: Block) -> np.ndarray:

@@ -253,7 +253,7 @@ class _Refinement:
         """Decode regions and objects of a window of the image, block by block as in a run."""
         from napari_coseg.inference.plane import BlockCanvas, BlockDecoder
 
-        decode = BlockDecoder(self.plan, self.state.channels, self.state.settings)
+        decode = BlockDecoder(self.plan, self.state.channels)
         y0, x0 = outer[0].start, outer[1].start
         shape = (outer[0].stop - y0, outer[1].stop - x0)
         canvas = BlockCanvas(shape, self.plan, self.state.settings)
@@ -279,7 +279,7 @@ class _Refinement:
         )
         mixed = regions[outer].copy()
         mixed[inside] = found[inside]
-        mixed = remove_small_regions(mixed, *smallest_px(self.plan, self.state.settings))
+        mixed = remove_small_regions(mixed, *smallest_px(self.plan))
         updated = regions.copy()
         updated[box] = np.where(stays[box], regions[box], mixed[inside])
         return updated

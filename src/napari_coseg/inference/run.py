@@ -184,6 +184,7 @@ def plan_plane(
         halo,
         min(max(margin, SMALLEST_MARGIN_PX), LARGEST_MARGIN_PX),
         size_multiple,
+        settings.decoding(card),
     )
 
 
@@ -337,7 +338,7 @@ class _Run:
             "halo_px": self.plan.halo_px,
             "device": device,
             "adapted": list(self.adapted),
-            "settings": self.settings.model_dump(),
+            "settings": self.settings.model_dump() | self.plan.decoding.model_dump(),
         }
 
 

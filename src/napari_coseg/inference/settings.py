@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from napari_coseg.core.card import ValueWindow
+from napari_coseg.core.card import Decoding, ModelCard, ValueWindow
 from napari_coseg.core.settings import Settings
-from napari_coseg.labels.decoding.hover import HoverSettings
 
 LARGEST_AREA_UM2 = 1e12
 """One square metre; infinity is stored as this, since JSON has none."""
 
 Area = Annotated[float, AfterValidator(lambda area: min(area, LARGEST_AREA_UM2))]
+
+
+def _of_card(name: str) -> Any:
+    """A field of `Decoding`, with the same limits, that is None by default."""
+    field = Decoding.model_fields[name]
+    limits = {
+        key: getattr(limit, key)
+        for limit in field.metadata
+        for key in ("gt", "ge", "lt", "le")
+        if hasattr(limit, key)
+    }
+    return Field(None, description=f"{field.description}; None: the model card's", **limits)
 
 
 class InferenceSettings(Settings):
@@ -49,26 +60,12 @@ class InferenceSettings(Settings):
         False, description="average over the four flips; takes four times as long"
     )
     half_precision: bool = Field(True, description="bfloat16 on CUDA; no effect elsewhere")
-    object_threshold: float = Field(
-        0.5, gt=0, lt=1, description="smallest probability of an object's pixels"
-    )
-    border_threshold: float = Field(
-        HoverSettings.model_fields["border_threshold"].default,
-        ge=0,
-        le=2,
-        description="gradient of the distance maps that separates touching objects; lower values "
-        "split more",
-    )
-    min_object_area_um2: Area = Field(4.0, ge=0, description="smaller objects are removed")
-    max_object_hole_area_um2: Area = Field(
-        10.0, ge=0, description="background enclosed by one object is filled up to this area"
-    )
-    min_region_area_um2: Area = Field(
-        500.0, ge=0, description="smaller connected regions become background"
-    )
-    max_hole_area_um2: Area = Field(
-        2000.0, ge=0, description="background enclosed by one region is filled up to this area"
-    )
+    object_threshold: float | None = _of_card("object_threshold")
+    border_threshold: float | None = _of_card("border_threshold")
+    min_object_area_um2: Area | None = _of_card("min_object_area_um2")
+    max_object_hole_area_um2: Area | None = _of_card("max_object_hole_area_um2")
+    min_region_area_um2: Area | None = _of_card("min_region_area_um2")
+    max_hole_area_um2: Area | None = _of_card("max_hole_area_um2")
     link_overlap: float = Field(
         0.5,
         gt=0,
@@ -82,3 +79,9 @@ class InferenceSettings(Settings):
         le=16384,
         description="side of a block, in pixels of the image, in which maps are decoded",
     )
+
+    def decoding(self, card: ModelCard) -> Decoding:
+        """How maps become labels: the card's values, and those given here in their place."""
+        given = {name: getattr(self, name) for name in Decoding.model_fields}
+        given = {name: value for name, value in given.items() if value is not None}
+        return card.decoding.model_copy(update=given)

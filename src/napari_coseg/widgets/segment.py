@@ -44,6 +44,8 @@ class SegmentWidget(ImageJobWidget):
         super().__init__(napari_viewer, worker)
         self.settings = SettingsForm(InferenceSettings, ADVANCED, none_text="model's own")
         self._build()
+        self.model.changed.connect(self._show_own_settings)
+        self._show_own_settings()
         self.color_box.currentTextChanged.connect(self._restyle)
         self.outline_box.toggled.connect(self._restyle)
 
@@ -72,6 +74,11 @@ class SegmentWidget(ImageJobWidget):
             advanced,
             group("Show objects", row(QLabel("coloured by"), self.color_box, self.outline_box)),
         )
+
+    def _show_own_settings(self) -> None:
+        if card := self.model.card:
+            own = card.decoding.model_dump() | {"tile_size_px": card.tile_size_px}
+            self.settings.show_none_as(own)
 
     # -- a run ---------------------------------------------------------------------------------
 

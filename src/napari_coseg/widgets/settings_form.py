@@ -33,6 +33,7 @@ class SettingsForm(QWidget):
     ) -> None:
         super().__init__()
         self._settings = settings
+        self._none_text = none_text
         self._read: dict[str, Callable[[], Any]] = {}
         self.boxes: dict[str, QWidget] = {}
         rows: list[Any] = []
@@ -56,6 +57,13 @@ class SettingsForm(QWidget):
     def settings(self) -> Settings:
         """The settings object; raises `SettingsError` for values that the class refuses."""
         return self._settings.from_mapping(self.values())
+
+    def show_none_as(self, values: dict[str, Any]) -> None:
+        """Show in brackets what None stands for, for the numbers that `values` names."""
+        for name, value in values.items():
+            box = self.boxes.get(name)
+            if isinstance(box, QSpinBox | QDoubleSpinBox) and box.specialValueText():
+                box.setSpecialValueText(f"{self._none_text} ({value:g}{box.suffix()})")
 
     def _box(self, name: str, info: FieldInfo, unit: str, none_text: str) -> QWidget:
         kinds = getattr(info.annotation, "__args__", (info.annotation,))
@@ -81,7 +89,7 @@ class SettingsForm(QWidget):
         low, high = _range(info, step=1 if number is int else 0.01)
         may_be_none = type(None) in kinds
         if may_be_none:
-            low -= 1
+            low -= 1 if number is int else 0.01
             box.setSpecialValueText(none_text)
         box.setRange(number(low), number(high))
         if high <= 1:

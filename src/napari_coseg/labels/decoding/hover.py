@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
+from napari_coseg.core.card import Decoding
 from napari_coseg.core.errors import ImageError
 from napari_coseg.core.settings import Settings
 from napari_coseg.labels.decoding.basins import find_basins, join_basins
@@ -20,13 +21,16 @@ class HoverSettings(Settings):
     """How maps become objects. Lengths are in pixels of the maps."""
 
     object_threshold: float = Field(
-        0.5, gt=0, lt=1, description="object probability from which a pixel belongs to an object"
+        Decoding().object_threshold,
+        gt=0,
+        lt=1,
+        description="object probability from which a pixel belongs to an object",
     )
     smoothing_px: float = Field(
         0.0, ge=0, le=5, description="sigma of the Gaussian over both distance maps; 0: none"
     )
     border_threshold: float = Field(
-        0.04,
+        Decoding().border_threshold,
         ge=0,
         le=2,
         description="drop and jump of the maps across a border from which it separates two "
