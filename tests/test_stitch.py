@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_coseg.labels.tiling.blocks import cut_plane
-from napari_coseg.labels.tiling.stitch import LabelCanvas, continue_ids, overlaps
+from napari_coseg.labels.tiling.stitch import LabelCanvas, overlaps
 
 
 def discs(shape, centres, radius):
@@ -105,19 +105,3 @@ def test_the_larger_part_decides_the_class():
     classes, probabilities = canvas.votes.count(final_ids, count)
     assert classes.tolist() == [2]
     assert probabilities == pytest.approx([0.8 * 10 / 13])
-
-
-SLICES = [
-    pytest.param([1, 1, 0, 2], [1, 1, 0, 2], [1, 2], id="both go on"),
-    pytest.param([0, 0, 0, 0], [1, 0, 2, 0], [0, 0], id="both begin"),
-    pytest.param([7, 7, 7, 7], [1, 1, 1, 2], [7, 0], id="a split goes on once, in its larger part"),
-    pytest.param([3, 3, 3, 5], [1, 1, 1, 1], [3], id="a merger goes on as the larger"),
-    pytest.param([4, 4, 4, 4, 4, 0], [0, 0, 0, 0, 1, 1], [4], id="half of the smaller is enough"),
-    pytest.param([4, 4, 4, 4, 0, 0], [0, 0, 0, 1, 1, 1], [0], id="a third is not"),
-]
-
-
-@pytest.mark.parametrize(("previous", "current", "expected"), SLICES)
-def test_objects_continue_in_the_next_slice(previous, current, expected):
-    a, b = (np.array([row], np.int32) for row in (previous, current))
-    assert continue_ids(a, b, 0.5)[1:].tolist() == expected

@@ -16,7 +16,8 @@ from napari_coseg.images.readers.registry import as_image
 from napari_coseg.inference.loading import DEFAULT_MODEL, load_model, model_origin
 from napari_coseg.inference.settings import InferenceSettings
 from napari_coseg.labels.measure import class_table, labelled
-from napari_coseg.labels.tiling.stitch import Votes, continue_ids, relabel
+from napari_coseg.labels.tiling.link import link_slices
+from napari_coseg.labels.tiling.stitch import Votes
 
 if TYPE_CHECKING:
     from napari_coseg.core.card import ModelCard
@@ -53,7 +54,8 @@ def segment(
     image
         numpy, dask or zarr array, an `Image`, or the path of an image file. Axes are guessed from
         the shape: (Y, X), (Y, X, 3 or 4), (Z, Y, X) or (Z, Y, X, 3 or 4). Slices of a stack are
-        segmented separately, then objects are linked across slices.
+        segmented separately, then objects are linked across slices, many pieces to one object
+        (`napari_coseg.labels.tiling.link`).
     model
         "default", the path of a weights file, or a model from `load_model`.
     pixel_size_um
@@ -255,16 +257,26 @@ class _Run:
         for z in range(shape[0]):
             found = self._plane(network, z)
             regions[z] = found.regions
-            before = labels[z - 1] if z else np.zeros_like(found.labels)
-            ids = continue_ids(before, found.labels, self.settings.link_overlap)
-            new = np.flatnonzero(ids[1:] == 0) + 1
-            ids[new] = np.arange(count + 1, count + new.size + 1)
-            count += new.size
-            areas = np.bincount(found.labels.ravel(), minlength=ids.size)[1:]
-            votes.add(ids[1:], found.class_ids, found.probabilities, areas)
-            relabel(found.labels, ids)
-            labels[z] = found.labels
-        return Decoded(regions, labels, *votes.count(np.arange(count + 1), count))
+            areas = np.bincount(found.labels.ravel(), minlength=len(found.class_ids) + 1)[1:]
+            ids = np.arange(count + 1, count + 1 + areas.size)
+            votes.add(ids, found.class_ids, found.probabilities, areas)
+            labels[z] = np.where(found.labels > 0, found.labels + count, 0)
+            count += areas.size
+        settings = self.settings
+        final_ids, n_objects = link_slices(
+            labels,
+            count,
+            overlap=settings.link_overlap,
+            join_overlap=settings.link_join_overlap,
+            max_gap=settings.link_max_gap,
+            progress=self._linked,
+        )
+        return Decoded(regions, labels, *votes.count(final_ids, n_objects))
+
+    def _linked(self, part: float) -> None:
+        if self._should_cancel():
+            raise Cancelled("the segmentation was cancelled; its results were discarded")
+        self._progress(self._fraction, f"linking objects through slices: {part:.0%}")
 
     def _plane(self, network: TileNetwork, z: int) -> Decoded:
         from napari_coseg.inference.network import MapChannels, TileTooLargeError

@@ -73,6 +73,20 @@ class InferenceSettings(Settings):
         description="objects in neighbouring slices of a stack are linked if they overlap by at "
         "least this fraction of the smaller one",
     )
+    link_join_overlap: float = Field(
+        0.75,
+        gt=0,
+        le=1,
+        description="a piece that begins or ends apart, such as a root of a tooth, joins the "
+        "object of the neighbouring slice that holds at least this fraction of it",
+    )
+    link_max_gap: int = Field(
+        3,
+        ge=0,
+        le=10,
+        description="slices of a stack in which an object may be missing, split, or merged with "
+        "another; 0 for none",
+    )
     decode_block_px: int = Field(
         2048,
         ge=64,

@@ -33,6 +33,8 @@ ADVANCED = (
     "min_region_area_um2",
     "max_hole_area_um2",
     "link_overlap",
+    "link_join_overlap",
+    "link_max_gap",
     "test_time_augmentation",
 )
 

@@ -1,10 +1,8 @@
-"""Stitch labels of blocks, and of slices, so that each object has one id.
+"""Stitch labels of blocks, so that each object has one id.
 
-Blocks: every pixel gets its label from the block whose core contains it. Two labels of neighbouring
+Every pixel gets its label from the block whose core contains it. Two labels of neighbouring
 blocks are one object if their intersection over union inside the overlap of the two windows is
 above one half, which makes the partner unique on both sides. Objects may be larger than a block.
-
-Slices: an object continues in the next slice where the two overlap most, one to one.
 """
 
 from __future__ import annotations
@@ -202,32 +200,3 @@ def relabel(labels: np.ndarray, new_ids: np.ndarray) -> None:
     for start in range(0, labels.shape[0], ROWS_AT_ONCE):
         part = labels[start : start + ROWS_AT_ONCE]
         part[...] = new_ids[part]
-
-
-def continue_ids(previous: np.ndarray, current: np.ndarray, min_overlap: float) -> np.ndarray:
-    """Which object of the previous slice each object of this one continues.
-
-    Parameters
-    ----------
-    previous, current
-        int32 (Y, X); `current` has ids 1..n.
-    min_overlap
-        Shared pixels as a fraction of the smaller of the two cross sections.
-
-    Returns
-    -------
-    np.ndarray
-        (n + 1,): for each id of `current` the id of `previous`, 0 where it begins here. One to
-        one, the largest overlap first, then the smaller ids.
-    """
-    found = overlaps(previous, current)
-    part = found.of_smaller
-    order = np.lexsort((found.second, found.first, -found.shared, -part))
-    partner = np.zeros(int(current.max(initial=0)) + 1, np.int64)
-    taken: set[int] = set()
-    for i in order[part[order] >= min_overlap]:
-        before, now = int(found.first[i]), int(found.second[i])
-        if before not in taken and not partner[now]:
-            partner[now] = before
-            taken.add(before)
-    return partner
