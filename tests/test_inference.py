@@ -452,3 +452,40 @@ def test_the_same_image_gives_the_same_result(model, picture):
     np.testing.assert_array_equal(a.instances.labels, b.instances.labels)
     assert a.instances.table.equals(b.instances.table)
     assert a.provenance == b.provenance
+
+
+@pytest.mark.parametrize(
+    ("slices", "region", "first", "shape"),
+    [
+        (1, None, 1, (1, 128, 128)),
+        ((1, 3), None, 1, (2, 128, 128)),
+        ((0, 2), [(0, 64), (0, 128)], 0, (2, 64, 128)),
+        (None, None, 0, (3, 128, 128)),
+    ],
+    ids=["one", "a range", "with a region", "all"],
+)
+def test_some_slices_of_a_stack(model, slices, region, first, shape):
+    picture, _ = disc_picture((128, 128), [(40, 40), (90, 90)])
+    stack = np.stack([picture] * 3)
+    found = segment(stack, model, (2.0, 0.5, 0.5), slices=slices, region=region, settings=EXACT)
+    assert found.semantic.shape == shape
+    assert found.provenance["region_offset"] == [first, 0, 0]
+    assert found.provenance["settings"]["link_max_gap"] == 3
+
+
+@pytest.mark.parametrize(
+    ("slices", "region", "message"),
+    [
+        ((2, 5), None, "beyond the image"),
+        ((2, 2), None, "empty"),
+        (0, [(0, 1), (0, 64), (0, 64)], "not by both"),
+    ],
+)
+def test_slices_that_a_stack_does_not_have(model, slices, region, message):
+    with pytest.raises(ImageError, match=message):
+        segment(np.zeros((3, 64, 64, 3), np.uint8), model, slices=slices, region=region)
+
+
+def test_slices_of_a_picture_are_an_error(model):
+    with pytest.raises(ImageError, match="no stack"):
+        segment(np.zeros((64, 64, 3), np.uint8), model, slices=0)

@@ -39,6 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "16 bits are stretched from their 0.1st to their 99.9th percentile, so that the grey "
         "value of a tissue differs between images",
     )
+    parser.add_argument(
+        "--slices",
+        type=_slice_range,
+        metavar="A:B",
+        help="slices of stacks from A up to, not including, B, or one slice; counted from 0 "
+        "(default: all)",
+    )
     parser.add_argument("--output-dir", type=Path, help="output folder (default: the image's)")
     parser.add_argument(
         "--format",
@@ -91,7 +98,12 @@ def segment_file(
     refuse_existing(output_paths(folder, image.name, formats), arguments.overwrite)
     with ProgressLine(path.name) as progress:
         found = segment(
-            image, model, channels=arguments.channels, settings=settings, progress=progress
+            image,
+            model,
+            channels=arguments.channels,
+            settings=settings,
+            slices=arguments.slices,
+            progress=progress,
         )
     if image.pixel_size_um is None:
         print(
@@ -100,6 +112,16 @@ def segment_file(
             file=sys.stderr,
         )
     return export(found, image, folder, formats, overwrite=arguments.overwrite)
+
+
+def _slice_range(text: str) -> tuple[int, int]:
+    try:
+        first, colon, last = text.partition(":")
+        return int(first), int(last) if colon else int(first) + 1
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not of the form A:B, or one number"
+        ) from error
 
 
 def _refuse_equal_names(images: list[Path], output_dir: Path | None) -> None:

@@ -43,6 +43,7 @@ def segment(
     channels: int | Sequence[int] | None = None,
     settings: InferenceSettings | None = None,
     region: Sequence[tuple[int, int] | slice] | None = None,
+    slices: int | tuple[int, int] | None = None,
     state: RunState | None = None,
     progress: Progress | None = None,
     should_cancel: Callable[[], bool] | None = None,
@@ -70,6 +71,9 @@ def segment(
     region
         Half-open bounds for y and x, or for z, y and x, of the part to segment. Results have its
         shape and coordinates from its corner, which is ``provenance["region_offset"]``.
+    slices
+        Of a stack, one slice or half-open bounds along z, counted from 0; None for all, or for
+        what `region` says. Results stay stacks.
     state
         Caches the features and maps of a plane for `refine`; stacks are not cached.
     progress
@@ -99,6 +103,8 @@ def segment(
     settings = settings or InferenceSettings()
     source = read_for(model.card, understood, channels, settings)
     offset = (0,) * len(understood.spatial_axes)
+    if slices is not None:
+        region = _with_slices(understood, region, slices)
     if region is not None:
         part, offset = crop(understood, region)
         source = RgbSource(part, channels, source.intensity, window=source.window)
@@ -119,6 +125,20 @@ def segment(
     if state is not None:
         state.clear()
     raise Cancelled(message)
+
+
+def _with_slices(
+    image: Image,
+    region: Sequence[tuple[int, int] | slice] | None,
+    slices: int | tuple[int, int],
+) -> list[tuple[int, int] | slice]:
+    """Bounds along z, y and x of some slices of a stack, within a region of y and x."""
+    if not image.is_stack:
+        raise ImageError(f"slices {slices} were asked for, but {image.name!r} is no stack")
+    if region is not None and len(region) != 2:
+        raise ImageError("give slices by a region of z, y and x or by slices, not by both")
+    bounds = (slices, slices + 1) if isinstance(slices, int) else slices
+    return [bounds, *(region or [(0, n) for n in image.spatial_shape[1:]])]
 
 
 def read_for(
