@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_coseg.core.errors import EditError
 from napari_coseg.labels.editing.changes import change_kinds, change_pixels, joined
-from napari_coseg.labels.editing.drawing import Points, in_image, polygon_pixels
+from napari_coseg.labels.editing.drawing import Plane, Points, in_image, plane_of, polygon_pixels
 from napari_coseg.labels.editing.edit import Edit
 from napari_coseg.labels.editing.index import moved, widened
 from napari_coseg.labels.editing.label_editor import BY_HAND, Kind, LabelEditor, known_ids
@@ -107,7 +107,7 @@ def add_polygon(
     *,
     class_id: int = 0,
     extend: int | None = None,
-    z: int | None = None,
+    plane: Plane | None = None,
 ) -> Edit:
     """Make the background inside an outline an object, its largest piece if others cut it.
 
@@ -121,8 +121,8 @@ def add_polygon(
     EditError
         Where no background is inside, or there is no such class.
     """
-    shape = editor.labels.shape
-    pixels = in_image(polygon_pixels(polygon, shape), shape, z)
+    drawn = polygon_pixels(polygon, plane_of(editor.labels, plane).shape)
+    pixels = in_image(drawn, editor.labels, plane)
     free = editor.labels[pixels] == 0
     pixels = tuple(axis[free] for axis in pixels)
     if not len(pixels[0]):
