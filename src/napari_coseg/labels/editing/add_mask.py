@@ -83,8 +83,8 @@ def add_mask(
     kept = pieces == piece if piece else taken
     pixels = moved(np.nonzero(kept), box)
     kind = kind_by_hand(editor, class_id)[0]
-    plane = None if z is None else Plane(0, z)
-    return add_pixels(editor, "Add an object", in_image(pixels, editor.labels, plane), kind)
+    at = None if z is None else Plane(0, z)
+    return add_pixels(editor, "Add an object", in_image(pixels, editor.labels, at), kind)
 
 
 def _free(

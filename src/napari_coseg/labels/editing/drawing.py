@@ -26,15 +26,15 @@ class Plane(NamedTuple):
     """A plane of a stack: all pixels with one index along one axis.
 
     axis   0 for slices z (y, x in the plane), 1 for y (z, x), 2 for x (z, y)
-    index  along this axis
+    at     index along this axis
     """
 
     axis: int
-    index: int
+    at: int
 
     def of(self, image: np.ndarray) -> np.ndarray:
         """The plane of a stack, a view (Y, X), (Z, X) or (Z, Y)."""
-        view: np.ndarray = image[(slice(None),) * self.axis + (self.index,)]
+        view: np.ndarray = image[(slice(None),) * self.axis + (self.at,)]
         return view
 
     def in_plane(self, of_stack: Sequence[slice]) -> Box:
@@ -52,7 +52,7 @@ def plane_of(image: np.ndarray, plane: Plane | None) -> np.ndarray:
     """
     if image.ndim == 2:
         return image
-    if plane is None or not (0 <= plane.axis < 3 and 0 <= plane.index < image.shape[plane.axis]):
+    if plane is None or not (0 <= plane.axis < 3 and 0 <= plane.at < image.shape[plane.axis]):
         raise EditError(f"{plane} is not in the stack of shape {image.shape}; choose a slice in it")
     return plane.of(image)
 
@@ -120,7 +120,7 @@ def in_image(
     plane_of(image, plane)
     if image.ndim == 2 or plane is None:
         return pixels
-    across = np.full(len(pixels[0]), plane.index, dtype=np.int64)
+    across = np.full(len(pixels[0]), plane.at, dtype=np.int64)
     return (*pixels[: plane.axis], across, *pixels[plane.axis :])
 
 

@@ -140,7 +140,7 @@ def _cut(
     pieces, _ = ndimage.label(_without(mask, box, cut, plane), np.ones((3,) * mask.ndim))
     large = np.bincount(pieces.ravel()) >= min_piece_px
     if plane is not None:
-        seen = plane._replace(index=plane.index - box[plane.axis].start).of(pieces)
+        seen = plane._replace(at=plane.at - box[plane.axis].start).of(pieces)
         large &= np.bincount(seen.ravel(), minlength=len(large)) > 0
     large[0] = False
     markers = (np.cumsum(large) * large).astype(np.int32)[pieces]

@@ -137,8 +137,9 @@ def table_of_pixels(
     counts = _Counts(len(found), regions)
     y, x = coordinates[-2:]
     slices = coordinates[0] if len(coordinates) == 3 else np.zeros(len(ids), np.int64)
-    for z in np.unique(slices):
-        at = slices == z
+    order = np.argsort(slices, kind="stable")  # by slice, in one pass
+    planes, starts = np.unique(slices[order], return_index=True)
+    for z, at in zip(planes.tolist(), np.split(order, starts[1:]), strict=bool(len(planes))):
         counts.add(int(z), y[at], x[at], number[at] + 1, None if regions is None else regions[at])
     return _table(
         found.astype(np.int64),

@@ -22,11 +22,12 @@ from napari_coseg.labels.editing.drawing import (
     polygon_pixels,
 )
 from napari_coseg.labels.editing.edit import Edit
+from napari_coseg.labels.editing.interpolate import interpolate
 from napari_coseg.labels.editing.review import BOTH, Doubtful, doubtful_first
 from napari_coseg.labels.editing.split import split_along, split_at
 from napari_coseg.labels.measure import UNTYPED
 from napari_coseg.widgets.correct.display import Display
-from napari_coseg.widgets.correct.gesture import Gesture, ObjectProposer
+from napari_coseg.widgets.correct.gesture import Gesture, ObjectProposer, plane_shown
 from napari_coseg.widgets.correct.session import Change, CorrectionSession
 from napari_coseg.widgets.dock_widget import sentence
 
@@ -170,6 +171,13 @@ class Corrector:
     def smooth(self, ids: Collection[int]) -> None:
         edit = objects.smooth(self.session.editor, ids, self.smooth_px)
         self._do(edit, f"Smoothed {_named(ids)}")
+
+    def interpolate(self, ids: Collection[int]) -> None:
+        """Fill objects between the planes, along the axis that is hidden, where they were drawn."""
+        plane = plane_shown(self.session.objects)
+        axis = 0 if plane is None else plane.axis
+        edit = interpolate(self.session.editor, ids, axis)
+        self._do(edit, f"Filled {_named(ids)} between slices")
 
     def set_class(self, ids: Collection[int], class_id: int) -> None:
         edit = objects.set_class(self.session.editor, ids, class_id)

@@ -154,7 +154,7 @@ class MouseInput:
     def _gesture(self, points: np.ndarray, is_click: bool, shift: bool, control: bool) -> Gesture:
         plane = plane_shown(self._labels)
         if plane is not None:
-            plane = plane._replace(index=int(np.rint(points[0, plane.axis])))
+            plane = plane._replace(at=int(np.rint(points[0, plane.axis])))
             points = np.delete(points, plane.axis, axis=1)
         return Gesture(points, plane, is_click, shift, control)
 

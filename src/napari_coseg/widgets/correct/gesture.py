@@ -43,7 +43,7 @@ class Gesture:
         at = tuple(float(value) for value in self.points[0])
         if self.plane is None:
             return at
-        return (*at[: self.plane.axis], float(self.plane.index), *at[self.plane.axis :])
+        return (*at[: self.plane.axis], float(self.plane.at), *at[self.plane.axis :])
 
     @property
     def z(self) -> int | None:
@@ -60,7 +60,7 @@ class Gesture:
             raise EditError(
                 "the model sees slices in the plane y, x; show these, or draw the object's outline"
             )
-        return self.plane.index
+        return self.plane.at
 
 
 def plane_shown(layer: Labels) -> Plane | None:
