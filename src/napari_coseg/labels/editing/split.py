@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -157,7 +158,8 @@ def _without(
     here = moved((axis[inside(cut, flat)] for axis in cut), flat, -1)
     left = mask.copy()
     planes = left if plane is None else np.moveaxis(left, plane.axis, 0)
-    planes[(..., *here)] = False
+    where: tuple[Any, ...] = (..., *here)
+    planes[where] = False
     return left
 
 
