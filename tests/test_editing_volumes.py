@@ -62,7 +62,7 @@ def test_a_cut_goes_on_where_the_object_is_wider_than_the_line(axis):
     assert is_connected(editor.labels == 1) and is_connected(editor.labels == 9)
 
 
-def test_a_line_that_only_grazes_an_object_does_not_cut_it_where_it_is_not_seen():
+def test_a_line_that_only_touches_an_object_does_not_cut_it_where_it_is_not_seen():
     labels = np.zeros((9, 20, 20), np.int32)
     labels[:, 5:15, 5:15] = 1
     labels[4, :, 12:] = 0  # in the slice on screen the line runs beside the object

@@ -107,7 +107,9 @@ def test_a_surface_is_closed(tmp_path, linear):
         pytest.param(np.zeros((3, 4, 5), int), OutputError, "no object", id="nothing"),
     ],
 )
-def test_what_has_no_surface_is_said_before_anything_is_written(tmp_path, labels, error, message):
+def test_what_has_no_surface_is_refused_before_anything_is_written(
+    tmp_path, labels, error, message
+):
     found = labelled(labels, pixel_size_um=(1.0,) * labels.ndim)
     with pytest.raises(error, match=message):
         export(found, None, tmp_path / "out", ["stl"], name="a")
