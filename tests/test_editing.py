@@ -11,7 +11,7 @@ import pytest
 from cases.label_editors import is_connected, measured_anew, plane, stack
 from napari_coseg.core.errors import EditError
 from napari_coseg.labels.editing.add_mask import add_mask
-from napari_coseg.labels.editing.drawing import ids_inside_polygon, ids_under_stroke
+from napari_coseg.labels.editing.drawing import Plane, ids_inside_polygon, ids_under_stroke
 from napari_coseg.labels.editing.edit import Edit
 from napari_coseg.labels.editing.index import ObjectIndex
 from napari_coseg.labels.editing.label_editor import LabelEditor
@@ -51,6 +51,10 @@ def _z(editor: LabelEditor) -> int | None:
     return 1 if editor.labels.ndim == 3 else None
 
 
+def _plane(editor: LabelEditor) -> Plane | None:
+    return Plane(0, 1) if editor.labels.ndim == 3 else None
+
+
 def _at(editor: LabelEditor, yx: tuple[int, int]) -> tuple[int, ...]:
     return (1, *yx) if editor.labels.ndim == 3 else yx
 
@@ -78,15 +82,17 @@ def _brush(image: np.ndarray, editor: LabelEditor, rng: Rng, value: int) -> list
 
 def _merge_by_stroke(editor: LabelEditor, rng: Rng) -> Edit:
     ends = rng.uniform(0, editor.labels.shape[-1], (2, 2))
-    ids = ids_under_stroke(editor, ends, 5, _z(editor))
+    ids = ids_under_stroke(editor, ends, 5, _plane(editor))
     return merge(editor, ids if len(ids) > 1 else _some(editor, rng, 2))
 
 
 def _split_along(editor: LabelEditor, rng: Rng) -> Edit:
     (object_id,) = _some(editor, rng, 1)
-    rows, columns = editor.index.box(object_id)[-2:]
+    *slices, rows, columns = editor.index.box(object_id)
     y = (rows.start + rows.stop) // 2
-    return split_along(editor, [(y, columns.start - 1), (y, columns.stop)], min_piece_px=1)
+    line = [(y, columns.start - 1), (y, columns.stop)]
+    plane = Plane(0, slices[0].start) if slices else None
+    return split_along(editor, line, min_piece_px=1, plane=plane)
 
 
 def _split_at(editor: LabelEditor, rng: Rng) -> Edit:
@@ -135,15 +141,17 @@ ACTIONS: dict[str, Callable[[LabelEditor, Rng], Edit]] = {
     "median": lambda editor, rng: smooth(editor, _some(editor, rng, 5), 2),
     "open": lambda editor, rng: smooth(editor, _some(editor, rng, 5), 2.5, "open"),
     "close": lambda editor, rng: smooth(editor, _some(editor, rng, 5), 3, "close"),
-    "add": lambda editor, rng: add_polygon(editor, _blob(editor, rng), class_id=1, z=_z(editor)),
+    "add": lambda editor, rng: add_polygon(
+        editor, _blob(editor, rng), class_id=1, plane=_plane(editor)
+    ),
     "extend": lambda editor, rng: add_polygon(
-        editor, _blob(editor, rng), extend=_some(editor, rng, 1)[0], z=_z(editor)
+        editor, _blob(editor, rng), extend=_some(editor, rng, 1)[0], plane=_plane(editor)
     ),
     "mask": lambda editor, rng: add_mask(
         editor, rng.random((30, 25)) < 0.8, (40, 30), clicks=[(41, 33)], z=_z(editor), class_id=2
     ),
     "brush": _painted,
-    "region lasso": lambda editor, rng: set_region(editor, _blob(editor, rng), 3, _z(editor)),
+    "region lasso": lambda editor, rng: set_region(editor, _blob(editor, rng), 3, _plane(editor)),
     "region bucket": lambda editor, rng: fill_region(
         editor, _at(editor, tuple(rng.integers(0, 90, 2).tolist())), 1
     ),

@@ -11,6 +11,7 @@ from napari_coseg.core.types import Instances, Prediction
 from napari_coseg.labels.decoding.hover_targets import horizontal_vertical_maps
 from napari_coseg.labels.editing.add import grow
 from napari_coseg.labels.editing.drawing import (
+    Plane,
     cut_pixels,
     ids_inside_polygon,
     ids_under_stroke,
@@ -111,7 +112,7 @@ def test_a_lasso_in_a_slice_takes_objects_of_this_slice():
     labels = np.zeros((3, 60, 60), np.int32)
     labels[0, 25:35, 25:35], labels[1:, 25:35, 25:35] = 1, 2
     for by in ("centroid", "area"):
-        assert ids_inside_polygon(on(labels), SQUARE, by=by, z=2) == [2]
+        assert ids_inside_polygon(on(labels), SQUARE, by=by, plane=Plane(0, 2)) == [2]
         assert ids_inside_polygon(on(labels), SQUARE, by=by) == [1, 2]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,14 @@ import pytest
 
 from cases.synthetic import nuclei
 from napari_coseg.core.errors import Cancelled, ImageError, SettingsError
+from napari_coseg.core.geometry import Geometry
 from napari_coseg.core.types import Image, Instances, LabelClass, Prediction
+from napari_coseg.formats.registry import export
 from napari_coseg.labels.measure import (
     OBJECT_COLUMNS,
     STACK_OBJECT_COLUMNS,
     class_table,
+    labelled,
     object_table,
     windows,
 )
@@ -190,6 +194,21 @@ def test_stacks_agree_with_scikit_image(seed: int) -> None:
         axes = [row[f"{name}_axis_um"] for name in ("minor", "middle", "major")]
         expected = 2 * np.sqrt(5 * np.array(variances) * (1 - 1 / len(region.coords)))
         assert axes == pytest.approx(expected, rel=1e-6)
+
+
+def test_of_volumes_in_mm_volume_and_extent_are_in_mm(tmp_path: Path) -> None:
+    labels = np.zeros((9, 10, 12), np.int32)
+    labels[2:5, 3:9, 1:11] = 4
+    hounsfield = np.where(labels, 1200, -1000).astype(np.int16)
+    place = Geometry.from_parts(np.diag((0.8, 0.5, -0.4)), (0, 0, 0), unit="mm", space="patient")
+    found = labelled(labels, geometry=place)
+    row = measure(found, Image(hounsfield, "ZYX", found.pixel_size_um, "head")).objects.iloc[0]
+    assert row["volume_mm3"] == pytest.approx(3 * 6 * 10 * 0.8 * 0.5 * 0.4)
+    sides = [row[f"extent_{axis}_mm"] for axis in "zyx"]
+    assert sides == pytest.approx([2.4, 3.0, 4.0])
+    assert row["intensity_mean"] == 1200
+    (path,) = export(found, None, tmp_path, ["csv"], name="head")
+    assert pd.read_csv(path)["volume_mm3"].tolist() == pytest.approx([28.8])
 
 
 def test_a_ball_has_the_axes_of_its_diameter() -> None:

@@ -47,7 +47,7 @@ def draw(
         event = MouseEvent(
             kind,
             tuple(layer.data_to_world(point)),
-            np.asarray(point[-2:], float) * SCREEN_PX,
+            np.take(np.asarray(point, float), viewer.dims.displayed) * SCREEN_PX,
             is_dragging=kind != "mouse_press",
             modifiers=["Shift"] * shift + ["Control"] * control,
             dims_displayed=tuple(viewer.dims.displayed),

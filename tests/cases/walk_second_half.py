@@ -128,12 +128,13 @@ class SecondHalf:
         with self.window.step("export"):
             dock = self.window.dock("Export")
             assert list(dock.formats) == list(FORMATS)
-            for box in dock.formats.values():
-                box.setChecked(True)
+            flat = [key for key, found in FORMATS.items() if not found.of_volumes]
+            for key, box in dock.formats.items():
+                box.setChecked(key in flat)
             dock.folder_edit.setText(str(self.files))
             self.name = dock.name_edit.text()
             assert self.name == "biopsy"
-            expected = output_paths(self.files, self.name, list(FORMATS))
+            expected = output_paths(self.files, self.name, flat)
             said = self.window.job(dock)
             assert f"<b>{len(self.table):,} objects, {len(expected)} files</b>" in said
             assert sorted(self.files.iterdir()) == sorted(expected)

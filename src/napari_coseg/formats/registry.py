@@ -22,12 +22,14 @@ from napari_coseg.images.readers.registry import as_image
 class Format:
     """Where the writer of a format is, and what is appended to the name of the image.
 
-    `shows_image` tells those that need the pixels of the image, and not its name alone.
+    `shows_image` tells those that need the pixels of the image, and not its name alone;
+    `of_volumes` those that exist of volumes alone.
     """
 
     writer: str
     suffixes: tuple[str, ...]
     shows_image: bool = False
+    of_volumes: bool = False
 
 
 FORMATS: dict[str, Format] = {
@@ -41,6 +43,8 @@ FORMATS: dict[str, Format] = {
     "ome-zarr": Format("napari_coseg.formats.ome_zarr:write", (".ome.zarr",), shows_image=True),
     "coco": Format("napari_coseg.formats.coco:write", ("_coco.json",)),
     "nifti": Format("napari_coseg.formats.nifti:write", ("_regions.nii.gz", "_objects.nii.gz")),
+    "stl": Format("napari_coseg.formats.surface:write_stl", ("_objects.stl",), of_volumes=True),
+    "ply": Format("napari_coseg.formats.surface:write_ply", ("_objects.ply",), of_volumes=True),
 }
 
 
@@ -70,7 +74,8 @@ def export(
     folder
         Where to write; made where it is missing.
     formats
-        Any of "ome-tiff", "csv", "overlay", "csv-regions", "geojson", "ome-zarr", "coco", "nifti".
+        Any of "ome-tiff", "csv", "overlay", "csv-regions", "geojson", "ome-zarr", "coco", "nifti",
+        "stl", "ply".
     name
         Beginning of the file names; the image's own where None.
     overwrite
@@ -87,8 +92,16 @@ def export(
         Before anything is written where one of the files exists and `overwrite` is False; later
         where the disk refuses. Unfinished files are removed.
     SettingsError
-        For a format that does not exist, or that shows the image where there is none.
+        For a format that does not exist, that shows the image where there is none, or that is of
+        volumes where the labels are a plane.
     """
+    shape = prediction.semantic.shape
+    solid = [key for key in formats if _format(key).of_volumes]
+    if len(shape) != 3 and solid:
+        raise SettingsError(
+            f"the formats {', '.join(solid)} are of volumes, and the labels have shape {shape}; "
+            "leave them out"
+        )
     shown = [key for key in formats if _format(key).shows_image]
     if image is None and shown:
         raise SettingsError(f"the formats {', '.join(shown)} show the image; give it")

@@ -33,6 +33,8 @@ FORMAT_LABELS = {
     "ome-zarr": "OME-Zarr: image and labels",
     "coco": "COCO JSON: objects",
     "nifti": "NIfTI: volumes",
+    "stl": "STL: surfaces of objects",
+    "ply": "PLY: surfaces with ids",
     "overlay": "PNG: overlay picture",
 }
 CHECKED_FIRST = ("ome-tiff", "csv", "geojson")

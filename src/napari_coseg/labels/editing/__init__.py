@@ -13,6 +13,7 @@ from napari_coseg.labels.editing.add import grow
 from napari_coseg.labels.editing.add_mask import add_mask
 from napari_coseg.labels.editing.drawing import ids_inside_polygon, ids_under_stroke
 from napari_coseg.labels.editing.edit import Edit
+from napari_coseg.labels.editing.interpolate import interpolate
 from napari_coseg.labels.editing.label_editor import LabelEditor
 from napari_coseg.labels.editing.objects import (
     add_polygon,
@@ -41,6 +42,7 @@ __all__ = [
     "grow",
     "ids_inside_polygon",
     "ids_under_stroke",
+    "interpolate",
     "merge",
     "merge_prediction",
     "merge_regions",

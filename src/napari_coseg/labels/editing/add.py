@@ -10,7 +10,7 @@ import numpy as np
 from napari_coseg.core.errors import EditError
 from napari_coseg.labels.decoding.hover import HoverSettings, classify, decode_instances
 from napari_coseg.labels.editing.add_mask import check_free
-from napari_coseg.labels.editing.drawing import in_image, pixel_at
+from napari_coseg.labels.editing.drawing import Plane, in_image, pixel_at
 from napari_coseg.labels.editing.edit import Box, Edit
 from napari_coseg.labels.editing.index import moved
 from napari_coseg.labels.editing.label_editor import Kind, LabelEditor
@@ -91,8 +91,9 @@ def grow(
         )
         kind = Kind(int(class_ids[0]), float(sure[0]))
     pixels = moved(_on_labels(grown, free, factors, here), field)
-    z = pixel[0] if editor.labels.ndim == 3 else None
-    return add_pixels(editor, "Add an object", in_image(pixels, editor.labels.shape, z), kind)
+    return add_pixels(
+        editor, "Add an object", in_image(pixels, editor.labels, Plane(0, pixel[0])), kind
+    )
 
 
 class _Free(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from napari_coseg.core.errors import EditError
-from napari_coseg.labels.editing.drawing import in_image, pixel_at
+from napari_coseg.labels.editing.drawing import Plane, in_image, pixel_at
 from napari_coseg.labels.editing.edit import Edit
 from napari_coseg.labels.editing.index import moved
 from napari_coseg.labels.editing.label_editor import LabelEditor
@@ -83,7 +83,8 @@ def add_mask(
     kept = pieces == piece if piece else taken
     pixels = moved(np.nonzero(kept), box)
     kind = kind_by_hand(editor, class_id)[0]
-    return add_pixels(editor, "Add an object", in_image(pixels, editor.labels.shape, z), kind)
+    at = None if z is None else Plane(0, z)
+    return add_pixels(editor, "Add an object", in_image(pixels, editor.labels, at), kind)
 
 
 def _free(

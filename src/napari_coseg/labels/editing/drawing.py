@@ -1,23 +1,60 @@
 """Drawn strokes and outlines to pixels and objects.
 
 Positions are in pixels of the labels, a pixel's centre at whole numbers. Drawings lie in a plane;
-in a stack `z` is its slice.
+in a stack `Plane` says in which.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from napari_coseg.core.errors import EditError
+from napari_coseg.labels.editing.edit import Box
+from napari_coseg.labels.editing.index import around, counted
 from napari_coseg.labels.editing.label_editor import LabelEditor
 from napari_coseg.labels.polygons import inside
 
 Points = np.ndarray | Sequence[Sequence[float]]
-"""(n, 2): y, x."""
+"""(n, 2): along the two axes of the plane, in the order of the image's axes; y, x of a slice z."""
 _FARTHEST_PX = 1e6
+
+
+class Plane(NamedTuple):
+    """A plane of a stack: all pixels with one index along one axis.
+
+    axis   0 for slices z (y, x in the plane), 1 for y (z, x), 2 for x (z, y)
+    at     index along this axis
+    """
+
+    axis: int
+    at: int
+
+    def of(self, image: np.ndarray) -> np.ndarray:
+        """The plane of a stack, a view (Y, X), (Z, X) or (Z, Y)."""
+        view: np.ndarray = image[(slice(None),) * self.axis + (self.at,)]
+        return view
+
+    def in_plane(self, of_stack: Sequence[slice]) -> Box:
+        """What a box of the stack covers in its planes along this axis."""
+        return (*of_stack[: self.axis], *of_stack[self.axis + 1 :])
+
+
+def plane_of(image: np.ndarray, plane: Plane | None) -> np.ndarray:
+    """The plane of a stack, or the image where it is one.
+
+    Raises
+    ------
+    EditError
+        Where the plane of a stack is not given, or does not exist.
+    """
+    if image.ndim == 2:
+        return image
+    if plane is None or not (0 <= plane.axis < 3 and 0 <= plane.at < image.shape[plane.axis]):
+        raise EditError(f"{plane} is not in the stack of shape {image.shape}; choose a slice in it")
+    return plane.of(image)
 
 
 def stroke_pixels(
@@ -49,6 +86,17 @@ def cut_pixels(points: Points, shape: Sequence[int]) -> tuple[np.ndarray, np.nda
     return np.divmod(np.unique(y[there] * width + x[there]), width)
 
 
+def prolonged(line: Points, shape: Sequence[int]) -> np.ndarray:
+    """The line (n, 2), continued at both ends, as its last quarter runs, to beyond the plane."""
+    path = _sampled(_points(line, 2))
+    quarter = max(len(path) // 4, 1)
+    ends = []
+    for end, inner in ((path[0], path[quarter]), (path[-1], path[-1 - quarter])):
+        length = max(float(np.hypot(*(end - inner))), 1e-6)
+        ends.append(end + (end - inner) / length * sum(shape))
+    return np.vstack([ends[0], path, ends[1]])
+
+
 def polygon_pixels(polygon: Points, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (y, x) of a plane whose centres lie inside an outline, which is closed.
 
@@ -66,20 +114,14 @@ def polygon_pixels(polygon: Points, shape: Sequence[int]) -> tuple[np.ndarray, n
 
 
 def in_image(
-    pixels: tuple[np.ndarray, ...], shape: Sequence[int], z: int | None
+    pixels: tuple[np.ndarray, ...], image: np.ndarray, plane: Plane | None
 ) -> tuple[np.ndarray, ...]:
-    """Pixels of a plane as pixels of the image.
-
-    Raises
-    ------
-    EditError
-        Where the slice of a stack is not given, or does not exist.
-    """
-    if len(shape) == 2:
+    """Pixels of a plane as pixels of the image; raises `EditError` as `plane_of` does."""
+    plane_of(image, plane)
+    if image.ndim == 2 or plane is None:
         return pixels
-    if z is None or not 0 <= z < shape[0]:
-        raise EditError(f"slice {z} is not in the stack of {shape[0]}; choose one from 0 on")
-    return (np.full(len(pixels[0]), z, dtype=np.int64), *pixels)
+    across = np.full(len(pixels[0]), plane.at, dtype=np.int64)
+    return (*pixels[: plane.axis], across, *pixels[plane.axis :])
 
 
 def pixel_at(point: Sequence[float], shape: Sequence[int]) -> tuple[int, ...]:
@@ -99,12 +141,11 @@ def pixel_at(point: Sequence[float], shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def ids_under_stroke(
-    editor: LabelEditor, points: Points, width_px: float = 1, z: int | None = None
+    editor: LabelEditor, points: Points, width_px: float = 1, plane: Plane | None = None
 ) -> list[int]:
-    """Objects that a stroke touches, ordered by id."""
-    shape = editor.labels.shape
-    pixels = in_image(stroke_pixels(points, width_px, shape), shape, z)
-    return [int(i) for i in np.unique(editor.labels[pixels]) if i]
+    """Objects that a stroke touches, in the plane alone, ordered by id."""
+    labels = plane_of(editor.labels, plane)
+    return _ids(labels[stroke_pixels(points, width_px, labels.shape)])
 
 
 def ids_inside_polygon(
@@ -113,7 +154,7 @@ def ids_inside_polygon(
     *,
     by: Literal["centroid", "area"] = "centroid",
     min_share: float = 0.5,
-    z: int | None = None,
+    plane: Plane | None = None,
 ) -> list[int]:
     """Objects inside a lasso, ordered by id.
 
@@ -122,45 +163,68 @@ def ids_inside_polygon(
     by
         ``centroid``: those whose centroid is inside. ``area``: those with at least `min_share` of
         their pixels inside.
-    z
-        In a stack the slice of the lasso: only objects of this slice are chosen, and only their
-        pixels there count. None: the lasso applies to all slices.
+    plane
+        In a stack the plane of the lasso: only objects in it are chosen, and only their pixels
+        there count, for centroids too. None: the lasso is drawn along y, x for all slices.
     """
     if by == "centroid":
-        return _by_centroid(editor, polygon, z)
+        return _by_centroid(editor, polygon, plane)
     if by == "area":
-        return _by_area(editor, polygon, min_share, z)
+        return _by_area(editor, polygon, min_share, plane)
     raise EditError(f"objects cannot be chosen by {by!r}; use 'centroid' or 'area'")
 
 
-def _by_centroid(editor: LabelEditor, polygon: Points, z: int | None) -> list[int]:
+def _by_centroid(editor: LabelEditor, polygon: Points, plane: Plane | None) -> list[int]:
     from skimage.measure import points_in_poly
 
-    table, corners = editor.table, _points(polygon, 3)
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    centres = table[["centroid_y", "centroid_x"]].to_numpy()
-    near = ((centres >= low) & (centres <= high)).all(axis=1)
-    if editor.labels.ndim == 3 and z is not None:
-        near &= (table["bbox_z0"] <= z).to_numpy() & (table["bbox_z1"] > z).to_numpy()
-    at = np.flatnonzero(near)
+    corners = _points(polygon, 3)
+    if editor.labels.ndim == 3 and plane is not None:
+        ids, centres = _sections(editor, polygon, plane)
+    else:
+        ids = editor.table["id"].to_numpy()
+        centres = editor.table[["centroid_y", "centroid_x"]].to_numpy()
+    near = (centres >= corners.min(axis=0)) & (centres <= corners.max(axis=0))
+    at = np.flatnonzero(near.all(axis=1))
     chosen = at[points_in_poly(centres[at], corners)] if len(at) else at
-    return [int(i) for i in table["id"].to_numpy()[chosen]]
+    return [int(i) for i in ids[chosen]]
 
 
-def _by_area(editor: LabelEditor, polygon: Points, min_share: float, z: int | None) -> list[int]:
-    labels = editor.labels if z is None or editor.labels.ndim == 2 else editor.labels[z]
-    pixels = polygon_pixels(polygon, labels.shape)
-    owners = labels[(..., *pixels)].ravel()
-    counts = np.bincount(owners[owners > 0]) if len(owners) else np.zeros(0, np.int64)
+def _sections(editor: LabelEditor, polygon: Points, plane: Plane) -> tuple[np.ndarray, np.ndarray]:
+    """Objects that have pixels inside an outline, and centroids (n, 2) of their sections."""
+    labels = plane_of(editor.labels, plane)
+    ids = _ids(labels[polygon_pixels(polygon, labels.shape)])
+    if not ids:
+        return np.zeros(0, np.int64), np.zeros((0, 2))
+    box = around(plane.in_plane(editor.index.box(i)) for i in ids)
+    crop = labels[box]
+    pixels = np.nonzero(np.isin(crop, ids))
+    owners = np.searchsorted(ids, crop[pixels])
+    centres = [
+        np.bincount(owners, axis + part.start) / np.bincount(owners)
+        for axis, part in zip(pixels, box, strict=True)
+    ]
+    return np.array(ids), np.stack(centres, axis=1)
+
+
+def _by_area(
+    editor: LabelEditor, polygon: Points, min_share: float, plane: Plane | None
+) -> list[int]:
+    labels = editor.labels if plane is None else plane_of(editor.labels, plane)
+    owners = labels[(..., *polygon_pixels(polygon, labels.shape[-2:]))].ravel()
+    counts = counted(owners)
     chosen = []
-    for object_id in np.flatnonzero(counts).tolist():
+    for object_id, count in counts.items():
         total = editor.index.count(object_id)
-        if labels is not editor.labels:
-            box = editor.index.box(object_id)[1:]
-            total = int(np.count_nonzero(labels[box] == object_id))
-        if counts[object_id] >= min_share * total:
+        if plane is not None and editor.labels.ndim == 3:
+            section = labels[plane.in_plane(editor.index.box(object_id))]
+            total = int(np.count_nonzero(section == object_id))
+        if count >= min_share * total:
             chosen.append(object_id)
     return chosen
+
+
+def _ids(values: np.ndarray) -> list[int]:
+    return [int(i) for i in np.unique(values) if i]
 
 
 def _points(points: Points, at_least: int) -> np.ndarray:

@@ -135,12 +135,11 @@ def around(boxes: Iterable[Box]) -> Box:
     )
 
 
-def widened(box: Box, margin: int, shape: Sequence[int]) -> Box:
-    """With a margin on every side, within the image; along z as it is."""
-    first = len(box) - 2
+def widened(box: Box, margin: Sequence[int], shape: Sequence[int]) -> Box:
+    """With a margin on both sides of every axis, within the image."""
     return tuple(
-        part if axis < first else slice(max(part.start - margin, 0), min(part.stop + margin, size))
-        for axis, (part, size) in enumerate(zip(box, shape, strict=True))
+        slice(max(part.start - more, 0), min(part.stop + more, size))
+        for part, more, size in zip(box, margin, shape, strict=True)
     )
 
 

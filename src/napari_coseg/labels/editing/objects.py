@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_coseg.core.errors import EditError
 from napari_coseg.labels.editing.changes import change_kinds, change_pixels, joined
-from napari_coseg.labels.editing.drawing import Points, in_image, polygon_pixels
+from napari_coseg.labels.editing.drawing import Plane, Points, in_image, plane_of, polygon_pixels
 from napari_coseg.labels.editing.edit import Edit
 from napari_coseg.labels.editing.index import moved, widened
 from napari_coseg.labels.editing.label_editor import BY_HAND, Kind, LabelEditor, known_ids
@@ -65,17 +65,23 @@ def fill_holes(editor: LabelEditor, ids: Collection[int]) -> Edit:
     from scipy.ndimage import binary_fill_holes
 
     ids = known_ids(editor, ids)
-    return _reshaped(editor, _name("Fill", ids), ids, 0, binary_fill_holes)
+    return _reshaped(editor, _name("Fill", ids), ids, [0] * editor.labels.ndim, binary_fill_holes)
 
 
 def smooth(
     editor: LabelEditor, ids: Collection[int], radius_px: float = 2, how: Outline = "median"
 ) -> Edit:
-    """Smooth outlines, slice by slice.
+    """Smooth outlines, in a stack in three dimensions.
 
-    ``median``: a pixel follows the majority of the disk around it; ``open`` and ``close``:
-    morphological opening and closing with a disk. Only background is added. If an object would fall
-    apart, its largest piece is kept; one that would vanish stays as it is.
+    ``median``: a pixel follows the majority of the disk, or ball, around it; ``open`` and
+    ``close``: morphological opening and closing with it. Only background is added. If an object
+    would fall apart, its largest piece is kept; one that would vanish stays as it is.
+
+    Parameters
+    ----------
+    radius_px
+        In pixels along the last axis; along the others as far by the pixel size. So where slices
+        are farther apart, they are smoothed one by one.
 
     Raises
     ------
@@ -84,21 +90,17 @@ def smooth(
     """
     if not 0 < radius_px <= 50:
         raise EditError(f"a radius of {radius_px} px cannot be used; choose one from 0 to 50")
-    shapes: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
-        "median": _median,
-        "open": lambda mask, radius: _grown(~_grown(~mask, radius), radius),
-        "close": lambda mask, radius: ~_grown(~_grown(mask, radius), radius),
+    size = np.asarray(editor.pixel_size_um) / editor.pixel_size_um[-1]
+    shapes: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "median": lambda mask: _median(mask, radius_px, size),
+        "open": lambda mask: _grown(~_grown(~mask, radius_px, size), radius_px, size),
+        "close": lambda mask: ~_grown(~_grown(mask, radius_px, size), radius_px, size),
     }
     if how not in shapes:
         raise EditError(f"outlines cannot be smoothed by {how!r}; use one of {sorted(shapes)}")
-
-    def smoothed(mask: np.ndarray) -> np.ndarray:
-        planes = mask if mask.ndim == 3 else mask[None]
-        found = np.stack([shapes[how](plane, radius_px) for plane in planes])
-        return found.reshape(mask.shape)
-
     ids = known_ids(editor, ids)
-    return _reshaped(editor, _name("Smooth", ids), ids, 2 * int(np.ceil(radius_px)) + 1, smoothed)
+    margin = [2 * int(np.ceil(radius_px / one)) + 1 for one in size]
+    return _reshaped(editor, _name("Smooth", ids), ids, margin, shapes[how])
 
 
 def add_polygon(
@@ -107,7 +109,7 @@ def add_polygon(
     *,
     class_id: int = 0,
     extend: int | None = None,
-    z: int | None = None,
+    plane: Plane | None = None,
 ) -> Edit:
     """Make the background inside an outline an object, its largest piece if others cut it.
 
@@ -121,8 +123,8 @@ def add_polygon(
     EditError
         Where no background is inside, or there is no such class.
     """
-    shape = editor.labels.shape
-    pixels = in_image(polygon_pixels(polygon, shape), shape, z)
+    drawn = polygon_pixels(polygon, plane_of(editor.labels, plane).shape)
+    pixels = in_image(drawn, editor.labels, plane)
     free = editor.labels[pixels] == 0
     pixels = tuple(axis[free] for axis in pixels)
     if not len(pixels[0]):
@@ -193,7 +195,7 @@ def _reshaped(
     editor: LabelEditor,
     name: str,
     ids: list[int],
-    margin: int,
+    margin: Sequence[int],
     shaped: Callable[[np.ndarray], np.ndarray],
 ) -> Edit:
     """Give each object another shape, made from its mask with a margin, only over background.
@@ -206,9 +208,9 @@ def _reshaped(
         crop = editor.labels[box]
         before = crop == object_id
         # The margin is needed at the image's border too, or the border would count as outline.
-        pad = [(0, 0)] * (crop.ndim - 2) + [(margin, margin)] * 2
-        rows, columns = (slice(margin, margin + size) for size in crop.shape[-2:])
-        after = shaped(np.pad(before, pad))[..., rows, columns] & (before | (crop == 0))
+        inner = tuple(slice(m, m + size) for m, size in zip(margin, crop.shape, strict=True))
+        padded = np.pad(before, [(m, m) for m in margin])
+        after = shaped(padded)[inner] & (before | (crop == 0))
         if not after.any():
             continue
         if largest_piece(before).sum() == before.sum():
@@ -219,20 +221,25 @@ def _reshaped(
     return change_pixels(editor, name, *joined(parts, editor.labels.shape))
 
 
-def _median(mask: np.ndarray, radius: float) -> np.ndarray:
-    from scipy.ndimage import convolve
+def _median(mask: np.ndarray, radius: float, size: np.ndarray) -> np.ndarray:
+    from scipy.fft import irfftn, next_fast_len, rfftn
 
-    reach = int(radius)
-    offsets = np.arange(-reach, reach + 1)
-    disk = (offsets[:, None] ** 2 + offsets**2 <= radius**2).astype(np.int32)
-    votes = convolve(mask.astype(np.int32), disk, mode="constant")
-    return votes > disk.sum() / 2
+    reach = [np.arange(-int(radius / one), int(radius / one) + 1) * one for one in size]
+    ball = sum(axis**2 for axis in np.meshgrid(*reach, indexing="ij", sparse=True)) <= radius**2
+    # Votes are whole and the ball has an odd number of pixels, so rounding decides nothing.
+    shape = [
+        next_fast_len(a + b - 1, real=True) for a, b in zip(mask.shape, ball.shape, strict=True)
+    ]
+    votes = irfftn(rfftn(mask.astype(float), shape) * rfftn(ball.astype(float), shape), shape)
+    core = tuple(slice(b // 2, b // 2 + a) for a, b in zip(mask.shape, ball.shape, strict=True))
+    majority: np.ndarray = votes[core] > ball.sum() / 2
+    return majority
 
 
-def _grown(mask: np.ndarray, radius: float) -> np.ndarray:
+def _grown(mask: np.ndarray, radius: float, size: np.ndarray) -> np.ndarray:
     from scipy.ndimage import distance_transform_edt
 
-    return distance_transform_edt(~mask) <= radius if mask.any() else mask
+    return distance_transform_edt(~mask, sampling=size) <= radius if mask.any() else mask
 
 
 def _merged_kind(editor: LabelEditor, ids: Collection[int]) -> Kind:

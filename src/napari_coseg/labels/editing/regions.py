@@ -9,7 +9,14 @@ import numpy as np
 from napari_coseg.core.errors import EditError
 from napari_coseg.labels.decoding.semantic import remove_small_regions
 from napari_coseg.labels.editing.changes import change_regions
-from napari_coseg.labels.editing.drawing import Points, in_image, pixel_at, polygon_pixels
+from napari_coseg.labels.editing.drawing import (
+    Plane,
+    Points,
+    in_image,
+    pixel_at,
+    plane_of,
+    polygon_pixels,
+)
 from napari_coseg.labels.editing.edit import Edit
 from napari_coseg.labels.editing.index import moved
 from napari_coseg.labels.editing.label_editor import LabelEditor, regions_of
@@ -18,25 +25,31 @@ from napari_coseg.labels.editing.objects import values_of
 _FIRST_REACH_PX = 256
 
 
-def set_region(editor: LabelEditor, polygon: Points, class_id: int, z: int | None = None) -> Edit:
+def set_region(
+    editor: LabelEditor, polygon: Points, class_id: int, plane: Plane | None = None
+) -> Edit:
     """Give all pixels inside an outline a region class; 0 is background."""
     name = _class_name(editor, class_id)
-    shape = regions_of(editor).shape
-    pixels = in_image(polygon_pixels(polygon, shape), shape, z)
+    regions = regions_of(editor)
+    drawn = polygon_pixels(polygon, plane_of(regions, plane).shape)
+    pixels = in_image(drawn, regions, plane)
     return change_regions(editor, f"Make a region {name}", pixels, class_id)
 
 
-def fill_region(editor: LabelEditor, point: Sequence[float], class_id: int) -> Edit:
+def fill_region(
+    editor: LabelEditor, point: Sequence[float], class_id: int, across: int = 0
+) -> Edit:
     """Give the connected piece of one class under a click, (y, x) or (z, y, x), another class.
 
-    Pieces are connected by edges of pixels, within a slice. Reads only as far as the piece extends.
+    Pieces are connected by edges of pixels, within the plane across the axis `across` of a stack: 0
+    for its slices. Reads only as far as the piece extends.
     """
     regions, name = regions_of(editor), _class_name(editor, class_id)
     pixel = pixel_at(point, regions.shape)
-    plane = regions[pixel[:-2]] if regions.ndim == 3 else regions
-    pixels = _piece_at(plane, pixel[-2:])
-    z = pixel[0] if regions.ndim == 3 else None
-    return change_regions(editor, f"Fill with {name}", in_image(pixels, regions.shape, z), class_id)
+    plane = Plane(across, pixel[across]) if regions.ndim == 3 else None
+    at = pixel if plane is None else (*pixel[:across], *pixel[across + 1 :])
+    pixels = in_image(_piece_at(plane_of(regions, plane), at), regions, plane)
+    return change_regions(editor, f"Fill with {name}", pixels, class_id)
 
 
 def clean_regions(editor: LabelEditor, min_area_um2: float = 0, min_hole_um2: float = 0) -> Edit:

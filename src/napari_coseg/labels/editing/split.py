@@ -3,48 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 
 from napari_coseg.core.errors import EditError
 from napari_coseg.labels.editing.changes import change_pixels, joined
-from napari_coseg.labels.editing.drawing import Points, cut_pixels, pixel_at
-from napari_coseg.labels.editing.edit import Edit
-from napari_coseg.labels.editing.index import moved
+from napari_coseg.labels.editing.drawing import (
+    Plane,
+    Points,
+    cut_pixels,
+    pixel_at,
+    plane_of,
+    prolonged,
+)
+from napari_coseg.labels.editing.edit import Box, Edit
+from napari_coseg.labels.editing.index import inside, moved
 from napari_coseg.labels.editing.label_editor import Kind, LabelEditor, known_ids
 
 _HALF_PIXEL = 0.5
 
 
 def split_along(
-    editor: LabelEditor, line: Points, ids: Collection[int] | None = None, min_piece_px: int = 4
+    editor: LabelEditor,
+    line: Points,
+    ids: Collection[int] | None = None,
+    min_piece_px: int = 4,
+    plane: Plane | None = None,
 ) -> Edit:
     """Cut objects along a line from side to side.
 
     The pieces are the connected parts (by edges or corners) without the line; the line's pixels,
     and pieces below `min_piece_px`, then join the nearest piece within the object. The largest
-    piece keeps the id; all keep the class. In a stack the line cuts through all slices.
+    piece keeps the id; all keep the class.
+
+    In a stack the line is drawn in a plane, and objects are cut straight through the stack, across
+    that plane. Only objects that the line parts in the plane are cut, and only into the pieces that
+    are seen there: pieces beyond it join the nearest of them. Where an object is wider in other
+    planes than the line is long, the cut goes on in the direction of the line's ends.
 
     Parameters
     ----------
     line
-        (n, 2): y, x.
+        (n, 2): y, x, or along the axes of the plane.
     ids
         Which objects; None: all that the line splits.
+    plane
+        Of the line; required in a stack.
 
     Raises
     ------
     EditError
         Where the line splits none of them.
     """
-    y, x = cut_pixels(line, editor.labels.shape)
-    if ids is None:
-        crossed = [int(i) for i in np.unique(editor.labels[..., y, x]) if i]
-    else:
-        crossed = known_ids(editor, ids)
+    shown = plane_of(editor.labels, plane)
+    plane = plane if editor.labels.ndim == 3 else None
+    cut = cut_pixels(line, shown.shape)
+    crossed = {int(i) for i in np.unique(shown[cut]) if i}
+    if ids is not None:
+        crossed &= set(known_ids(editor, ids))
     found = {}
-    for object_id in crossed:
-        pieces = _cut(editor, object_id, y, x, min_piece_px)
+    for object_id in sorted(crossed):
+        pieces = _cut(editor, object_id, cut, min_piece_px, plane)
+        if plane is not None and pieces.max() == 1:
+            beyond = cut_pixels(prolonged(line, shown.shape), shown.shape)
+            if _parts_section(editor, object_id, cut, plane):
+                pieces = _cut(editor, object_id, beyond, min_piece_px, plane)
         if pieces.max() > 1:
             found[object_id] = pieces
     if not found:
@@ -102,7 +126,11 @@ def _nearest_click(
 
 
 def _cut(
-    editor: LabelEditor, object_id: int, y: np.ndarray, x: np.ndarray, min_piece_px: int
+    editor: LabelEditor,
+    object_id: int,
+    cut: tuple[np.ndarray, np.ndarray],
+    min_piece_px: int,
+    plane: Plane | None,
 ) -> np.ndarray:
     """Pieces 1..k of the object in its box, 0 elsewhere."""
     from scipy import ndimage
@@ -110,17 +138,44 @@ def _cut(
 
     box = editor.index.box(object_id)
     mask = editor.labels[box] == object_id
-    here = (y >= box[-2].start) & (y < box[-2].stop) & (x >= box[-1].start) & (x < box[-1].stop)
-    left = mask.copy()
-    left[..., y[here] - box[-2].start, x[here] - box[-1].start] = False
-    pieces, _ = ndimage.label(left, np.ones((3,) * mask.ndim))
-    sizes = np.bincount(pieces.ravel())
-    large = sizes >= min_piece_px
+    pieces, _ = ndimage.label(_without(mask, box, cut, plane), np.ones((3,) * mask.ndim))
+    large = np.bincount(pieces.ravel()) >= min_piece_px
+    if plane is not None:
+        seen = plane._replace(at=plane.at - box[plane.axis].start).of(pieces)
+        large &= np.bincount(seen.ravel(), minlength=len(large)) > 0
     large[0] = False
     markers = (np.cumsum(large) * large).astype(np.int32)[pieces]
     # On a flat image the flood advances equally from all pieces, so a pixel joins the nearest.
     flooded = watershed(np.zeros_like(markers), markers, connectivity=mask.ndim, mask=mask)
     return _nearest(flooded, mask)
+
+
+def _without(
+    mask: np.ndarray, box: Box, cut: tuple[np.ndarray, ...], plane: Plane | None
+) -> np.ndarray:
+    """The mask without the pixels of a cut, through all of its planes along the axis of `plane`."""
+    flat = box if plane is None else plane.in_plane(box)
+    here = moved((axis[inside(cut, flat)] for axis in cut), flat, -1)
+    left = mask.copy()
+    planes = left if plane is None else np.moveaxis(left, plane.axis, 0)
+    where: tuple[Any, ...] = (..., *here)
+    planes[where] = False
+    return left
+
+
+def _parts_section(
+    editor: LabelEditor, object_id: int, cut: tuple[np.ndarray, np.ndarray], plane: Plane
+) -> bool:
+    """Whether the cut makes more pieces of the object in the plane than there were."""
+    from scipy import ndimage
+
+    box = plane.in_plane(editor.index.box(object_id))
+    section = plane.of(editor.labels)[box] == object_id
+    before, after = (
+        ndimage.label(mask, np.ones((3, 3)))[1]
+        for mask in (section, _without(section, box, cut, None))
+    )
+    return bool(after > before)
 
 
 def _nearest(pieces: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -43,6 +43,11 @@ COLUMNS: dict[str, Column] = {
     "region_id": Column("Region id"),
     "area_um2": Column("Area", "µm²", "Of a stack: the largest cross section"),
     "volume_um3": Column("Volume", "µm³"),
+    "volume_mm3": Column("Volume", "mm³"),
+    **{
+        f"extent_{axis}_mm": Column(f"Extent {axis}", "mm", "Of the box along the volume's axes")
+        for axis in "zyx"
+    },
     "perimeter_um": Column("Perimeter", "µm", "By Crofton's formula, holes included"),
     "circularity": Column("Circularity", "", "4 π area / perimeter²: 1 is a disc"),
     "solidity": Column("Solidity", "", "Area over that of the convex hull: 1 has no dents"),

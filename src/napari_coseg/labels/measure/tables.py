@@ -55,6 +55,7 @@ STACK_OBJECT_COLUMNS = (
 UNTYPED = "object"
 """``class`` of an object without a type."""
 BACKGROUND = "background"
+_UM3_IN_MM3 = 1e9
 
 
 def object_table(
@@ -137,8 +138,9 @@ def table_of_pixels(
     counts = _Counts(len(found), regions)
     y, x = coordinates[-2:]
     slices = coordinates[0] if len(coordinates) == 3 else np.zeros(len(ids), np.int64)
-    for z in np.unique(slices):
-        at = slices == z
+    order = np.argsort(slices, kind="stable")  # by slice, in one pass
+    planes, starts = np.unique(slices[order], return_index=True)
+    for z, at in zip(planes.tolist(), np.split(order, starts[1:]), strict=bool(len(planes))):
         counts.add(int(z), y[at], x[at], number[at] + 1, None if regions is None else regions[at])
     return _table(
         found.astype(np.int64),
@@ -186,13 +188,22 @@ def _table(
 def with_positions(table: pd.DataFrame, geometry: Geometry) -> pd.DataFrame:
     """An object table with the centroids in the world, in columns such as ``world_y_um``.
 
-    ``world_z_mm`` and so on of volumes of a patient: to the head, to the back, to the left.
+    ``world_z_mm`` and so on of volumes of a patient: to the head, to the back, to the left. Tables
+    of volumes in mm also get ``volume_mm3``, and the sides of the objects' boxes along the axes of
+    the volume: ``extent_z_mm``, ``extent_y_mm``, ``extent_x_mm``.
     """
     axes = geometry.axes.lower()
     index = table[[f"centroid_{axis}" for axis in axes]].to_numpy(float)
     positions = geometry.world(index).T
     names = [f"world_{axis}_{geometry.unit}" for axis in axes]
-    return table.assign(**dict(zip(names, positions, strict=True)))
+    table = table.assign(**dict(zip(names, positions, strict=True)))
+    if geometry.unit != "mm" or "volume_um3" not in table:
+        return table
+    sides = {
+        f"extent_{axis}_mm": (table[f"bbox_{axis}1"] - table[f"bbox_{axis}0"]) * float(spacing)
+        for axis, spacing in zip(axes, geometry.spacing, strict=True)
+    }
+    return table.assign(volume_mm3=table["volume_um3"] / _UM3_IN_MM3, **sides)
 
 
 def region_table(

@@ -18,14 +18,16 @@ from napari_coseg.labels.editing.drawing import (
     ids_under_stroke,
     in_image,
     pixel_at,
+    plane_of,
     polygon_pixels,
 )
 from napari_coseg.labels.editing.edit import Edit
+from napari_coseg.labels.editing.interpolate import interpolate
 from napari_coseg.labels.editing.review import BOTH, Doubtful, doubtful_first
 from napari_coseg.labels.editing.split import split_along, split_at
 from napari_coseg.labels.measure import UNTYPED
 from napari_coseg.widgets.correct.display import Display
-from napari_coseg.widgets.correct.gesture import Gesture, ObjectProposer
+from napari_coseg.widgets.correct.gesture import Gesture, ObjectProposer, plane_shown
 from napari_coseg.widgets.correct.session import Change, CorrectionSession
 from napari_coseg.widgets.dock_widget import sentence
 
@@ -88,7 +90,9 @@ class Corrector:
         if gesture.is_click:
             selected ^= {self.object_at(gesture.point)} - {0}
         else:
-            selected |= set(ids_inside_polygon(self.session.editor, gesture.points, z=gesture.z))
+            selected |= set(
+                ids_inside_polygon(self.session.editor, gesture.points, plane=gesture.plane)
+            )
         self.display.select(selected)
         self.message.emit(f"{_counted(selected)} selected" if selected else "Nothing selected")
 
@@ -96,7 +100,7 @@ class Corrector:
         """Merge the objects that a stroke touches."""
         if gesture.is_click:
             raise EditError("draw a stroke over the objects to merge; a click merges nothing")
-        ids = ids_under_stroke(self.session.editor, gesture.points, self.stroke_px, gesture.z)
+        ids = ids_under_stroke(self.session.editor, gesture.points, self.stroke_px, gesture.plane)
         if not ids:
             raise EditError("the stroke touches no object; draw it over two or more")
         self.merge_ids(ids)
@@ -106,7 +110,7 @@ class Corrector:
         editor = self.session.editor
         if not gesture.is_click:
             self._first_click = None
-            edit = split_along(editor, gesture.points)
+            edit = split_along(editor, gesture.points, plane=gesture.plane)
         elif self._first_click is None:
             if not self.object_at(gesture.point):
                 raise EditError("there is no object; click in each part of one, or draw a line")
@@ -130,7 +134,9 @@ class Corrector:
             proposer.use(gesture)
             return
         editor, class_id = self.session.editor, self.object_class
-        self.added(objects.add_polygon(editor, gesture.points, class_id=class_id, z=gesture.z))
+        self.added(
+            objects.add_polygon(editor, gesture.points, class_id=class_id, plane=gesture.plane)
+        )
 
     def added(self, edit: Edit, details: str = "") -> None:
         """Make an edit that adds one object, and select it."""
@@ -145,7 +151,7 @@ class Corrector:
         if gesture.is_click:
             ids = [self.object_at(gesture.point)]
         else:
-            ids = ids_inside_polygon(self.session.editor, gesture.points, z=gesture.z)
+            ids = ids_inside_polygon(self.session.editor, gesture.points, plane=gesture.plane)
         self.set_class(ids, self.object_class)
 
     # -- selected objects, by key --------------------------------------------------------------
@@ -166,6 +172,13 @@ class Corrector:
         edit = objects.smooth(self.session.editor, ids, self.smooth_px)
         self._do(edit, f"Smoothed {_named(ids)}")
 
+    def interpolate(self, ids: Collection[int]) -> None:
+        """Fill objects between the planes, along the axis that is hidden, where they were drawn."""
+        plane = plane_shown(self.session.objects)
+        axis = 0 if plane is None else plane.axis
+        edit = interpolate(self.session.editor, ids, axis)
+        self._do(edit, f"Filled {_named(ids)} between slices")
+
     def set_class(self, ids: Collection[int], class_id: int) -> None:
         edit = objects.set_class(self.session.editor, ids, class_id)
         self._do(edit, f"{sentence(_named(ids))} → {self.class_name(class_id)}")
@@ -177,12 +190,13 @@ class Corrector:
         if gesture.is_click:
             raise EditError("draw an outline around the region")
         class_id = 0 if gesture.shift else self.region_class
-        self._do(regions.set_region(self.session.editor, gesture.points, class_id, gesture.z))
+        self._do(regions.set_region(self.session.editor, gesture.points, class_id, gesture.plane))
 
     def fill_region(self, gesture: Gesture) -> None:
         """Give the connected piece under a click the region class; with Shift background."""
         class_id = 0 if gesture.shift else self.region_class
-        self._do(regions.fill_region(self.session.editor, gesture.point, class_id))
+        across = 0 if gesture.plane is None else gesture.plane.axis
+        self._do(regions.fill_region(self.session.editor, gesture.point, class_id, across))
 
     # -- review --------------------------------------------------------------------------------
 
@@ -203,8 +217,9 @@ class Corrector:
         """Mark an outlined area as reviewed for `area_targets`; with Shift remove its marks."""
         if gesture.is_click:
             raise EditError("draw an outline around what is reviewed")
-        shape = self.session.editor.labels.shape
-        pixels = in_image(polygon_pixels(gesture.points, shape), shape, gesture.z)
+        labels = self.session.editor.labels
+        drawn = polygon_pixels(gesture.points, plane_of(labels, gesture.plane).shape)
+        pixels = in_image(drawn, labels, gesture.plane)
         if not len(pixels[0]):
             raise EditError("the outline contains no pixel; draw it inside the image")
         reviewed, targets = self.session.reviewed, self.area_targets

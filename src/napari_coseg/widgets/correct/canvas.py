@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_coseg.core.errors import EditError
-from napari_coseg.widgets.correct.gesture import Gesture
+from napari_coseg.widgets.correct.gesture import Gesture, plane_shown
 from napari_coseg.widgets.corrected import METADATA_KEY
 from napari_coseg.widgets.dock_widget import notify_errors
 from napari_coseg.widgets.geometry import placed_like
@@ -153,14 +152,11 @@ class MouseInput:
         return np.asarray(self._labels.world_to_data(event.position), dtype=float)
 
     def _gesture(self, points: np.ndarray, is_click: bool, shift: bool, control: bool) -> Gesture:
-        shown = list(self._labels._slice_input.displayed)
-        if shown != list(range(self._labels.ndim))[-2:]:
-            raise EditError(
-                "corrections are drawn in the plane y, x; switch to the 2D display and set the "
-                "order of dimensions back"
-            )
-        z = int(np.rint(points[0, 0])) if points.shape[1] == 3 else None
-        return Gesture(points[:, -2:], z, is_click, shift, control)
+        plane = plane_shown(self._labels)
+        if plane is not None:
+            plane = plane._replace(at=int(np.rint(points[0, plane.axis])))
+            points = np.delete(points, plane.axis, axis=1)
+        return Gesture(points, plane, is_click, shift, control)
 
 
 def _never() -> bool:
@@ -168,7 +164,7 @@ def _never() -> bool:
 
 
 def _box(points: list[np.ndarray]) -> np.ndarray:
-    """The corners (4, ndim) of the box from the first to the last point."""
+    """The corners (4, ndim) of the box, along the last two axes, from the first to the last."""
     first, last = points[0], points[-1]
     corners = np.array([first, first, last, last])
     corners[1, -1], corners[3, -1] = last[-1], first[-1]

@@ -137,10 +137,12 @@ class Display:
     def _add_marks_layer(self) -> Labels:
         objects, reviewed = self.session.objects, self.session.reviewed
         self._marked = _marked_ids(reviewed)
+        whole = tuple(slice(0, size) for size in objects.data.shape)
+        blank = np.zeros(objects.data.shape, np.int32) if reviewed.is_empty else None
         colors = {value: AREA_COLORS[targets] for targets, value in _AREAS.items()}
         return add_helper_layer(
             self._viewer,
-            self._marks_in(tuple(slice(0, size) for size in objects.data.shape)),
+            self._marks_in(whole) if blank is None else blank,
             objects,
             name=f"{objects.name} reviewed",
             kind="reviewed",
@@ -197,12 +199,22 @@ def _changed(before: Area, after: Area) -> list[Box]:
     row = after.shape[-1]
     first, last = int(runs.min()) // row, (int(runs.max()) - 1) // row
     if len(after.shape) == 3:
-        height = after.shape[1]
-        planes = slice(first // height, last // height + 1)
-        return [(planes, slice(0, height), slice(0, row))]
+        return [_around_runs(runs, after.shape)]
     rows = (slice(first, last + 1), slice(0, row))
     columns = np.flatnonzero((before.mask(rows) != after.mask(rows)).any(axis=0))
     return [(rows[0], slice(int(columns[0]), int(columns[-1]) + 1))]
+
+
+def _around_runs(runs: np.ndarray, shape: tuple[int, ...]) -> Box:
+    """The box around runs in a stack; as wide as the image where a run goes on in the next row."""
+    first, last = runs[:, 0], runs[:, 1] - 1
+    rows = np.stack([first, last]) // shape[2]
+    z, y, x = rows // shape[1], rows % shape[1], np.stack([first, last]) % shape[2]
+    if (rows[0] != rows[1]).any():
+        x = np.array([0, shape[2] - 1])
+        if (z[0] != z[1]).any():
+            y = np.array([0, shape[1] - 1])
+    return tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in (z, y, x))
 
 
 def _marked_ids(reviewed: Reviewed) -> np.ndarray:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+from napari_coseg.core.errors import EditError
+from napari_coseg.labels.editing.drawing import Plane
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,9 +21,10 @@ class Gesture:
     Parameters
     ----------
     points
-        float (N, 2): y, x in pixels of the labels; whole numbers are pixel centres.
-    z
-        Slice of a stack; None in 2D.
+        float (N, 2): along the axes of the plane, in pixels of the labels and the order of their
+        axes (y, x of a slice z); whole numbers are pixel centres.
+    plane
+        Of a stack; None in 2D.
     is_click
         The mouse did not move.
     shift, control
@@ -25,7 +32,7 @@ class Gesture:
     """
 
     points: np.ndarray
-    z: int | None = None
+    plane: Plane | None = None
     is_click: bool = True
     shift: bool = False
     control: bool = False
@@ -34,7 +41,42 @@ class Gesture:
     def point(self) -> tuple[float, ...]:
         """First point: (y, x) or (z, y, x)."""
         at = tuple(float(value) for value in self.points[0])
-        return at if self.z is None else (float(self.z), *at)
+        if self.plane is None:
+            return at
+        return (*at[: self.plane.axis], float(self.plane.at), *at[self.plane.axis :])
+
+    @property
+    def z(self) -> int | None:
+        """Slice of a stack, for models that see slices; None in 2D.
+
+        Raises
+        ------
+        EditError
+            In a plane of another axis.
+        """
+        if self.plane is None:
+            return None
+        if self.plane.axis:
+            raise EditError(
+                "the model sees slices in the plane y, x; show these, or draw the object's outline"
+            )
+        return self.plane.at
+
+
+def plane_shown(layer: Labels) -> Plane | None:
+    """The plane of a stack that the canvas shows; None in 2D.
+
+    Raises
+    ------
+    EditError
+        In the 3D display.
+    """
+    hidden = layer._slice_input.not_displayed
+    if layer.ndim == 2 and not hidden:
+        return None
+    if layer.ndim != 3 or len(hidden) != 1:
+        raise EditError("corrections are drawn in a plane; switch to the 2D display")
+    return Plane(hidden[0], int(layer._get_pt_not_disp()[hidden[0]]))
 
 
 class ObjectProposer(Protocol):

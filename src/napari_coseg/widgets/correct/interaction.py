@@ -240,9 +240,12 @@ class Interaction:
         viewer, layer = self.viewer, self.session.objects
         row = self.session.editor.rows([object_id]).iloc[0]
         layers.centre_on(viewer, layer, [row[f"centroid_{axis}"] for axis in "zyx"[-layer.ndim :]])
-        size = max(row["bbox_y1"] - row["bbox_y0"], row["bbox_x1"] - row["bbox_x0"])
-        unit = layers.units_in_view(viewer, layer)[-1]
-        extent = float(size * abs(layer.scale[-1]) * unit)
+        unit = layers.units_in_view(viewer, layer)
+        extent = max(
+            float((row[f"bbox_{axis}1"] - row[f"bbox_{axis}0"]) * abs(layer.scale[dim]) * unit[dim])
+            for dim, axis in enumerate("zyx"[-layer.ndim :])
+            if dim in layer._slice_input.displayed
+        )
         if extent * viewer.scene.camera.zoom < SMALL_PX:
             viewer.scene.camera.zoom = ZOOMED_PX / extent
 

@@ -58,7 +58,9 @@ TOOLS = (
 ACTIONS = (
     Action("Delete", "D", Corrector.delete, "Delete objects"),
     Action("Fill holes", "H", Corrector.fill, "Fill the holes of objects"),
-    Action("Smooth", "O", Corrector.smooth, "Smooth the outlines of objects"),
+    Action("Smooth", "O", Corrector.smooth, "Smooth the outlines of objects, in stacks in 3D"),
+    Action("Interpolate", "I", Corrector.interpolate,
+           "Fill objects between the slices in which they were painted"),
 )
 REVIEWED = Action(
     "Reviewed", "R", Corrector.review,
