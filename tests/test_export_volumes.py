@@ -142,7 +142,7 @@ def test_slicer_finds_names_and_colours_of_segments(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("classes", "differ"), [([1, 1, 1, 1], True), ([1, 3, 1, 1], False)], ids=["one", "two"]
 )
-def test_objects_of_one_class_can_be_told_apart(tmp_path: Path, classes, differ: bool) -> None:
+def test_objects_of_one_class_differ_in_colour(tmp_path: Path, classes, differ: bool) -> None:
     image = read(tmp_path, PLACED["LPS"])
     found = labelled(
         np.asarray(image.data).astype(LABEL_DTYPE),
@@ -442,7 +442,9 @@ def test_attributes_that_may_be_empty_may_be_missing(tmp_path: Path, key: str) -
     [(None, "comes from no file"), ("v.nii.gz", "no DICOM slices with positions")],
     ids=["an array", "another format"],
 )
-def test_an_image_that_is_not_from_dicom_is_told_what_to_write(tmp_path, path, message) -> None:
+def test_an_image_that_is_not_from_dicom_is_refused_with_what_to_write(
+    tmp_path, path, message
+) -> None:
     image = read(tmp_path, PLACED["oblique"])
     image = replace(image, path=path and tmp_path / path)
     with pytest.raises(OutputError, match=message) as raised:

@@ -133,7 +133,8 @@ def test_layers_of_other_programs(viewer: Any, keywords: dict, expected: Any) ->
 
 def export_of(labels: Any, viewer: Any, folder: Path, kind: str = "nifti") -> Path:
     """As the Export dock asks the worker process, which is this one here."""
-    arguments, arrays = outputs.label_request(labels, None, image_of(viewer, labels))
+    image = image_of(viewer, labels)
+    arguments, arrays = outputs.label_request(labels, None, image)
     quiet = {"progress": lambda *_: None, "should_cancel": lambda: False}
     job: Any = SimpleNamespace(arrays=arrays, kept={}, **quiet)
     reply = tasks.export(
@@ -141,7 +142,7 @@ def export_of(labels: Any, viewer: Any, folder: Path, kind: str = "nifti") -> Pa
         **arguments,
         name="v",
         axes=None,
-        path=image_of(viewer, labels).source.path,
+        path=image.source.path if image else None,
         formats=[kind],
         folder=str(folder),
         overwrite=True,

@@ -34,7 +34,7 @@ def object_segments(prediction: Prediction) -> list[Segment]:
     """One for each object, by id.
 
     Objects have the colours of their classes. Where all are of one class, each has its own, so that
-    neighbours can be told apart.
+    neighbours differ.
     """
     instances = prediction.instances
     colors = {entry.id: entry.color for entry in instances.classes}
