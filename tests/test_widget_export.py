@@ -110,12 +110,13 @@ def test_corrected_labels_are_what_is_written(
 
     viewer.layers["biopsy objects"].fill((7, 4), 1)  # object 2 becomes a part of object 1
     for key, box in widget.formats.items():
-        box.setChecked(key not in ("nifti", "stl", "ply"))
+        box.setChecked(key not in ("nifti", "stl", "ply", "dicom-seg"))
     widget.bar.run_button.click()
     qtbot.waitUntil(lambda: not widget.bar.is_busy, timeout=RUN_MS)
     assert "2 objects" in widget.bar.text.text()
     written = {path.name for path in tmp_path.iterdir()}
     assert {"biopsy_objects.ome.tif", "biopsy.geojson", "biopsy_coco.json"} <= written
+    assert "biopsy_objects.seg.nrrd" in written
     expected = np.where(LABELS == 2, 1, LABELS)
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "biopsy_objects.ome.tif"), expected)
     back = read_geojson(tmp_path / "biopsy.geojson", shape=LABELS.shape)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from napari.layers._source import layer_source
 
-from cases.placed_volumes import CROP, PLACED, TOLERANCE_MM, centroid_ras, model
+from cases.dicom_phantoms import write_series
+from cases.placed_volumes import CROP, PLACED, TOLERANCE_MM, centroid_ras, model, phantom
 from cases.widget_values import RUN_MS
 from napari_coseg.core.geometry import Geometry, ImageSource
 from napari_coseg.core.types import Image
@@ -130,9 +131,10 @@ def test_layers_of_other_programs(viewer: Any, keywords: dict, expected: Any) ->
 # From a file through layers to a file
 
 
-def export_of(labels: Any, viewer: Any, folder: Path) -> Path:
+def export_of(labels: Any, viewer: Any, folder: Path, kind: str = "nifti") -> Path:
     """As the Export dock asks the worker process, which is this one here."""
-    arguments, arrays = outputs.label_request(labels, None, image_of(viewer, labels))
+    image = image_of(viewer, labels)
+    arguments, arrays = outputs.label_request(labels, None, image)
     quiet = {"progress": lambda *_: None, "should_cancel": lambda: False}
     job: Any = SimpleNamespace(arrays=arrays, kept={}, **quiet)
     reply = tasks.export(
@@ -140,11 +142,12 @@ def export_of(labels: Any, viewer: Any, folder: Path) -> Path:
         **arguments,
         name="v",
         axes=None,
-        formats=["nifti"],
+        path=image.source.path if image else None,
+        formats=[kind],
         folder=str(folder),
         overwrite=True,
     )
-    return Path(reply.values["files"][1])
+    return Path(reply.values["files"][-1])
 
 
 @pytest.mark.parametrize("region", [None, CROP], ids=["whole", "crop"])
@@ -170,6 +173,24 @@ def test_labels_made_in_napari_lie_on_the_file(
     file = export_of(labels, viewer, tmp_path)
     expected = centroid_ras(path, is_label=False)
     assert centroid_ras(file, is_label=True) == pytest.approx(expected, abs=TOLERANCE_MM)
+
+
+def test_dicom_segments_of_a_layer_refer_to_the_series_it_was_opened_from(
+    viewer: Any, tmp_path: Path
+) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    placed = PLACED["oblique"]
+    slices = write_series(tmp_path / "series", placed, phantom())
+    placed.write(tmp_path / "v.nii.gz", phantom())
+    data, keywords = layers.image_to_layer(read_image(tmp_path / "v.nii.gz"))
+    with layer_source(path=str(tmp_path / "series")):
+        layer = viewer.add_image(data, **keywords)
+    labels = viewer.add_labels(np.asarray(data).astype(np.int32), **placing.placed_like(layer))
+    seg = pydicom.dcmread(export_of(labels, viewer, tmp_path, "dicom-seg"))
+    used = {one.SOPInstanceUID for one in slices if one.pixel_array.any()}
+    (series,) = seg.ReferencedSeriesSequence
+    assert used <= {one.ReferencedSOPInstanceUID for one in series.ReferencedInstanceSequence}
+    assert len(seg.SegmentSequence) == 4
 
 
 @pytest.mark.parametrize("region", [None, CROP], ids=["whole", "crop"])

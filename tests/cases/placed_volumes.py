@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,26 +66,55 @@ class Placed:
     stored: str = "LPS"
     tilt: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
-    def write(self, path: Path) -> None:
+    def image(self, values: np.ndarray | None = None) -> Any:
+        """SimpleITK's image of upright values, stored and placed in this way."""
         sitk = pytest.importorskip("SimpleITK")
-        image = sitk.GetImageFromArray(upright_values())
+        image = sitk.GetImageFromArray(upright_values() if values is None else values)
         image.SetSpacing(SPACING)
         image = sitk.DICOMOrient(image, self.stored)
-        linear = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
-        linear = rotation(self.tilt) @ linear
-        origin = rotation(self.tilt) @ image.GetOrigin() + ORIGIN
+        turn = rotation(self.tilt)
+        directions = turn @ np.array(image.GetDirection()).reshape(3, 3)
+        image.SetOrigin((turn @ image.GetOrigin() + ORIGIN).tolist())
+        image.SetDirection(directions.ravel().tolist())
+        return image
+
+    def write(self, path: Path, values: np.ndarray | None = None) -> None:
+        sitk = pytest.importorskip("SimpleITK")
+        image = self.image(values)
         if self.ending == ".mha":
-            image.SetDirection((linear / image.GetSpacing()).ravel().tolist())
-            image.SetOrigin(origin.tolist())
             sitk.WriteImage(image, str(path))
             return
         import nibabel
 
-        affine = np.eye(4)
-        affine[:3, :3], affine[:3, 3] = linear, origin
-        affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-        data = sitk.GetArrayFromImage(image).T
-        nibabel.save(nibabel.Nifti1Image(data, affine), path)
+        affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps_affine(image)
+        nibabel.save(nibabel.Nifti1Image(sitk.GetArrayFromImage(image).T, affine), path)
+
+
+def lps_affine(image: Any) -> np.ndarray:
+    """(4, 4) of a SimpleITK image: (x, y, z) index to left, back, head."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    return affine
+
+
+def phantom() -> np.ndarray:
+    """uint8 (9, 40, 52): 1 in the middle, 2 to the left of it, 3 behind, 4 above; each one box."""
+    values = np.zeros((9, 40, 52), np.uint8)
+    values[3:5, 16:22, 20:28] = 1
+    values[3:5, 17:20, 38:47] = 2
+    values[3:4, 29:36, 22:25] = 3
+    values[6:8, 18:20, 24:26] = 4
+    return values
+
+
+def centroids_lps(values: np.ndarray, affine: np.ndarray) -> dict[int, np.ndarray]:
+    """World position of each label of (z, y, x) values; `affine` as of `lps_affine`."""
+    labels = (int(label) for label in np.unique(values) if label)
+    return {
+        label: (affine @ [*np.argwhere(values == label).mean(axis=0)[::-1], 1.0])[:3]
+        for label in labels
+    }
 
 
 PLACED = {

@@ -121,14 +121,14 @@ class SecondHalf:
         self.window.close_dock(dock)
 
     def export(self) -> None:
-        """All that the registry knows, by the dock."""
+        """All that the registry knows and this image, which is of no patient, has; by the dock."""
         self.files = self.folder / "exported"
         self.files.mkdir()
         self.viewer.reset_view()  # a row that was chosen has moved it
         with self.window.step("export"):
             dock = self.window.dock("Export")
             assert list(dock.formats) == list(FORMATS)
-            flat = [key for key, found in FORMATS.items() if not found.of_volumes]
+            flat = [k for k, found in FORMATS.items() if not found.of_volumes and k != "dicom-seg"]
             for key, box in dock.formats.items():
                 box.setChecked(key in flat)
             dock.folder_edit.setText(str(self.files))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_coseg.core.geometry import Geometry
     from napari_coseg.core.types import Image, LabelClass, LabelNotes, Prediction
 
-HELP = "write labels in other formats: GeoJSON for QuPath, OME-Zarr, COCO, NIfTI and others"
+HELP = "write labels in other formats: GeoJSON, OME-Zarr, COCO, NIfTI, DICOM-SEG and others"
 OBJECTS, REGIONS, TABLE = "_objects.ome.tif", "_regions.ome.tif", "_objects.csv"
 GEOJSON = (".geojson", ".json")
 GREY = (128, 128, 128)
@@ -55,7 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="formats",
         metavar="NAME",
         required=True,
-        help="geojson, ome-zarr, coco, nifti, csv, csv-regions, ome-tiff, overlay; may be repeated",
+        help="geojson, ome-zarr, coco, nifti, seg-nrrd, dicom-seg, csv, csv-regions, ome-tiff, "
+        "overlay; may be repeated",
     )
     add_label_arguments(parser)
 

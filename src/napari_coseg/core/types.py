@@ -6,9 +6,11 @@ Spatial axes are always ordered (Z,) Y, X. Where their pixels lie is said by a `
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,6 +50,12 @@ class LabelClass:
     color: tuple[int, int, int]
 
 
+def distinct_color(number: int) -> tuple[int, int, int]:
+    """Colours that differ for neighbouring numbers: hues a golden angle apart."""
+    red, green, blue = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.65, 0.9)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
 @dataclass(frozen=True, eq=False, init=False)
 class Image:
     """A picture or a stack, with what its axes mean and where its pixels lie.
@@ -65,6 +73,8 @@ class Image:
         As shown to people and used for the names of outputs.
     geometry
         Of the spatial axes; None where no more than the pixel size is known.
+    path
+        File or folder that it was read from; None where it was not.
 
     Raises
     ------
@@ -76,6 +86,7 @@ class Image:
     axes: str
     geometry: Geometry
     name: str
+    path: Path | None
 
     def __init__(
         self,
@@ -85,6 +96,7 @@ class Image:
         name: str = "image",
         *,
         geometry: Geometry | None = None,
+        path: Path | None = None,
     ) -> None:
         known = ("YX", "YXC", "CYX", "ZYX", "ZYXC", "ZCYX")
         if axes not in known:
@@ -100,6 +112,7 @@ class Image:
             ("axes", axes),
             ("geometry", geometry),
             ("name", name),
+            ("path", path),
         ):
             object.__setattr__(self, key, value)
 

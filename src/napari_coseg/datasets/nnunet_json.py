@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from napari_coseg.core.errors import DatasetError
-from napari_coseg.core.types import LabelClass
+from napari_coseg.core.types import LabelClass, distinct_color
 from napari_coseg.images.volumes import VOLUME_SUFFIXES
 
 MAX_JSON_BYTES = 2**24
@@ -82,7 +81,9 @@ class Description:
     def semantic_classes(self) -> tuple[LabelClass, ...]:
         """Classes with consecutive ids from 1, in the order of the values."""
         names = [self.classes[number] for number in sorted(self.classes)]
-        return tuple(LabelClass(i, name, colour_of(i)) for i, name in enumerate(names, start=1))
+        return tuple(
+            LabelClass(i, name, distinct_color(i)) for i, name in enumerate(names, start=1)
+        )
 
     def labels(self) -> VolumeLabels:
         """Every class as a region."""
@@ -104,12 +105,6 @@ def read_description(path: Path) -> Description:
         )
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise DatasetError(f"{path} does not follow nnU-Net's format: {error}") from error
-
-
-def colour_of(class_id: int) -> tuple[int, int, int]:
-    """Distinct colours for neighbouring ids: hues a golden angle apart."""
-    red, green, blue = colorsys.hsv_to_rgb(class_id * 0.618034 % 1, 0.65, 0.9)
-    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

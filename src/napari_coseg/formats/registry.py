@@ -1,7 +1,7 @@
 """Formats of results by name. To add one: write ``formats/<name>.py`` and add a line.
 
 A format is a function ``write(prediction, image, paths, overwrite)`` that fills the files of its
-suffixes, in their order.
+suffixes, in their order. It may return the files that it wrote, where that is not all of them.
 """
 
 from __future__ import annotations
@@ -45,6 +45,10 @@ FORMATS: dict[str, Format] = {
     "nifti": Format("napari_coseg.formats.nifti:write", ("_regions.nii.gz", "_objects.nii.gz")),
     "stl": Format("napari_coseg.formats.surface:write_stl", ("_objects.stl",), of_volumes=True),
     "ply": Format("napari_coseg.formats.surface:write_ply", ("_objects.ply",), of_volumes=True),
+    "seg-nrrd": Format(
+        "napari_coseg.formats.seg_nrrd:write", ("_regions.seg.nrrd", "_objects.seg.nrrd")
+    ),
+    "dicom-seg": Format("napari_coseg.formats.dicom_seg:write", ("_regions.dcm", "_objects.dcm")),
 }
 
 
@@ -70,12 +74,13 @@ def export(
         As `segment` or `refine` returned it, or with corrected labels and table.
     image
         What was segmented: an array, an `Image` or the path of an image file. It may be None for
-        formats that do not show it, which are all but "overlay" and "ome-zarr".
+        formats that do not show it, which are all but "overlay" and "ome-zarr". "dicom-seg" needs
+        the path of the DICOM series that it was read from (`Image.path`).
     folder
         Where to write; made where it is missing.
     formats
         Any of "ome-tiff", "csv", "overlay", "csv-regions", "geojson", "ome-zarr", "coco", "nifti",
-        "stl", "ply".
+        "stl", "ply", "seg-nrrd", "dicom-seg".
     name
         Beginning of the file names; the image's own where None.
     overwrite
@@ -115,8 +120,8 @@ def export(
     for key in formats:
         module, function = _format(key).writer.split(":")
         paths = output_paths(folder, name, [key])
-        getattr(importlib.import_module(module), function)(prediction, image, paths, overwrite)
-        done += paths
+        write = getattr(importlib.import_module(module), function)
+        done += write(prediction, image, paths, overwrite) or paths
     return done
 
 

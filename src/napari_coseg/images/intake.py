@@ -67,7 +67,8 @@ def understand(
         geometry = known.geometry if same_axes else Geometry.unknown(len(spatial), source)
     size = None if pixel_size_um is None else _per_axis(pixel_size_um, len(spatial))
     name = name or (known.name if known else "image")
-    return Image(data, axes, size, name, geometry=geometry)
+    path = known.path if known else None
+    return Image(data, axes, size, name, geometry=geometry, path=path)
 
 
 def guess_axes(shape: Sequence[int]) -> str:

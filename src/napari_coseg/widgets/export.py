@@ -35,6 +35,8 @@ FORMAT_LABELS = {
     "nifti": "NIfTI: volumes",
     "stl": "STL: surfaces of objects",
     "ply": "PLY: surfaces with ids",
+    "seg-nrrd": "NRRD: segmentation of 3D Slicer",
+    "dicom-seg": "DICOM-SEG: of a DICOM series",
     "overlay": "PNG: overlay picture",
 }
 CHECKED_FIRST = ("ome-tiff", "csv", "geojson")
@@ -116,12 +118,14 @@ class ExportWidget(JobWidget):
                 f"the image of {either.name!r} is not in the viewer, and {shown} shows it; open it "
                 "again, or leave these formats out"
             )
-        arguments, arrays = outputs.label_request(objects, regions, image_of(self._viewer, either))
+        source = image_of(self._viewer, either)
+        arguments, arrays = outputs.label_request(objects, regions, source)
         if image is not None:
             arrays["image"] = layers.level_0(image)
         arguments |= {
             "name": name,
             "axes": axes,
+            "path": source.source.path if source else None,
             "formats": formats,
             "folder": folder,
             "overwrite": self.overwrite_box.isChecked(),

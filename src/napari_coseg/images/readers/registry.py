@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def read_image(path: str | Path) -> Image:
         )
     module, function = place.split(":")
     image: Image = getattr(importlib.import_module(module), function)(path)
-    return image
+    return replace(image, path=path)
 
 
 def as_image(

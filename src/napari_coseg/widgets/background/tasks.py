@@ -5,6 +5,7 @@ The first half runs in the worker process, the second half in napari. Neither kn
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -131,6 +132,7 @@ def export(
     *,
     name: str,
     axes: str | None,
+    path: str | None,
     formats: list[str],
     folder: str,
     overwrite: bool,
@@ -138,7 +140,8 @@ def export(
 ) -> Reply:
     """Measure labels as they are now and write them; ``files`` are the paths written.
 
-    Arrays of the job: those of `measured`; ``image`` where `axes` are given.
+    Arrays of the job: those of `measured`; ``image`` where `axes` are given. `path` is that of the
+    image's file or folder.
     """
     from napari_coseg.formats.registry import export as write
     from napari_coseg.formats.registry import stand_in
@@ -148,6 +151,7 @@ def export(
     image = stand_in(found, name)
     if axes is not None:
         image = Image(job.arrays["image"], axes, name=name)
+    image = replace(image, path=Path(path) if path else None)
     files: list[Path] = []
     for number, one in enumerate(formats):
         job.progress((1 + number) / (1 + len(formats)), f"writing {one}")
