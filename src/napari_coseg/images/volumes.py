@@ -13,7 +13,6 @@ from __future__ import annotations
 import gzip
 import itertools
 import math
-import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,18 +24,17 @@ import numpy as np
 
 from napari_coseg.core.errors import DatasetError, ImageError
 from napari_coseg.core.geometry import Geometry, ImageSource
+from napari_coseg.images.text_header import MAX_HEADER_BYTES, read_text_header
 
 VOLUME_SUFFIXES = (".mha", ".nii.gz", ".nii", ".nrrd", ".mhd", ".nhdr")
 MAX_VOLUME_BYTES = 2**31
 """Largest unpacked volume, 2 GiB; 1,000 planes of CT take a quarter of that."""
 DEFLATE_LIMIT = 1032
 """Largest compression ratio of zlib; headers that imply more are invalid."""
-MAX_HEADER_BYTES = 2**24
 CHUNK_BYTES = 2**16
 ALIKE = 0.01
 """Voxel sides that differ by less than 1 % count as equal; files round them."""
 
-NRRD_PACKINGS = {"raw": "none", "gzip": "gzip", "gz": "gzip"}
 ITK_TYPES = dict(enumerate(("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")))
 """numpy's types by SimpleITK's pixel ids; checked by the tests."""
 NO_UNIT = "the file has no unit of length; mm is assumed"
@@ -177,7 +175,7 @@ def _read_itk_header(path: Path) -> VolumeHeader:
     """
     import SimpleITK
 
-    text = _text_header(path)
+    text = read_text_header(path)
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -205,49 +203,6 @@ def _read_itk_header(path: Path) -> VolumeHeader:
         flipped=flipped,
         data_file=text.data_file,
     )
-
-
-@dataclass(frozen=True)
-class _TextHeader:
-    """Fields of a MetaImage or NRRD header, in lower case, and where its voxels lie."""
-
-    fields: dict[str, str]
-    data_file: Path
-    start: int
-    packing: str
-    is_big_endian: bool
-
-
-def _text_header(path: Path) -> _TextHeader:
-    is_nrrd = path.name.lower().endswith((".nrrd", ".nhdr"))
-    fields: dict[str, str] = {}
-    with path.open("rb") as file:
-        while "elementdatafile" not in fields:
-            line = file.readline(4096).decode("latin-1").strip()
-            key, equals, value = line.partition(":" if is_nrrd else "=")
-            if is_nrrd and not line:
-                break
-            if file.tell() > MAX_HEADER_BYTES or not (equals or is_nrrd):
-                raise ValueError("it has no MetaImage header of lines 'key = value'")
-            fields[key.strip().lower()] = value.strip()
-        start = file.tell()
-    name = fields.get("elementdatafile") or fields.get("data file") or fields.get("datafile")
-    if name not in (None, "LOCAL"):
-        if Path(name).name != name or name.split()[0] == "LIST" or "%" in name:
-            raise ValueError(f"its voxels lie in another file, {name!r}, which is not beside it")
-        path, start = path.with_name(name), 0
-    is_true = {key for key, value in fields.items() if value.lower() in ("true", "1")}
-    packing = "zlib" if "compresseddata" in is_true else "none"
-    if is_nrrd:
-        packing = NRRD_PACKINGS.get(fields.get("encoding", "raw").lower(), "")
-    skipped = [fields.get(key, "0") for key in ("line skip", "byte skip", "headersize")]
-    is_text = fields.get("binarydata", "true").lower() in ("false", "0")
-    if not packing or is_text or any(count != "0" for count in skipped):
-        raise ValueError("its voxels are stored in a way that is not read; save it again as .nii.gz")
-    if re.match("MET_U?LONG(?!_LONG)", fields.get("elementtype", "")):
-        raise ValueError("MET_LONG has 4 bytes in some files and 8 in others; save it as MET_INT")
-    big = bool(is_true & {"binarydatabyteordermsb", "elementbyteordermsb"})
-    return _TextHeader(fields, path, start, packing, big or fields.get("endian") == "big")
 
 
 def _itk_geometry(path: Path, fields: dict[str, str], reader: Any) -> Geometry:

@@ -229,28 +229,22 @@ def _step(
 
 def _volume(slices: Sequence[Slice | None]) -> np.ndarray:
     """(slice, row, column): whole numbers in the smallest type that holds them, else float32."""
-    volume: np.ndarray | None = None
+    size = next(one.size for one in slices if one is not None)
+    volume = np.empty((len(slices), *size), np.uint8)
     low, high = math.inf, -math.inf
     for k, one in enumerate(slices):
         if one is None:
             continue
         plane = _plane(one)
         low, high = min(low, float(plane.min())), max(high, float(plane.max()))
-        kind = _kind(plane, low, high, volume)
-        if volume is None:
-            volume = np.empty((len(slices), *one.size), kind)
-        elif volume.dtype != kind:
-            volume = volume.astype(kind)
+        volume = volume.astype(_kind(low, high, (plane, volume)), copy=False)
         volume[k] = plane
-    assert volume is not None  # a stack has a slice
-    for k, one in enumerate(slices):
-        if one is None:
-            volume[k] = low
+    volume[[one is None for one in slices]] = low
     return volume
 
 
-def _kind(plane: np.ndarray, low: float, high: float, volume: np.ndarray | None) -> np.dtype:
-    if plane.dtype.kind == "f" or (volume is not None and volume.dtype.kind == "f"):
+def _kind(low: float, high: float, arrays: Sequence[np.ndarray] = ()) -> np.dtype:
+    if any(array.dtype.kind == "f" for array in arrays):
         return np.dtype(np.float32)
     fitting = (i for i in map(np.iinfo, INTEGERS) if i.min <= low and high <= i.max)
     return next(fitting).dtype
@@ -327,7 +321,7 @@ def _read_frames(path: Path, one: Slice) -> Image:
     if np.isfinite(values).all() and np.array_equal(values, np.rint(values)):
         low, high = float(values.min()), float(values.max())
         if abs(low) < 2**24 and abs(high) < 2**24:  # exact in float32
-            values = values.astype(_kind(np.zeros(1, np.int32), low, high, None))
+            values = values.astype(_kind(low, high))
     affine = np.array(volume.affine)[:, [2, 1, 0, 3]]
     return _image(path, values, affine, _source(path, one, ()))
 

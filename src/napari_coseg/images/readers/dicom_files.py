@@ -161,9 +161,7 @@ def _opened(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> BinaryIO:
 
 def _refuse_many(path: Path, count: int) -> None:
     if count > MAX_FILES:
-        raise ImageError(
-            f"{path} holds more than {MAX_FILES:,} files; name the folder of one scan"
-        )
+        raise ImageError(f"{path} holds more than {MAX_FILES:,} files; name the folder of one scan")
 
 
 def scan(files: Sequence[Member]) -> list[Slice]:

@@ -38,9 +38,7 @@ LONGER_ENDINGS = (".ome.tif", ".ome.tiff", ".nii.gz")
 """Double suffixes, which are removed from names as a whole."""
 
 
-def read_image(
-    path: str | Path, series: str | int | None = None, fill_gaps: bool = False
-) -> Image:
+def read_image(path: str | Path, series: str | int | None = None, fill_gaps: bool = False) -> Image:
     """Open an image file, with the axes and pixel size that it gives.
 
     Large files are read lazily, window by window.
@@ -76,7 +74,7 @@ def read_image(
         raise ImageError(f"there is no image file {path}")
     ending = next((e for e in READERS if path.name.lower().endswith(e)), None)
     place = _DICOM if path.is_dir() else READERS.get(ending or "")
-    if place is None and _is_dicom(path):  # often without a suffix
+    if place is None and is_dicom(path):  # often without a suffix
         place = _DICOM
     if place is None:
         raise ImageError(
@@ -89,7 +87,8 @@ def read_image(
     return image
 
 
-def _is_dicom(path: Path) -> bool:
+def is_dicom(path: Path) -> bool:
+    """Whether the file is marked as DICOM; its name may have any suffix, or none."""
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"

@@ -1,4 +1,4 @@
-"""Read radiology volumes (NIfTI, MetaImage, NRRD) in upright orientation with their measured values."""
+"""Read volumes (NIfTI, MetaImage, NRRD) in upright orientation with their measured values."""
 
 from __future__ import annotations
 
