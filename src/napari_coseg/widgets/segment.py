@@ -103,13 +103,14 @@ class SegmentWidget(ImageJobWidget):
                 **self.model.arguments(),
                 **chosen.arguments(),
                 "region": region,
-                "settings": self._settings_for(chosen.layer),
+                "settings": self.settings_for(chosen.layer),
             }
         )
         arrays = {"image": layers.level_0(chosen.layer)}
         self.start(tasks.SEGMENT, arguments, arrays, asked=(chosen, arguments))
 
-    def _settings_for(self, layer: Image) -> dict[str, Any]:
+    def settings_for(self, layer: Image) -> dict[str, Any]:
+        """Inference settings of a run on this layer, as JSON values."""
         values = self.settings.values()
         if not layer.rgb:
             values["window"] = self.window_box.currentData()

@@ -26,6 +26,7 @@ from napari_coseg.images.volumes import MAX_VOLUME_BYTES, upright
 
 SAME_POSITION = 0.01
 """Of the usual distance: slices closer than this lie at one position."""
+ROUNDING_MM = 1e-4
 IRREGULAR = 0.1
 """Of the usual distance: slices farther than this from their place are refused."""
 TOLD_MM = 1e-3
@@ -165,7 +166,7 @@ def _places(
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Which slices to keep, their places in a regular stack, and what was irregular."""
     gaps = np.diff(heights)
-    apart = gaps[gaps > SAME_POSITION * gaps.max()]
+    apart = gaps[gaps > ROUNDING_MM]
     usual = float(np.median(apart)) if apart.size else 0.0
     if usual <= 0:
         raise ImageError(f"all {len(heights)} images of {path} lie at one position: no volume")
