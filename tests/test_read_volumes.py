@@ -99,7 +99,7 @@ def test_what_a_nrrd_header_says_and_does_not(tmp_path, lines, kind, unit, space
         (PLACED, "ascii", "in a way that is not read"),
         (PLACED, "bzip2", "in a way that is not read"),
         (PLACED.replace("(0,0,2)", "(0,0,x)"), "raw", "header is invalid"),
-        (PLACED + "\nkinds: vector domain domain", "raw", "one channel"),
+        (PLACED + "\nkinds: vector domain domain", "raw", "header is invalid"),
         (PLACED + "\nsizes: 900 900 900", "raw", "invalid|cannot hold"),
     ],
 )

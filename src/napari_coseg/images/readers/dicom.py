@@ -33,7 +33,7 @@ TOLD_MM = 1e-3
 """Smaller deviations from equal distances are rounding."""
 TILT_DEGREES = 0.05
 SHOWN = 5
-INTEGERS = (np.uint8, np.int16, np.uint16, np.int32)
+INTEGERS = ("uint8", "int16", "uint16", "int32")
 CODECS = {
     **dict.fromkeys(("50", "51", "57", "70"), "jpeg"),
     **dict.fromkeys(("80", "81"), "jpegls"),
@@ -125,7 +125,7 @@ def _arrange(path: Path, stack: Stack, fill_gaps: bool) -> _Arranged:
         notes.append(f"{copies} files are copies of other slices and were left out")
     positions = np.array([_position(path, one) for one in slices])
     heights = positions @ normal
-    order = np.lexsort([[one.number for one in slices], heights])
+    order = np.lexsort([np.array([one.number for one in slices]), heights])
     slices, positions, heights = [slices[i] for i in order], positions[order], heights[order]
     if len(slices) > 1:
         keep, places, irregular = _places(path, heights, fill_gaps)
@@ -247,13 +247,15 @@ def _volume(slices: Sequence[Slice | None]) -> np.ndarray:
 def _kind(low: float, high: float, arrays: Sequence[np.ndarray] = ()) -> np.dtype:
     if any(array.dtype.kind == "f" for array in arrays):
         return np.dtype(np.float32)
-    fitting = (i for i in map(np.iinfo, INTEGERS) if i.min <= low and high <= i.max)
+    limits = (np.iinfo(kind) for kind in INTEGERS)
+    fitting = (one for one in limits if one.min <= low and high <= one.max)
     return next(fitting).dtype
 
 
 def _plane(one: Slice) -> np.ndarray:
     """Rescaled values of an image, int32 or float32."""
     import pydicom
+    from pydicom.pixels.processing import apply_modality_lut
 
     try:
         with one.member.open() as file, warnings.catch_warnings():
@@ -261,7 +263,7 @@ def _plane(one: Slice) -> np.ndarray:
             data = pydicom.dcmread(file)
             stored = _stored(data)
             if "ModalityLUTSequence" in data:
-                return np.asarray(pydicom.pixels.apply_modality_lut(stored, data), np.int32)
+                return np.asarray(apply_modality_lut(stored, data), np.int32)
             slope, intercept = (
                 float(data.get(name, default) or default)
                 for name, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -129,7 +130,7 @@ def _in_folder(folder: Path, files: Iterator[Path]) -> list[Member]:
     found: list[Member] = []
     for file in files:
         if file.is_file() and not file.name.startswith("."):
-            found.append(Member(str(file.relative_to(folder)), lambda file=file: file.open("rb")))
+            found.append(Member(str(file.relative_to(folder)), partial(file.open, "rb")))
             _refuse_many(folder, len(found))
     return sorted(found, key=lambda member: member.name)
 
@@ -151,7 +152,7 @@ def _in_archive(path: Path, archive: zipfile.ZipFile) -> list[Member]:
             f"{path} holds {total / 2**30:.1f} GiB; at most {MAX_VOLUME_BYTES >> 29} GiB are read"
         )
     ordered = sorted(entries, key=lambda entry: entry.filename)
-    return [Member(e.filename, lambda e=e: _opened(archive, e)) for e in ordered]
+    return [Member(e.filename, partial(_opened, archive, e)) for e in ordered]
 
 
 def _opened(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> BinaryIO:
