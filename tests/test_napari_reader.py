@@ -81,8 +81,7 @@ def test_of_several_series_the_user_chooses(tmp_path: Path, monkeypatch) -> None
         opened(folder)
 
 
-PLANE = Geometry.from_spacing((0.5, 0.25))
-TILTED = Geometry.from_lps(Series(tilt=(10, 0, 5)).affine)
+PLANE = Geometry.from_spacing((0.5, 0.5), unit="mm")
 SAVED = [
     ("ome-tiff", "biopsy_objects.ome.tif"),
     ("ome-tiff", "biopsy_regions.ome.tif"),
