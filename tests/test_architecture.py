@@ -40,8 +40,8 @@ PACKAGES = {
 # package: its modules and subpackages from the bottom up; each may import those before it.
 # A package that is not listed has one layer.
 LAYERS = {
-    "core": "errors files words geometry types settings card provenance locks",
-    "images": "sampling white_point intensity intake volumes readers",
+    "core": "errors files words windows geometry types settings card provenance locks",
+    "images": "sampling white_point intensity intake text_header volumes readers",
     "labels": "polygons tiling decoding metrics measure editing",
     "models": "nn base coseg coseg_plus registry growing adapted outline costs checkpoints",
 }

@@ -81,6 +81,7 @@ def test_segment_takes_many_options(tmp_path, capsys):
 # values of the image: 0 Hounsfield units around a disc of 1000 in a frame of -3000 and 9000
 CT_WINDOWS = {
     "as asked": (["--window", "-1000", "1000"], None, "window from -1000 to 1000"),
+    "by name": (["--window-name", "bone"], None, "window from -500 to 1500 (bone)"),
     "as set": (["--set", "window=-1000,1000"], None, "window from -1000 to 1000"),
     "the card's": ([], (-500, 500), "window from -500 to 500"),
     "asked over the card's": (["--window", "0", "9"], (-500, 500), "window from 0 to 9"),

@@ -273,7 +273,7 @@ def test_a_volume_scaled_beyond_numbers_is_told(tmp_path, ending, intercept):
 def test_missing_files_and_folders(tmp_path):
     with pytest.raises(ImageError, match="no image file"):
         read_image(tmp_path / "gone.tif")
-    with pytest.raises(ImageError, match="is a folder"):
+    with pytest.raises(ImageError, match="no DICOM image"):
         read_image(tmp_path)
 
 

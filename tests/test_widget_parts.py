@@ -197,6 +197,7 @@ def test_time_left(qapp: Any, reports: list[tuple[float, float]], expected: floa
 def test_the_demo_shows_what_was_exported(make_napari_viewer: Callable, tmp_path: Path) -> None:
     from napari_coseg.core.types import Image
     from napari_coseg.formats.registry import export
+    from napari_coseg.formats.results import find_results, read_result
     from napari_coseg.inference import segment
     from napari_coseg.widgets import show
 
@@ -204,7 +205,7 @@ def test_the_demo_shows_what_was_exported(make_napari_viewer: Callable, tmp_path
     prediction = segment(image, StubModel())
     files = export(prediction, image, tmp_path, ("ome-tiff", "csv"))
     viewer = make_napari_viewer()
-    show.show(viewer, image, show.read_prediction(*files))
+    show.show(viewer, image, read_result(find_results(files[:1])[0]))
     assert [layer.name for layer in viewer.layers] == [
         "biopsy",
         "biopsy regions",

@@ -143,6 +143,32 @@ def test_the_values_that_are_black_and_white(
     assert settings["window"] == (None if window is None else list(window))
 
 
+@pytest.mark.parametrize(
+    ("name", "picture", "window"),
+    [
+        ("bone", PICTURE[..., 0], (-500.0, 1500.0)),
+        ("bone", PICTURE, None),
+        ("model's own", PICTURE[..., 0], None),
+    ],
+    ids=["named", "colours have no window", "the model's"],
+)
+def test_a_named_window_is_shown_and_used(
+    viewer: Any,
+    make_widget: Callable,
+    name: str,
+    picture: np.ndarray,
+    window: tuple[float, float] | None,
+) -> None:
+    layer = viewer.add_image(picture, rgb=picture.ndim == 3)
+    widget = make_widget(viewer)
+    box = widget.window_box
+    box.setCurrentIndex(next(i for i in range(box.count()) if box.itemText(i).startswith(name)))
+    box.activated.emit(box.currentIndex())
+    assert widget.settings_for(layer)["window"] == window
+    if window is not None:
+        assert tuple(layer.contrast_limits) == window
+
+
 def test_a_second_run_leaves_edited_labels_alone(
     viewer: Any, make_widget: Callable, qtbot: Any
 ) -> None:

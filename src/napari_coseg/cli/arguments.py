@@ -75,7 +75,7 @@ def inference_settings(arguments: argparse.Namespace) -> InferenceSettings:
     named: dict[str, Any] = {
         "tile_size_px": arguments.tile_size,
         "batch_size": arguments.batch_size,
-        "window": getattr(arguments, "window", None),
+        "window": getattr(arguments, "window_name", None) or getattr(arguments, "window", None),
     }
     given = {key: value for key, value in named.items() if value is not None}
     return InferenceSettings.from_mapping(dict(arguments.more_settings) | given)

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def window_command(picture: Path, results: list[Path]) -> list[str]:
     """Command of the viewer: a program of its own, as `cli` imports neither napari nor Qt."""
-    shown = [str(path) for path in (picture, *results[:3])]
+    shown = [str(path) for path in (picture, results[0])]
     return [sys.executable, "-m", "napari_coseg.widgets.show", *shown]
 
 

@@ -23,8 +23,8 @@ from napari_coseg.core.errors import ImageError, SettingsError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from napari_coseg.cli.export import Result
     from napari_coseg.core.types import Image, Prediction
+    from napari_coseg.formats.results import Result
     from napari_coseg.workspace.entry import Entry
 
 HELP = "measure objects, and count them by region and class"
@@ -53,7 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure all label files and workspaces."""
-    from napari_coseg.cli.export import find_results, refuse_equal_names
+    from napari_coseg.cli.export import refuse_equal_names
+    from napari_coseg.formats.results import find_results
 
     folders = [path for path in arguments.labels if path.is_dir()]
     results = find_results([path for path in arguments.labels if not path.is_dir()])
@@ -75,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def measure_result(result: Result, arguments: argparse.Namespace) -> None:
     """Measure the label files of one image."""
-    from napari_coseg.cli.export import find_image, read_result
+    from napari_coseg.formats.results import find_image, read_result
 
     folder = arguments.output_dir or result.folder
     _refuse_existing(folder, result.name, arguments)

@@ -15,6 +15,7 @@ from napari_coseg.cli.arguments import (
 )
 from napari_coseg.cli.progress import ProgressLine
 from napari_coseg.core.errors import CosegError, SettingsError
+from napari_coseg.core.windows import WINDOWS
 
 if TYPE_CHECKING:
     from napari_coseg.inference.settings import InferenceSettings
@@ -26,10 +27,26 @@ ALWAYS = ("csv", "overlay")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        type=Path,
+        metavar="IMAGE",
+        help="image files, DICOM folders or zip archives",
+    )
     add_model_arguments(parser)
     add_image_arguments(parser)
+    parser.add_argument("--series", help="number or UID of the series of a DICOM scan of several")
     parser.add_argument(
+        "--fill-gaps",
+        action="store_true",
+        help="accept DICOM series with missing slices, which are filled, or doubled ones",
+    )
+    window = parser.add_mutually_exclusive_group()
+    window.add_argument(
+        "--window-name", choices=list(WINDOWS), help="as --window, a named one of CT"
+    )
+    window.add_argument(
         "--window",
         type=float,
         nargs=2,
@@ -93,7 +110,11 @@ def segment_file(
     from napari_coseg.images.readers.registry import read_image
     from napari_coseg.inference.run import segment
 
-    image = understand(read_image(path), arguments.axes, arguments.pixel_size_um)
+    image = understand(
+        read_image(path, arguments.series, arguments.fill_gaps),
+        arguments.axes,
+        arguments.pixel_size_um,
+    )
     folder = arguments.output_dir or path.parent
     refuse_existing(output_paths(folder, image.name, formats), arguments.overwrite)
     with ProgressLine(path.name) as progress:

@@ -15,6 +15,7 @@ from pydantic import (
 
 from napari_coseg.core.settings import Settings
 from napari_coseg.core.types import LabelClass
+from napari_coseg.core.windows import parse_window
 
 
 class ClassEntry(Settings):
@@ -37,9 +38,10 @@ def _as_range(window: tuple[float, float]) -> tuple[float, float]:
 ValueWindow = Annotated[
     tuple[FiniteFloat, FiniteFloat],
     AfterValidator(_as_range),
-    BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value),
+    BeforeValidator(parse_window),
 ]
-"""Two values of an image, the lower one first; also as the text "LOW,HIGH"."""
+"""Two values of an image, the lower one first; also as the text "LOW,HIGH" or a name of
+`napari_coseg.core.windows.WINDOWS`."""
 
 
 class Normalisation(Settings):

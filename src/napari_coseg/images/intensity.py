@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from napari_coseg.core.errors import ImageError
+from napari_coseg.core.windows import window_name
 from napari_coseg.images.sampling import sample_blocks
 from napari_coseg.images.white_point import White
 
@@ -107,7 +108,9 @@ def window_rule(window: Sequence[float], opaque: float = 1.0) -> Intensity:
             "give two numbers, the lower end first"
         )
     low, high = (float(value) for value in window)
-    return Intensity(low, high, low, high, f"window from {low:g} to {high:g}", opaque)
+    name = window_name((low, high))
+    rule = f"window from {low:g} to {high:g}" + (f" ({name})" if name else "")
+    return Intensity(low, high, low, high, rule, opaque)
 
 
 def measure_intensity(

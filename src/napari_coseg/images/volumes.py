@@ -1,4 +1,4 @@
-"""Read volumes on disk (.mha, .nii, .nii.gz), after validating their headers.
+"""Read volumes on disk (NIfTI, MetaImage, NRRD), after validating their headers.
 
 Axes. A file stores a volume plane by plane; `VolumeHeader.shape` has its slowest axis first. In an
 *upright* volume Z grows towards the head, Y towards the back, X towards the patient's left, as
@@ -24,32 +24,19 @@ import numpy as np
 
 from napari_coseg.core.errors import DatasetError, ImageError
 from napari_coseg.core.geometry import Geometry, ImageSource
+from napari_coseg.images.text_header import MAX_HEADER_BYTES, read_text_header
 
-VOLUME_SUFFIXES = (".mha", ".nii.gz", ".nii")
+VOLUME_SUFFIXES = (".mha", ".nii.gz", ".nii", ".nrrd", ".mhd", ".nhdr")
 MAX_VOLUME_BYTES = 2**31
 """Largest unpacked volume, 2 GiB; 1,000 planes of CT take a quarter of that."""
 DEFLATE_LIMIT = 1032
 """Largest compression ratio of zlib; headers that imply more are invalid."""
-MAX_HEADER_BYTES = 2**24
 CHUNK_BYTES = 2**16
 ALIKE = 0.01
 """Voxel sides that differ by less than 1 % count as equal; files round them."""
 
-MHA_TYPES = {
-    "MET_CHAR": "i1",
-    "MET_UCHAR": "u1",
-    "MET_SHORT": "i2",
-    "MET_USHORT": "u2",
-    "MET_INT": "i4",
-    "MET_UINT": "u4",
-    "MET_LONG_LONG": "i8",
-    "MET_ULONG_LONG": "u8",
-    "MET_FLOAT": "f4",
-    "MET_DOUBLE": "f8",
-}
-"""Without MET_LONG, which has 4 bytes in some files and 8 in others."""
-MHA_ORIGINS = ("Offset", "Position", "Origin")
-"""MetaImage's three names of the position of the first voxel."""
+ITK_TYPES = dict(enumerate(("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")))
+"""numpy's types by SimpleITK's pixel ids; checked by the tests."""
 NO_UNIT = "the file has no unit of length; mm is assumed"
 NO_ORIENTATION = "the file has no orientation; the most common one is assumed"
 
@@ -66,10 +53,12 @@ class VolumeHeader:
         Of the array in the file's order; its unit is "px" if the file gives no voxel size.
     dtype
         Of stored values, with byte order.
-    offset
-        Bytes before the first voxel, after unpacking if `packing` is "gzip".
+    data_file, start
+        File of the voxels, and its bytes before them, as they are packed.
     packing
-        "none", "zlib" (the voxels alone) or "gzip" (the whole file).
+        "none", "zlib" or "gzip".
+    offset
+        Bytes before the first voxel, after unpacking.
     axes, flipped
         For Z, Y, X of the upright volume: the file's axis, and whether it is reversed.
     slope, intercept
@@ -80,10 +69,12 @@ class VolumeHeader:
     shape: tuple[int, int, int]
     geometry: Geometry
     dtype: np.dtype
-    offset: int
+    start: int
     packing: str
     axes: tuple[int, int, int]
     flipped: tuple[bool, bool, bool]
+    data_file: Path
+    offset: int = 0
     slope: float = 1.0
     intercept: float = 0.0
 
@@ -101,8 +92,7 @@ class VolumeHeader:
     @property
     def upright_geometry(self) -> Geometry:
         """Of the upright volume."""
-        turned = [axis for axis, flip in enumerate(self.flipped) if flip]
-        return self.geometry.permuted(self.axes).flipped(turned, self.upright_shape)
+        return upright(np.broadcast_to(np.False_, self.shape), self.geometry)[1]
 
     @property
     def upright_shape(self) -> tuple[int, int, int]:
@@ -146,10 +136,8 @@ def read_header(path: Path) -> VolumeHeader:
     """Read a header; `DatasetError` if it is invalid or not supported."""
     broken = (OSError, EOFError, ValueError, KeyError, OverflowError, ImageError, zlib.error)
     try:
-        if path.name.lower().endswith(".mha"):
-            header = _read_mha_header(path)
-        else:
-            header = _read_nifti_header(path)
+        is_nifti = path.name.lower().endswith((".nii", ".nii.gz"))
+        header = _read_nifti_header(path) if is_nifti else _read_itk_header(path)
         _refuse_impossible(header)
     except broken as error:
         raise DatasetError(f"cannot read the volume {path}: {error}") from error
@@ -162,8 +150,8 @@ def _refuse_impossible(header: VolumeHeader) -> None:
         raise ValueError(f"its axes have {header.shape} voxels")
     if not (np.isfinite(header.slope) and np.isfinite(header.intercept)):
         raise ValueError(f"its values are scaled by {header.slope} and {header.intercept}")
-    if not 0 <= header.offset <= MAX_HEADER_BYTES:
-        raise ValueError(f"its voxels begin at byte {header.offset}")
+    if not 0 <= header.start + header.offset <= MAX_HEADER_BYTES:
+        raise ValueError(f"its voxels begin at byte {header.start + header.offset}")
     n_bytes = header.dtype.itemsize * math.prod(header.shape)
     in_memory = math.prod(header.shape) * max(header.dtype.itemsize, 4 if header.is_scaled else 1)
     if in_memory > MAX_VOLUME_BYTES:
@@ -171,8 +159,8 @@ def _refuse_impossible(header: VolumeHeader) -> None:
             f"it has {header.shape} voxels, {in_memory / 2**30:.1f} GiB; at most "
             f"{MAX_VOLUME_BYTES / 2**30:.0f} GiB are read: crop or resample it"
         )
-    there = header.path.stat().st_size
-    most = there - header.offset if header.packing == "none" else there * DEFLATE_LIMIT
+    there = header.data_file.stat().st_size
+    most = there - header.start if header.packing == "none" else there * DEFLATE_LIMIT
     if n_bytes > most:
         raise ValueError(
             f"its header claims {n_bytes} bytes of voxels; a file of {there} bytes cannot "
@@ -180,54 +168,58 @@ def _refuse_impossible(header: VolumeHeader) -> None:
         )
 
 
-def _read_mha_header(path: Path) -> VolumeHeader:
-    """MetaImage: lines ``key = value`` up to ElementDataFile, then the voxels in the same file."""
-    entries: dict[str, str] = {}
-    with path.open("rb") as file:
-        while "ElementDataFile" not in entries:
-            key, equals, value = file.readline(4096).decode("ascii").partition("=")
-            if not equals or file.tell() > MAX_HEADER_BYTES:
-                raise ValueError("it has no MetaImage header of lines 'key = value'")
-            entries[key.strip()] = value.strip()
-        offset = file.tell()
-    if entries["ElementDataFile"] != "LOCAL":
-        raise ValueError("its voxels lie in another file; save it as one .mha file")
-    one_channel = entries.get("ElementNumberOfChannels", "1") == "1"
-    if not (one_channel and _is_true(entries, "BinaryData", otherwise="True")):
-        raise ValueError("expected one channel of binary values")
-    size = [int(n) for n in entries["DimSize"].split()]
-    spacing = [float(s) for s in entries.get("ElementSpacing", "1 " * len(size)).split()]
-    if len(size) not in (2, 3) or len(spacing) != len(size):
-        raise ValueError(f"its DimSize is {size} and its ElementSpacing {spacing}")
-    if entries["ElementType"] not in MHA_TYPES:
-        raise ValueError(f"its values are {entries['ElementType']}; known: {', '.join(MHA_TYPES)}")
-    big = _is_true(entries, "BinaryDataByteOrderMSB") or _is_true(entries, "ElementByteOrderMSB")
-    geometry = _mha_geometry(path, entries, spacing)
+def _read_itk_header(path: Path) -> VolumeHeader:
+    """MetaImage and NRRD: sizes and geometry as SimpleITK reads them from the header.
+
+    Voxels are read here: SimpleITK returns noise for packed MetaImage files that were cut short.
+    """
+    import SimpleITK
+
+    text = read_text_header(path)
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise ValueError(f"its header is invalid: {str(error)[-300:].strip()}") from error
+    size = reader.GetSize()
+    kind = ITK_TYPES.get(reader.GetPixelIDValue())
+    if len(size) not in (2, 3) or reader.GetNumberOfComponents() != 1 or kind is None:
+        raise ValueError(
+            f"it has {len(size)} axes {size} of "
+            f"{SimpleITK.GetPixelIDValueAsString(reader.GetPixelIDValue())}; expected 3 axes and "
+            "one channel of numbers"
+        )
+    geometry = _itk_geometry(path, text.fields, reader)
     axes, flipped = _upright(geometry.directions)
     return VolumeHeader(
         path=path,
         shape=_three(size, 1),
         geometry=geometry,
-        dtype=np.dtype((">" if big else "<") + MHA_TYPES[entries["ElementType"]]),
-        offset=offset,
-        packing="zlib" if _is_true(entries, "CompressedData") else "none",
+        dtype=np.dtype((">" if text.is_big_endian else "<") + kind),
+        start=text.start,
+        packing=text.packing,
         axes=axes,
         flipped=flipped,
+        data_file=text.data_file,
     )
 
 
-def _mha_geometry(path: Path, entries: dict[str, str], spacing: Sequence[float]) -> Geometry:
-    """MetaImage's matrix has one row per axis of the file, fastest first; positions are LPS."""
-    steps = np.array([*spacing, 1.0][:3])
-    rows = np.array([float(part) for part in entries.get("TransformMatrix", "").split()])
-    origins = next((entries[key] for key in MHA_ORIGINS if key in entries), "0 0 0").split()
-    fallback, placed = np.diag([*steps, 1.0]), None
-    fallback[: min(3, len(origins)), 3] = [float(part) for part in origins[:3]]
-    if rows.size == 9:
-        placed = fallback.copy()
-        placed[:3, :3] = rows.reshape(3, 3).T * steps
-    unit = "mm" if "ElementSpacing" in entries else "px"
-    return _geometry(placed, fallback, steps, unit, ImageSource(path.name))
+def _itk_geometry(path: Path, fields: dict[str, str], reader: Any) -> Geometry:
+    """Positions are LPS; what the header does not hold was made up by SimpleITK."""
+    n = reader.GetDimension()
+    steps, placed = np.ones(3), np.eye(4)
+    steps[:n] = reader.GetSpacing()
+    fallback = np.diag([*steps, 1.0])
+    placed[:n, :n] = np.reshape(reader.GetDirection(), (n, n)) * steps[:n]
+    placed[2, 2] *= 1.0 if n == 3 else steps[2]
+    placed[:n, 3] = fallback[:n, 3] = reader.GetOrigin()
+    has_orientation = "space" in fields or len(fields.get("transformmatrix", "").split()) == 9
+    has_size = {"elementspacing", "elementsize", "spacings", "space directions"} & {*fields}
+    is_um = any(word in fields.get("space units", "") for word in ("um", "micro", "\u00b5m"))
+    unit = ("um" if is_um else "mm") if has_size else "px"
+    source = ImageSource(path.name)
+    return _geometry(placed if has_orientation else None, fallback, steps, unit, source)
 
 
 def _geometry(
@@ -241,10 +233,6 @@ def _geometry(
             return Geometry.from_lps(placed, unit=unit, source=source)
     source = replace(source, assumed=(*source.assumed, NO_ORIENTATION))
     return Geometry.from_lps(fallback, unit=unit, space="image", source=source)
-
-
-def _is_true(entries: dict[str, str], key: str, otherwise: str = "False") -> bool:
-    return entries.get(key, otherwise).lower() in ("true", "1")
 
 
 def _three(values: Sequence[_Number], filler: _Number) -> tuple[_Number, _Number, _Number]:
@@ -286,10 +274,12 @@ def _read_nifti_header(path: Path) -> VolumeHeader:
         shape=_three([int(n) for n in shape], 1),
         geometry=geometry,
         dtype=dtype,
-        offset=int(header.get_data_offset()),
+        start=0 if packed else int(header.get_data_offset()),
+        offset=int(header.get_data_offset()) if packed else 0,
         packing="gzip" if packed else "none",
         axes=axes,
         flipped=flipped,
+        data_file=path,
         slope=1.0 if slope is None else float(slope),
         intercept=0.0 if intercept is None else float(intercept),
     )
@@ -333,6 +323,18 @@ def _upright(directions: np.ndarray) -> tuple[tuple[int, int, int], tuple[bool, 
     return (axes[0], axes[1], axes[2]), (z, y, x)
 
 
+def upright(volume: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Geometry]:
+    """View an array in its file's order as (Z, Y, X) towards head, back and left.
+
+    Also returns its geometry, in which the order of the file is noted.
+    """
+    axes, flipped = _upright(geometry.directions)
+    turned = [axis for axis, is_flipped in enumerate(flipped) if is_flipped]
+    view = volume.transpose(axes)
+    steps = tuple(slice(None, None, -1 if is_flipped else 1) for is_flipped in flipped)
+    return view[steps], geometry.permuted(axes).flipped(turned, view.shape)
+
+
 def planes(header: VolumeHeader) -> Iterator[np.ndarray]:
     """Yield the planes in file order; `DatasetError` if the file ends early."""
     size = header.dtype.itemsize * header.shape[1] * header.shape[2]
@@ -359,13 +361,13 @@ class _Stream(Protocol):
 @contextmanager
 def _voxels(header: VolumeHeader) -> Iterator[_Stream]:
     """Open the file, unpacked, at its first voxel."""
-    with header.path.open("rb") as file:
+    with header.data_file.open("rb") as file:
+        file.seek(header.start)
         if header.packing == "gzip":
             with gzip.GzipFile(fileobj=file) as unpacked:
                 unpacked.seek(header.offset)
                 yield unpacked
         else:
-            file.seek(header.offset)
             yield _Inflate(file) if header.packing == "zlib" else file
 
 

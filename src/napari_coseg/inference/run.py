@@ -357,6 +357,7 @@ class _Run:
             "family": card.family,
             "weights": model_origin(self.model),
             "image": image.name,
+            "source": image.geometry.as_json()["source"],
             "axes": image.axes,
             "shape": [int(n) for n in image.data.shape],
             "dtype": str(image.data.dtype),

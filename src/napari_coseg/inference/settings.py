@@ -49,7 +49,8 @@ class InferenceSettings(Settings):
     window: ValueWindow | None = Field(
         None,
         description="image values that become black and white, such as -1000 and 3000 Hounsfield "
-        "units; None: the model card's, or the rule of `napari_coseg.images.intensity`",
+        "units, or the name of a window (bone, soft tissue, teeth, brain, lung); None: the model "
+        "card's, or the rule of `napari_coseg.images.intensity`",
     )
     white_point: bool | None = Field(
         None,

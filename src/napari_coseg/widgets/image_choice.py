@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -257,7 +258,8 @@ class ImageChoice(QWidget):
         image = layers.layer_to_image(self._layer, self.axes)
         y, x = image.spatial_shape[-2:]
         slices = f"{image.spatial_shape[0]} slices of " if image.is_stack else ""
-        self.facts.setText(f"{slices}{y} × {x} pixels, {np.dtype(image.data.dtype)}")
+        assumed = "".join(f"<br>⚠ {escape(text)}" for text in image.geometry.source.assumed)
+        self.facts.setText(f"{slices}{y} × {x} pixels, {np.dtype(image.data.dtype)}{assumed}")
         self._offer_channels(image.axes, tuple(image.data.shape))
         self._show_rows(channels="C" in image.axes, stack=image.is_stack)
         self._read_size()

@@ -69,31 +69,56 @@ def add_prediction(
     color_by, outlines
         How objects are shown: coloured by one of `COLOR_BY`, as outlines or filled.
     """
-    regions_name, objects_name = free_names(viewer, layer.name)
     place = placement(layer, axes, prediction.provenance.get("region_offset", ()))
-    regions = viewer.add_labels(
-        prediction.semantic,
-        name=regions_name,
-        opacity=REGION_OPACITY,
-        colormap=region_colormap(prediction.semantic_classes),
-        features=region_features(prediction.semantic_classes),
-        metadata=_metadata("regions", layer, prediction, prediction.semantic_classes),
-        **place,
+    about = {"image": layer.name, IMAGE_ID: str(layer.unique_id)}
+    made = prediction_layers(
+        prediction, free_names(viewer, layer.name), place, about, color_by=color_by
     )
-    instances = prediction.instances
-    objects = viewer.add_labels(
-        instances.labels,
-        name=objects_name,
-        opacity=OBJECT_OPACITY,
-        features=object_features(instances.table),
-        colormap=object_colormap(
-            color_by, instances.table["id"], instances.table["class"], instances.classes
-        ),
-        metadata=_metadata("objects", layer, prediction, instances.classes),
-        **place,
-    )
+    regions, objects = (viewer.add_labels(data, **keywords) for data, keywords, _ in made)
     outline_objects(objects, outlines)
     return regions, objects
+
+
+def prediction_layers(
+    prediction: Prediction,
+    names: tuple[str, str],
+    place: Mapping[str, Any],
+    about: Mapping[str, Any],
+    *,
+    color_by: str = "class",
+) -> list[tuple[np.ndarray, dict[str, Any], str]]:
+    """Regions and objects as napari's layer data: array, keywords and type.
+
+    Parameters
+    ----------
+    names
+        Of the two layers.
+    place
+        Keywords that place them.
+    about
+        More entries of this plugin's metadata, at least "image", the name of the image.
+    """
+    instances = prediction.instances
+    regions = {
+        "name": names[0],
+        "opacity": REGION_OPACITY,
+        "colormap": region_colormap(prediction.semantic_classes),
+        "features": region_features(prediction.semantic_classes),
+        "metadata": _metadata("regions", about, prediction, prediction.semantic_classes),
+    }
+    objects = {
+        "name": names[1],
+        "opacity": OBJECT_OPACITY,
+        "features": object_features(instances.table),
+        "colormap": object_colormap(
+            color_by, instances.table["id"], instances.table["class"], instances.classes
+        ),
+        "metadata": _metadata("objects", about, prediction, instances.classes),
+    }
+    return [
+        (prediction.semantic, regions | dict(place), "labels"),
+        (instances.labels, objects | dict(place), "labels"),
+    ]
 
 
 def free_names(viewer: Viewer, image: str) -> tuple[str, str]:
@@ -350,15 +375,14 @@ def add_helper_layer(
 
 
 def _metadata(
-    kind: str, layer: ImageLayer, prediction: Prediction, classes: Sequence[LabelClass]
+    kind: str, about: Mapping[str, Any], prediction: Prediction, classes: Sequence[LabelClass]
 ) -> dict[str, Any]:
     """Metadata of an output layer, as JSON values that can be written to a file."""
     listed = [{"id": e.id, "name": e.name, "color": list(e.color)} for e in classes]
     return {
         METADATA_KEY: {
             "kind": kind,
-            "image": layer.name,
-            IMAGE_ID: str(layer.unique_id),
+            **about,
             "classes": listed,
             "pixel_size_um": list(prediction.pixel_size_um),
             **noted(prediction.geometry),

@@ -8,6 +8,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QLabel, QRadioButton
 from superqt import QCollapsible
 
 from napari_coseg.core.types import LabelClass, Prediction
+from napari_coseg.core.windows import WINDOWS
 from napari_coseg.inference.settings import InferenceSettings
 from napari_coseg.widgets import layers, outputs, runs
 from napari_coseg.widgets.background import tasks
@@ -67,10 +68,19 @@ class SegmentWidget(ImageJobWidget):
             "for example for CT in Hounsfield units. Otherwise the model's own intensity window,\n"
             "or a contrast stretch. No effect on colour images"
         )
+        self.window_box = QComboBox()
+        self.window_box.addItem("model's own", None)
+        for name, (low, high) in WINDOWS.items():
+            self.window_box.addItem(f"{name} ({low:g} to {high:g})", (low, high))
+        self.window_box.setToolTip(
+            "Values of CT (Hounsfield units) that are black and white, in the layer and for the\n"
+            "model. No effect on colour images"
+        )
+        self.window_box.activated.connect(self._show_window)
         advanced = QCollapsible("Advanced")
         advanced.addWidget(column_of(self.limits_box, self.settings))
         self.lay_out(
-            group("Image", self.image),
+            group("Image", self.image, row(QLabel("Intensity window"), self.window_box)),
             group("Model", self.model),
             group("Part of the image", row(self.whole_button, self.view_button)),
             advanced,
@@ -95,18 +105,26 @@ class SegmentWidget(ImageJobWidget):
                 **self.model.arguments(),
                 **chosen.arguments(),
                 "region": region,
-                "settings": self._settings_for(chosen.layer),
+                "settings": self.settings_for(chosen.layer),
             }
         )
         arrays = {"image": layers.level_0(chosen.layer)}
         self.start(tasks.SEGMENT, arguments, arrays, asked=(chosen, arguments))
 
-    def _settings_for(self, layer: Image) -> dict[str, Any]:
+    def settings_for(self, layer: Image) -> dict[str, Any]:
+        """Inference settings of a run on this layer, as JSON values."""
         values = self.settings.values()
+        if not layer.rgb:
+            values["window"] = self.window_box.currentData()
         if self.limits_box.isChecked() and not layer.rgb:
             low, high = layer.contrast_limits
             values["window"] = (float(low), float(high))
         return InferenceSettings.from_mapping(values).model_dump()
+
+    def _show_window(self, _: int) -> None:
+        layer, window = self.image.layer, self.window_box.currentData()
+        if layer is not None and window is not None and not layer.rgb:
+            layer.contrast_limits = window
 
     def receive(self, reply: Reply, seconds: float) -> None:
         chosen, arguments = self.asked

@@ -1,6 +1,6 @@
 """Open napari with an image and what `napari-coseg segment` wrote of it.
 
-    python -m napari_coseg.widgets.show IMAGE REGIONS OBJECTS TABLE
+    python -m napari_coseg.widgets.show IMAGE LABELS
 
 A separate program, started by `napari-coseg demo`, since the command line never imports Qt.
 """
@@ -14,12 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from napari_coseg.core.errors import CosegError, ImageError
+from napari_coseg.core.errors import CosegError
 from napari_coseg.core.geometry import Geometry
-from napari_coseg.core.types import Image, Instances, Prediction
-from napari_coseg.formats.ome_tiff import read_notes
+from napari_coseg.core.types import Image, Prediction
+from napari_coseg.formats.results import find_results, read_result
 from napari_coseg.images.readers.registry import read_image
 from napari_coseg.widgets.layers import image_to_layer
 from napari_coseg.widgets.outputs import add_prediction
@@ -35,39 +33,14 @@ def show(viewer: Viewer, image: Image, prediction: Prediction) -> None:
     add_prediction(viewer, layer, image.axes, prediction)
 
 
-def read_prediction(regions: Path, objects: Path, table: Path) -> Prediction:
-    """Read back a prediction that was written as OME-TIFF and CSV.
-
-    Raises
-    ------
-    ImageError
-        Where a file is missing or broken.
-    """
-    import pandas as pd
-
-    semantic, labels = read_image(regions), read_image(objects)
-    try:
-        rows = pd.read_csv(table)
-    except (OSError, ValueError) as error:
-        raise ImageError(f"the object table {table} cannot be read: {error}") from error
-    size = None if labels.geometry.is_known else (1.0,) * len(labels.spatial_axes)
-    return Prediction(
-        np.asarray(semantic.data),
-        read_notes(regions).classes,
-        Instances(np.asarray(labels.data), rows, read_notes(objects).classes),
-        size,
-        geometry=labels.geometry,
-    )
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Open the window and wait until it is closed; exit code 2 for files that cannot be shown."""
     parser = argparse.ArgumentParser(prog="python -m napari_coseg.widgets.show")
-    for name in ("image", "regions", "objects", "table"):
+    for name in ("image", "labels"):
         parser.add_argument(name, type=Path)
     chosen = parser.parse_args(arguments)
     try:
-        prediction = read_prediction(chosen.regions, chosen.objects, chosen.table)
+        prediction = read_result(find_results([chosen.labels])[0])
         image = _sized(read_image(chosen.image), prediction.geometry)
     except CosegError as error:
         sys.stderr.write(f"{error}\n")

@@ -15,6 +15,7 @@ from napari_coseg.images.intake import understand
 _TIFF = "napari_coseg.images.readers.tiff:read"
 _PICTURE = "napari_coseg.images.readers.picture:read"
 _VOLUME = "napari_coseg.images.readers.volume:read"
+_DICOM = "napari_coseg.images.readers.dicom:read"
 
 READERS: dict[str, str] = {
     ".tif": _TIFF,
@@ -28,12 +29,17 @@ READERS: dict[str, str] = {
     ".mha": _VOLUME,
     ".nii": _VOLUME,
     ".nii.gz": _VOLUME,
+    ".mhd": _VOLUME,
+    ".nrrd": _VOLUME,
+    ".nhdr": _VOLUME,
+    ".dcm": _DICOM,
+    ".zip": _DICOM,
 }
 LONGER_ENDINGS = (".ome.tif", ".ome.tiff", ".nii.gz")
 """Double suffixes, which are removed from names as a whole."""
 
 
-def read_image(path: str | Path) -> Image:
+def read_image(path: str | Path, series: str | int | None = None, fill_gaps: bool = False) -> Image:
     """Open an image file, with the axes and pixel size that it gives.
 
     Large files are read lazily, window by window.
@@ -41,8 +47,16 @@ def read_image(path: str | Path) -> Image:
     Parameters
     ----------
     path
-        A TIFF, OME-TIFF or SVS file, a PNG, JPEG or BMP picture, an ``.npy`` array, or a volume
-        (``.mha``; ``.nii`` and ``.nii.gz`` with the extra ``volumes``).
+        A TIFF, OME-TIFF or SVS file, a PNG, JPEG or BMP picture, an ``.npy`` array, or a volume:
+        NIfTI (``.nii``, ``.nii.gz``), MetaImage (``.mha``, ``.mhd``), NRRD (``.nrrd``, ``.nhdr``),
+        or DICOM (a folder, one file of a series, or a zip archive).
+    series
+        DICOM alone: number (from 1, as the error lists them) or UID of the series, where there are
+        several.
+    fill_gaps
+        DICOM alone: read a series with missing or doubled slices, which is otherwise refused.
+        Missing slices have the smallest value of the volume, of doubled ones the first is kept, and
+        both are noted.
 
     Returns
     -------
@@ -51,24 +65,36 @@ def read_image(path: str | Path) -> Image:
 
     Raises
     ------
+    SeriesChoiceError
+        An `ImageError`: there are several series, and none is chosen.
     ImageError
         If the file is missing or broken, or its suffix is not known.
     """
     path = Path(path).expanduser()
     if not path.exists():
         raise ImageError(f"there is no image file {path}")
-    if path.is_dir():
-        raise ImageError(f"{path} is a folder; give the path of an image file")
     ending = next((e for e in READERS if path.name.lower().endswith(e)), None)
-    place = READERS.get(ending or "")
+    place = _DICOM if path.is_dir() else READERS.get(ending or "")
+    if place is None and is_dicom(path):  # often without a suffix
+        place = _DICOM
     if place is None:
         raise ImageError(
             f"files ending in {path.suffix or 'nothing'!r} cannot be read ({path}); known are "
             f"{', '.join(READERS)}"
         )
     module, function = place.split(":")
-    image: Image = getattr(importlib.import_module(module), function)(path)
+    reader = getattr(importlib.import_module(module), function)
+    image: Image = reader(path, series, fill_gaps) if place == _DICOM else reader(path)
     return replace(image, path=path)
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether the file is marked as DICOM; its name may have any suffix, or none."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def as_image(
@@ -96,6 +122,8 @@ def as_image(
 
 
 def stem_of(path: Path) -> str:
-    """File name without its suffix; ``.ome.tif`` and ``.nii.gz`` count as one."""
+    """Name without its suffix; ``.ome.tif`` and ``.nii.gz`` count as one, folders have none."""
+    if path.is_dir():
+        return path.name
     longer = next((e for e in LONGER_ENDINGS if path.name.lower().endswith(e)), path.suffix)
     return path.name[: -len(longer)] if longer else path.name

@@ -1,4 +1,4 @@
-"""Read radiology volumes (.mha, NIfTI) in upright orientation with their measured values."""
+"""Read volumes (NIfTI, MetaImage, NRRD) in upright orientation with their measured values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from napari_coseg.core.errors import DatasetError, ImageError
 from napari_coseg.core.types import Image
 from napari_coseg.images.readers.registry import stem_of
-from napari_coseg.images.volumes import planes, read_header
+from napari_coseg.images.volumes import planes, read_header, upright
 
 
 def read(path: Path) -> Image:
@@ -31,5 +31,5 @@ def read(path: Path) -> Image:
             volume[index] = plane
     except DatasetError as error:  # the reader is shared with datasets
         raise ImageError(str(error)) from error
-    geometry = header.upright_geometry
-    return Image(header.upright(volume), "ZYX", name=stem_of(path), geometry=geometry)
+    turned, geometry = upright(volume, header.geometry)
+    return Image(turned, "ZYX", name=stem_of(path), geometry=geometry)
