@@ -125,6 +125,7 @@ class TaskEntry(Settings):
     """One task that a model takes as an input, such as organs of CT: its classes and modalities.
 
     A network that serves several tasks answers with the channels of the task that was asked for.
+    What a task says of its images goes before what the card says; see `ModelCard.for_task`.
     """
 
     name: str = Field(min_length=1)
@@ -132,6 +133,18 @@ class TaskEntry(Settings):
     modalities: tuple[str, ...] = Field(
         (), description="modalities that the task was trained on; empty: all of the card's"
     )
+    objects: Literal["none", "components", "watershed"] = Field(
+        "none",
+        description="what the pixels of each class are: none: a region; components: each connected "
+        "component is an object; watershed: components are cut where they narrow",
+    )
+    channels: tuple[str, ...] | None = Field(
+        None, min_length=1, max_length=4, description="None: the card's, as all that follow"
+    )
+    dimensions: Literal[2, 3] | None = None
+    pixel_size_um: PositiveFloat | None = None
+    slice_spacing_um: PositiveFloat | None = None
+    normalisation: Normalisation | None = None
 
 
 class ModelCard(Settings):
@@ -186,20 +199,31 @@ class ModelCard(Settings):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
-        if len(self.normalisation.mean) != len(self.channels):
-            raise ValueError(
-                f"normalisation of {len(self.normalisation.mean)} channels, but the channels are "
-                f"{', '.join(self.channels)}"
-            )
-        if (self.slice_spacing_um is None) != (self.dimensions == 2):
-            raise ValueError("slice_spacing_um goes with dimensions = 3 and with nothing else")
+        _check_images(self)
         known = {entry.name for entry in self.semantic_classes}
         for task in self.tasks:
             if unknown := [name for name in task.classes if name not in known]:
                 raise ValueError(f"task {task.name!r} names unknown classes {unknown}")
             if unknown := [name for name in task.modalities if name not in self.modalities]:
                 raise ValueError(f"task {task.name!r} names unknown modalities {unknown}")
+            try:
+                _check_images(self.for_task(task.name))
+            except ValueError as error:
+                raise ValueError(f"task {task.name!r}: {error}") from error
+        names = [task.name for task in self.tasks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two tasks of one name among {', '.join(names)}")
         return self
+
+    def for_task(self, name: str | None) -> ModelCard:
+        """The card with what a task says of its images in place of its own; itself for None."""
+        task = next((task for task in self.tasks if task.name == name), None)
+        if task is None:
+            return self
+        own = {key: getattr(task, key) for key in _OF_IMAGES if getattr(task, key) is not None}
+        if task.dimensions == 2:
+            own["slice_spacing_um"] = None
+        return self.model_copy(update=own)
 
     @property
     def spacing_um(self) -> tuple[float, ...]:
@@ -229,3 +253,17 @@ class ModelCard(Settings):
     @property
     def instance_label_classes(self) -> tuple[LabelClass, ...]:
         return tuple(entry.as_label_class() for entry in self.instance_classes)
+
+
+_OF_IMAGES = ("channels", "dimensions", "pixel_size_um", "slice_spacing_um", "normalisation")
+"""What a card says of its images, and a task may say otherwise."""
+
+
+def _check_images(card: ModelCard) -> None:
+    if len(card.normalisation.mean) != len(card.channels):
+        raise ValueError(
+            f"normalisation of {len(card.normalisation.mean)} channels, but the channels are "
+            f"{', '.join(card.channels)}"
+        )
+    if (card.slice_spacing_um is None) != (card.dimensions == 2):
+        raise ValueError("slice_spacing_um goes with dimensions = 3 and with nothing else")
