@@ -134,7 +134,7 @@ def recognises(names: Mapping[str, Any]) -> bool:
 
 
 def rename(name: str) -> str:
-    """UniSeg's name of an entry -> ours; unknown names are returned unchanged and reported later"""
+    """UniSeg's name of an entry -> ours; unknown names stay, and are reported later."""
     for pattern, replacement in _RULES:
         name = re.sub(pattern, replacement, name)
     return name

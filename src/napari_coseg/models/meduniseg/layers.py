@@ -7,7 +7,7 @@ in 2D, with the same result: three times faster and more.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,14 +31,14 @@ class Convolution(nn.Conv3d):
         kernel: Sides,
         stride: Sides = (1, 1, 1),
         bias: bool = True,
-        change: nn.Module | None = None,
+        change: Change | None = None,
     ) -> None:
         padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
         super().__init__(width_in, width_out, kernel, stride, padding, bias=bias)
-        self.change = change
+        self.change: Change | None = change
 
     def forward(self, maps: Tensor, adapted: Tensor | None = None) -> Tensor:
-        """Convolve; `adapted` (B, 1, 1, 1, 1) is 1 for images that get the change, None for none"""
+        """Convolve; `adapted` (B, 1, 1, 1, 1) is 1 for images that get the change."""
         if maps.shape[2] == 1:
             middle = self.weight[:, :, self.kernel_size[0] // 2]
             plane = maps.squeeze(2)
@@ -70,11 +70,11 @@ class Upscaling(nn.ConvTranspose3d):
         width_out: int,
         factors: Sides,
         single_plane: Literal["mean", "first"] = "mean",
-        change: nn.Module | None = None,
+        change: Upscaling | None = None,
     ) -> None:
         super().__init__(width_in, width_out, factors, factors, bias=False)
         self.single_plane = single_plane
-        self.change = change
+        self.change: Upscaling | None = change
 
     def forward(  # type: ignore[override]  # the output's size follows from the input's
         self, maps: Tensor, is_plane: bool, adapted: Tensor | None = None
@@ -116,6 +116,9 @@ class LowRankConvolution(nn.Module):
         return self.scale * (up @ self.down.weight.flatten(1)).view(
             len(up), *self.down.weight.shape[1:]
         )
+
+
+Change: TypeAlias = LowRankConvolution | Convolution
 
 
 class ConvBlock(nn.Module):

@@ -10,6 +10,7 @@ also in a mixed batch.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 import torch
@@ -20,6 +21,7 @@ from napari_coseg.core.errors import ImageError, SettingsError
 from napari_coseg.models.base import NO_CONDITIONS, Conditions, SegmentationModel
 from napari_coseg.models.meduniseg.config import MedUniSegConfig
 from napari_coseg.models.meduniseg.layers import (
+    Change,
     ConvBlock,
     Convolution,
     LowRankConvolution,
@@ -41,7 +43,7 @@ class Encoder(nn.Module):
         widths, lora = config.widths, (config.lora_rank, config.lora_alpha)
         second = ConvBlock(widths[0], widths[0], (1, 3, 3), (1, 1, 1), lora)
         self.stages = nn.ModuleList([nn.ModuleList([Stem(config.stems, widths[0], lora), second])])
-        for number, (before, width) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for number, (before, width) in enumerate(itertools.pairwise(widths)):
             stride = (2 if number else 1, 2, 2)
             blocks = [
                 ConvBlock(before, width, (3, 3, 3), stride, lora),
@@ -54,7 +56,7 @@ class Encoder(nn.Module):
         found = []
         maps = images
         for stage in self.stages:
-            for block in stage:
+            for block in stage.children():
                 maps = block(maps, adapted)
             found.append(maps)
         return found
@@ -78,11 +80,14 @@ class DecoderStage(nn.Module):
         )
         self.head = Convolution(width, channels, (1, 1, 1), bias=False, change=head_change)
 
-    def forward(self, maps: Tensor, skip: Tensor, adapted: Tensor | None = None) -> Tensor:
+    def forward(
+        self, maps: Tensor, skip: Tensor, adapted: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Coarser maps and the encoder's -> maps at the encoder's size, and their logits."""
         maps = torch.cat([self.up(maps, skip.shape[2] == 1, adapted), skip], dim=1)
         for block in self.blocks:
             maps = block(maps, adapted)
-        return maps
+        return maps, self.head(maps, adapted)
 
 
 class MedUniSeg(SegmentationModel):
@@ -157,8 +162,8 @@ class MedUniSeg(SegmentationModel):
         logits = []
         maps = self.with_prior(features[-1], conditions, adapted)
         for stage, skip in zip(self.decoder, features[-2::-1], strict=True):
-            maps = stage(maps, skip, adapted)
-            logits.append(stage.head(maps, adapted))
+            maps, found = stage(maps, skip, adapted)
+            logits.append(found)
         return tuple(reversed(logits))
 
     def encode(
@@ -184,7 +189,7 @@ class MedUniSeg(SegmentationModel):
     def with_prior(
         self, features: Tensor, conditions: Conditions, adapted: Tensor | None = None
     ) -> Tensor:
-        """The last features with the prior of each image's own task beside them, if there is one"""
+        """The last features with the prior of each image's own task beside them, if any."""
         if self.prior is None:
             return features
         numbers = [self._task_numbers[name] for name in conditions.tasks]
@@ -193,25 +198,23 @@ class MedUniSeg(SegmentationModel):
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by part. A transfer freezes ``modal_prompts``, MedUniSeg* all but ``lora``."""
-        changes = {id(p) for m in self.changed_layers() for p in m.change.parameters()}
+        changes = {id(p) for _, change in self.changes() for p in change.parameters()}
         modules: dict[str, Iterable[nn.Parameter]] = {
             "encoder": self.encoder.parameters(),
             "modal_prompts": [self.modal.prompts] if self.modal else [],
             "modal_map": self.modal.linear.parameters() if self.modal else [],
             "task_prior": self.prior.parameters() if self.prior else [],
-            "decoder": (
-                p for m in self.decoder for n, p in m.named_parameters() if not _of_head(n)
-            ),
-            "heads": (p for stage in self.decoder for p in stage.head.parameters()),
+            "decoder": (p for name, p in self.decoder.named_parameters() if ".head." not in name),
+            "heads": (p for name, p in self.decoder.named_parameters() if ".head." in name),
         }
         parts = {name: [p for p in ps if id(p) not in changes] for name, ps in modules.items()}
         parts["lora"] = [p for p in self.parameters() if id(p) in changes]
         return {name: parameters for name, parameters in parts.items() if parameters}
 
-    def changed_layers(self) -> list[Convolution | Upscaling]:
-        """Layers with a change of MedUniSeg*."""
-        kinds = (Convolution, Upscaling)
-        return [m for m in self.modules() if isinstance(m, kinds) and m.change is not None]
+    def changes(self) -> list[tuple[Convolution | Upscaling, Change | Upscaling]]:
+        """Layers that MedUniSeg* changes, each with its change."""
+        layers = (m for m in self.modules() if isinstance(m, (Convolution, Upscaling)))
+        return [(layer, layer.change) for layer in layers if layer.change is not None]
 
     def _classes(self) -> dict[str, tuple[int, ...]]:
         """Ids of each task's channels, background first; of all classes where there is no task."""
@@ -271,13 +274,9 @@ class MedUniSeg(SegmentationModel):
                 nn.init.kaiming_normal_(module.weight, a=SLOPE)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for layer in self.changed_layers():
-            last = layer.change.up if isinstance(layer.change, LowRankConvolution) else layer.change
+        for _, change in self.changes():
+            last = change.up if isinstance(change, LowRankConvolution) else change
             nn.init.zeros_(last.weight)
-
-
-def _of_head(name: str) -> bool:
-    return name.startswith("head.")
 
 
 def _on_device(numbers: list[int], like: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,8 +41,7 @@ class TaskPrior(nn.Module):
         widths = (config.widths[-1] + config.prompt_channels, between, between, tasks)
         lora = (config.lora_rank, config.lora_alpha)
         self.blocks = nn.ModuleList(
-            ConvBlock(a, b, (3, 3, 3), (1, 1, 1), lora)
-            for a, b in zip(widths[:-1], widths[1:], strict=True)
+            ConvBlock(a, b, (3, 3, 3), (1, 1, 1), lora) for a, b in itertools.pairwise(widths)
         )
 
     def priors(self, features: Tensor, adapted: Tensor | None = None) -> Tensor:

@@ -1,7 +1,7 @@
-"""MedUniSeg*: a trained network, frozen, with low-rank changes that learn (the paper's re-learning).
+"""MedUniSeg*: a trained and frozen network with low-rank changes that learn.
 
-The paper gives rank 32, alpha 64 and "new deconvolutions and heads that produce residual outputs",
-and no layout; with about 6.8 million it counts more weights than ours, 6,210,656.
+This is the paper's re-learning. It gives rank 32, alpha 64 and "new deconvolutions and heads that
+produce residual outputs", and no layout: it counts about 6.8 million weights, ours are 6,210,656.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ def merged(model: MedUniSeg) -> MedUniSeg:
     plain = _with_config(model, {"lora_rank": 0, "adapted_tasks": []})
     state = model.state_dict()
     names = {module: name for name, module in model.named_modules()}
-    for layer in model.changed_layers():
-        change = layer.change
+    for layer, change in model.changes():
         if isinstance(change, LowRankConvolution):
-            state[f"{names[layer]}.weight"] = layer.weight + change.weight_change()
-        elif change is not None:
-            state[f"{names[layer]}.weight"] = layer.weight + change.weight
+            added = change.weight_change()
+        else:
+            added = change.weight
+        state[f"{names[layer]}.weight"] = layer.weight + added
     plain.load_state_dict({name: state[name] for name in plain.state_dict()})
     return plain
 
