@@ -23,6 +23,9 @@ from torch import Tensor
 from cases.tiny_meduniseg import TINY, meduniseg_card, tiny_meduniseg
 from napari_coseg.core.card import ClassEntry, ModelCard, Normalisation, OutputMap, TaskEntry
 from napari_coseg.core.errors import CheckpointError
+from napari_coseg.inference.network import TaskNetwork
+from napari_coseg.inference.settings import InferenceSettings
+from napari_coseg.inference.windows import sliding_windows
 from napari_coseg.models.base import NO_CONDITIONS, Conditions
 from napari_coseg.models.checkpoints.from_uniseg import AS_UNISEG, import_checkpoint, rename
 from napari_coseg.models.checkpoints.released import import_released
@@ -448,3 +451,27 @@ def test_new_changes_change_nothing_and_merged_ones_the_same() -> None:
     assert not torch.allclose(moved, plain, atol=0.1)
     apart = merged(changed)(images, both)[0] - moved
     assert apart.norm() < 1e-5 * moved.norm()
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@torch.no_grad()
+def test_windows_and_mirrors_give_the_pinned_probabilities() -> None:
+    """As UniSeg predicts: zeros around, a step of half a window, Gaussian weights, 8 mirrors.
+
+    All four channels count here, so a task of three classes takes the place of VerSe20.
+    """
+    with np.load(parity_root() / "uniseg_outputs.npz") as pinned:
+        wanted = pinned["windows_softmax"]
+    tasks = list(AS_UNISEG.tasks)
+    tasks[7] = tasks[7].model_copy(update={"classes": ("liver", "spleen", "prostate")})
+    theirs = {name: value_by_rule(name, shape) for name, shape in keys_of("uniseg")}
+    card = AS_UNISEG.model_copy(update={"tasks": tuple(tasks)})
+    model = import_checkpoint(theirs, card).model
+    channels = np.array((0, *model.channels_of("VerSe20")))
+    settings = InferenceSettings(test_time_augmentation=True)
+    network = TaskNetwork(model, Conditions((), ("VerSe20",)), channels, settings)
+    found = sliding_windows(seeded((1, 28, 60, 120), 20251122).numpy(), VOLUME, 4, network.maps)
+    got = found[:, ::4, ::4, ::4]
+    assert got.shape == wanted.shape
+    assert np.linalg.norm(got - wanted) < 1e-4 * np.linalg.norm(wanted)

@@ -52,11 +52,12 @@ class Normalisation(Settings):
         max_length=4,
         description="not zero; negative where dark and bright change places",
     )
-    values: Literal["display", "measured"] = Field(
+    values: Literal["display", "measured", "z-scores"] = Field(
         "display",
         description="display: image values mapped to 0..255 first, by the rule of "
         "`images.intensity`; measured: values as the file gives them (Hounsfield units, "
-        "z-scores), clipped to `window` where there is one",
+        "counts), clipped to `window` where there is one; z-scores: measured, then each channel of "
+        "an image less its mean, by its standard deviation",
     )
     stretch: bool = Field(
         False,
@@ -181,6 +182,9 @@ class ModelCard(Settings):
         None, description="spacing along z, in micrometres; needed where `dimensions` is 3"
     )
     tile_size_px: int = Field(512, ge=64, description="tile for inference, at that pixel size")
+    tile_slices: int | None = Field(
+        None, ge=1, description="slices of a tile of a volume; None: a third of tile_size_px"
+    )
     halo_px: int = Field(
         64, ge=0, description="context around a tile that is predicted and discarded"
     )

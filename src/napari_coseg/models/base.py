@@ -146,6 +146,8 @@ class SegmentationModel(nn.Module, ABC):
 
     size_multiple: int = 32
     """Every spatial side of the images must be a multiple of this."""
+    depth_multiple: int = 1
+    """So must the number of slices of a volume."""
     pixel_mean: Tensor
     pixel_std: Tensor
 

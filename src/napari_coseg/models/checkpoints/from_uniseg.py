@@ -2,9 +2,8 @@
 
 MedUniSeg adds a modal prompt and tasks in 2D, so UniSeg is MedUniSeg without modal prompts and with
 a smaller task prompt. Its licence is non-commercial, and so is that of an imported file.
-Normalisation follows UniSeg's prediction: CT is clipped to -325..325 HU and scaled to 0..1. For the
-other tasks it subtracts the mean of each scan and divides by its standard deviation, which a card
-does not describe yet: give z-scores.
+Normalisation follows UniSeg's prediction: CT is clipped to -325..325 HU and scaled to 0..1, other
+scans become z-scores.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ CLASSES = (
 
 
 def _z_scores(channels: int) -> Normalisation:
-    return Normalisation(mean=(0.0,) * channels, std=(1.0,) * channels, values="measured")
+    return Normalisation(mean=(0.0,) * channels, std=(1.0,) * channels, values="z-scores")
 
 
 def _other(
@@ -96,6 +95,7 @@ AS_UNISEG = ModelCard(
     pixel_size_um=1500.0,
     slice_spacing_um=3000.0,
     tile_size_px=192,
+    tile_slices=64,
     normalisation=HU,
     training_data="11 public datasets of CT, MR and PET (UniSeg, table 1)",
     licence=LICENCE,

@@ -100,7 +100,7 @@ class MedUniSeg(SegmentationModel):
         self.config = config = MedUniSegConfig.from_mapping(card.config)
         # Written in full, since defaults may change.
         super().__init__(card.model_copy(update={"config": config.model_dump(mode="json")}))
-        self.size_multiple = config.plane_multiple
+        self.size_multiple, self.depth_multiple = config.plane_multiple, config.depth_multiple
         self._task_numbers = {task.name: n for n, task in enumerate(card.tasks)}
         self._check_card(card, config)
         widths = config.widths
