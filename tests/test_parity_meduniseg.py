@@ -33,6 +33,7 @@ from napari_coseg.models.meduniseg.model import MedUniSeg
 from napari_coseg.models.meduniseg.relearning import merged, with_lora
 from napari_coseg.models.meduniseg.transfer import transferred
 from napari_coseg.models.outline import build_outline
+from napari_coseg.training.task_losses import deep_supervision_loss
 
 MODALITIES = (
     "CT",
@@ -475,3 +476,19 @@ def test_windows_and_mirrors_give_the_pinned_probabilities() -> None:
     got = found[:, ::4, ::4, ::4]
     assert got.shape == wanted.shape
     assert np.linalg.norm(got - wanted) < 1e-4 * np.linalg.norm(wanted)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.parametrize(("case", "channels", "task"), [("c1", 1, 7), ("c4", 4, 9)])
+@torch.no_grad()
+def test_the_loss_is_the_pinned_one(case: str, channels: int, task: int) -> None:
+    pinned = json.loads((parity_root() / "uniseg_training_and_windows.json").read_text())[case]
+    classes = pinned["classes"]
+    generator = torch.Generator().manual_seed(11)
+    target = torch.randint(0, classes, (1, 1, *VOLUME), generator=generator)[:, 0]
+    target[:, :8] = 0
+    conditions = Conditions((), (AS_UNISEG.tasks[task].name,))
+    logits = uniseg()(seeded((1, channels, *VOLUME)), conditions)
+    loss = deep_supervision_loss(logits, target, classes)
+    assert float(loss) == pytest.approx(pinned["loss"], rel=1e-4)

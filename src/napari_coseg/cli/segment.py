@@ -18,7 +18,7 @@ from napari_coseg.core.errors import CosegError, SettingsError
 
 if TYPE_CHECKING:
     from napari_coseg.inference.settings import InferenceSettings
-    from napari_coseg.models.base import CosegModel
+    from napari_coseg.models.base import SegmentationModel
 
 HELP = "find regions and objects in images"
 ALWAYS = ("csv", "overlay")
@@ -59,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     formats = tuple(dict.fromkeys([*(arguments.formats or ["ome-tiff"]), *ALWAYS]))
     output_paths(Path(), "", formats)  # reports unknown formats before any work
     _refuse_equal_names(arguments.images, arguments.output_dir)
+    model: SegmentationModel
     if arguments.adapter is None:
         model = load_any_family(arguments.model, arguments.device)
     else:
@@ -77,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def segment_file(
     path: Path,
-    model: CosegModel,
+    model: SegmentationModel,
     settings: InferenceSettings,
     formats: tuple[str, ...],
     arguments: argparse.Namespace,
