@@ -176,12 +176,13 @@ class TaskNetwork(TileNetwork):
         axes = range(2 - images.ndim, 0)
         count = len(axes) if len(self._flips) > 1 else 0
         flips = [c for n in range(count + 1) for c in itertools.combinations(axes, n)]
+        temperature = self.model.card.temperatures.get("semantic", 1.0)
         total: Tensor | float = 0.0
         for dims in flips:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
                 maps = self.model.maps(images.flip(dims), conditions)["semantic"]
             # The task's channels before the softmax, and the softmax before any average.
-            total = total + maps[:, self.channels].float().softmax(1).flip(dims)
+            total = total + (maps[:, self.channels].float() / temperature).softmax(1).flip(dims)
         answer: np.ndarray = torch.as_tensor(total / len(flips)).cpu().numpy()
         return answer
 

@@ -127,17 +127,15 @@ class TaskRun:
     def run(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Regions uint8 and objects int32 of the image's shape, and classes (n,) of the objects."""
         regions = self._regions()
-        least, hole = (
-            self._px(self.settings.min_region_area_um2),
-            self._px(self.settings.max_hole_area_um2),
-        )
+        wanted = self.settings.decoding(self.card)
+        least, hole = self._px(wanted.min_region_area_um2), self._px(wanted.max_hole_area_um2)
         by_slice = self.image.is_stack and self.card.dimensions == 2
         for part in regions if by_slice else [regions]:
             part[...] = remove_small_regions(part, least, hole)
         how = self.task.objects if self.task else "none"
         if how == "none":
             return regions, np.zeros(regions.shape, LABEL_DTYPE), np.zeros(0, np.int64)
-        smallest = self._px(self.settings.min_object_area_um2)
+        smallest = self._px(wanted.min_object_area_um2)
         return regions, *separate_objects(regions, how, self.spacing_um, smallest)
 
     def _class_ids(self) -> np.ndarray:
@@ -372,7 +370,7 @@ def segment_task(
         "model_spacing_um": list(card.spacing_um),
         "device": str(next(model.buffers()).device),
         "region_offset": list(offset),
-        "settings": settings.model_dump(),
+        "settings": settings.model_dump() | settings.decoding(card).model_dump(),
     }
     return labelled(
         objects,
