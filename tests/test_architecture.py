@@ -43,7 +43,8 @@ LAYERS = {
     "core": "errors files words windows geometry types settings card provenance locks",
     "images": "sampling white_point intensity intake text_header volumes readers",
     "labels": "polygons tiling decoding metrics measure editing",
-    "models": "nn base coseg coseg_plus registry growing adapted outline costs checkpoints",
+    "models": "nn base coseg coseg_plus meduniseg "
+    "registry growing adapted outline costs checkpoints",
 }
 TORCH_FREE = list(PACKAGES)[: list(PACKAGES).index("models")]
 FRONT_ENDS = {"cli", "widgets"}

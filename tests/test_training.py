@@ -185,6 +185,8 @@ def test_an_unknown_part_is_named() -> None:
         # decay to the gradient, 1 - 0.5 * 2 = 0; AdamW shrinks the weight by it.
         ("adam", 2.0),
         ("adamw", 2.0 * (1 - 0.1 * 0.5) + 0.1),
+        # The decayed gradient is 0, and so is the momentum of the first step.
+        ("sgd", 2.0),
     ],
 )
 def test_the_first_step_of_an_optimiser(algorithm: str, by_hand: float) -> None:

@@ -40,6 +40,8 @@ from test_models import small_model
         (40, {"schedule": "cosine", "restart_step": 40, "restart_rate": 0.2}, 0.2),
         (70, {"schedule": "cosine", "restart_step": 40, "restart_rate": 0.2}, 0.1),
         (20, {"schedule": "cosine", "restart_step": 40, "restart_rate": 0.2}, 0.5),
+        (0, {"schedule": "poly", "steps_per_epoch": 10}, 1.0),
+        (59, {"schedule": "poly", "steps_per_epoch": 10}, 0.5**0.9),
         (25, {"schedule": "exponential", "steps_per_epoch": 10}, 0.98**2),
     ],
 )
@@ -257,7 +259,7 @@ def test_the_shipped_model_is_trained_as_it_was() -> None:
         ("stesp = 3", "unknown setting 'stesp'; did you mean 'steps'"),
         ("steps = 0", "setting 'steps'.*greater than or equal to 1"),
         ("[losses]\npresett = 'coseg-paper'", "did you mean 'preset'"),
-        ("[optimiser]\nalgorithm = 'sgd'", "setting 'optimiser.algorithm'.*'adam' or 'adamw'"),
+        ("[optimiser]\nalgorithm = 'lion'", "'optimiser.algorithm'.*'adam', 'adamw' or 'sgd'"),
         (
             "batches = [{dataset = 'glas', crop_px = 64, crops = 1, mosaic = 3}]",
             "64 pixels cannot be put together from 3 a side",

@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     info.add_argument("--json", action="store_true", help="as JSON")
     info.set_defaults(run=_info)
     importing = actions.add_parser("import", help="convert a released checkpoint to a weights file")
-    importing.add_argument("checkpoint", type=Path, help="Co-Seg or Co-Seg++ checkpoint (.pth)")
+    importing.add_argument(
+        "checkpoint", type=Path, help="Co-Seg, Co-Seg++ or UniSeg checkpoint (.pth)"
+    )
     importing.add_argument(
         "--output", type=Path, help="weights file (default: beside the checkpoint)"
     )
@@ -112,6 +114,8 @@ def _import(arguments: argparse.Namespace) -> int:
     card = ModelCard.from_mapping(_json(arguments.card)) if arguments.card else None
     imported = import_released(arguments.checkpoint, card)
     save(output, imported.model)
+    if imported.model.card.licence:
+        print(f"licence: {imported.model.card.licence}", file=sys.stderr)
     ignored = imported.report.ignored
     print(f"{imported.report.used} entries used, {len(ignored)} not used by the network:")
     for name in ignored:

@@ -19,7 +19,7 @@ from napari_coseg.core.windows import WINDOWS
 
 if TYPE_CHECKING:
     from napari_coseg.inference.settings import InferenceSettings
-    from napari_coseg.models.base import CosegModel
+    from napari_coseg.models.base import SegmentationModel
 
 HELP = "find regions and objects in images"
 ALWAYS = ("csv", "overlay")
@@ -77,13 +77,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Segment the images, each even if others fail."""
     from napari_coseg.formats.registry import output_paths
-    from napari_coseg.inference.loading import load_model
+    from napari_coseg.inference.loading import load_any_family, load_model
 
     settings = inference_settings(arguments)
     formats = tuple(dict.fromkeys([*(arguments.formats or ["ome-tiff"]), *ALWAYS]))
     output_paths(Path(), "", formats)  # reports unknown formats before any work
     _refuse_equal_names(arguments.images, arguments.output_dir)
-    model = load_model(arguments.model, arguments.device, adapter=arguments.adapter)
+    model: SegmentationModel
+    if arguments.adapter is None:
+        model = load_any_family(arguments.model, arguments.device)
+    else:
+        model = load_model(arguments.model, arguments.device, adapter=arguments.adapter)
     failed = 0
     for path in arguments.images:
         try:
@@ -98,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def segment_file(
     path: Path,
-    model: CosegModel,
+    model: SegmentationModel,
     settings: InferenceSettings,
     formats: tuple[str, ...],
     arguments: argparse.Namespace,

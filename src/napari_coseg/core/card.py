@@ -54,11 +54,12 @@ class Normalisation(Settings):
         max_length=4,
         description="not zero; negative where dark and bright change places",
     )
-    values: Literal["display", "measured"] = Field(
+    values: Literal["display", "measured", "z-scores"] = Field(
         "display",
         description="display: image values mapped to 0..255 first, by the rule of "
         "`images.intensity`; measured: values as the file gives them (Hounsfield units, "
-        "z-scores), clipped to `window` where there is one",
+        "counts), clipped to `window` where there is one; z-scores: measured, then each channel of "
+        "an image less its mean, by its standard deviation",
     )
     stretch: bool = Field(
         False,
@@ -127,6 +128,7 @@ class TaskEntry(Settings):
     """One task that a model takes as an input, such as organs of CT: its classes and modalities.
 
     A network that serves several tasks answers with the channels of the task that was asked for.
+    What a task says of its images goes before what the card says; see `ModelCard.for_task`.
     """
 
     name: str = Field(min_length=1)
@@ -134,6 +136,18 @@ class TaskEntry(Settings):
     modalities: tuple[str, ...] = Field(
         (), description="modalities that the task was trained on; empty: all of the card's"
     )
+    objects: Literal["none", "components", "watershed"] = Field(
+        "none",
+        description="what the pixels of each class are: none: a region; components: each connected "
+        "component is an object; watershed: components are cut where they narrow",
+    )
+    channels: tuple[str, ...] | None = Field(
+        None, min_length=1, max_length=4, description="None: the card's, as all that follow"
+    )
+    dimensions: Literal[2, 3] | None = None
+    pixel_size_um: PositiveFloat | None = None
+    slice_spacing_um: PositiveFloat | None = None
+    normalisation: Normalisation | None = None
 
 
 class ModelCard(Settings):
@@ -170,6 +184,9 @@ class ModelCard(Settings):
         None, description="spacing along z, in micrometres; needed where `dimensions` is 3"
     )
     tile_size_px: int = Field(512, ge=64, description="tile for inference, at that pixel size")
+    tile_slices: int | None = Field(
+        None, ge=1, description="slices of a tile of a volume; None: a third of tile_size_px"
+    )
     halo_px: int = Field(
         64, ge=0, description="context around a tile that is predicted and discarded"
     )
@@ -188,20 +205,31 @@ class ModelCard(Settings):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
-        if len(self.normalisation.mean) != len(self.channels):
-            raise ValueError(
-                f"normalisation of {len(self.normalisation.mean)} channels, but the channels are "
-                f"{', '.join(self.channels)}"
-            )
-        if (self.slice_spacing_um is None) != (self.dimensions == 2):
-            raise ValueError("slice_spacing_um goes with dimensions = 3 and with nothing else")
+        _check_images(self)
         known = {entry.name for entry in self.semantic_classes}
         for task in self.tasks:
             if unknown := [name for name in task.classes if name not in known]:
                 raise ValueError(f"task {task.name!r} names unknown classes {unknown}")
             if unknown := [name for name in task.modalities if name not in self.modalities]:
                 raise ValueError(f"task {task.name!r} names unknown modalities {unknown}")
+            try:
+                _check_images(self.for_task(task.name))
+            except ValueError as error:
+                raise ValueError(f"task {task.name!r}: {error}") from error
+        names = [task.name for task in self.tasks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two tasks of one name among {', '.join(names)}")
         return self
+
+    def for_task(self, name: str | None) -> ModelCard:
+        """The card with what a task says of its images in place of its own; itself for None."""
+        task = next((task for task in self.tasks if task.name == name), None)
+        if task is None:
+            return self
+        own = {key: getattr(task, key) for key in _OF_IMAGES if getattr(task, key) is not None}
+        if task.dimensions == 2:
+            own["slice_spacing_um"] = None
+        return self.model_copy(update=own)
 
     @property
     def spacing_um(self) -> tuple[float, ...]:
@@ -231,3 +259,17 @@ class ModelCard(Settings):
     @property
     def instance_label_classes(self) -> tuple[LabelClass, ...]:
         return tuple(entry.as_label_class() for entry in self.instance_classes)
+
+
+_OF_IMAGES = ("channels", "dimensions", "pixel_size_um", "slice_spacing_um", "normalisation")
+"""What a card says of its images, and a task may say otherwise."""
+
+
+def _check_images(card: ModelCard) -> None:
+    if len(card.normalisation.mean) != len(card.channels):
+        raise ValueError(
+            f"normalisation of {len(card.normalisation.mean)} channels, but the channels are "
+            f"{', '.join(card.channels)}"
+        )
+    if (card.slice_spacing_um is None) != (card.dimensions == 2):
+        raise ValueError("slice_spacing_um goes with dimensions = 3 and with nothing else")

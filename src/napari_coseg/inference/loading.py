@@ -11,12 +11,12 @@ from napari_coseg.core.errors import CheckpointError, SettingsError
 
 if TYPE_CHECKING:
     from napari_coseg.core.card import ModelCard
-    from napari_coseg.models.base import CosegModel
+    from napari_coseg.models.base import CosegModel, SegmentationModel
 
 DEFAULT_MODEL = "default"
 SHIPPED = (DEFAULT_MODEL, "multi-organ")
 """Models that come with the package, by name; ``weights/<name>.safetensors`` holds each."""
-_ORIGINS: WeakKeyDictionary[CosegModel, dict[str, Any]] = WeakKeyDictionary()
+_ORIGINS: WeakKeyDictionary[SegmentationModel, dict[str, Any]] = WeakKeyDictionary()
 
 
 def list_models() -> dict[str, ModelCard]:
@@ -69,13 +69,19 @@ def load_model(
         If the device is not available.
     """
     from napari_coseg.models.base import as_two_task
+
+    model = as_two_task(load_any_family(source, device))
+    return model if adapter is None else switch_adapter(model, adapter)
+
+
+def load_any_family(source: str | Path = DEFAULT_MODEL, device: str = "auto") -> SegmentationModel:
+    """Load a network of any family, ready for `segment`; see `load_model`."""
     from napari_coseg.models.checkpoints import native
 
     path = weights_path(source)
-    model = as_two_task(native.load(path, choose_device(device)))
-    model.eval()
+    model = native.load(path, choose_device(device)).eval()
     _ORIGINS[model] = {"file": path.name, "sha256": native.file_sha256(path)}
-    return model if adapter is None else switch_adapter(model, adapter)
+    return model
 
 
 def switch_adapter(base: CosegModel, adapter: str | Path) -> CosegModel:
@@ -139,6 +145,6 @@ def choose_device(name: str = "auto") -> str:
     return name
 
 
-def model_origin(model: CosegModel) -> dict[str, Any]:
+def model_origin(model: SegmentationModel) -> dict[str, Any]:
     """File names and hashes of a model from `load_model` and its adapter; else empty."""
     return dict(_ORIGINS.get(model, {}))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from napari_coseg.core.card import ModelCard
-from napari_coseg.models.base import CosegModel, TaskMaps
+from napari_coseg.inference.settings import InferenceSettings
+from napari_coseg.models.base import Conditions, CosegModel, SegmentationModel, TaskMaps
 from napari_coseg.models.nn.memory import is_out_of_memory
 
 FLIPS = ((), (-1,), (-2,), (-2, -1))
@@ -53,9 +56,11 @@ class TileNetwork:
         Called with one line of text when the batch size changes.
     """
 
+    model: Any
+
     def __init__(
         self,
-        model: CosegModel,
+        model: CosegModel | SegmentationModel,
         batch_size: int | None,
         flips: bool,
         half_precision: bool,
@@ -133,6 +138,53 @@ class TileNetwork:
         """Run both forwards on normalised images (B, 3, Y, X)."""
         maps: TaskMaps = self.model(images).second
         return maps
+
+
+class TaskNetwork(TileNetwork):
+    """A network that takes a task and a modality, the same for all windows.
+
+    Parameters
+    ----------
+    conditions
+        Of one image.
+    channels
+        The task's channels of the semantic map, background first.
+    """
+
+    def __init__(
+        self,
+        model: SegmentationModel,
+        conditions: Conditions,
+        channels: np.ndarray,
+        settings: InferenceSettings,
+    ) -> None:
+        super().__init__(
+            model,
+            settings.batch_size,
+            flips=settings.test_time_augmentation,
+            half_precision=settings.half_precision,
+            report=lambda change: None,
+        )
+        self.conditions = conditions
+        self.channels = torch.as_tensor(channels.astype(np.int64), device=self.device)
+
+    @torch.inference_mode()
+    def _forward(self, batch: Sequence[np.ndarray]) -> np.ndarray:
+        """Windows (C, [Z,] Y, X), normalised -> probabilities (B, K, [Z,] Y, X)."""
+        images = torch.from_numpy(np.stack(batch)).to(self.device)
+        conditions = Conditions(*(names * len(batch) for names in self.conditions))
+        axes = range(2 - images.ndim, 0)
+        count = len(axes) if len(self._flips) > 1 else 0
+        flips = [c for n in range(count + 1) for c in itertools.combinations(axes, n)]
+        temperature = self.model.card.temperatures.get("semantic", 1.0)
+        total: Tensor | float = 0.0
+        for dims in flips:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
+                maps = self.model.maps(images.flip(dims), conditions)["semantic"]
+            # The task's channels before the softmax, and the softmax before any average.
+            total = total + (maps[:, self.channels].float() / temperature).softmax(1).flip(dims)
+        answer: np.ndarray = torch.as_tensor(total / len(flips)).cpu().numpy()
+        return answer
 
 
 def probabilities(maps: TaskMaps, card: ModelCard, flipped: tuple[int, ...]) -> Tensor:

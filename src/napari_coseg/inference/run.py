@@ -13,7 +13,7 @@ from napari_coseg.core.errors import Cancelled, ImageError, SettingsError
 from napari_coseg.core.types import LABEL_DTYPE, Image, Prediction
 from napari_coseg.images.intake import RgbSource, crop
 from napari_coseg.images.readers.registry import as_image
-from napari_coseg.inference.loading import DEFAULT_MODEL, load_model, model_origin
+from napari_coseg.inference.loading import DEFAULT_MODEL, load_any_family, model_origin
 from napari_coseg.inference.settings import InferenceSettings
 from napari_coseg.labels.measure import class_table, labelled
 from napari_coseg.labels.tiling.link import link_slices
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_coseg.inference.network import TileNetwork
     from napari_coseg.inference.plane import Decoded, Progress, TileMaps, TilePlan
     from napari_coseg.inference.run_state import RunState
-    from napari_coseg.models.base import CosegModel
+    from napari_coseg.models.base import CosegModel, SegmentationModel
 
 SAME_SIZE_TOLERANCE = 0.02
 """Images whose pixel size differs from the model's by at most this fraction are not resampled."""
@@ -36,7 +36,7 @@ SMALLEST_MARGIN_PX, LARGEST_MARGIN_PX = 16, 512
 
 def segment(
     image: Any,
-    model: str | Path | CosegModel = DEFAULT_MODEL,
+    model: str | Path | SegmentationModel = DEFAULT_MODEL,
     pixel_size_um: float | Sequence[float] | None = None,
     *,
     axes: str | None = None,
@@ -95,16 +95,20 @@ def segment(
     Cancelled
         If `should_cancel` returned True. All memory of the run is freed.
     """
-    from napari_coseg.models.base import CosegModel
+    from napari_coseg.models.base import CosegModel, SegmentationModel
 
     understood = as_image(image, axes, pixel_size_um)
-    if not isinstance(model, CosegModel):
-        model = load_model(model)
+    if not isinstance(model, SegmentationModel):
+        model = load_any_family(model)
     settings = settings or InferenceSettings()
-    source = read_for(model.card, understood, channels, settings)
-    offset = (0,) * len(understood.spatial_axes)
     if slices is not None:
         region = _with_slices(understood, region, slices)
+    if not isinstance(model, CosegModel):
+        from napari_coseg.inference.tasks import segment_task
+
+        return segment_task(understood, model, channels, settings, region, progress, should_cancel)
+    source = read_for(model.card, understood, channels, settings)
+    offset = (0,) * len(understood.spatial_axes)
     if region is not None:
         part, offset = crop(understood, region)
         source = RgbSource(part, channels, source.intensity, window=source.window)
@@ -183,7 +187,7 @@ def plan_plane(
     from napari_coseg.inference.plane import TilePlan
 
     model_shape = [
-        _side_on_model_grid(side, size / card.pixel_size_um)
+        side_on_model_grid(side, size / card.pixel_size_um)
         for side, size in zip(image_shape, pixel_size_um, strict=True)
     ]
     tile = settings.tile_size_px or card.tile_size_px
@@ -208,6 +212,23 @@ def plan_plane(
         size_multiple,
         settings.decoding(card),
     )
+
+
+def origin_of(image: Image, model: SegmentationModel, card: ModelCard) -> dict[str, Any]:
+    """The part of a provenance that says which model ran on which image."""
+    from napari_coseg import __version__
+
+    return {
+        "napari_coseg": __version__,
+        "model": card.name,
+        "family": card.family,
+        "weights": model_origin(model),
+        "image": image.name,
+        "source": image.geometry.as_json()["source"],
+        "axes": image.axes,
+        "shape": [int(n) for n in image.data.shape],
+        "dtype": str(image.data.dtype),
+    }
 
 
 class _Run:
@@ -347,20 +368,10 @@ class _Run:
         )
 
     def _provenance(self, device: str) -> dict[str, Any]:
-        from napari_coseg import __version__
-
         image, card = self.image, self.card
         assumed = image.pixel_size_um is None
         return {
-            "napari_coseg": __version__,
-            "model": card.name,
-            "family": card.family,
-            "weights": model_origin(self.model),
-            "image": image.name,
-            "source": image.geometry.as_json()["source"],
-            "axes": image.axes,
-            "shape": [int(n) for n in image.data.shape],
-            "dtype": str(image.data.dtype),
+            **origin_of(image, self.model, card),
             "channels": self.source.channels,
             "intensity": self.source.intensity.rule,
             "window": self.source.window,
@@ -375,7 +386,8 @@ class _Run:
         }
 
 
-def _side_on_model_grid(side: int, factor: float) -> int:
+def side_on_model_grid(side: int, factor: float) -> int:
+    """A side of an image on a grid whose pixels are smaller by `factor`."""
     if not 1 / LARGEST_FACTOR <= factor <= LARGEST_FACTOR:
         raise ImageError(
             f"the image's pixels are {factor:.3g} times the model's; ratios beyond "

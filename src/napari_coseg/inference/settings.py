@@ -39,6 +39,23 @@ class InferenceSettings(Settings):
         le=4096,
         description="context around a tile that is predicted and discarded; None: the card's",
     )
+    task: str | None = Field(
+        None,
+        description="for models that serve several tasks: the name of one; None: the first whose "
+        "images have as many axes and channels as this one",
+    )
+    modality: str | None = Field(
+        None, description="for models that take a modality; None: the first of the task's"
+    )
+    tile_slices: int | None = Field(
+        None, ge=1, le=1024, description="slices of a tile of a volume; None: the model card's"
+    )
+    window_step: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="models with tasks: windows are at most this part of their side apart",
+    )
     batch_size: int | None = Field(
         None,
         ge=1,
@@ -58,7 +75,8 @@ class InferenceSettings(Settings):
         "None: the model card's",
     )
     test_time_augmentation: bool = Field(
-        False, description="average over the four flips; takes four times as long"
+        False,
+        description="average over the four flips (eight of volumes); takes as many times as long",
     )
     half_precision: bool = Field(True, description="bfloat16 on CUDA; no effect elsewhere")
     object_threshold: float | None = _of_card("object_threshold")

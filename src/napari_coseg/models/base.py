@@ -146,6 +146,8 @@ class SegmentationModel(nn.Module, ABC):
 
     size_multiple: int = 32
     """Every spatial side of the images must be a multiple of this."""
+    depth_multiple: int = 1
+    """So must the number of slices of a volume."""
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -163,15 +165,31 @@ class SegmentationModel(nn.Module, ABC):
         """The image encoder; None for a family without an encoder of `models.nn.encoders`."""
         return None
 
-    def normalise(self, values: Tensor) -> Tensor:
-        """Normalise (B, C, [Z,] Y, X) values of the scale `card.normalisation.values`."""
-        wanted = (self.pixel_mean.shape[1], self.pixel_mean.ndim)
-        if (values.shape[1], values.ndim) != wanted:
-            raise ImageError(
-                f"{self.card.name} takes {self.card.dimensions}D images with the channels "
-                f"{', '.join(self.card.channels)}; got a batch of shape {tuple(values.shape)}"
+    def normalise(self, values: Tensor, tasks: Sequence[str] = ()) -> Tensor:
+        """Normalise (B, C, [Z,] Y, X) values of the scale `card.normalisation.values`.
+
+        Parameters
+        ----------
+        tasks
+            The task of each image, whose own channels and normalisation hold; none for the card's.
+        """
+        mean, std = self.pixel_mean, self.pixel_std
+        cards = [self.card.for_task(name) for name in tasks] or [self.card]
+        for card in cards:
+            if values.ndim != 2 + card.dimensions or values.shape[1] != len(card.channels):
+                raise ImageError(
+                    f"{card.name} takes {card.dimensions}D images with the channels "
+                    f"{', '.join(card.channels)}; got a batch of shape {tuple(values.shape)}"
+                )
+        if tasks:
+            shape = (len(cards), values.shape[1], *(1,) * (values.ndim - 2))
+            mean, std = (
+                torch.tensor([getattr(card.normalisation, which) for card in cards])
+                .view(shape)
+                .to(mean)
+                for which in ("mean", "std")
             )
-        return (values.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+        return (values.to(mean.dtype) - mean) / std
 
     def check_conditions(self, conditions: Conditions, batch: int) -> None:
         """Check the conditions against the card.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 FAMILIES: dict[str, str] = {
     "coseg": "napari_coseg.models.coseg.model:Coseg",
     "coseg-plus": "napari_coseg.models.coseg_plus.model:CosegPlus",
+    "meduniseg": "napari_coseg.models.meduniseg.model:MedUniSeg",
 }
 
 

@@ -41,7 +41,7 @@ def steps_of(recipe: TrainingSettings) -> int:
 
 
 def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
-    """Linear warm-up, then one or two cosines to zero or the paper's exponential decay."""
+    """Linear warm-up, then cosines to zero, the exponential decay, or nnU-Net's poly rule."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
     if settings.schedule == "cosine":
@@ -50,6 +50,10 @@ def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
             return settings.learning_rate * _cosine(step, settings.warmup_steps, restart)
         rate = settings.learning_rate * settings.restart_rate
         return rate * _cosine(step, restart, steps)
+    if settings.schedule == "poly":
+        epochs = max(1, math.ceil(steps / settings.steps_per_epoch))
+        left = 1 - step // settings.steps_per_epoch / epochs
+        return settings.learning_rate * left**settings.power
     return settings.learning_rate * settings.decay ** (step // settings.steps_per_epoch)
 
 

@@ -16,16 +16,20 @@ STATE_FILE = "training-state.pt"
 class OptimiserSettings(Settings):
     """The papers' own (Co-Seg++ section 4.1, Co-Seg 3.1) is Adam, 1e-4, times 0.98 an epoch."""
 
-    algorithm: Literal["adam", "adamw"] = "adamw"
+    algorithm: Literal["adam", "adamw", "sgd"] = "adamw"
     learning_rate: float = Field(1e-4, gt=0)
     rates: dict[str, float] = Field(
         {},
         description="factors of the learning rate, by name in the model's parts(); 1 for the rest",
     )
     weight_decay: float = Field(0.0, ge=0, description="matrices only, never norms or biases")
+    momentum: float = Field(0.99, ge=0, lt=1, description="sgd: Nesterov's")
     beta2: float = Field(0.999, gt=0, lt=1)
     warmup_steps: int = Field(0, ge=0)
-    schedule: str = Field("exponential", pattern="^(exponential|cosine)$")
+    schedule: str = Field("exponential", pattern="^(exponential|cosine|poly)$")
+    power: float = Field(
+        0.9, gt=0, le=10, description="poly: of the part of the training that is left, by epochs"
+    )
     restart_step: int | None = Field(
         None, ge=1, description="cosine: begin a second, lower cosine at this step"
     )
@@ -34,7 +38,9 @@ class OptimiserSettings(Settings):
     )
     decay: float = Field(0.98, gt=0, le=1, description="exponential: factor an epoch")
     steps_per_epoch: int = Field(
-        100, ge=1, description="exponential: steps an epoch; counted where the recipe has `epochs`"
+        100,
+        ge=1,
+        description="exponential, poly: steps an epoch; counted where the recipe has `epochs`",
     )
     clip_gradient_norm: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.0, ge=0, lt=1, description="0 keeps no moving average")

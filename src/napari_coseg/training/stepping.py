@@ -242,12 +242,13 @@ def make_optimiser(
 ) -> torch.optim.Optimizer:
     """Adam as in the papers, where decay is added to the gradient, or AdamW, where it is not.
 
+    SGD has Nesterov's momentum and adds the decay to the gradient (MedUniSeg, nnU-Net).
+
     Parameters
     ----------
     parts
         What trains, by the name that `settings.rates` calls it.
     """
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.algorithm]
     if unknown := sorted(settings.rates.keys() - parts.keys()):
         raise SettingsError(
             f"optimiser.rates names {', '.join(unknown)}; what trains is {', '.join(parts)}"
@@ -257,6 +258,12 @@ def make_optimiser(
         for name, parameters in parts.items()
         for group in decay_groups(parameters, settings.weight_decay)
     ]
+    if settings.algorithm == "sgd":
+        momentum = settings.momentum
+        return torch.optim.SGD(
+            groups, lr=settings.learning_rate, momentum=momentum, nesterov=momentum > 0
+        )
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.algorithm]
     return kind(groups, lr=settings.learning_rate, betas=(0.9, settings.beta2))
 
 

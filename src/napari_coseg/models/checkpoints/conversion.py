@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_coseg.core.card import ModelCard
-    from napari_coseg.models.base import CosegModel
+    from napari_coseg.models.base import SegmentationModel
 
-Network = TypeVar("Network", bound="CosegModel")
+Network = TypeVar("Network", bound="SegmentationModel")
 
 _MEAN = Normalisation().mean
 SLIP = Normalisation(mean=_MEAN, std=_MEAN)
