@@ -35,7 +35,7 @@ from typing import Any, Self
 import numpy as np
 
 from napari_coseg.core.errors import DatasetError
-from napari_coseg.core.types import LABEL_DTYPE
+from napari_coseg.core.types import LABEL_DTYPE, Image
 from napari_coseg.datasets.base import Dataset, DatasetReport, Layout, Sample
 from napari_coseg.datasets.files import natural_key
 from napari_coseg.datasets.nnunet_json import Description, VolumeLabels, read_description
@@ -46,6 +46,7 @@ from napari_coseg.datasets.slices import (
     slices_across,
 )
 from napari_coseg.datasets.unpacked import FOLDER, made_from, read_unpacked, write_unpacked
+from napari_coseg.images.readers.registry import read_image
 from napari_coseg.images.volumes import VolumeHeader, read_header
 
 CT_WINDOW_HU = (-1000.0, 1000.0)
@@ -68,6 +69,28 @@ class _Volume:
     channels: tuple[np.ndarray, ...]
     labels: np.ndarray
     pixel_size_um: float
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledVolume:
+    """One case as a whole; the fields of `Sample`, for arrays (Z, Y, X) towards head, back and left.
+
+    Parameters
+    ----------
+    image
+        Values as in the file, read on demand, with their geometry.
+    pixel_size_um
+        Micrometres per voxel along z, y, x.
+    """
+
+    name: str
+    image: Image
+    pixel_size_um: tuple[float, float, float]
+    semantic: np.ndarray | None
+    instances: np.ndarray | None
+    instance_types: np.ndarray | None
+    semantic_known: np.ndarray | None
+    instances_known: np.ndarray | None
 
 
 @dataclass
@@ -157,25 +180,50 @@ class NnunetRaw(Dataset):
         volume = self._volume(split, case)
         if index >= len(volume.labels):
             raise DatasetError(f"{case!r} has {len(volume.labels)} slices; there is no {name!r}")
-        numbers = volume.labels[index]
         channels = [channel[index] for channel in volume.channels]
         if len(channels) == 2:
             channels.append(np.zeros_like(channels[0]))
-        types = self.labels.object_table[numbers] if self.labels.objects else None
-        ignored = self.labels.ignored
-        known = None if ignored is None else numbers != ignored
         return Sample(
             name=name,
             image=np.stack(channels * 3 if len(channels) == 1 else channels, axis=-1),
             pixel_size_um=volume.pixel_size_um,
-            semantic=self.labels.region_table[numbers] if self.labels.regions else None,
-            instances=None
-            if types is None
-            else np.where(types > 0, numbers, 0).astype(LABEL_DTYPE),
-            instance_types=types,
-            semantic_known=known,
-            instances_known=known,
+            **self._meaning(volume.labels[index]),
         )
+
+    def load_volume(self, split: str, case: str) -> LabelledVolume:
+        """Read the labels of a whole case, and open its image.
+
+        Raises
+        ------
+        DatasetError
+            If a file is faulty, or the case has several channels.
+        """
+        if len(self.channels) > 1:
+            raise DatasetError(
+                f"cases of {self.name!r} have the channels {', '.join(self.channels)}; whole "
+                "volumes are read with one channel only"
+            )
+        header = read_header(self._label_file(split, case))
+        numbers = header.upright(read_numbers(header))
+        self._refuse_unknown(np.bincount(numbers.ravel(), minlength=256) > 0, header.path)
+        image_file = self._image_file(split, case, 0)
+        _refuse_misplaced(_image_header(self.name, image_file), header)
+        z, y, x = (1000 * side for side in header.upright_spacing_mm)
+        return LabelledVolume(case, read_image(image_file), (z, y, x), **self._meaning(numbers))
+
+    def _meaning(self, numbers: np.ndarray) -> dict[str, Any]:
+        """Label arrays of a sample from the values of the files."""
+        types = self.labels.object_table[numbers] if self.labels.objects else None
+        ignored = self.labels.ignored
+        known = None if ignored is None else numbers != ignored
+        objects = None if types is None else np.where(types > 0, numbers, 0).astype(LABEL_DTYPE)
+        return {
+            "semantic": self.labels.region_table[numbers] if self.labels.regions else None,
+            "instances": objects,
+            "instance_types": types,
+            "semantic_known": known,
+            "instances_known": known,
+        }
 
     def unpack(self, progress: Callable[[float, str], None] | None = None) -> tuple[Path, ...]:
         """Unpack every volume (see `unpacked`) that is not unpacked yet."""
@@ -306,26 +354,34 @@ class NnunetRaw(Dataset):
 
     def _channel(self, split: str, case: str, number: int, labels: VolumeHeader) -> np.ndarray:
         """One channel as uint8, upright (Z, Y, X)."""
-        path = self._image_file(split, case, number)
-        if not path.is_file():
-            raise DatasetError(f"dataset {self.name!r}: there is no {path}")
-        header = read_header(path)
-        if header.upright_shape != labels.upright_shape or not np.allclose(
-            header.upright_spacing_mm, labels.upright_spacing_mm, rtol=0.01
-        ):
-            raise DatasetError(
-                f"{path} has {header.upright_shape} voxels of {header.upright_spacing_mm} mm, "
-                f"{labels.path} {labels.upright_shape} of {labels.upright_spacing_mm} mm (z, y, "
-                "x); labels must have the image's shape and spacing"
-            )
-        away = farthest_apart(header, labels)
-        if away > LARGEST_SHIFT:
-            raise DatasetError(
-                f"{labels.path} is displaced from {path}: voxels of the same index are up to "
-                f"{away:.3g} voxels apart; labels must have the image's origin and directions"
-            )
+        header = _image_header(self.name, self._image_file(split, case, number))
+        _refuse_misplaced(header, labels)
         is_ct = self.channels[number].lower() in CT_NAMES
         return header.upright(read_8_bits(header, self.window_hu if is_ct else None))
+
+
+def _image_header(dataset: str, path: Path) -> VolumeHeader:
+    if not path.is_file():
+        raise DatasetError(f"dataset {dataset!r}: there is no {path}")
+    return read_header(path)
+
+
+def _refuse_misplaced(image: VolumeHeader, labels: VolumeHeader) -> None:
+    """`DatasetError` unless labels have their image's shape, spacing and position."""
+    if image.upright_shape != labels.upright_shape or not np.allclose(
+        image.upright_spacing_mm, labels.upright_spacing_mm, rtol=0.01
+    ):
+        raise DatasetError(
+            f"{image.path} has {image.upright_shape} voxels of {image.upright_spacing_mm} mm, "
+            f"{labels.path} {labels.upright_shape} of {labels.upright_spacing_mm} mm (z, y, "
+            "x); labels must have the image's shape and spacing"
+        )
+    away = farthest_apart(image, labels)
+    if away > LARGEST_SHIFT:
+        raise DatasetError(
+            f"{labels.path} is displaced from {image.path}: voxels of the same index are up to "
+            f"{away:.3g} voxels apart; labels must have the image's origin and directions"
+        )
 
 
 def farthest_apart(one: VolumeHeader, other: VolumeHeader) -> float:
