@@ -40,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--volumes",
         action="store_true",
-        help="segment whole volumes and score them in 3D (nnunet-raw, toothfairy2, synthetic-cbct); "
-        "without it each slice is an image",
+        help="segment whole volumes and score them in 3D (nnunet-raw, toothfairy2, "
+        "synthetic-cbct); without it each slice is an image",
     )
     parser.add_argument("--output", type=Path, help="CSV file: every image, class and metric")
     parser.add_argument(

@@ -120,9 +120,9 @@ def anatomy_of(labels: np.ndarray, spacing_mm: float) -> Anatomy:
 def separate_teeth(mask: np.ndarray, spacing_mm: float) -> np.ndarray:
     """Single teeth of one jaw, int32 (Z, Y, X), numbered from 1.
 
-    Teeth are taller than wide, and touch at their crowns: the squared depth below the surface in each
-    axial slice, added up along z, has one peak per tooth. From there they grow by a watershed on that
-    depth.
+    Teeth are taller than wide, and touch at their crowns: the squared depth below the surface in
+    each axial slice, added up along z, has one peak per tooth. From there they grow by a watershed
+    on that depth.
     """
     from scipy import ndimage
     from skimage.morphology import h_maxima

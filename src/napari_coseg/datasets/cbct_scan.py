@@ -1,8 +1,9 @@
-"""Synthetic cone-beam CT scans of one anatomy: another shape, other teeth, another scanner each time.
+"""Synthetic cone-beam CT scans of one anatomy: each time another shape, other teeth and scanner.
 
-The anatomy is bent smoothly, the mouth opens, teeth are missing or filled; then come the faults of a
-cone-beam scanner: partial volume, scatter, streaks from metal, rings, noise, a limited field of view
-and grey values that are not calibrated. These are drawn to look alike, not computed from projections.
+The anatomy is bent smoothly, the mouth opens, teeth are missing or filled; then come the faults of
+a cone-beam scanner: partial volume, scatter, streaks from metal, rings, noise, a limited field of
+view and grey values that are not calibrated. They are drawn to look alike, not computed from
+projections.
 """
 
 from __future__ import annotations

@@ -73,7 +73,9 @@ class _Volume:
 
 @dataclass(frozen=True, eq=False)
 class LabelledVolume:
-    """One case as a whole; the fields of `Sample`, for arrays (Z, Y, X) towards head, back and left.
+    """One case as a whole: the fields of `Sample`, as arrays (Z, Y, X).
+
+    Axes run towards head, back and left.
 
     Parameters
     ----------

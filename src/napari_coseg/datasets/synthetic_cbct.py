@@ -1,12 +1,12 @@
-"""Synthetic cone-beam CT of jaws and teeth, made from one label volume; nothing in it is a real scan.
+"""Synthetic cone-beam CT of jaws and teeth, made from one label volume; none of it is a real scan.
 
     root/PostDentalSurgery_Segmentation.nii.gz      the label volume (see `cbct_anatomy.Source`)
     root/imagesTr, labelsTr                         written by `prepare`: train_00_0000.nii.gz, ...
     root/imagesVa, labelsVa, imagesTs, labelsTs     the same for validation and test
 
-The volumes have the layout and the labels of ToothFairy2. All show one dentition: the splits differ in
-the seeds of shape, teeth and scanner, and those of "test" are deformed and disturbed more. A score on
-them says how well a network copes with that, and nothing about other patients.
+The volumes have the layout and the labels of ToothFairy2. All show one dentition: the splits differ
+in the seeds of shape, teeth and scanner, and those of "test" are deformed and disturbed more. A
+score on them says how well a network copes with that, and nothing about other patients.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ class SyntheticCbct(NnunetRaw):
             file_ending=ENDING,
             n_cases=PARTS["train"].volumes,
             window_hu=WINDOW_HU,
+            every_slice=True,
         )
 
     def names(self, split: str) -> tuple[str, ...]:

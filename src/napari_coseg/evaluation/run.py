@@ -6,8 +6,8 @@ cost nothing there, so read the pooled scores too. Matching is at an IoU above 0
 distances are in micrometres; on request also as in the papers, in pixels of the image stretched to
 1024 x 1024 (``HD_1024px``).
 
-Volumes are scored slice by slice, as the papers do, or whole: then objects are those that the linking
-of slices made, and distances are between surfaces.
+Volumes are scored slice by slice, as the papers do, or whole: then objects are those that the
+linking of slices made, and distances are between surfaces.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_coseg.core.errors import DatasetError
+from napari_coseg.core.errors import DatasetError, SettingsError
 from napari_coseg.core.types import Prediction
 from napari_coseg.datasets.base import Dataset, Sample
 from napari_coseg.datasets.counterparts import (
@@ -131,7 +131,9 @@ def evaluate(
     Raises
     ------
     DatasetError
-        Where the dataset has no labels for any task of the model.
+        Where the dataset has no labels for any task of the model, or no volumes.
+    SettingsError
+        Where `volumes` and `distances_at_1024` are both asked for.
     """
     import pandas as pd
 
@@ -140,6 +142,10 @@ def evaluate(
     if isinstance(dataset, (str, Path)):
         dataset = open_dataset("folder", dataset)
     split = split or dataset.split_to_score
+    if volumes and distances_at_1024:
+        raise SettingsError(
+            "distances at 1024 x 1024 are measured slice by slice; leave out one of the settings"
+        )
     names_of, load = _whole_volumes(dataset) if volumes else (dataset.names, dataset.load)
     names = tuple(names) if names is not None else names_of(split)
     tally: dict[Key, dict[str, Counts]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -205,14 +206,17 @@ def _in_parts(name: str, data_root: Path, parts: Partition) -> Partitioned:
 
 @lru_cache(maxsize=8)
 def _in_own_parts(name: str, data_root: Path) -> Partitioned:
-    """By the dataset's own splits, of which "test" may be missing."""
+    """By the dataset's own splits; test images need not be there to train."""
     dataset = open_dataset(name, data_root)
     if not {"train", "validation"} <= set(dataset.splits):
         raise DatasetError(
             f"dataset {name!r} has the splits {', '.join(dataset.splits)}; held_out = {OWN!r} "
             f"needs train and validation: let the recipe draw them ({DRAWN!r}), or name a file"
         )
-    test = dataset.names("test") if "test" in dataset.splits else ()
+    test: tuple[str, ...] = ()
+    if "test" in dataset.splits:
+        with suppress(DatasetError):
+            test = dataset.names("test")
     parts = Partition(dataset.names("train"), dataset.names("validation"), test)
     return Partitioned.of(dataset, parts)
 
