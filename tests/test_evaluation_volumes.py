@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cases.stub_models import StubModel
+from cases.stub_models import StubModel, stub_card
 from cases.volume_twins import make_raw, make_toothfairy2
 from napari_coseg.core.errors import DatasetError, SettingsError
 from napari_coseg.core.types import Instances, LabelClass, Prediction
@@ -98,7 +98,8 @@ def test_a_model_segments_the_volumes_of_an_nnunet_folder(tmp_path: Path) -> Non
     dataset = open_dataset("nnunet-raw", make_raw(tmp_path))
     tissue = LabelClass(1, "tissue", (0, 0, 0))
     object.__setattr__(dataset, "semantic_classes", (tissue, dataset.semantic_classes[1]))
-    table = evaluate(StubModel(), dataset, "train", volumes=True)
+    model = StubModel(stub_card(pixel_size_um=300.0))
+    table = evaluate(model, dataset, "train", volumes=True)
     assert set(table["image"]) >= {"a_2", "a_10"}
     assert set(table["class"]) == {"tissue", "(classes)"}
 
