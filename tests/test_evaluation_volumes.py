@@ -14,7 +14,8 @@ from cases.volume_twins import make_raw, make_toothfairy2
 from napari_coseg.core.errors import DatasetError, SettingsError
 from napari_coseg.core.types import Instances, LabelClass, Prediction
 from napari_coseg.datasets.base import Dataset, Layout
-from napari_coseg.datasets.nnunet_raw import LabelledVolume, NnunetRaw
+from napari_coseg.datasets.labelled_volume import LabelledVolume
+from napari_coseg.datasets.nnunet_raw import NnunetRaw
 from napari_coseg.datasets.registry import open_dataset
 from napari_coseg.datasets.toothfairy2 import REGION_CLASSES, TOOTH_CLASSES
 from napari_coseg.evaluation import run as evaluation

@@ -35,9 +35,10 @@ from typing import Any, Self
 import numpy as np
 
 from napari_coseg.core.errors import DatasetError
-from napari_coseg.core.types import LABEL_DTYPE, Image
+from napari_coseg.core.types import LABEL_DTYPE
 from napari_coseg.datasets.base import Dataset, DatasetReport, Layout, Sample
 from napari_coseg.datasets.files import natural_key
+from napari_coseg.datasets.labelled_volume import LabelledVolume, refuse_misplaced
 from napari_coseg.datasets.nnunet_json import Description, VolumeLabels, read_description
 from napari_coseg.datasets.slices import (
     occupied_slices,
@@ -53,8 +54,6 @@ CT_WINDOW_HU = (-1000.0, 1000.0)
 """From air to dense bone, 8 HU per grey level."""
 CT_NAMES = ("ct", "cbct")
 FOLDERS = {"train": ("imagesTr", "labelsTr"), "test": ("imagesTs", "labelsTs")}
-LARGEST_SHIFT = 0.5
-"""Largest distance of labels from their image in voxels; files round positions."""
 MOST_CHANNELS = 3
 MOST_THREADS = 4
 
@@ -69,30 +68,6 @@ class _Volume:
     channels: tuple[np.ndarray, ...]
     labels: np.ndarray
     pixel_size_um: float
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledVolume:
-    """One case as a whole: the fields of `Sample`, as arrays (Z, Y, X).
-
-    Axes run towards head, back and left.
-
-    Parameters
-    ----------
-    image
-        Values as in the file, read on demand, with their geometry.
-    pixel_size_um
-        Micrometres per voxel along z, y, x.
-    """
-
-    name: str
-    image: Image
-    pixel_size_um: tuple[float, float, float]
-    semantic: np.ndarray | None
-    instances: np.ndarray | None
-    instance_types: np.ndarray | None
-    semantic_known: np.ndarray | None
-    instances_known: np.ndarray | None
 
 
 @dataclass
@@ -209,7 +184,7 @@ class NnunetRaw(Dataset):
         numbers = header.upright(read_numbers(header))
         self._refuse_unknown(np.bincount(numbers.ravel(), minlength=256) > 0, header.path)
         image_file = self._image_file(split, case, 0)
-        _refuse_misplaced(_image_header(self.name, image_file), header)
+        refuse_misplaced(_image_header(self.name, image_file), header)
         z, y, x = (1000 * side for side in header.upright_spacing_mm)
         return LabelledVolume(case, read_image(image_file), (z, y, x), **self._meaning(numbers))
 
@@ -357,7 +332,7 @@ class NnunetRaw(Dataset):
     def _channel(self, split: str, case: str, number: int, labels: VolumeHeader) -> np.ndarray:
         """One channel as uint8, upright (Z, Y, X)."""
         header = _image_header(self.name, self._image_file(split, case, number))
-        _refuse_misplaced(header, labels)
+        refuse_misplaced(header, labels)
         is_ct = self.channels[number].lower() in CT_NAMES
         return header.upright(read_8_bits(header, self.window_hu if is_ct else None))
 
@@ -366,37 +341,6 @@ def _image_header(dataset: str, path: Path) -> VolumeHeader:
     if not path.is_file():
         raise DatasetError(f"dataset {dataset!r}: there is no {path}")
     return read_header(path)
-
-
-def _refuse_misplaced(image: VolumeHeader, labels: VolumeHeader) -> None:
-    """`DatasetError` unless labels have their image's shape, spacing and position."""
-    if image.upright_shape != labels.upright_shape or not np.allclose(
-        image.upright_spacing_mm, labels.upright_spacing_mm, rtol=0.01
-    ):
-        raise DatasetError(
-            f"{image.path} has {image.upright_shape} voxels of {image.upright_spacing_mm} mm, "
-            f"{labels.path} {labels.upright_shape} of {labels.upright_spacing_mm} mm (z, y, "
-            "x); labels must have the image's shape and spacing"
-        )
-    away = farthest_apart(image, labels)
-    if away > LARGEST_SHIFT:
-        raise DatasetError(
-            f"{labels.path} is displaced from {image.path}: voxels of the same index are up to "
-            f"{away:.3g} voxels apart; labels must have the image's origin and directions"
-        )
-
-
-def farthest_apart(one: VolumeHeader, other: VolumeHeader) -> float:
-    """Largest distance between equal corners of two volumes, in voxels of `one`.
-
-    0 if one of the files gives no position.
-    """
-    here, there = one.upright_geometry, other.upright_geometry
-    if (here.unit, here.space) != (there.unit, there.space):
-        return 0.0
-    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(one.upright_shape) - 1)
-    away = here.index(there.world(corners)) - corners
-    return float(np.linalg.norm(away, axis=1).max())
 
 
 def described(root: Path, description: Description) -> dict[str, Any]:

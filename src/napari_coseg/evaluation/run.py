@@ -28,7 +28,8 @@ from napari_coseg.datasets.counterparts import (
     describe_pairs,
     pair_classes,
 )
-from napari_coseg.datasets.nnunet_raw import LabelledVolume, NnunetRaw
+from napari_coseg.datasets.labelled_volume import LabelledVolume
+from napari_coseg.datasets.nnunet_raw import NnunetRaw
 from napari_coseg.datasets.partition import Partitioned
 from napari_coseg.datasets.registry import open_dataset
 from napari_coseg.inference.loading import load_model
