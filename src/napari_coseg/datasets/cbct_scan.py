@@ -54,6 +54,31 @@ class SyntheticScan:
     spacing_mm: float
 
 
+@dataclass(frozen=True, eq=False)
+class _Patient:
+    """An anatomy with its missing and filled teeth, all (Z, Y, X); `grey` is float32."""
+
+    tissues: np.ndarray
+    teeth: np.ndarray
+    jaws: np.ndarray
+    grey: np.ndarray
+
+    @property
+    def lower(self) -> np.ndarray:
+        """bool: what moves with the lower jaw."""
+        found: np.ndarray = (self.jaws == 1) | (self.teeth >= 30) | (self.tissues == Tissue.CANAL)
+        return found
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """uint8: values of the labels."""
+        canal = np.where(self.tissues == Tissue.CANAL, LEFT_CANAL, 0)
+        right = canal[..., : canal.shape[2] // 2]
+        right[right > 0] = RIGHT_CANAL
+        rest = np.where(canal > 0, canal, self.jaws)
+        return np.where(self.teeth > 0, self.teeth, rest).astype(np.uint8)
+
+
 @dataclass(frozen=True)
 class _Field:
     """A cylinder around z: what the scanner saw. Positions in voxels of the anatomy."""
@@ -77,12 +102,11 @@ def synthetic_scan(
         Multiplies deformations and artefacts; 0 for the anatomy as it is, without faults.
     """
     rng = np.random.default_rng(seed)
-    tissues, teeth, jaws = _with_dental_work(anatomy, rng, severity)
-    grey = _grey_values(tissues, rng, anatomy.spacing_mm)
+    patient = _patient(anatomy, rng, severity)
     field = _field_of_view(anatomy, rng)
     where = _deformed_grid(field, anatomy, rng, severity)
-    values, labels, metal = _resampled(grey, tissues, teeth, jaws, where, field, rng, severity)
-    del where
+    values, labels, metal = _resampled(patient, where, rng, severity)
+    del patient, where
     values = _scanned(values, metal, field, anatomy.spacing_mm, rng, severity)
     outside = _outside(field)
     values[:, outside], labels[:, outside] = PADDING_HU, 0
@@ -93,6 +117,11 @@ def synthetic_scan(
         np.ascontiguousarray(labels),
         anatomy.spacing_mm,
     )
+
+
+def _patient(anatomy: Anatomy, rng: np.random.Generator, severity: float) -> _Patient:
+    tissues, teeth, jaws = _with_dental_work(anatomy, rng, severity)
+    return _Patient(tissues, teeth, jaws, _grey_values(tissues, rng, anatomy.spacing_mm))
 
 
 def _with_dental_work(
@@ -189,52 +218,44 @@ def _smooth(nodes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _resampled(
-    grey: np.ndarray,
-    tissues: np.ndarray,
-    teeth: np.ndarray,
-    jaws: np.ndarray,
-    where: np.ndarray,
-    field: _Field,
-    rng: np.random.Generator,
-    severity: float,
+    patient: _Patient, where: np.ndarray, rng: np.random.Generator, severity: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Grey values, labels and metal of the scan; the lower jaw opens against the upper one."""
-    lower = (jaws == 1) | (teeth >= 30) | (tissues == Tissue.CANAL)
-    lower |= (tissues == Tissue.LIGAMENT) & (jaws == 1)
-    canal = np.where(tissues == Tissue.CANAL, LEFT_CANAL, 0).astype(np.uint8)
-    half = canal.shape[2] // 2
-    canal[..., :half][canal[..., :half] > 0] = RIGHT_CANAL
-    numbers = np.where(teeth > 0, teeth, np.where(canal > 0, canal, jaws)).astype(np.uint8)
-    rest = np.where(lower, float(np.median(grey[tissues == Tissue.SOFT])), grey).astype(np.float32)
-    upper_numbers = np.where(lower, 0, numbers).astype(np.uint8)
-    lower_numbers = np.where(lower, numbers, 0).astype(np.uint8)
-    values = _at(rest, where, 1, PADDING_HU)
-    labels = _at(upper_numbers, where, 0, 0)
-    metal = _at((tissues == Tissue.METAL) & ~lower, where, 0, 0)
-    # Opening turns about the joints behind: more in front. It also shifts a little sideways.
+    """Grey values, labels and metal of the scan; the lower jaw opens against the upper one.
+
+    `where` is changed: in the end it holds the positions in the lower jaw.
+    """
+    lower, numbers, grey = patient.lower, patient.numbers, patient.grey
+    metal = patient.tissues == Tissue.METAL
+    soft = np.float32(np.median(grey[patient.tissues == Tissue.SOFT]))
+    values = _at(np.where(lower, soft, grey), where, 1, PADDING_HU)
+    labels = _at(np.where(lower, 0, numbers), where, 0, 0)
+    in_upper = _at((metal & ~lower).view(np.uint8), where, 0, 0)
+    _open_mouth(where, rng, severity)
+    share = _at(lower.astype(np.float32), where, 1, 0)
+    of_lower = _at(np.where(lower, grey, 0), where, 1, 0)
+    below = _at(np.where(lower, numbers, 0), where, 0, 0)
+    in_lower = _at((metal & lower).view(np.uint8), where, 0, 0)
+    free = labels == 0  # the upper jaw is not cut by the lower one
+    share = np.clip(share, 0, 1) * free
+    values = np.where(free, values * (1 - share) + of_lower * (share > 0), values)
+    metal = (in_upper > 0) | ((in_lower > 0) & free)
+    return values, np.where(free, below, labels), metal
+
+
+def _open_mouth(where: np.ndarray, rng: np.random.Generator, severity: float) -> None:
+    """Turn the lower jaw about the joints behind, and shift it a little, in place."""
     opening = abs(rng.normal(0, 4)) * severity
-    front = np.linspace(1.2, 0.4, field.shape[1], dtype=np.float32)[:, None]
+    front = np.linspace(1.2, 0.4, where.shape[2], dtype=np.float32)[:, None]
     where[0] += opening * front
     where[1] += rng.normal(0, 1.5) * severity
     where[2] += rng.normal(0, 1.0) * severity
-    share = _at(lower.astype(np.float32), where, 1, 0)
-    of_lower = _at(np.where(lower, grey, 0).astype(np.float32), where, 1, 0)
-    below = _at(lower_numbers, where, 0, 0)
-    free = labels == 0
-    share *= free | (below > 0)
-    np.clip(share, 0, 1, out=share)
-    values = np.where(free, values * (1 - share) + of_lower * (share > 0), values)
-    labels = np.where(free, below, labels)
-    metal |= _at((tissues == Tissue.METAL) & lower, where, 0, 0) & free
-    return values, labels, metal
 
 
 def _at(volume: np.ndarray, where: np.ndarray, order: int, beyond: float) -> np.ndarray:
+    """Values of a volume at positions (3, Z, Y, X), of its dtype."""
     from scipy import ndimage
 
-    as_numbers = volume.view(np.uint8) if volume.dtype == bool else volume
-    found = ndimage.map_coordinates(as_numbers, where, order=order, cval=beyond)
-    return np.asarray(found.view(bool) if volume.dtype == bool else found)
+    return np.asarray(ndimage.map_coordinates(volume, where, order=order, cval=beyond))
 
 
 def _scanned(
