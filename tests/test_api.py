@@ -94,9 +94,14 @@ def test_documents_import_nothing_internal(path: Path) -> None:
 
 def test_models_are_listed_with_their_cards() -> None:
     cards = napari_coseg.list_models()
-    assert list(cards) == ["default", "multi-organ"]
-    assert all([c.name for c in card.semantic_classes] == ["gland"] for card in cards.values())
-    assert all("Research use only" in card.licence for card in cards.values())
+    assert list(cards) == ["default", "multi-organ", "cbct-synthetic"]
+    regions = {name: [c.name for c in card.semantic_classes] for name, card in cards.items()}
+    assert regions["default"] == regions["multi-organ"] == ["gland"]
+    assert regions["cbct-synthetic"] == ["lower jawbone", "upper jawbone"]
+    assert all("ot for diagnosis" in card.notes for card in cards.values())
+    for name in ("default", "multi-organ"):
+        assert "Research use only" in cards[name].licence
+    assert "not validated on real scans" in cards["cbct-synthetic"].notes
 
 
 @pytest.mark.parametrize("name", ["default", "multi-organ"])
@@ -107,6 +112,18 @@ def test_every_shipped_model_finds_nuclei_in_the_sample(name: str) -> None:
     found = napari_coseg.segment(image, name, region=((0, 160), (0, 160)))
     assert len(found.instances) > 10
     assert found.provenance["weights"]["file"] == f"{name}.safetensors"
+
+
+def test_the_shipped_model_for_volumes_finds_teeth_in_the_sample() -> None:
+    from napari_coseg.images.readers.samples import synthetic_cbct
+
+    volume = synthetic_cbct()
+    middle = volume.spatial_shape[0] // 3
+    found = napari_coseg.segment(
+        volume, "cbct-synthetic", region=((middle, middle + 2), (0, 121), (0, 121))
+    )
+    assert len(found.instances) > 5
+    assert (found.semantic == 1).any()
 
 
 def test_measuring_takes_a_plain_array() -> None:

@@ -232,6 +232,21 @@ def test_demo_writes_a_real_image_and_its_results(tmp_path, capsys):
     assert shown.pixel_size_um == pytest.approx(regions.pixel_size_um)
 
 
+def test_demo_of_a_volume_takes_the_model_for_volumes(tmp_path, monkeypatch):
+    taken = []
+
+    def load_model(name, device, adapter):
+        taken.append(name)
+        return StubModel(stub_card(pixel_size_um=650.0))
+
+    monkeypatch.setattr("napari_coseg.inference.loading.load_model", load_model)
+    assert main(["demo", "--volume", "--output-dir", str(tmp_path), "--no-window"]) == 0
+    assert taken == ["cbct-synthetic"]
+    shown = read_image(tmp_path / "synthetic-cbct.ome.tif")
+    assert shown.spatial_shape == read_image(tmp_path / f"synthetic-cbct{NAMES[0]}").spatial_shape
+    assert shown.pixel_size_um == pytest.approx((650.0,) * 3)
+
+
 def test_demo_opens_the_window_with_the_files(tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr(demo, "has_window", lambda: True)

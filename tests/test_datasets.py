@@ -82,7 +82,8 @@ UNPACKED = {
     "ebhi": make_unpacked("images", "gland", FILE_TYPES // 3),
 }
 MAKERS = HISTOLOGY_TWINS | UNPACKED
-ELSEWHERE = {"dsb2018", "nnunet-raw", "toothfairy2"}  # test_dataset_dsb2018, test_dataset_volumes
+# In test_dataset_dsb2018, test_dataset_volumes, test_dataset_toothfairy2, test_synthetic_cbct.
+ELSEWHERE = {"dsb2018", "nnunet-raw", "toothfairy2", "synthetic-cbct"}
 
 
 def test_every_dataset_has_a_generated_twin() -> None:

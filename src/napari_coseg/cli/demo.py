@@ -13,12 +13,18 @@ from napari_coseg.cli.arguments import add_model_arguments, inference_settings
 from napari_coseg.cli.progress import ProgressLine
 
 HELP = "segment a sample image"
+VOLUME_MODEL = "cbct-synthetic"
 QT_BINDINGS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--output-dir", type=Path, default=Path("demo-output"), help="folder")
+    parser.add_argument(
+        "--volume",
+        action="store_true",
+        help=f"a synthetic cone-beam CT of jaws and teeth, segmented by {VOLUME_MODEL!r}",
+    )
     parser.add_argument("--no-window", action="store_true", help="write files, do not open napari")
     add_model_arguments(parser)
 
@@ -27,12 +33,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the results, replacing those of an earlier demo, and show them."""
     from napari_coseg.formats.ome_tiff import write_image
     from napari_coseg.formats.registry import export
-    from napari_coseg.images.readers.samples import colon
-    from napari_coseg.inference.loading import load_model
+    from napari_coseg.images.readers.samples import colon, synthetic_cbct
+    from napari_coseg.inference.loading import DEFAULT_MODEL, load_model
     from napari_coseg.inference.run import segment
 
-    image = colon()
-    model = load_model(arguments.model, arguments.device, adapter=arguments.adapter)
+    image = synthetic_cbct() if arguments.volume else colon()
+    name = arguments.model
+    if arguments.volume and name == DEFAULT_MODEL:
+        name = VOLUME_MODEL
+    model = load_model(name, arguments.device, adapter=arguments.adapter)
     with ProgressLine(image.name) as progress:
         found = segment(image, model, settings=inference_settings(arguments), progress=progress)
     folder = arguments.output_dir.resolve()

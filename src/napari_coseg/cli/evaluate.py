@@ -37,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(colon_default, multi_organ). A training that drew its own wrote split.json beside its "
         "weights",
     )
+    parser.add_argument(
+        "--volumes",
+        action="store_true",
+        help="segment whole volumes and score them in 3D (nnunet-raw, toothfairy2, "
+        "synthetic-cbct); without it each slice is an image",
+    )
     parser.add_argument("--output", type=Path, help="CSV file: every image, class and metric")
     parser.add_argument(
         "--table",
@@ -77,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
             split,
             settings=settings,
             distances_at_1024=arguments.distances_at_1024,
+            volumes=arguments.volumes,
             progress=progress,
         )
     print(scored_on(dataset, split, asked=bool(arguments.split)))

@@ -38,6 +38,7 @@ from napari_coseg.core.errors import DatasetError
 from napari_coseg.core.types import LABEL_DTYPE
 from napari_coseg.datasets.base import Dataset, DatasetReport, Layout, Sample
 from napari_coseg.datasets.files import natural_key
+from napari_coseg.datasets.labelled_volume import LabelledVolume, refuse_misplaced
 from napari_coseg.datasets.nnunet_json import Description, VolumeLabels, read_description
 from napari_coseg.datasets.slices import (
     occupied_slices,
@@ -46,14 +47,13 @@ from napari_coseg.datasets.slices import (
     slices_across,
 )
 from napari_coseg.datasets.unpacked import FOLDER, made_from, read_unpacked, write_unpacked
+from napari_coseg.images.readers.registry import read_image
 from napari_coseg.images.volumes import VolumeHeader, read_header
 
 CT_WINDOW_HU = (-1000.0, 1000.0)
 """From air to dense bone, 8 HU per grey level."""
 CT_NAMES = ("ct", "cbct")
 FOLDERS = {"train": ("imagesTr", "labelsTr"), "test": ("imagesTs", "labelsTs")}
-LARGEST_SHIFT = 0.5
-"""Largest distance of labels from their image in voxels; files round positions."""
 MOST_CHANNELS = 3
 MOST_THREADS = 4
 
@@ -157,25 +157,50 @@ class NnunetRaw(Dataset):
         volume = self._volume(split, case)
         if index >= len(volume.labels):
             raise DatasetError(f"{case!r} has {len(volume.labels)} slices; there is no {name!r}")
-        numbers = volume.labels[index]
         channels = [channel[index] for channel in volume.channels]
         if len(channels) == 2:
             channels.append(np.zeros_like(channels[0]))
-        types = self.labels.object_table[numbers] if self.labels.objects else None
-        ignored = self.labels.ignored
-        known = None if ignored is None else numbers != ignored
         return Sample(
             name=name,
             image=np.stack(channels * 3 if len(channels) == 1 else channels, axis=-1),
             pixel_size_um=volume.pixel_size_um,
-            semantic=self.labels.region_table[numbers] if self.labels.regions else None,
-            instances=None
-            if types is None
-            else np.where(types > 0, numbers, 0).astype(LABEL_DTYPE),
-            instance_types=types,
-            semantic_known=known,
-            instances_known=known,
+            **self._meaning(volume.labels[index]),
         )
+
+    def load_volume(self, split: str, case: str) -> LabelledVolume:
+        """Read the labels of a whole case, and open its image.
+
+        Raises
+        ------
+        DatasetError
+            If a file is faulty, or the case has several channels.
+        """
+        if len(self.channels) > 1:
+            raise DatasetError(
+                f"cases of {self.name!r} have the channels {', '.join(self.channels)}; whole "
+                "volumes are read with one channel only"
+            )
+        header = read_header(self._label_file(split, case))
+        numbers = header.upright(read_numbers(header))
+        self._refuse_unknown(np.bincount(numbers.ravel(), minlength=256) > 0, header.path)
+        image_file = self._image_file(split, case, 0)
+        refuse_misplaced(_image_header(self.name, image_file), header)
+        z, y, x = (1000 * side for side in header.upright_spacing_mm)
+        return LabelledVolume(case, read_image(image_file), (z, y, x), **self._meaning(numbers))
+
+    def _meaning(self, numbers: np.ndarray) -> dict[str, Any]:
+        """Label arrays of a sample from the values of the files."""
+        types = self.labels.object_table[numbers] if self.labels.objects else None
+        ignored = self.labels.ignored
+        known = None if ignored is None else numbers != ignored
+        objects = None if types is None else np.where(types > 0, numbers, 0).astype(LABEL_DTYPE)
+        return {
+            "semantic": self.labels.region_table[numbers] if self.labels.regions else None,
+            "instances": objects,
+            "instance_types": types,
+            "semantic_known": known,
+            "instances_known": known,
+        }
 
     def unpack(self, progress: Callable[[float, str], None] | None = None) -> tuple[Path, ...]:
         """Unpack every volume (see `unpacked`) that is not unpacked yet."""
@@ -306,39 +331,16 @@ class NnunetRaw(Dataset):
 
     def _channel(self, split: str, case: str, number: int, labels: VolumeHeader) -> np.ndarray:
         """One channel as uint8, upright (Z, Y, X)."""
-        path = self._image_file(split, case, number)
-        if not path.is_file():
-            raise DatasetError(f"dataset {self.name!r}: there is no {path}")
-        header = read_header(path)
-        if header.upright_shape != labels.upright_shape or not np.allclose(
-            header.upright_spacing_mm, labels.upright_spacing_mm, rtol=0.01
-        ):
-            raise DatasetError(
-                f"{path} has {header.upright_shape} voxels of {header.upright_spacing_mm} mm, "
-                f"{labels.path} {labels.upright_shape} of {labels.upright_spacing_mm} mm (z, y, "
-                "x); labels must have the image's shape and spacing"
-            )
-        away = farthest_apart(header, labels)
-        if away > LARGEST_SHIFT:
-            raise DatasetError(
-                f"{labels.path} is displaced from {path}: voxels of the same index are up to "
-                f"{away:.3g} voxels apart; labels must have the image's origin and directions"
-            )
+        header = _image_header(self.name, self._image_file(split, case, number))
+        refuse_misplaced(header, labels)
         is_ct = self.channels[number].lower() in CT_NAMES
         return header.upright(read_8_bits(header, self.window_hu if is_ct else None))
 
 
-def farthest_apart(one: VolumeHeader, other: VolumeHeader) -> float:
-    """Largest distance between equal corners of two volumes, in voxels of `one`.
-
-    0 if one of the files gives no position.
-    """
-    here, there = one.upright_geometry, other.upright_geometry
-    if (here.unit, here.space) != (there.unit, there.space):
-        return 0.0
-    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(one.upright_shape) - 1)
-    away = here.index(there.world(corners)) - corners
-    return float(np.linalg.norm(away, axis=1).max())
+def _image_header(dataset: str, path: Path) -> VolumeHeader:
+    if not path.is_file():
+        raise DatasetError(f"dataset {dataset!r}: there is no {path}")
+    return read_header(path)
 
 
 def described(root: Path, description: Description) -> dict[str, Any]:

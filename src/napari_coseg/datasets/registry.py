@@ -36,6 +36,7 @@ DATASETS: dict[str, str] = {
     "nuinsseg": "napari_coseg.datasets.nuinsseg:Nuinsseg",
     "ebhi": "napari_coseg.datasets.ebhi:Ebhi",
     "toothfairy2": "napari_coseg.datasets.toothfairy2:ToothFairy2",
+    "synthetic-cbct": "napari_coseg.datasets.synthetic_cbct:SyntheticCbct",
     "nnunet-raw": "napari_coseg.datasets.nnunet_raw:NnunetRaw",
     "folder": "napari_coseg.datasets.folder:Folder",
 }

@@ -5,6 +5,9 @@ Rows are per image, the means over images, and pooled over all pixels or objects
 cost nothing there, so read the pooled scores too. Matching is at an IoU above 0.5. Hausdorff
 distances are in micrometres; on request also as in the papers, in pixels of the image stretched to
 1024 x 1024 (``HD_1024px``).
+
+Volumes are scored slice by slice, as the papers do, or whole: then objects are those that the
+linking of slices made, and distances are between surfaces.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_coseg.core.errors import DatasetError
+from napari_coseg.core.errors import DatasetError, SettingsError
 from napari_coseg.core.types import Prediction
 from napari_coseg.datasets.base import Dataset, Sample
 from napari_coseg.datasets.counterparts import (
@@ -25,6 +28,8 @@ from napari_coseg.datasets.counterparts import (
     describe_pairs,
     pair_classes,
 )
+from napari_coseg.datasets.labelled_volume import LabelledVolume
+from napari_coseg.datasets.nnunet_raw import NnunetRaw
 from napari_coseg.datasets.partition import Partitioned
 from napari_coseg.datasets.registry import open_dataset
 from napari_coseg.inference.loading import load_model
@@ -76,6 +81,7 @@ def evaluate(
     names: Sequence[str] | None = None,
     settings: InferenceSettings | None = None,
     distances_at_1024: bool = False,
+    volumes: bool = False,
     progress: Callable[[float, str], None] | None = None,
     should_cancel: Callable[[], bool] | None = None,
 ) -> pd.DataFrame:
@@ -100,6 +106,9 @@ def evaluate(
         As for `segment`.
     distances_at_1024
         Measure Hausdorff distances in the papers' way, too.
+    volumes
+        Segment and score whole volumes, each read from its file as `segment` does; ``names`` are
+        then those of cases.
     progress
         Called with the part done (0..1) and one line of text.
     should_cancel
@@ -123,7 +132,9 @@ def evaluate(
     Raises
     ------
     DatasetError
-        Where the dataset has no labels for any task of the model.
+        Where the dataset has no labels for any task of the model, or no volumes.
+    SettingsError
+        Where `volumes` and `distances_at_1024` are both asked for.
     """
     import pandas as pd
 
@@ -132,10 +143,15 @@ def evaluate(
     if isinstance(dataset, (str, Path)):
         dataset = open_dataset("folder", dataset)
     split = split or dataset.split_to_score
-    names = tuple(names) if names is not None else dataset.names(split)
+    if volumes and distances_at_1024:
+        raise SettingsError(
+            "distances at 1024 x 1024 are measured slice by slice; leave out one of the settings"
+        )
+    names_of, load = _whole_volumes(dataset) if volumes else (dataset.names, dataset.load)
+    names = tuple(names) if names is not None else names_of(split)
     tally: dict[Key, dict[str, Counts]] = {}
     for i, name in enumerate(names):
-        sample = dataset.load(split, name)
+        sample = load(split, name)
         found = segment(
             sample.image,
             model,
@@ -159,6 +175,16 @@ def evaluate(
         for metric, value in scores.items()
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _whole_volumes(dataset: Dataset) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Functions that list and load the volumes of a split."""
+    if not isinstance(dataset, NnunetRaw):
+        raise DatasetError(
+            f"dataset {dataset.name!r} is no folder of volumes; whole volumes are scored of "
+            "nnunet-raw, toothfairy2 and synthetic-cbct, without a partition"
+        )
+    return dataset.cases, dataset.load_volume
 
 
 def compared_classes(card: ModelCard, dataset: Dataset) -> tuple[str, ...]:
@@ -269,7 +295,7 @@ def _of_recipe(model: CosegModel, recipe: Recipe, data_root: Path, images: str) 
 
 
 def _counts(
-    dataset: Dataset, sample: Sample, found: Prediction, distances_at_1024: bool
+    dataset: Dataset, sample: Sample | LabelledVolume, found: Prediction, distances_at_1024: bool
 ) -> Iterator[tuple[Key, Counts]]:
     """Counts of one image for each task and class that both dataset and model have."""
     if sample.instances is not None:
@@ -297,7 +323,9 @@ def _of_objects(table: Contingency, overlap: Overlap | None = None) -> Counts:
     return Counts(panoptic_quality(table), aggregated_jaccard(table), overlap)
 
 
-def _of_region(truth: np.ndarray, prediction: np.ndarray, pixel_size_um: float) -> Counts:
+def _of_region(
+    truth: np.ndarray, prediction: np.ndarray, pixel_size_um: float | tuple[float, ...]
+) -> Counts:
     parts = contingency(connected_regions(truth), connected_regions(prediction))
     return Counts(
         objects=panoptic_quality(parts),

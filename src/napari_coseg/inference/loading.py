@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from napari_coseg.models.base import CosegModel, SegmentationModel
 
 DEFAULT_MODEL = "default"
-SHIPPED = (DEFAULT_MODEL, "multi-organ")
+SHIPPED = (DEFAULT_MODEL, "multi-organ", "cbct-synthetic")
 """Models that come with the package, by name; ``weights/<name>.safetensors`` holds each."""
 _ORIGINS: WeakKeyDictionary[SegmentationModel, dict[str, Any]] = WeakKeyDictionary()
 

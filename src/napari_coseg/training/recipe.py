@@ -80,7 +80,8 @@ class Recipe(TrainingSettings):
     held_out: str = Field(
         "colon_default",
         description="file of names held out of training, to choose by; or a partition in three, "
-        "whose test images are looked at neither here nor there; or 7:1:2, drawn by the seed",
+        "whose test images are looked at neither here nor there; or 7:1:2, drawn by the seed; or "
+        "own, the datasets' own splits",
     )
     keep_in_memory_gib: float = Field(
         KEEP_GIB,

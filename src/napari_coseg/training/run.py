@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -44,6 +45,8 @@ Value = TypeVar("Value")
 DRAWN = "7:1:2"
 """`held_out` of a recipe whose images are drawn in three parts by its seed, as in the papers."""
 DRAWN_FILE = "split.json"
+OWN = "own"
+"""`held_out` of a recipe whose datasets come in the splits train, validation and test."""
 Validate = Callable[[CosegModel, Recipe, Path], dict[str, float]]
 """Scores a model on the recipe's held-out images below a data root, by name; larger is better."""
 
@@ -185,6 +188,8 @@ def open_part(name: str, data_root: Path, recipe: Recipe) -> Dataset:
     """
     if recipe.held_out == DRAWN:
         return _draw(name, data_root, recipe.seed)
+    if recipe.held_out == OWN:
+        return _in_own_parts(name, data_root)
     parts = None
     if names_parts(recipe.held_out):
         parts = _of(name, load_partition(recipe.held_out))
@@ -197,6 +202,23 @@ def _in_parts(name: str, data_root: Path, parts: Partition) -> Partitioned:
     dataset = open_dataset(name, data_root)
     there = (image for split in dataset.splits for image in dataset.names(split))
     return Partitioned.of(dataset, parts.within(there))
+
+
+@lru_cache(maxsize=8)
+def _in_own_parts(name: str, data_root: Path) -> Partitioned:
+    """By the dataset's own splits; test images need not be there to train."""
+    dataset = open_dataset(name, data_root)
+    if not {"train", "validation"} <= set(dataset.splits):
+        raise DatasetError(
+            f"dataset {name!r} has the splits {', '.join(dataset.splits)}; held_out = {OWN!r} "
+            f"needs train and validation: let the recipe draw them ({DRAWN!r}), or name a file"
+        )
+    test: tuple[str, ...] = ()
+    if "test" in dataset.splits:
+        with suppress(DatasetError):
+            test = dataset.names("test")
+    parts = Partition(dataset.names("train"), dataset.names("validation"), test)
+    return Partitioned.of(dataset, parts)
 
 
 @lru_cache(maxsize=8)

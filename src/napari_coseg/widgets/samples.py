@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari_coseg.images.readers.samples import colon, fluorescence
+from napari_coseg.images.readers.samples import colon, fluorescence, synthetic_cbct
 from napari_coseg.widgets.layers import image_to_layer
 
 SampleLayer = tuple[Any, dict[str, Any], str]
@@ -23,3 +23,9 @@ def sample_fluorescence() -> list[SampleLayer]:
     place = {key: keywords[key] for key in ("scale", "units")}
     drawn = {**place, "name": f"{image.name} nuclei, drawn"}
     return [(data, keywords, "image"), (nuclei, drawn, "labels")]
+
+
+def sample_synthetic_cbct() -> list[SampleLayer]:
+    """A generated cone-beam CT of jaws and teeth as one image layer in mm."""
+    data, keywords = image_to_layer(synthetic_cbct())
+    return [(data, keywords, "image")]

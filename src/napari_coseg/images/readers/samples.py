@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 
@@ -50,6 +52,23 @@ def fluorescence() -> tuple[Image, np.ndarray]:
     size = (FLUORESCENCE_PIXEL_SIZE_UM, FLUORESCENCE_PIXEL_SIZE_UM)
     image = Image(_picture("fluorescence.png"), "YX", size, "fluorescence")
     return image, _picture("fluorescence_nuclei.png").astype(LABEL_DTYPE)
+
+
+def synthetic_cbct() -> Image:
+    """A generated cone-beam CT of both jaws, 86 x 121 x 121 at 0.65 mm; it shows no real patient.
+
+    Made by `napari_coseg.datasets.cbct_scan` from seeds that no model was trained on, after a label
+    volume by G. Dot (Apache-2.0); grey values are cut to -1000 to 3000 and 64 levels.
+
+    Returns
+    -------
+    Image
+        uint8 (Z, Y, X) towards head, back and left.
+    """
+    from napari_coseg.images.readers.registry import read_image
+
+    folder = Path(str(resources.files("napari_coseg.images"))) / "data"
+    return replace(read_image(folder / "synthetic_cbct.nii.gz"), name="synthetic-cbct")
 
 
 def _picture(name: str) -> np.ndarray:

@@ -41,6 +41,7 @@ SCORES = (
     "F1",
     "Precision",
     "Recall",
+    "Count_error",
     "AJI",
     "Dice",
     "IoU",
@@ -111,6 +112,7 @@ class Counts:
         if (quality := self.objects) is not None:
             found |= {"PQ": quality.pq, "DQ": quality.dq, "SQ": quality.sq, "F1": quality.f1}
             found |= {"Precision": quality.precision, "Recall": quality.recall}
+            found |= {"Count_error": abs(quality.prediction_count - quality.truth_count)}
         if self.jaccard is not None:
             found |= {"AJI": self.jaccard.index}
         if (overlap := self.overlap) is not None:
