@@ -128,7 +128,7 @@ def arguments(folder, *more):
 def test_the_command_writes_the_same_weights_with_another_card(folder, capsys, monkeypatch):
     from napari_coseg.models.checkpoints import native
 
-    # The stub finds all objects; a card that removes small ones is mended.
+    # The stub finds all objects; a card that removes small ones is corrected.
     strict = stub_card(decoding=Decoding(min_object_area_um2=10_000.0))
     native.save(folder / "m.safetensors", StubModel(strict))
     monkeypatch.setattr(native, "_build_to_be_filled", lambda card, *_: StubModel(card))

@@ -198,10 +198,10 @@ OTHERS = {
 def test_of_several_series_one_is_to_be_chosen(tmp_path: Path, other: Series, in_zip) -> None:
     folder = other.write(Series().write(tmp_path / "scan"))
     path = zipped(folder) if in_zip else folder
-    with pytest.raises(SeriesChoiceError, match="--series") as told:
+    with pytest.raises(SeriesChoiceError, match="--series") as refused:
         read_image(path)
-    assert len(told.value.choices) == 2
-    number = next(i for i, text in enumerate(told.value.choices, 1) if "10 x 8, 1.2.3" in text)
+    assert len(refused.value.choices) == 2
+    number = next(i for i, text in enumerate(refused.value.choices, 1) if "10 x 8, 1.2.3" in text)
     for wanted in (number, str(number)):
         assert read_image(path, series=wanted).data.size == STORED.size
     with pytest.raises(SeriesChoiceError, match="'9'"):

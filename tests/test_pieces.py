@@ -10,6 +10,7 @@ from cases.data_root import data_root
 from cases.stub_models import OracleModel, truth_picture
 from cases.synthetic import nuclei
 from napari_coseg import segment
+from napari_coseg.core.card import Decoding
 from napari_coseg.datasets.registry import open_dataset
 from napari_coseg.inference.settings import InferenceSettings
 from napari_coseg.labels.decoding.hover import HoverSettings, decode_instances
@@ -86,11 +87,11 @@ def test_objects_of_a_run_are_of_one_piece(pixel_size_um: float, block_px: int) 
 
 def quality_of_perfect_maps(labels: np.ndarray, least_um2: float) -> float:
     """PQ of what is decoded from perfect maps at 0.25 um, as a run does it."""
-    settings, px_um2 = InferenceSettings(), 0.25**2
+    decoding, px_um2 = Decoding(), 0.25**2
     hover = HoverSettings(min_object_area_px=int(np.ceil(least_um2 / px_um2)))
     maps = (labels > 0).astype(np.float32), horizontal_vertical_maps(labels)
     found = decode_instances(*maps, hover)
-    found = tidy_objects(found, int(settings.max_object_hole_area_um2 / px_um2))
+    found = tidy_objects(found, int(decoding.max_object_hole_area_um2 / px_um2))
     return panoptic_quality(contingency(labels, found)).pq
 
 

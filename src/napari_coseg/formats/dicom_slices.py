@@ -229,7 +229,7 @@ def _placement(slices: Sequence[Slice], is_labelled: np.ndarray, geometry: Geome
             f"their pixels measure {_words(first.spacing)} mm, those of the labels "
             f"{_words(geometry.spacing[1:])}"
         )
-    planes, chosen, inside = _nearest(slices, turned.any(axis=(1, 2)), geometry)
+    planes, chosen, inside = _nearest(slices, np.asarray(turned.any(axis=(1, 2))), geometry)
     corner = np.rint(inside[0]).astype(int)
     is_inside = (corner >= 0).all() and (corner + turned.shape[1:] <= first.shape).all()
     if not is_inside or np.abs(inside - corner).max() > PART_OF_A_PIXEL:

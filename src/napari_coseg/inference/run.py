@@ -55,8 +55,7 @@ def segment(
     image
         numpy, dask or zarr array, an `Image`, or the path of an image file. Axes are guessed from
         the shape: (Y, X), (Y, X, 3 or 4), (Z, Y, X) or (Z, Y, X, 3 or 4). Slices of a stack are
-        segmented separately, then objects are linked across slices, many pieces to one object
-        (`napari_coseg.labels.tiling.link`).
+        segmented separately, then objects are linked across slices (`labels.tiling.link`).
     model
         "default", the path of a weights file, or a model from `load_model`.
     pixel_size_um

@@ -130,9 +130,13 @@ def _in_folder(folder: Path, files: Iterator[Path]) -> list[Member]:
     found: list[Member] = []
     for file in files:
         if file.is_file() and not file.name.startswith("."):
-            found.append(Member(str(file.relative_to(folder)), partial(file.open, "rb")))
+            found.append(Member(str(file.relative_to(folder)), partial(_open_file, file)))
             _refuse_many(folder, len(found))
     return sorted(found, key=lambda member: member.name)
+
+
+def _open_file(file: Path) -> BinaryIO:
+    return file.open("rb")
 
 
 def _in_archive(path: Path, archive: zipfile.ZipFile) -> list[Member]:
