@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cases.stub_models import StubModel, stub_card
+from cases.stub_models import StubModel, disc_picture, stub_card
 from cases.volume_twins import make_raw, make_toothfairy2
 from napari_coseg.core.errors import DatasetError, SettingsError
 from napari_coseg.core.types import Instances, LabelClass, Prediction
@@ -20,6 +20,7 @@ from napari_coseg.datasets.registry import open_dataset
 from napari_coseg.datasets.toothfairy2 import REGION_CLASSES, TOOTH_CLASSES
 from napari_coseg.evaluation import run as evaluation
 from napari_coseg.evaluation.run import evaluate
+from napari_coseg.inference.run import segment
 
 
 def perfect(volume: LabelledVolume) -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +48,7 @@ def one_more(volume: LabelledVolume) -> tuple[np.ndarray, np.ndarray]:
 def evaluated(monkeypatch: pytest.MonkeyPatch, dataset: NnunetRaw, answer: Any) -> pd.Series:
     cases = iter(dataset.cases("train"))
 
-    def segment(image: Any, model: Any, pixel_size_um: Any, **_: Any) -> Prediction:
+    def answering(image: Any, model: Any, pixel_size_um: Any, **_: Any) -> Prediction:
         volume = dataset.load_volume("train", next(cases))
         assert image.spatial_shape == volume.semantic.shape
         regions, objects = answer(volume)
@@ -56,7 +57,7 @@ def evaluated(monkeypatch: pytest.MonkeyPatch, dataset: NnunetRaw, answer: Any) 
         found = Instances(objects, table, TOOTH_CLASSES)
         return Prediction(regions, REGION_CLASSES, found, pixel_size_um)
 
-    monkeypatch.setattr(evaluation, "segment", segment)
+    monkeypatch.setattr(evaluation, "segment", answering)
     table = evaluate(StubModel(), dataset, "train", volumes=True)
     assert set(table["image"]) >= set(dataset.cases("train"))
     return table.set_index(["image", "class", "metric"])["value"]
@@ -125,3 +126,14 @@ def test_a_volume_is_not_stretched_to_the_papers_size(tmp_path: Path) -> None:
     dataset = open_dataset("nnunet-raw", make_raw(tmp_path))
     with pytest.raises(SettingsError, match="slice by slice"):
         evaluate(StubModel(), dataset, "train", volumes=True, distances_at_1024=True)
+
+
+@pytest.mark.parametrize(("smallest", "count"), [(0, 2), (300, 2), (1500, 1), (10_000, 0)])
+def test_small_objects_of_a_stack_are_removed_by_volume(smallest: float, count: int) -> None:
+    """Two cylinders through six slices, of about 680 and 2,700 voxels of 1 um3."""
+    card = stub_card(pixel_size_um=1.0, decoding={"min_object_volume_um3": smallest})
+    small, large = (disc_picture((96, 96), [at], r)[0] for at, r in (((20, 20), 6), ((60, 60), 12)))
+    volume = np.stack([np.minimum(small, large)] * 6)
+    found = segment(volume, StubModel(card), 1.0)
+    assert len(found.instances) == count
+    assert set(np.unique(found.instances.labels)) == set(range(count + 1))

@@ -103,6 +103,9 @@ class Decoding(Settings):
         "split more",
     )
     min_object_area_um2: float = Field(4.0, ge=0, description="smaller objects are removed")
+    min_object_volume_um3: float = Field(
+        0.0, ge=0, description="smaller objects are removed from stacks, once slices are linked"
+    )
     max_object_hole_area_um2: float = Field(
         10.0, ge=0, description="background enclosed by one object is filled up to this area"
     )

@@ -311,7 +311,25 @@ class _Run:
             max_gap=settings.link_max_gap,
             progress=self._linked,
         )
-        return Decoded(regions, labels, *votes.count(final_ids, n_objects))
+        kinds, probabilities = votes.count(final_ids, n_objects)
+        kept = self._large_enough(labels, n_objects)
+        return Decoded(regions, labels, kinds[kept], probabilities[kept])
+
+    def _large_enough(self, labels: np.ndarray, count: int) -> np.ndarray:
+        """Which of the linked objects 1..count are kept, bool; `labels` are renumbered in place."""
+        kept = np.ones(count, bool)
+        smallest = self.plan.decoding.min_object_volume_um3
+        if not smallest:
+            return kept
+        sizes = np.zeros(count + 1, np.int64)
+        for plane in labels:
+            sizes += np.bincount(plane.ravel(), minlength=count + 1)
+        kept = sizes[1:] * math.prod(self.pixel_size_um) >= smallest
+        table = np.zeros(count + 1, LABEL_DTYPE)
+        table[1:][kept] = np.arange(1, 1 + kept.sum())
+        for plane in labels:
+            plane[:] = table[plane]
+        return kept
 
     def _linked(self, part: float) -> None:
         if self._should_cancel():

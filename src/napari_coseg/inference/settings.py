@@ -82,6 +82,7 @@ class InferenceSettings(Settings):
     object_threshold: float | None = _of_card("object_threshold")
     border_threshold: float | None = _of_card("border_threshold")
     min_object_area_um2: Area | None = _of_card("min_object_area_um2")
+    min_object_volume_um3: float | None = _of_card("min_object_volume_um3")
     max_object_hole_area_um2: Area | None = _of_card("max_object_hole_area_um2")
     min_region_area_um2: Area | None = _of_card("min_region_area_um2")
     max_hole_area_um2: Area | None = _of_card("max_hole_area_um2")
