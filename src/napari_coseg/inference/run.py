@@ -16,7 +16,7 @@ from napari_coseg.images.readers.registry import as_image
 from napari_coseg.inference.loading import DEFAULT_MODEL, load_any_family, model_origin
 from napari_coseg.inference.settings import InferenceSettings
 from napari_coseg.labels.measure import class_table, labelled
-from napari_coseg.labels.tiling.link import link_slices
+from napari_coseg.labels.tiling.link import link_slices, remove_small
 from napari_coseg.labels.tiling.stitch import Votes
 
 if TYPE_CHECKING:
@@ -303,33 +303,14 @@ class _Run:
             labels[z] = np.where(found.labels > 0, found.labels + count, 0)
             count += areas.size
         settings = self.settings
+        by = {"overlap": settings.link_overlap, "join_overlap": settings.link_join_overlap}
         final_ids, n_objects = link_slices(
-            labels,
-            count,
-            overlap=settings.link_overlap,
-            join_overlap=settings.link_join_overlap,
-            max_gap=settings.link_max_gap,
-            progress=self._linked,
+            labels, count, **by, max_gap=settings.link_max_gap, progress=self._linked
         )
         kinds, probabilities = votes.count(final_ids, n_objects)
-        kept = self._large_enough(labels, n_objects)
+        least_um3 = self.plan.decoding.min_object_volume_um3
+        kept = remove_small(labels, n_objects, least_um3 / math.prod(self.pixel_size_um))
         return Decoded(regions, labels, kinds[kept], probabilities[kept])
-
-    def _large_enough(self, labels: np.ndarray, count: int) -> np.ndarray:
-        """Which of the linked objects 1..count are kept, bool; `labels` are renumbered in place."""
-        kept = np.ones(count, bool)
-        smallest = self.plan.decoding.min_object_volume_um3
-        if not smallest:
-            return kept
-        sizes = np.zeros(count + 1, np.int64)
-        for plane in labels:
-            sizes += np.bincount(plane.ravel(), minlength=count + 1)
-        kept = sizes[1:] * math.prod(self.pixel_size_um) >= smallest
-        table = np.zeros(count + 1, LABEL_DTYPE)
-        table[1:][kept] = np.arange(1, 1 + kept.sum())
-        for plane in labels:
-            plane[:] = table[plane]
-        return kept
 
     def _linked(self, part: float) -> None:
         if self._should_cancel():

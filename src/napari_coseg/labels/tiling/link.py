@@ -336,3 +336,26 @@ def _touching(labels: np.ndarray) -> set[int]:
 
 def _key(one: int, other: int) -> int:
     return min(one, other) << 32 | max(one, other)
+
+
+def remove_small(labels: np.ndarray, count: int, least_voxels: float) -> np.ndarray:
+    """Remove objects of fewer voxels and number the others from 1, in place.
+
+    Parameters
+    ----------
+    labels
+        (Z, Y, X), ids 1..count.
+
+    Returns
+    -------
+    np.ndarray
+        bool (count,): which objects are left.
+    """
+    sizes = np.zeros(count + 1, np.int64)
+    for plane in labels:
+        sizes += np.bincount(plane.ravel(), minlength=count + 1)
+    kept = sizes[1:] >= least_voxels
+    table = np.append(0, np.where(kept, np.cumsum(kept), 0)).astype(labels.dtype)
+    for plane in labels:
+        plane[:] = table[plane]
+    return kept
