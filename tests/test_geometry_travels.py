@@ -177,7 +177,7 @@ def test_labels_of_a_real_ct_lie_on_it(tmp_path: Path) -> None:
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("napari_coseg.inference.loading.load_model", lambda *_, **__: model())
+    monkeypatch.setattr("napari_coseg.inference.loading.load_any_family", lambda *_, **__: model())
 
 
 def labels_on_disk(folder: Path, path: Path, region) -> Path:

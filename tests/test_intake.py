@@ -99,7 +99,7 @@ def test_a_window_says_what_is_black_and_white(image, window, expected) -> None:
     source = RgbSource(understand(image), window=window)
     found = source.read(0, slice(None), slice(None))
     np.testing.assert_allclose(found, np.repeat(np.array(expected)[..., None], 3, axis=-1))
-    assert source.intensity.rule == f"window from {window[0]:g} to {window[1]:g}"
+    assert source.intensity.rule.startswith(f"window from {window[0]:g} to {window[1]:g}")
 
 
 @pytest.mark.parametrize("window", [(3, 3), (5, 1), (0, float("nan")), (0, float("inf")), (1,)])

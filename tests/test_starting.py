@@ -14,7 +14,7 @@ from napari_coseg.core.errors import CheckpointError
 from napari_coseg.models.checkpoints import starting
 from napari_coseg.models.checkpoints.download import FOLDER_VARIABLE, RemoteCheckpoint
 from napari_coseg.models.checkpoints.starting import initialise, starting_file
-from napari_coseg.models.registry import FAMILIES, build
+from napari_coseg.models.registry import build
 from test_from_sam2 import tiny_sam2
 
 COMMON = ("encoder", "width", "decoder_mlp_dim", "fusion_mlp_dim")
@@ -79,8 +79,8 @@ def test_what_is_not_there_is_told_and_never_fetched(
         starting_file(given)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_network_of_each_family_starts_from_sam2(family: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", CONFIGS)
+def test_a_network_of_each_family_with_sam2_starts_from_it(family: str, tmp_path: Path) -> None:
     theirs = tiny_sam2()
     card = tiny_card().model_copy(update={"family": family, "config": CONFIGS[family]})
     torch.save({"model": theirs}, tmp_path / "sam2.1_hiera_tiny.pt")

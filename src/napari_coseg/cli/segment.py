@@ -77,17 +77,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Segment the images, each even if others fail."""
     from napari_coseg.formats.registry import output_paths
-    from napari_coseg.inference.loading import load_any_family, load_model
+    from napari_coseg.inference.loading import load_any_family
 
     settings = inference_settings(arguments)
     formats = tuple(dict.fromkeys([*(arguments.formats or ["ome-tiff"]), *ALWAYS]))
     output_paths(Path(), "", formats)  # reports unknown formats before any work
     _refuse_equal_names(arguments.images, arguments.output_dir)
-    model: SegmentationModel
-    if arguments.adapter is None:
-        model = load_any_family(arguments.model, arguments.device)
-    else:
-        model = load_model(arguments.model, arguments.device, adapter=arguments.adapter)
+    model = load_any_family(arguments.model, arguments.device, adapter=arguments.adapter)
     failed = 0
     for path in arguments.images:
         try:

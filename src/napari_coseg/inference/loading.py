@@ -70,18 +70,23 @@ def load_model(
     """
     from napari_coseg.models.base import as_two_task
 
-    model = as_two_task(load_any_family(source, device))
-    return model if adapter is None else switch_adapter(model, adapter)
+    return as_two_task(load_any_family(source, device, adapter=adapter))
 
 
-def load_any_family(source: str | Path = DEFAULT_MODEL, device: str = "auto") -> SegmentationModel:
+def load_any_family(
+    source: str | Path = DEFAULT_MODEL,
+    device: str = "auto",
+    *,
+    adapter: str | Path | None = None,
+) -> SegmentationModel:
     """Load a network of any family, ready for `segment`; see `load_model`."""
+    from napari_coseg.models.base import as_two_task
     from napari_coseg.models.checkpoints import native
 
     path = weights_path(source)
     model = native.load(path, choose_device(device)).eval()
     _ORIGINS[model] = {"file": path.name, "sha256": native.file_sha256(path)}
-    return model
+    return model if adapter is None else switch_adapter(as_two_task(model), adapter)
 
 
 def switch_adapter(base: CosegModel, adapter: str | Path) -> CosegModel:

@@ -40,8 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(name, type=Path)
     chosen = parser.parse_args(arguments)
     try:
+        image = read_image(chosen.image)
         prediction = read_result(find_results([chosen.labels])[0])
-        image = _sized(read_image(chosen.image), prediction.geometry)
+        image = _sized(image, prediction.geometry)
     except CosegError as error:
         sys.stderr.write(f"{error}\n")
         return 2
