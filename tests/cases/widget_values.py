@@ -9,5 +9,5 @@ SHAPE = (160, 200)
 TISSUE = (slice(20, 120), slice(30, 180))
 CENTRES = spread_discs(SHAPE, 24)
 PICTURE, TRUTH = disc_picture(SHAPE, CENTRES, tissue=TISSUE)
-RUN_MS = 120_000
+RUN_MS = 300_000
 """For what takes one second on an idle machine."""
