@@ -6,10 +6,7 @@ The twin of Co-Seg, which needs no pinned file, is in ``test_from_coseg.py``.
 from __future__ import annotations
 
 import json
-import math
-import os
 import re
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cases.pinned_outputs import pinned_root, value_by_rule
 from cases.tiny_models import TINY_TRUNK, tiny_card, tiny_model
 from napari_coseg.core.errors import CheckpointError
 from napari_coseg.models.base import MaskPrompts
@@ -58,22 +56,7 @@ STRIDES = {
 
 
 def parity_root() -> Path:
-    named = os.environ.get("NAPARI_COSEG_PARITY")
-    beside = Path(__file__).resolve().parent.parent.parent / "shared" / "parity"
-    root = Path(named) if named else beside
-    if not (root / "coseg_plus_outputs.npz").is_file():
-        pytest.skip(
-            "the pinned outputs are not on this machine; NAPARI_COSEG_PARITY names their folder"
-        )
-    return root
-
-
-def value_by_rule(name: str, shape: list[int]) -> Tensor:
-    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    w = torch.randn(shape, generator=generator)
-    if len(shape) >= 2:
-        return w / math.sqrt(math.prod(shape[1:]))
-    return 1 + 0.1 * w if len(shape) == 1 and name.endswith("weight") else 0.1 * w
+    return pinned_root("NAPARI_COSEG_PARITY", "parity", "coseg_plus_outputs.npz")
 
 
 def every_output(model: CosegPlus, images: Tensor) -> dict[str, Tensor]:

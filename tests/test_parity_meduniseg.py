@@ -7,9 +7,7 @@ installed, and with a few numbers written here.
 from __future__ import annotations
 
 import json
-import math
 import os
-import zlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -20,6 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cases.pinned_outputs import pinned_root, value_by_rule
 from cases.tiny_meduniseg import TINY, meduniseg_card, tiny_meduniseg
 from napari_coseg.core.card import ClassEntry, ModelCard, Normalisation, OutputMap, TaskEntry
 from napari_coseg.core.errors import CheckpointError
@@ -75,22 +74,7 @@ def paper_card(channels: int = 3, **changed: Any) -> ModelCard:
 
 
 def parity_root() -> Path:
-    named = os.environ.get("NAPARI_COSEG_PARITY_MEDUNISEG")
-    beside = Path(__file__).resolve().parent.parent.parent / "shared" / "parity-meduniseg"
-    root = Path(named) if named else beside
-    if not (root / "meduniseg_outputs.npz").is_file():
-        pytest.skip(
-            "the pinned outputs are not on this machine; NAPARI_COSEG_PARITY_MEDUNISEG names "
-            "their folder"
-        )
-    return root
-
-
-def value_by_rule(name: str, shape: tuple[int, ...]) -> Tensor:
-    w = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
-    if len(shape) >= 2:
-        return w / math.sqrt(math.prod(shape[1:]))
-    return 1 + 0.1 * w if len(shape) == 1 and name.endswith("weight") else 0.1 * w
+    return pinned_root("NAPARI_COSEG_PARITY_MEDUNISEG", "parity-meduniseg", "meduniseg_outputs.npz")
 
 
 def seeded(shape: tuple[int, ...], seed: int = 20251121) -> Tensor:

@@ -7,7 +7,7 @@ Spatial axes are always ordered (Z,) Y, X. Where their pixels lie is said by a `
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -48,6 +48,14 @@ class LabelClass:
     id: int
     name: str
     color: tuple[int, int, int]
+
+
+def id_lookup(ids: Mapping[int, int]) -> np.ndarray:
+    """uint8 (256,): from class ids to other class ids; 0 for those that `ids` does not name."""
+    table = np.zeros(256, np.uint8)
+    for given, wanted in ids.items():
+        table[given] = wanted
+    return table
 
 
 def distinct_color(number: int) -> tuple[int, int, int]:

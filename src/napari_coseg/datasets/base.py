@@ -21,7 +21,7 @@ from typing import Self
 import numpy as np
 
 from napari_coseg.core.errors import DatasetError
-from napari_coseg.core.types import LabelClass
+from napari_coseg.core.types import LabelClass, id_lookup
 from napari_coseg.datasets.files import (
     IMAGE_SUFFIXES,
     as_labels,
@@ -307,10 +307,7 @@ class Dataset:
                 f"object classes of {name!r} hold the values {unknown}; dataset {self.name!r} "
                 f"knows {sorted(self.type_ids)}"
             )
-        table = np.zeros(256, np.uint8)
-        for theirs, ours in self.type_ids.items():
-            table[theirs] = ours
-        return table[classes]
+        return id_lookup(self.type_ids)[classes]
 
     def _strange_values(self, sample: Sample) -> list[str]:
         """Class ids in the labels that are not in the list of classes."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from napari_coseg.core.errors import DatasetError
-from napari_coseg.core.types import LabelClass, distinct_color
+from napari_coseg.core.types import LabelClass, distinct_color, id_lookup
 from napari_coseg.images.volumes import VOLUME_SUFFIXES
 
 MAX_JSON_BYTES = 2**24
@@ -40,12 +40,12 @@ class VolumeLabels:
     @property
     def region_table(self) -> np.ndarray:
         """uint8 (256,): region class id of each value."""
-        return _table(self.regions)
+        return id_lookup(self.regions)
 
     @property
     def object_table(self) -> np.ndarray:
         """uint8 (256,): object class id of each value."""
-        return _table(self.objects)
+        return id_lookup(self.objects)
 
     @property
     def known(self) -> set[int]:
@@ -171,10 +171,3 @@ def _classes_of_regions(named: dict[str, Any], order: Any) -> dict[int, str]:
             f"must give each its own number, got {order}"
         )
     return {int(number): name for number, name in zip(order, named, strict=True)}
-
-
-def _table(ids: Mapping[int, int]) -> np.ndarray:
-    table = np.zeros(256, np.uint8)
-    for number, class_id in ids.items():
-        table[number] = class_id
-    return table

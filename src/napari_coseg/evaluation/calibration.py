@@ -16,7 +16,7 @@ import numpy as np
 
 from napari_coseg.core.card import Decoding, ModelCard
 from napari_coseg.core.errors import DatasetError
-from napari_coseg.core.types import Image
+from napari_coseg.core.types import Image, id_lookup
 from napari_coseg.datasets.base import Dataset, Sample
 from napari_coseg.datasets.counterparts import SAME_OBJECTS, SAME_REGIONS, pair_classes
 from napari_coseg.evaluation.run import evaluate
@@ -214,7 +214,7 @@ def _labelled_pixels(
         pairs = pair_classes(card.semantic_label_classes, dataset.semantic_classes, SAME_REGIONS)
         if pairs:
             known = _known(sample.semantic_known, sample.semantic)
-            truth = _renamed(sample.semantic, {pair.theirs.id: pair.ours.id for pair in pairs})
+            truth = id_lookup({pair.theirs.id: pair.ours.id for pair in pairs})[sample.semantic]
             yield "semantic", _rows(maps.semantic, known), truth[known]
     if sample.instances is not None:
         known = _known(sample.instances_known, sample.instances)
@@ -226,7 +226,7 @@ def _labelled_pixels(
         )
     if sample.instances is not None and sample.instance_types is not None and maps.classes.shape[1]:
         pairs = pair_classes(card.instance_label_classes, dataset.instance_classes, SAME_OBJECTS)
-        truth = _renamed(sample.instance_types, {pair.theirs.id: pair.ours.id for pair in pairs})
+        truth = id_lookup({pair.theirs.id: pair.ours.id for pair in pairs})[sample.instance_types]
         known = _known(sample.instances_known, sample.instances) & (truth > 0)
         if known.any():
             yield "classes", _rows(maps.classes, known), truth[known]
@@ -234,13 +234,6 @@ def _labelled_pixels(
 
 def _known(known: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
     return np.ones(labels.shape, bool) if known is None else known
-
-
-def _renamed(labels: np.ndarray, ids: dict[int, int]) -> np.ndarray:
-    table = np.zeros(256, np.int64)
-    for theirs, ours in ids.items():
-        table[theirs] = ours
-    return table[labels]
 
 
 def _rows(values: Tensor, where: np.ndarray) -> np.ndarray:

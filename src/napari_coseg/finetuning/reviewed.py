@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_coseg.core.errors import DatasetError
-from napari_coseg.core.types import LABEL_DTYPE, LabelClass
+from napari_coseg.core.types import LABEL_DTYPE, LabelClass, id_lookup
 from napari_coseg.datasets.base import Sample
 from napari_coseg.images.intake import RgbSource, understand
 from napari_coseg.images.intensity import measure_intensity
@@ -133,10 +133,7 @@ class ReviewedImage(Sample):
 
 def class_lookup(theirs: Iterable[LabelClass], number_of: Mapping[str, int]) -> np.ndarray:
     """uint8 (256,): from class ids to the numbers of their names in lower case; 0 where unknown."""
-    table = np.zeros(256, np.uint8)
-    for entry in theirs:
-        table[entry.id] = number_of.get(entry.name.lower(), 0)
-    return table
+    return id_lookup({entry.id: number_of.get(entry.name.lower(), 0) for entry in theirs})
 
 
 def types_of(labels: np.ndarray, table: pd.DataFrame) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_coseg.core.card import ModelCard
 from napari_coseg.core.errors import DatasetError
-from napari_coseg.core.types import LabelClass
+from napari_coseg.core.types import LabelClass, id_lookup
 from napari_coseg.datasets.base import Dataset, Sample
 
 
@@ -79,10 +79,7 @@ def _lookup(theirs: tuple[LabelClass, ...], ours: tuple[LabelClass, ...]) -> np.
     if not theirs:
         return np.arange(256, dtype=np.uint8)
     ids = {entry.name.lower(): entry.id for entry in ours}
-    table = np.zeros(256, np.uint8)
-    for entry in theirs:
-        table[entry.id] = ids.get(entry.name.lower(), 0)
-    return table
+    return id_lookup({entry.id: ids.get(entry.name.lower(), 0) for entry in theirs})
 
 
 def _through(table: np.ndarray | None, labels: np.ndarray | None) -> np.ndarray | None:
