@@ -14,6 +14,7 @@ from napari_coseg.labels.metrics.instances import (
     aggregated_jaccard,
     aggregated_jaccard_index,
     connected_regions,
+    object_dice,
     object_f1,
     panoptic_quality,
 )
@@ -131,6 +132,29 @@ def test_objects(
     assert aggregated_jaccard_index(table) == pytest.approx(aji, nan_ok=True)
 
 
+# truth, prediction, Dice of objects
+OBJECT_DICE = {
+    "same, other ids": ("11.22", "77.33", 1.0),
+    "too small": ("111.", "11..", 4 / 5),
+    # 4 true pixels, half of them found; all that is found is right
+    "one found, one missed": ("11.22", "11...", (2 / 4 + 1) / 2),
+    "one found, one too many": ("11...", "11.22", (1 + 2 / 4) / 2),
+    # both truths have the one prediction as partner, which has the larger truth
+    "merged": ("11122", "11111", ((3 * 6 / 8 + 2 * 4 / 7) / 5 + 6 / 8) / 2),
+    # the partner shares most pixels, which need not be the highest IoU
+    "the larger part": ("11111", "11122", (6 / 8 + (3 * 6 / 8 + 2 * 4 / 7) / 5) / 2),
+    "nothing predicted": ("11.22", ".....", 0.0),
+    "nothing there": (".....", "11.22", 0.0),
+    "both empty": (".....", ".....", NAN),
+}
+
+
+@pytest.mark.parametrize("truth, prediction, dice", OBJECT_DICE.values(), ids=OBJECT_DICE)
+def test_dice_of_objects(truth: str, prediction: str, dice: float) -> None:
+    table = contingency(row(truth), row(prediction))
+    assert object_dice(table).dice == pytest.approx(dice, nan_ok=True)
+
+
 def test_precision_recall_and_pooling() -> None:
     one = panoptic_quality(contingency(row("11.22.3"), row("11....4")))
     assert (one.precision, one.recall) == (1.0, pytest.approx(2 / 3))
@@ -190,7 +214,17 @@ def brute_force(truth: np.ndarray, prediction: np.ndarray) -> list[float]:
         union += t.sum() if best is None else (t | predictions[best]).sum()
         left.discard(best)
     aji = inter / (union + sum(predictions[k].sum() for k in left))
-    return [pq, f1, precision, recall, aji]
+    one_way, other_way = dice_one_way(truths, predictions), dice_one_way(predictions, truths)
+    return [pq, f1, precision, recall, aji, (one_way + other_way) / 2]
+
+
+def dice_one_way(ones: list[np.ndarray], others: list[np.ndarray]) -> float:
+    """Mean Dice of masks with the other that shares most, weighted by area."""
+    total = 0.0
+    for one in ones:
+        partner = max(others, key=lambda other: (one & other).sum())
+        total += one.sum() * 2 * (one & partner).sum() / (one.sum() + partner.sum())
+    return total / sum(one.sum() for one in ones)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -201,6 +235,7 @@ def test_equals_brute_force(seed: int, shape: tuple[int, ...]) -> None:
     table = contingency(truth, prediction)
     q = panoptic_quality(table)
     found = [q.pq, q.f1, q.precision, q.recall, aggregated_jaccard_index(table)]
+    found.append(object_dice(table).dice)
     assert found == pytest.approx(brute_force(truth, prediction))
 
 

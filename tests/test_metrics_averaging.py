@@ -19,7 +19,7 @@ from napari_coseg.labels.metrics.averaging import (
     mean_over_classes,
     pooled,
 )
-from napari_coseg.labels.metrics.instances import AggregatedJaccard, PanopticQuality
+from napari_coseg.labels.metrics.instances import AggregatedJaccard, ObjectDice, PanopticQuality
 from napari_coseg.labels.metrics.overlap import Overlap
 from napari_coseg.labels.metrics.surface import HausdorffDistance
 
@@ -31,7 +31,10 @@ def image(tp: int, fp: int, fn: int, iou: float, shared: int, truth: int, found:
     overlap = Overlap(shared, truth, found)
     jaccard = AggregatedJaccard(shared, truth + found - shared)
     surface = HausdorffDistance(hd, hd)
-    return Counts(PanopticQuality(tp, fp, fn, tp * iou), jaccard, overlap, surface)
+    dice = ObjectDice(shared, truth, shared, found)
+    return Counts(
+        PanopticQuality(tp, fp, fn, tp * iou), jaccard, overlap, surface, object_dice=dice
+    )
 
 
 GOOD = image(2, 0, 0, 0.8, 80, 100, 80, 4)
@@ -92,13 +95,22 @@ def test_averages_say_over_how_many_images() -> None:
 
 def test_pooled_equals_one_large_image() -> None:
     from napari_coseg.labels.metrics.contingency import contingency
-    from napari_coseg.labels.metrics.instances import aggregated_jaccard, panoptic_quality
+    from napari_coseg.labels.metrics.instances import (
+        aggregated_jaccard,
+        object_dice,
+        panoptic_quality,
+    )
     from napari_coseg.labels.metrics.overlap import mask_overlap
 
     def counts(truth: np.ndarray, prediction: np.ndarray) -> Counts:
         table = contingency(truth, prediction)
         overlap = mask_overlap(truth, prediction)
-        return Counts(panoptic_quality(table), aggregated_jaccard(table), overlap)
+        return Counts(
+            panoptic_quality(table),
+            aggregated_jaccard(table),
+            overlap,
+            object_dice=object_dice(table),
+        )
 
     rng = np.random.default_rng(0)
     truth = np.repeat(np.arange(60) * rng.integers(0, 2, 60), 5).reshape(3, 100)

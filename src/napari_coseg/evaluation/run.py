@@ -12,7 +12,7 @@ linking of slices made, and distances are between surfaces.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_coseg.core.errors import DatasetError, SettingsError
-from napari_coseg.core.types import Prediction
+from napari_coseg.core.types import Prediction, id_lookup
 from napari_coseg.datasets.base import Dataset, Sample
 from napari_coseg.datasets.counterparts import (
     SAME_OBJECTS,
@@ -50,6 +50,7 @@ from napari_coseg.labels.metrics.contingency import Contingency, by_class, conti
 from napari_coseg.labels.metrics.instances import (
     aggregated_jaccard,
     connected_regions,
+    object_dice,
     panoptic_quality,
 )
 from napari_coseg.labels.metrics.overlap import Overlap, mask_overlap
@@ -320,7 +321,9 @@ def _counts(
 
 
 def _of_objects(table: Contingency, overlap: Overlap | None = None) -> Counts:
-    return Counts(panoptic_quality(table), aggregated_jaccard(table), overlap)
+    return Counts(
+        panoptic_quality(table), aggregated_jaccard(table), overlap, object_dice=object_dice(table)
+    )
 
 
 def _of_region(
@@ -329,6 +332,7 @@ def _of_region(
     parts = contingency(connected_regions(truth), connected_regions(prediction))
     return Counts(
         objects=panoptic_quality(parts),
+        object_dice=object_dice(parts),
         overlap=mask_overlap(truth, prediction),
         surface=hausdorff(truth, prediction, pixel_size_um),
     )
@@ -341,8 +345,9 @@ def _by_type(
     pairs = pair_classes(found.instances.classes, dataset.instance_classes, SAME_OBJECTS)
     predicted = found.instances.table.set_index("id")["class_id"].loc[table.prediction_ids]
     # On both sides, the common classes are numbered from 1 in the same order.
-    ours = _renumbering(pair.ours.id for pair in pairs)[predicted.to_numpy()]
-    theirs = _renumbering(pair.theirs.id for pair in pairs)[truth_types]
+    numbered = list(enumerate(pairs, 1))
+    ours = id_lookup({pair.ours.id: number for number, pair in numbered})[predicted.to_numpy()]
+    theirs = id_lookup({pair.theirs.id: number for number, pair in numbered})[truth_types]
     tables = by_class(table, theirs, ours, range(1, len(pairs) + 1))
     for number, pair in enumerate(pairs, 1):
         yield pair.name, tables[number]
@@ -376,14 +381,6 @@ def object_types(instances: np.ndarray, types: np.ndarray, table: Contingency) -
     votes = position * 256 + types.reshape(-1)[where]
     counts = np.bincount(votes, minlength=256 * len(table.truth_ids)).reshape(-1, 256)
     return counts.argmax(axis=1)
-
-
-def _renumbering(ids: Iterable[int]) -> np.ndarray:
-    """Lookup from class ids to 1, 2, ... in the order given; 0 for all others."""
-    table = np.zeros(256, np.int64)
-    for number, class_id in enumerate(ids, 1):
-        table[class_id] = number
-    return table
 
 
 def _part(

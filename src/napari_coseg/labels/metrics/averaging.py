@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
-from napari_coseg.labels.metrics.instances import AggregatedJaccard, PanopticQuality
+from napari_coseg.labels.metrics.instances import AggregatedJaccard, ObjectDice, PanopticQuality
 from napari_coseg.labels.metrics.overlap import Overlap
 from napari_coseg.labels.metrics.surface import HausdorffDistance
 
@@ -43,6 +43,7 @@ SCORES = (
     "Recall",
     "Count_error",
     "AJI",
+    "Object_dice",
     "Dice",
     "IoU",
     "HD_um",
@@ -76,6 +77,8 @@ class Counts:
     at_1024
         The same in pixels of the image stretched to 1024 x 1024, as the papers measure it
         (`napari_coseg.labels.metrics.surface.spacing_at_1024`).
+    object_dice
+        Dice of objects with their partners.
     """
 
     objects: PanopticQuality | None = None
@@ -83,12 +86,14 @@ class Counts:
     overlap: Overlap | None = None
     surface: HausdorffDistance | None = None
     at_1024: HausdorffDistance | None = None
+    object_dice: ObjectDice | None = None
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
             _sum(self.objects, other.objects),
             _sum(self.jaccard, other.jaccard),
             _sum(self.overlap, other.overlap),
+            object_dice=_sum(self.object_dice, other.object_dice),
         )
 
     @property
@@ -115,6 +120,8 @@ class Counts:
             found |= {"Count_error": abs(quality.prediction_count - quality.truth_count)}
         if self.jaccard is not None:
             found |= {"AJI": self.jaccard.index}
+        if self.object_dice is not None:
+            found |= {"Object_dice": self.object_dice.dice}
         if (overlap := self.overlap) is not None:
             found |= {"Dice": overlap.dice, "IoU": overlap.intersection_over_union}
         if (surface := self.surface) is not None:

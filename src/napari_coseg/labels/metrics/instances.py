@@ -3,6 +3,7 @@
 table = contingency(truth, prediction)          # the only step that reads pixels
 panoptic_quality(table).pq                      # also dq, sq, f1, precision, recall
 aggregated_jaccard(table).index
+object_dice(table).dice
 {c: panoptic_quality(t).pq for c, t in by_class(table, truth_classes, predicted_classes).items()}
 
 Conventions, those of the field's tables
@@ -29,12 +30,14 @@ from napari_coseg.labels.metrics.contingency import Contingency, by_class, conti
 __all__ = [
     "AggregatedJaccard",
     "Contingency",
+    "ObjectDice",
     "PanopticQuality",
     "aggregated_jaccard",
     "aggregated_jaccard_index",
     "by_class",
     "connected_regions",
     "contingency",
+    "object_dice",
     "object_f1",
     "panoptic_quality",
 ]
@@ -137,6 +140,40 @@ class AggregatedJaccard:
         return _ratio(self.intersection, self.union)
 
 
+@dataclass(frozen=True)
+class ObjectDice:
+    """Dice of objects with their partners, weighted by area; add them to pool over images.
+
+    Parameters
+    ----------
+    truth_sum, prediction_sum
+        Sums over true and over predicted objects: area times Dice with the partner.
+    truth_area, prediction_area
+        Pixels of all true and of all predicted objects.
+    """
+
+    truth_sum: float
+    truth_area: int
+    prediction_sum: float
+    prediction_area: int
+
+    def __add__(self, other: ObjectDice) -> ObjectDice:
+        return ObjectDice(
+            self.truth_sum + other.truth_sum,
+            self.truth_area + other.truth_area,
+            self.prediction_sum + other.prediction_sum,
+            self.prediction_area + other.prediction_area,
+        )
+
+    @property
+    def dice(self) -> float:
+        """Mean of both directions; 0 where one side has no object, nan where neither has."""
+        if not self.truth_area or not self.prediction_area:
+            return 0.0 if self.truth_area or self.prediction_area else float("nan")
+        truth = self.truth_sum / self.truth_area
+        return (truth + self.prediction_sum / self.prediction_area) / 2
+
+
 def panoptic_quality(table: Contingency, iou_threshold: float = 0.5) -> PanopticQuality:
     """Match objects whose IoU is above the threshold (Kirillov et al. 2019, equation 1).
 
@@ -203,6 +240,26 @@ def aggregated_jaccard(table: Contingency) -> AggregatedJaccard:
 def aggregated_jaccard_index(table: Contingency) -> float:
     """AJI of one image; 0 where one side has no object, nan where neither has."""
     return aggregated_jaccard(table).index
+
+
+def object_dice(table: Contingency) -> ObjectDice:
+    """Object-level Dice of the GlaS challenge (Sirinukunwattana et al. 2017, equation 6).
+
+    The partner of an object is the one of the other side that shares most pixels with it, on a tie
+    the lowest id; an object without a partner has a Dice of 0. Each side's mean is weighted by
+    the objects' areas.
+    """
+    areas = table.truth_areas[table.pair_truth] + table.prediction_areas[table.pair_prediction]
+    dice = 2 * table.intersections / areas
+    sums = []
+    for side, other, area in (
+        (table.pair_truth, table.pair_prediction, table.truth_areas),
+        (table.pair_prediction, table.pair_truth, table.prediction_areas),
+    ):
+        order = np.lexsort((other, -table.intersections, side))
+        partner = order[np.diff(side[order], prepend=-1) > 0]
+        sums += [float((area[side[partner]] * dice[partner]).sum()), int(area.sum())]
+    return ObjectDice(*sums)
 
 
 def connected_regions(mask: np.ndarray) -> np.ndarray:
