@@ -12,13 +12,17 @@ import torch
 from cases.stub_models import StubModel, disc_picture, stub_card
 from napari_coseg.cli.main import main
 from napari_coseg.core.card import Decoding
+from napari_coseg.datasets.registry import open_dataset
 from napari_coseg.evaluation import calibration
 from napari_coseg.evaluation.calibration import fit_temperature
-from napari_coseg.inference.network import probabilities
-from napari_coseg.inference.run import segment
+from napari_coseg.inference.network import MapChannels, probabilities
+from napari_coseg.inference.plane import BlockDecoder
+from napari_coseg.inference.run import plan_plane, segment
 from napari_coseg.inference.settings import InferenceSettings
 from napari_coseg.labels.metrics.calibration import calibration_error
 from napari_coseg.models.base import TaskMaps
+
+SMALLEST_UM2 = calibration.CANDIDATES["min_object_area_um2"][0] * stub_card().pixel_size_um ** 2
 
 
 @pytest.mark.parametrize(
@@ -95,6 +99,15 @@ def test_an_area_of_the_card_removes_objects():
     assert counts == [2, 0]
 
 
+def test_smoothing_is_in_micrometres():
+    image, _ = disc_picture((64, 64), [(20, 20)])
+    model = StubModel(stub_card(decoding=Decoding(distance_smoothing_um=1.0)))
+    plan = plan_plane((64, 64), (0.5, 0.5), model.card, InferenceSettings(), model.size_multiple)
+    decoder = BlockDecoder(plan, MapChannels.of(model.card))
+    assert decoder.hover.smoothing_px == 1.0 / model.card.pixel_size_um
+    assert len(segment(image, model, 0.5).instances) == 1
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A labelled folder with one image for validation."""
@@ -137,10 +150,24 @@ def test_the_command_writes_the_same_weights_with_another_card(folder, capsys, m
     assert "object: temperature" in printed
     assert "as it is: 0.0000" in printed
     card = native.read_card(folder / "out.safetensors")
-    assert card.decoding.min_object_area_um2 == calibration.CANDIDATES["min_object_area_um2"][0]
+    assert card.decoding.min_object_area_um2 == SMALLEST_UM2
     assert set(card.temperatures) == {"object", "classes"}
     assert main(arguments(folder)) == 2
     assert "exists" in capsys.readouterr().err
     assert main(arguments(folder, "--overwrite", "--temperatures-only")) == 0
     kept = native.read_card(folder / "out.safetensors")
     assert kept.decoding == strict.decoding
+
+
+def test_a_search_runs_the_network_once_for_each_image(folder):
+    model = StubModel(stub_card(decoding=Decoding(min_object_area_um2=10_000.0)))
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    forward, inside = model.forward, []
+    model.forward = lambda images: inside.append(1) or forward(images)
+    dataset = open_dataset("folder", folder / "data/folder", folder / "parts.json")
+    part = calibration.Part(dataset, "validation", dataset.names("validation"))
+    chosen = calibration.choose_decoding(model, [part], lambda line: None)
+    assert len(calls) > 1
+    assert len(inside) == 1
+    assert chosen.min_object_area_um2 == SMALLEST_UM2

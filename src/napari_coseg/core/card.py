@@ -102,6 +102,12 @@ class Decoding(Settings):
         description="gradient of the distance maps that separates touching objects; lower values "
         "split more",
     )
+    distance_smoothing_um: float = Field(
+        0.0,
+        ge=0,
+        description="sigma of the Gaussian over the distance maps before objects are separated; "
+        "0: none",
+    )
     min_object_area_um2: float = Field(4.0, ge=0, description="smaller objects are removed")
     min_object_volume_um3: float = Field(
         0.0, ge=0, description="smaller objects are removed from stacks, once slices are linked"

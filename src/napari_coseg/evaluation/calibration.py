@@ -34,9 +34,11 @@ if TYPE_CHECKING:
 
 CANDIDATES: dict[str, tuple[float, ...]] = {
     "object_threshold": (0.35, 0.4, 0.45, 0.5, 0.55, 0.6),
-    "border_threshold": (0.02, 0.04, 0.06, 0.1),
-    "min_object_area_um2": (2.0, 4.0, 6.0, 8.0),
+    "distance_smoothing_um": (0.5, 1.0, 1.5, 2.0, 3.0),
+    "border_threshold": (0.02, 0.04, 0.06, 0.1, 0.15, 0.2, 0.3),
+    "min_object_area_um2": (16.0, 32.0, 64.0, 96.0, 128.0),
 }
+"""Lengths and areas are in pixels of the model, whose size makes them micrometres."""
 LEAST_GAIN = 0.001
 """In panoptic quality; what gains less than this is noise, and the default stays."""
 PIXELS_OF_AN_IMAGE = 50_000
@@ -82,7 +84,8 @@ def choose_decoding(
         best_score = _object_quality(model, parts, best)
         report(f"as it is: {best_score:.4f}")
         for name, values in CANDIDATES.items():
-            for value in values:
+            axes = {"um": 1, "um2": 2}.get(name.rpartition("_")[2], 0)
+            for value in (round(v * model.card.pixel_size_um**axes, 4) for v in values):
                 if value == getattr(best, name):
                     continue
                 candidate = best.model_copy(update={name: value})

@@ -198,6 +198,7 @@ class BlockDecoder:
         decoding, pixel_um = self.plan.decoding, self.plan.model_pixel_size_um
         return hover.HoverSettings(
             object_threshold=decoding.object_threshold,
+            smoothing_px=decoding.distance_smoothing_um / pixel_um,
             border_threshold=decoding.border_threshold,
             min_object_area_px=max(1, math.ceil(decoding.min_object_area_um2 / pixel_um**2)),
         )

@@ -81,6 +81,7 @@ class InferenceSettings(Settings):
     half_precision: bool = Field(True, description="bfloat16 on CUDA; no effect elsewhere")
     object_threshold: float | None = _of_card("object_threshold")
     border_threshold: float | None = _of_card("border_threshold")
+    distance_smoothing_um: float | None = _of_card("distance_smoothing_um")
     min_object_area_um2: Area | None = _of_card("min_object_area_um2")
     min_object_volume_um3: float | None = _of_card("min_object_volume_um3")
     max_object_hole_area_um2: Area | None = _of_card("max_object_hole_area_um2")

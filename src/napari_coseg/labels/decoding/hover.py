@@ -27,7 +27,7 @@ class HoverSettings(Settings):
         description="object probability from which a pixel belongs to an object",
     )
     smoothing_px: float = Field(
-        0.0, ge=0, le=5, description="sigma of the Gaussian over both distance maps; 0: none"
+        0.0, ge=0, le=50, description="sigma of the Gaussian over both distance maps; 0: none"
     )
     border_threshold: float = Field(
         Decoding().border_threshold,
