@@ -71,6 +71,7 @@ def test_segment_takes_many_options(tmp_path, capsys):
     options = ["--axes", "CYX", "--channels", "0,1,2", "--tile-size", "64", "--batch-size", "2"]
     options += ["--set", "halo_px=16", "--set", "test_time_augmentation=true", "--device", "cpu"]
     options += ["--output-dir", str(tmp_path / "out"), "--format", "ome-tiff"]
+    options += ["--pixel-size-um", "0.5"]
     assert main(["segment", str(tmp_path / "c.npy"), *options]) == 0
     assert "0.5 um was assumed" in capsys.readouterr().err
     provenance = provenance_of(tmp_path / "out" / "c_objects.ome.tif")
@@ -105,7 +106,7 @@ def test_a_raw_volume_is_cut_to_a_window(tmp_path, monkeypatch, options, of_card
 def test_pictures_of_8_bits_need_no_window(picture, monkeypatch):
     card = stub_card(normalisation={"window": (-500, 500)})
     monkeypatch.setattr(loading, "load_any_family", lambda *_, **__: StubModel(card))
-    assert main(["segment", str(picture[0])]) == 0
+    assert main(["segment", str(picture[0]), "--pixel-size-um", "0.5"]) == 0
     provenance = provenance_of(picture[0].with_name("slide_objects.ome.tif"))
     assert (provenance["intensity"], provenance["window"]) == ("8 bits, as they are", None)
 
@@ -135,7 +136,7 @@ def test_existing_results_are_kept_without_overwrite(picture, capsys):
     assert main(["segment", str(path)]) == 2
     assert "already exists" in capsys.readouterr().err
     assert table.read_text() == "mine"
-    assert main(["segment", str(path), "--overwrite"]) == 0
+    assert main(["segment", str(path), "--overwrite", "--pixel-size-um", "0.5"]) == 0
     assert table.read_text() != "mine"
 
 
@@ -194,7 +195,7 @@ def test_a_bug_shows_its_traceback(picture, monkeypatch):
 
     monkeypatch.setattr("napari_coseg.inference.run.segment", broken)
     with pytest.raises(ZeroDivisionError):
-        main(["segment", str(picture[0])])
+        main(["segment", str(picture[0]), "--pixel-size-um", "0.5"])
 
 
 def test_an_interrupt_exits_with_130(picture, monkeypatch, capsys):
@@ -202,7 +203,7 @@ def test_an_interrupt_exits_with_130(picture, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("napari_coseg.inference.run.segment", interrupted)
-    assert main(["segment", str(picture[0])]) == 130
+    assert main(["segment", str(picture[0]), "--pixel-size-um", "0.5"]) == 130
     assert "interrupted" in capsys.readouterr().err
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,11 @@ from napari_coseg.cli.arguments import (
     inference_settings,
 )
 from napari_coseg.cli.progress import ProgressLine
-from napari_coseg.core.errors import CosegError, SettingsError
+from napari_coseg.core.errors import CosegError, ImageError, SettingsError
 from napari_coseg.core.windows import WINDOWS
 
 if TYPE_CHECKING:
+    from napari_coseg.core.types import Image
     from napari_coseg.inference.settings import InferenceSettings
     from napari_coseg.models.base import SegmentationModel
 
@@ -36,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_model_arguments(parser)
     add_image_arguments(parser)
+    parser.add_argument(
+        "--estimate-pixel-size",
+        action="store_true",
+        help="estimate the pixel size of images that have none from the size of nuclei; right to "
+        "a factor of about 2",
+    )
     parser.add_argument("--series", help="number or UID of the series of a DICOM scan of several")
     parser.add_argument(
         "--fill-gaps",
@@ -117,6 +125,8 @@ def segment_file(
     )
     folder = arguments.output_dir or path.parent
     refuse_existing(output_paths(folder, image.name, formats), arguments.overwrite)
+    if image.pixel_size_um is None:
+        image = _with_estimate(image, model, arguments)
     with ProgressLine(path.name) as progress:
         found = segment(
             image,
@@ -126,13 +136,34 @@ def segment_file(
             slices=arguments.slices,
             progress=progress,
         )
-    if image.pixel_size_um is None:
-        print(
-            f"{path.name}: the file has no pixel size; {found.pixel_size_um[-1]:g} um was assumed "
-            "(set it by --pixel-size-um)",
-            file=sys.stderr,
-        )
     return export(found, image, folder, formats, overwrite=arguments.overwrite)
+
+
+def _with_estimate(image: Image, model: SegmentationModel, arguments: argparse.Namespace) -> Image:
+    """The image with a pixel size estimated from its objects; refused where that was not asked."""
+    from napari_coseg.inference.pixel_size import ASSUMED, estimate_pixel_size, judge_of
+
+    judge = judge_of(model)
+    estimate = judge and estimate_pixel_size(image, judge, arguments.channels)
+    if not (estimate and arguments.estimate_pixel_size):
+        if estimate:
+            advice = f"; judged by its nuclei it is {estimate}. Give it by --pixel-size-um, or "
+            advice += "take this estimate by --estimate-pixel-size"
+        elif judge:
+            advice = ", and too few nuclei were found to estimate it: give it by --pixel-size-um"
+        else:
+            advice = ", and it can be estimated for H&E alone: give it by --pixel-size-um"
+        raise ImageError(
+            f"the file has no pixel size{advice} (the model's own is {model.card.pixel_size_um:g} "
+            "um)"
+        )
+    print(
+        f"{image.name}: the pixel size is estimated from the nuclei, {estimate}; a wrong size "
+        "gives wrong objects and areas (set it by --pixel-size-um)",
+        file=sys.stderr,
+    )
+    sizes = (estimate.um,) * len(image.spatial_axes)
+    return replace(image, geometry=image.geometry.with_pixel_size(sizes, assumed=ASSUMED))
 
 
 def _slice_range(text: str) -> tuple[int, int]:

@@ -192,6 +192,11 @@ class ModelCard(Settings):
     slice_spacing_um: PositiveFloat | None = Field(
         None, description="spacing along z, in micrometres; needed where `dimensions` is 3"
     )
+    object_diameter_um: PositiveFloat | None = Field(
+        None,
+        description="usual diameter of the objects it finds, from which the pixel size of an image "
+        "is estimated that has none",
+    )
     tile_size_px: int = Field(512, ge=64, description="tile for inference, at that pixel size")
     tile_slices: int | None = Field(
         None, ge=1, description="slices of a tile of a volume; None: a third of tile_size_px"
