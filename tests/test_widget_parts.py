@@ -97,6 +97,22 @@ def test_what_is_understood_can_be_changed(viewer: Any, make_widget: Callable) -
     assert choice.chosen().pixel_size_um == (0.5, 0.5)
 
 
+def test_a_typed_size_stays_with_its_layer(viewer: Any, make_widget: Callable) -> None:
+    first, second = viewer.add_image(PICTURE), viewer.add_image(PICTURE)
+    choice = make_widget(viewer).image
+    for layer, um in ((first, 0.25), (second, None), (first, 0.25)):
+        choice.layer_box.choose(layer)
+        if um and choice.pixel_size.um is None:
+            assert "Unknown" in choice.source.text()
+            choice.size_box.setValue(um)
+        assert choice.pixel_size.um == (um and (um, um))
+    choice.reset_button.click()
+    assert choice.pixel_size.um is None
+    choice.size_box.setValue(0.25)
+    first.scale = (0.3, 0.3)
+    assert choice.pixel_size.um == (0.3, 0.3)
+
+
 def test_a_change_of_the_layers_scale_is_seen(viewer: Any, make_widget: Callable) -> None:
     layer = viewer.add_image(PICTURE)
     choice = make_widget(viewer).image

@@ -43,6 +43,8 @@ IMPLAUSIBLE_FACTOR = 8.0
 """Between the image's pixel size and the model's: above it the user is asked to check."""
 DEFAULT_SIZE = "model's own"
 SET_BY_USER = "set manually"
+TYPED_SIZE = "napari_coseg_typed_size_um"
+"""In a layer's metadata: the pixel size that a person gave it, in all docks."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class ImageChoice(QWidget):
         self.channels_box.currentIndexChanged.connect(lambda _: self.changed.emit())
         self.size_box.valueChanged.connect(self._on_size_typed)
         self.spacing_box.valueChanged.connect(self._on_size_typed)
-        self.reset_button.clicked.connect(self._read_size)
+        self.reset_button.clicked.connect(self._on_size_reset)
 
     # -- for the docks -------------------------------------------------------------------------
 
@@ -235,6 +237,8 @@ class ImageChoice(QWidget):
 
     def _read_layer(self, event: Any = None) -> None:
         layer = self._layer
+        if layer is not None and event is not None and event.type in ("scale", "units"):
+            layer.metadata.pop(TYPED_SIZE, None)  # what was said last counts
         before = self.axes_box.currentData() if event is not None else None
         try:
             choices = layers.axes_choices(layer) if layer is not None else ()
@@ -285,8 +289,17 @@ class ImageChoice(QWidget):
         if self._layer is None:
             return
         self._file = None
+        typed = self._layer.metadata.get(TYPED_SIZE)
+        if typed and len(typed) == len(spatial_dims(self.axes)):
+            self._set_size(PixelSize(tuple(typed), SET_BY_USER))
+            return
         self._set_size(layer_pixel_size(self._layer, self.axes))
         self.ask_file()
+
+    def _on_size_reset(self) -> None:
+        if self._layer is not None:
+            self._layer.metadata.pop(TYPED_SIZE, None)
+        self._read_size()
 
     def _on_size_typed(self, _: float) -> None:
         side, spacing = self.size_box.value(), self.spacing_box.value()
@@ -295,6 +308,8 @@ class ImageChoice(QWidget):
             self._size = PixelSize(None, f"{SET_BY_USER}: the model's own")
         else:
             self._size = PixelSize((spacing or side, side, side)[-count:], SET_BY_USER)
+        if self._layer is not None:
+            self._layer.metadata[TYPED_SIZE] = self._size.um
         self._show_size()
         self.changed.emit()
 
@@ -312,8 +327,10 @@ class ImageChoice(QWidget):
         self.reset_button.setEnabled(is_set)
         lines = [sentence(self._size.source)]
         um = self._size.um
-        if um is None and self._layer is not None and not is_set:
-            lines = ["Unknown: the model's own is assumed"]
+        if um is None and self._layer is not None and not is_set:  # not to be overlooked
+            lines = [
+                "<b>⚠ Unknown: the model's own is assumed</b>. If that is wrong, so are the objects"
+            ]
         if um is not None and len(um) > 1 and um[-1] != um[-2]:
             lines.append(f"{um[-2]:g} µm high, {um[-1]:g} µm wide")
         if um is not None and self._model_um:
