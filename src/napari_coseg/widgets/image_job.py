@@ -46,7 +46,10 @@ class ImageJobWidget(JobWidget):
 
     def _on_model(self) -> None:
         card = self.model.card
-        self.image.set_model_pixel_size(card.pixel_size_um if card else None)
+        if card is None:
+            self.image.set_model_pixel_size(None)
+        else:
+            self.image.set_model_pixel_size(card.pixel_size_um, card.slicing)
 
     def _ask_file(self, path: str) -> None:
         if path in self._files:
