@@ -41,7 +41,7 @@ PACKAGES = {
 # A package that is not listed has one layer.
 LAYERS = {
     "core": "errors files words windows geometry types settings card provenance locks",
-    "images": "sampling white_point intensity intake text_header volumes readers",
+    "images": "sampling white_point intensity intake text_header slicing volumes readers",
     "labels": "polygons tiling decoding metrics measure editing",
     "models": "nn base coseg coseg_plus meduniseg "
     "registry growing adapted outline costs checkpoints",

@@ -13,6 +13,10 @@ from napari_coseg.core.errors import CosegError, OutputError
 if TYPE_CHECKING:
     from napari_coseg.core.card import ModelCard
 
+SLICING = {
+    "square": "volumes are cut across their largest spacing, so that pixels are square",
+    "axial": "volumes are cut across Z",
+}
 HELP = "list models, show a model's card, import or download checkpoints"
 
 
@@ -75,6 +79,7 @@ def _info(arguments: argparse.Namespace) -> int:
         "family": card.family,
         **class_names(card),
         "pixel size": f"{card.pixel_size_um:g} um",
+        "slices": SLICING[card.slicing] if card.dimensions == 2 else "",
         "tile": f"{card.tile_size_px} px, halo {card.halo_px} px",
         "trained on": card.training_data,
         "licence": card.licence,

@@ -68,7 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--slices",
         type=_slice_range,
         metavar="A:B",
-        help="slices of stacks from A up to, not including, B, or one slice; counted from 0 "
+        help="slices of stacks from A up to, not including, B, or one slice; counted from 0, along "
+        "the axis that a volume is cut across, which is the one of its largest spacing "
         "(default: all)",
     )
     parser.add_argument("--output-dir", type=Path, help="output folder (default: the image's)")
@@ -116,6 +117,7 @@ def segment_file(
     from napari_coseg.formats.registry import export, output_paths
     from napari_coseg.images.intake import understand
     from napari_coseg.images.readers.registry import read_image
+    from napari_coseg.inference.cutting import sliced_across
     from napari_coseg.inference.run import segment
 
     image = understand(
@@ -136,6 +138,8 @@ def segment_file(
             slices=arguments.slices,
             progress=progress,
         )
+    if how := sliced_across(found.provenance):
+        print(f"{path.name}: {how}", file=sys.stderr)
     return export(found, image, folder, formats, overwrite=arguments.overwrite)
 
 

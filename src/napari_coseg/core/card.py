@@ -197,6 +197,12 @@ class ModelCard(Settings):
         description="usual diameter of the objects it finds, from which the pixel size of an image "
         "is estimated that has none",
     )
+    slicing: Literal["square", "axial"] = Field(
+        "square",
+        description="how models of planes cut a volume of one channel. square: across its largest "
+        "spacing, so that pixels are square, and across Z where that serves as well; axial: always "
+        "across Z",
+    )
     tile_size_px: int = Field(512, ge=64, description="tile for inference, at that pixel size")
     tile_slices: int | None = Field(
         None, ge=1, description="slices of a tile of a volume; None: a third of tile_size_px"

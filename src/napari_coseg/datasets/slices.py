@@ -10,6 +10,7 @@ from napari_coseg.core.errors import DatasetError, ImageError
 from napari_coseg.core.types import Image
 from napari_coseg.images.intake import RgbSource
 from napari_coseg.images.intensity import window_rule
+from napari_coseg.images.slicing import slicing_across
 from napari_coseg.images.volumes import VolumeHeader, planes
 
 
@@ -97,8 +98,7 @@ def read_8_bits(header: VolumeHeader, window: tuple[float, float] | None) -> np.
 
 def slices_across(upright: np.ndarray, axis: int) -> np.ndarray:
     """Contiguous slices (slice, Y, X); if Z is one of their axes, the head is on top."""
-    slices = np.moveaxis(upright, axis, 0)
-    return np.ascontiguousarray(slices if axis == 0 else slices[:, ::-1])
+    return np.ascontiguousarray(slicing_across(axis).cut(upright))
 
 
 def _fits(plane: np.ndarray) -> bool:

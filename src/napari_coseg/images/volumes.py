@@ -11,7 +11,6 @@ Planes are unpacked one at a time, in stored order, and counted: a truncated fil
 from __future__ import annotations
 
 import gzip
-import itertools
 import math
 import zlib
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ import numpy as np
 
 from napari_coseg.core.errors import DatasetError, ImageError
 from napari_coseg.core.geometry import Geometry, ImageSource
+from napari_coseg.images.slicing import square_axis, upright_axes
 from napari_coseg.images.text_header import MAX_HEADER_BYTES, read_text_header
 
 VOLUME_SUFFIXES = (".mha", ".nii.gz", ".nii", ".nrrd", ".mhd", ".nhdr")
@@ -32,8 +32,6 @@ MAX_VOLUME_BYTES = 2**31
 DEFLATE_LIMIT = 1032
 """Largest compression ratio of zlib; headers that imply more are invalid."""
 CHUNK_BYTES = 2**16
-ALIKE = 0.01
-"""Voxel sides that differ by less than 1 % count as equal; files round them."""
 
 ITK_TYPES = dict(enumerate(("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")))
 """numpy's types by SimpleITK's pixel ids; checked by the tests."""
@@ -112,21 +110,12 @@ class VolumeHeader:
     def slicing_axis(self) -> int:
         """The upright axis to cut across, 0, 1 or 2, so that pixels are square.
 
-        The axis with the largest spacing, usually that of the scan; Z if all are equal.
+        See `images.slicing`.
         """
-        spacing = self.upright_spacing_mm
-        square = []
-        for axis in range(3):
-            one, other = (size for i, size in enumerate(spacing) if i != axis)
-            if abs(one - other) <= ALIKE * max(one, other):
-                square.append(axis)
-        if square:
-            largest = max(spacing[axis] for axis in square)
-            return next(axis for axis in square if spacing[axis] >= largest * (1 - ALIKE))
-        raise DatasetError(
-            f"voxels of {self.path} measure {', '.join(f'{s:g}' for s in spacing)} mm (z, y, x); "
-            "all sides differ, so that no slice has square pixels: resample the volume"
-        )
+        try:
+            return square_axis(self.upright_spacing_mm)
+        except ImageError as error:
+            raise DatasetError(f"{self.path}: {error}") from error
 
 
 _Number = TypeVar("_Number", int, float)
@@ -191,7 +180,7 @@ def _read_itk_header(path: Path) -> VolumeHeader:
             "one channel of numbers"
         )
     geometry = _itk_geometry(path, text.fields, reader)
-    axes, flipped = _upright(geometry.directions)
+    axes, flipped = upright_axes(geometry.directions)
     return VolumeHeader(
         path=path,
         shape=_three(size, 1),
@@ -268,7 +257,7 @@ def _read_nifti_header(path: Path) -> VolumeHeader:
         shape = shape[:-1]
     if len(shape) not in (2, 3) or dtype.kind not in "iuf":
         raise ValueError(f"it has {len(shape)} axes {shape} of {dtype}; expected 3 axes of numbers")
-    axes, flipped = _upright(geometry.directions)
+    axes, flipped = upright_axes(geometry.directions)
     return VolumeHeader(
         path=path,
         shape=_three([int(n) for n in shape], 1),
@@ -306,29 +295,12 @@ def _nifti_geometry(path: Path, header: Any) -> Geometry:
     )
 
 
-def _upright(directions: np.ndarray) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
-    """The file axis nearest to each of Z, Y, X of the upright volume, and its direction.
-
-    Parameters
-    ----------
-    directions
-        (3, 3): one column per axis of the file, slowest first, towards head, back and left.
-    """
-    cosines = directions.T
-    axes = max(
-        itertools.permutations(range(3)),
-        key=lambda order: sum(abs(cosines[axis, i]) for i, axis in enumerate(order)),
-    )
-    z, y, x = (bool(cosines[axis, i] < 0) for i, axis in enumerate(axes))
-    return (axes[0], axes[1], axes[2]), (z, y, x)
-
-
 def upright(volume: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Geometry]:
     """View an array in its file's order as (Z, Y, X) towards head, back and left.
 
     Also returns its geometry, in which the order of the file is noted.
     """
-    axes, flipped = _upright(geometry.directions)
+    axes, flipped = upright_axes(geometry.directions)
     turned = [axis for axis, is_flipped in enumerate(flipped) if is_flipped]
     view = volume.transpose(axes)
     steps = tuple(slice(None, None, -1 if is_flipped else 1) for is_flipped in flipped)

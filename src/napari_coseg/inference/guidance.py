@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_coseg.core.errors import ImageError
 from napari_coseg.images.intake import RgbSource, crop
 from napari_coseg.images.readers.registry import as_image
+from napari_coseg.inference.cutting import slicing_for
 from napari_coseg.inference.loading import DEFAULT_MODEL, load_model
-from napari_coseg.inference.run import keeps_its_grid, plan_plane, read_for
+from napari_coseg.inference.model_grid import keeps_its_grid
+from napari_coseg.inference.run import plan_plane, read_for
 from napari_coseg.inference.settings import InferenceSettings
 
 if TYPE_CHECKING:
@@ -85,7 +88,7 @@ def mutual_guidance(
     Raises
     ------
     ImageError
-        If the image is not supported.
+        If the image is not supported, or its slices are not cut across Z.
     """
     from napari_coseg.models.base import CosegModel
 
@@ -93,6 +96,12 @@ def mutual_guidance(
     if not isinstance(model, CosegModel):
         model = load_model(model)
     card = model.card
+    slicing = slicing_for(card, understood.axes, understood.geometry)
+    if slicing.axis:
+        raise ImageError(
+            f"slices of this volume are cut across {'ZYX'[slicing.axis]}, so that their pixels are "
+            "square; guidance is shown across Z alone: resample the volume"
+        )
     source = read_for(card, understood, channels)
     y_um, x_um = (understood.pixel_size_um or (card.pixel_size_um,) * 2)[-2:]
     bounds = region or tuple((0, side) for side in source.plane_shape)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_coseg.core.errors import Cancelled, ImageError, SettingsError
+from napari_coseg.core.errors import Cancelled, SettingsError
 from napari_coseg.core.types import LABEL_DTYPE, Image, Prediction
 from napari_coseg.images.intake import RgbSource, crop
 from napari_coseg.images.readers.registry import as_image
+from napari_coseg.images.slicing import Slicing
+from napari_coseg.inference.cutting import Cut
 from napari_coseg.inference.loading import DEFAULT_MODEL, load_any_family, model_origin
+from napari_coseg.inference.model_grid import side_on_model_grid
 from napari_coseg.inference.settings import InferenceSettings
 from napari_coseg.labels.measure import class_table, labelled
 from napari_coseg.labels.tiling.link import link_slices, remove_small
@@ -26,10 +30,6 @@ if TYPE_CHECKING:
     from napari_coseg.inference.run_state import RunState
     from napari_coseg.models.base import CosegModel, SegmentationModel
 
-SAME_SIZE_TOLERANCE = 0.02
-"""Images whose pixel size differs from the model's by at most this fraction are not resampled."""
-LARGEST_FACTOR = 64.0
-"""Largest ratio of the image's and the model's pixel sizes; larger ones come from a wrong unit."""
 ASSUMED_SIZE = "the size of a pixel: the model's own"
 SMALLEST_MARGIN_PX, LARGEST_MARGIN_PX = 16, 512
 
@@ -55,7 +55,9 @@ def segment(
     image
         numpy, dask or zarr array, an `Image`, or the path of an image file. Axes are guessed from
         the shape: (Y, X), (Y, X, 3 or 4), (Z, Y, X) or (Z, Y, X, 3 or 4). Slices of a stack are
-        segmented separately, then objects are linked across slices (`labels.tiling.link`).
+        segmented separately, then objects are linked across slices (`labels.tiling.link`). A volume
+        of one channel is cut by the card's rule (`ModelCard.slicing`): across its largest spacing,
+        so that pixels are square.
     model
         "default", the path of a weights file, or a model from `load_model`.
     pixel_size_um
@@ -71,8 +73,8 @@ def segment(
         Half-open bounds for y and x, or for z, y and x, of the part to segment. Results have its
         shape and coordinates from its corner, which is ``provenance["region_offset"]``.
     slices
-        Of a stack, one slice or half-open bounds along z, counted from 0; None for all, or for
-        what `region` says. Results stay stacks.
+        Of a stack, one slice or half-open bounds along z, or along the axis that a volume is cut
+        across, counted from 0; None for all, or for what `region` says. Results stay stacks.
     state
         Caches the features and maps of a plane for `refine`; stacks are not cached.
     progress
@@ -88,7 +90,7 @@ def segment(
     Raises
     ------
     ImageError
-        If the image is not supported.
+        If the image is not supported, or no slice of a volume has square pixels.
     SettingsError
         If settings contradict each other, or one tile does not fit the device's memory.
     Cancelled
@@ -100,20 +102,22 @@ def segment(
     if not isinstance(model, SegmentationModel):
         model = load_any_family(model)
     settings = settings or InferenceSettings()
+    whole = not isinstance(model, CosegModel)  # these cut no volume
+    cut = Cut(understood, Slicing()) if whole else Cut.of(model.card, understood)
     if slices is not None:
-        region = _with_slices(understood, region, slices)
+        region = cut.with_slices(region, slices)
     if not isinstance(model, CosegModel):
         from napari_coseg.inference.tasks import segment_task
 
         return segment_task(understood, model, channels, settings, region, progress, should_cancel)
-    source = read_for(model.card, understood, channels, settings)
-    offset = (0,) * len(understood.spatial_axes)
+    source = read_for(model.card, cut.slices(cut.image), channels, settings)
+    part, offset = cut.image, (0,) * len(understood.spatial_axes)
     if region is not None:
-        part, offset = crop(understood, region)
-        source = RgbSource(part, channels, source.intensity, window=source.window)
+        part, offset = crop(cut.image, region)
+        source = RgbSource(cut.slices(part), channels, source.intensity, window=source.window)
     if state is not None:
         state.clear()
-    run = _Run(source, model, settings, progress, should_cancel, state)
+    run = _Run(source, replace(cut, image=part), model, settings, progress, should_cancel, state)
     try:
         prediction = run.predict()
     except Cancelled as cancelled:
@@ -128,20 +132,6 @@ def segment(
     if state is not None:
         state.clear()
     raise Cancelled(message)
-
-
-def _with_slices(
-    image: Image,
-    region: Sequence[tuple[int, int] | slice] | None,
-    slices: int | tuple[int, int],
-) -> list[tuple[int, int] | slice]:
-    """Bounds along z, y and x of some slices of a stack, within a region of y and x."""
-    if not image.is_stack:
-        raise ImageError(f"slices {slices} were asked for, but {image.name!r} is no stack")
-    if region is not None and len(region) != 2:
-        raise ImageError("give slices by a region of z, y and x or by slices, not by both")
-    bounds = (slices, slices + 1) if isinstance(slices, int) else slices
-    return [bounds, *(region or [(0, n) for n in image.spatial_shape[1:]])]
 
 
 def read_for(
@@ -186,7 +176,7 @@ def plan_plane(
     from napari_coseg.inference.plane import TilePlan
 
     model_shape = [
-        side_on_model_grid(side, size / card.pixel_size_um)
+        side_on_model_grid(side, size, card.pixel_size_um)
         for side, size in zip(image_shape, pixel_size_um, strict=True)
     ]
     tile = settings.tile_size_px or card.tile_size_px
@@ -236,6 +226,7 @@ class _Run:
     def __init__(
         self,
         source: RgbSource,
+        cut: Cut,
         model: CosegModel,
         settings: InferenceSettings,
         progress: Progress | None,
@@ -244,7 +235,7 @@ class _Run:
     ) -> None:
         self.state = state
         self.source, self.model, self.settings = source, model, settings
-        self.image, self.card = source.image, model.card
+        self.cut, self.image, self.card = cut, cut.image, model.card
         self._progress = progress or (lambda fraction, message: None)
         self._should_cancel = should_cancel or (lambda: False)
         self._fraction = 0.0
@@ -253,7 +244,8 @@ class _Run:
         if not self.geometry.is_known:
             own = (self.card.pixel_size_um,) * len(self.image.spatial_axes)
             self.geometry = self.geometry.with_pixel_size(own, assumed=ASSUMED_SIZE)
-        y, x = self.pixel_size_um[-2:]
+        size = self.pixel_size_um
+        y, x = (size[i] for i in cut.slicing.order[1:]) if self.image.is_stack else size
         self.plan = plan_plane(source.plane_shape, (y, x), self.card, settings, model.size_multiple)
 
     @property
@@ -291,7 +283,7 @@ class _Run:
     def _stack(self, network: TileNetwork) -> Decoded:
         from napari_coseg.inference.plane import Decoded
 
-        shape = self.image.spatial_shape
+        shape = self.source.image.spatial_shape
         regions, labels = np.zeros(shape, np.uint8), np.zeros(shape, LABEL_DTYPE)
         votes, count = Votes(), 0
         for z in range(shape[0]):
@@ -344,7 +336,8 @@ class _Run:
 
     def _report(self, z: int, part: float, what: str) -> None:
         slices = self.source.n_slices
-        where = f"slice {z + 1} of {slices}, " if slices > 1 else ""
+        across = f" across {self.cut.across}" if self.cut.slicing.axis else ""
+        where = f"slice {z + 1} of {slices}{across}, " if slices > 1 else ""
         # Never backwards, even if a plane is restarted with smaller tiles.
         self._fraction = max(self._fraction, (z + part) / slices)
         self._progress(self._fraction, where + what)
@@ -356,8 +349,8 @@ class _Run:
     def _prediction(self, result: Decoded, device: str) -> Prediction:
         card = self.card
         return labelled(
-            result.labels,
-            result.regions,
+            self.cut.back(result.labels),
+            self.cut.back(result.regions),
             geometry=self.geometry,
             known=class_table(result.class_ids, result.probabilities),
             classes=card.instance_label_classes,
@@ -375,6 +368,7 @@ class _Run:
             "window": self.source.window,
             "pixel_size_um": list(self.pixel_size_um),
             "pixel_size_from": "assumed: the model's own" if assumed else "image or caller",
+            **self.cut.facts(),
             "model_pixel_size_um": card.pixel_size_um,
             "tile_size_px": self.plan.tile_px,
             "halo_px": self.plan.halo_px,
@@ -382,18 +376,3 @@ class _Run:
             "adapted": list(self.adapted),
             "settings": self.settings.model_dump() | self.plan.decoding.model_dump(),
         }
-
-
-def side_on_model_grid(side: int, factor: float) -> int:
-    """A side of an image on a grid whose pixels are smaller by `factor`."""
-    if not 1 / LARGEST_FACTOR <= factor <= LARGEST_FACTOR:
-        raise ImageError(
-            f"the image's pixels are {factor:.3g} times the model's; ratios beyond "
-            f"{LARGEST_FACTOR:g} are not supported: check that the pixel size is in micrometres"
-        )
-    return side if keeps_its_grid(factor) else max(1, round(side * factor))
-
-
-def keeps_its_grid(factor: float) -> bool:
-    """Whether an image with pixels of `factor` times the model's size is not resampled."""
-    return abs(factor - 1) <= SAME_SIZE_TOLERANCE

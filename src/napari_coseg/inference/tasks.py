@@ -162,11 +162,11 @@ class TaskRun:
         self, values: np.ndarray, spacing_um: Sequence[float], z: int, of: int
     ) -> np.ndarray:
         """Values (C, [Z,] Y, X) -> class ids of the same grid."""
-        from napari_coseg.inference.run import side_on_model_grid
+        from napari_coseg.inference.model_grid import side_on_model_grid
 
         shape = values.shape[1:]
         model_shape = [
-            side_on_model_grid(n, have / wanted)
+            side_on_model_grid(n, have, wanted)
             for n, have, wanted in zip(shape, spacing_um, self.card.spacing_um, strict=True)
         ]
         grid = max(math.prod(shape), math.prod(model_shape))

@@ -16,6 +16,7 @@ from napari_coseg.core.errors import ImageError
 from napari_coseg.core.geometry import Geometry
 from napari_coseg.core.types import geometry_of
 from napari_coseg.images.intake import understand
+from napari_coseg.images.slicing import slicing_of
 from napari_coseg.widgets import layers
 from napari_coseg.widgets.connections import Connections, layer_list_events
 from napari_coseg.widgets.dock_widget import sentence
@@ -92,6 +93,7 @@ class ImageChoice(QWidget):
         self._size = PixelSize(None, "")
         self._file: Geometry | None = None
         self._model_um: float | None = None
+        self._slicing = "square"
         self._build()
         self._list_connections, self._layer_connections = Connections(), Connections()
         self._list_connections.connect(self._list_layers, *layer_list_events(viewer))
@@ -146,12 +148,8 @@ class ImageChoice(QWidget):
                 "there is no image to segment; open one, or File > Open Sample > Co-Seg"
             )
         axes = self.axes
-        image = layers.layer_to_image(self._layer, axes, self._size.um)
-        understand(image)
-        geometry = geometry_of(self._size.um, self._file or image.geometry, image.spatial_axes)
-        if self._size.um is None:
-            geometry = Geometry.unknown(geometry.ndim, geometry.source)
-        return ChosenImage(self._layer, axes, self.channels_box.currentData(), geometry)
+        understand(layers.layer_to_image(self._layer, axes, self._size.um))
+        return ChosenImage(self._layer, axes, self.channels_box.currentData(), self._geometry())
 
     @property
     def layer(self) -> ImageLayer | None:
@@ -174,13 +172,13 @@ class ImageChoice(QWidget):
     def pixel_size(self) -> PixelSize:
         return self._size
 
-    def set_model_pixel_size(self, um: float | None) -> None:
-        """Set the pixel size that is assumed where the image has none."""
-        self._model_um = um
+    def set_model_pixel_size(self, um: float | None, slicing: str = "square") -> None:
+        """Set the pixel size that is assumed where the image has none, and the rule of slicing."""
+        self._model_um, self._slicing = um, slicing
         text = DEFAULT_SIZE if um is None else f"{DEFAULT_SIZE} ({um:g} µm)"
         self.size_box.setSpecialValueText(text)
         self.spacing_box.setSpecialValueText("same as the pixel size")
-        self._show_size()
+        self._fill_boxes()
 
     def set_file_geometry(self, path: str, geometry: Geometry, shape: Sequence[int]) -> None:
         """Use the metadata of the file at `path` for the chosen layer.
@@ -307,34 +305,72 @@ class ImageChoice(QWidget):
         if side == 0:
             self._size = PixelSize(None, f"{SET_BY_USER}: the model's own")
         else:
+<<<<<<< HEAD
             self._size = PixelSize((spacing or side, side, side)[-count:], SET_BY_USER)
         if self._layer is not None:
             self._layer.metadata[TYPED_SIZE] = self._size.um
+=======
+            sizes, across = [side] * count, self._across()
+            if count == 3:
+                sizes[across] = spacing or side
+            self._size = PixelSize(tuple(sizes), SET_BY_USER)
+>>>>>>> wa
         self._show_size()
         self.changed.emit()
 
     def _set_size(self, size: PixelSize) -> None:
         self._size = size
-        um = size.um or (0.0,)
-        for box, value in ((self.size_box, um[-1]), (self.spacing_box, um[0])):
+        self._fill_boxes()
+        self.changed.emit()
+
+    def _fill_boxes(self) -> None:
+        """In the plane of the slices, and from slice to slice."""
+        um, across = self._size.um or (0.0,), self._across()
+        in_plane = um[1 if across == 2 else -1]
+        for box, value in ((self.size_box, in_plane), (self.spacing_box, um[across])):
             with QSignalBlocker(box):
                 box.setValue(value)
         self._show_size()
-        self.changed.emit()
+
+    def _geometry(self) -> Geometry:
+        """As it is understood of the chosen layer, of which there is one."""
+        image = layers.layer_to_image(self._layer, self.axes, self._size.um)
+        geometry = geometry_of(self._size.um, self._file or image.geometry, image.spatial_axes)
+        if self._size.um is None:
+            return Geometry.unknown(geometry.ndim, geometry.source)
+        return geometry
+
+    def _across(self) -> int:
+        """The spatial axis that slices of the chosen layer are cut across."""
+        if self._size.um is None or self.axes != "ZYX":
+            return 0
+        try:
+            return slicing_of(self._geometry(), self._slicing).axis
+        except ImageError:  # no slice has square pixels; a run says so
+            return 0
 
     def _show_size(self) -> None:
         is_set = self._size.source.startswith(SET_BY_USER)
         self.reset_button.setEnabled(is_set)
         lines = [sentence(self._size.source)]
         um = self._size.um
+<<<<<<< HEAD
         if um is None and self._layer is not None and not is_set:  # not to be overlooked
             lines = [
                 "<b>⚠ Unknown: the model's own is assumed</b>. If that is wrong, so are the objects"
             ]
         if um is not None and len(um) > 1 and um[-1] != um[-2]:
+=======
+        if um is None and self._layer is not None and not is_set:
+            lines = ["Unknown: the model's own is assumed"]
+        across = self._across()
+        if across:
+            lines.append(f"Slices are cut across {'ZYX'[across]}")
+        elif um is not None and len(um) > 1 and um[-1] != um[-2]:
+>>>>>>> wa
             lines.append(f"{um[-2]:g} µm high, {um[-1]:g} µm wide")
         if um is not None and self._model_um:
-            factor = um[-1] / self._model_um
+            factor = um[1 if across == 2 else -1] / self._model_um
             if not 1 / IMPLAUSIBLE_FACTOR <= factor <= IMPLAUSIBLE_FACTOR:
                 lines.append(f"⚠ The model's is {self._model_um:g} µm: is this right?")
             elif abs(factor - 1) > 0.02:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from napari_coseg.core.errors import CosegError
 from napari_coseg.core.geometry import Geometry
+from napari_coseg.inference.cutting import slicing_for
 from napari_coseg.widgets.background import tasks
 from napari_coseg.widgets.background.process import Reply
 from napari_coseg.widgets.background.worker import Worker
-from napari_coseg.widgets.image_choice import ImageChoice
+from napari_coseg.widgets.image_choice import ChosenImage, ImageChoice
 from napari_coseg.widgets.job_widget import JobWidget
 from napari_coseg.widgets.model_choice import ModelChoice
 
@@ -38,9 +39,17 @@ class ImageJobWidget(JobWidget):
     def let_go(self) -> None:
         self.image.disconnect_viewer()
 
+    def sliced_across(self, chosen: ChosenImage) -> int:
+        """The spatial axis of the chosen image that the chosen model cuts its slices across."""
+        card = self.model.card
+        return slicing_for(card, chosen.axes, chosen.geometry).axis if card else 0
+
     def _on_model(self) -> None:
         card = self.model.card
-        self.image.set_model_pixel_size(card.pixel_size_um if card else None)
+        if card is None:
+            self.image.set_model_pixel_size(None)
+        else:
+            self.image.set_model_pixel_size(card.pixel_size_um, card.slicing)
 
     def _ask_file(self, path: str) -> None:
         if path in self._files:

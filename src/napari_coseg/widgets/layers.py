@@ -88,29 +88,40 @@ def layer_to_image(
     return Image(level_0(layer), axes, pixel_size_um, layer.name, geometry=geometry)
 
 
-def view_region(viewer: Viewer, layer: ImageLayer, axes: str) -> tuple[tuple[int, int], ...]:
+def view_region(
+    viewer: Viewer, layer: ImageLayer, axes: str, across: int = 0
+) -> tuple[tuple[int, int], ...]:
     """Half-open bounds, along the spatial axes, of what the canvas shows of the layer.
 
     Of a stack that is the slice in view.
 
+    Parameters
+    ----------
+    across
+        Of a stack: the spatial axis that its slices are cut across.
+
     Raises
     ------
     ImageError
-        In 3D, where another plane than y, x is shown, and where nothing of the layer is in view.
+        In 3D, where another plane is shown, and where nothing of the layer is in view.
     """
     dims, shape = spatial_dims(axes), layer_to_image(layer, axes).spatial_shape
     shown = [dim - viewer.dims.ndim + layer.ndim for dim in viewer.dims.displayed]
-    if viewer.dims.ndisplay != 2 or shown != dims[-2:]:
+    plane = [dim for i, dim in enumerate(dims) if len(dims) == 2 or i != across]
+    is_plane = shown == plane if across == 0 else sorted(shown) == plane
+    if viewer.dims.ndisplay != 2 or not is_plane:
+        names = ", ".join(axes[dim].lower() for dim in plane)
+        how = "set the order of dimensions back" if across == 0 else "roll the order of dimensions"
         raise ImageError(
-            "the current view does not show the plane y, x of the image; switch to the 2D display "
-            "and set the order of dimensions back, or segment the whole image"
+            f"the current view does not show the plane {names} of the image; switch to the 2D "
+            f"display and {how}, or segment the whole image"
         )
     corners = np.array([layer.world_to_data(corner) for corner in _view_corners(viewer, layer)])
     # A pixel reaches half a pixel to either side of its coordinate.
     low = np.floor(corners.min(axis=0) + 0.5)[dims]
     high = np.ceil(corners.max(axis=0) + 0.5)[dims]
     if len(dims) == 3:
-        high[0] = low[0] + 1
+        high[across] = low[across] + 1
     low, high = np.clip(low, 0, shape).astype(int), np.clip(high, 0, shape).astype(int)
     if (low >= high).any():
         raise ImageError(

@@ -9,6 +9,7 @@ from superqt import QCollapsible
 
 from napari_coseg.core.types import LabelClass, Prediction
 from napari_coseg.core.windows import WINDOWS
+from napari_coseg.inference.cutting import sliced_across
 from napari_coseg.inference.settings import InferenceSettings
 from napari_coseg.widgets import layers, outputs, runs
 from napari_coseg.widgets.background import tasks
@@ -99,7 +100,9 @@ class SegmentWidget(ImageJobWidget):
         chosen = self.image.chosen()
         region = None
         if self.view_button.isChecked():
-            region = layers.view_region(self._viewer, chosen.layer, chosen.axes)
+            region = layers.view_region(
+                self._viewer, chosen.layer, chosen.axes, self.sliced_across(chosen)
+            )
         arguments = runs.new_run(
             {
                 **self.model.arguments(),
@@ -164,6 +167,8 @@ def summary(prediction: Prediction, region_pixels: list[int], seconds: float) ->
         total = sum(region_pixels)
         fractions = {i: f"{n / total:.0%}" for i, n in enumerate(region_pixels)}
         lines.append(_listed(prediction.semantic_classes, fractions) + " of the area")
+    if how := sliced_across(prediction.provenance):
+        lines.append(f"S{how[1:]}")
     return "<br>".join(lines)
 
 
