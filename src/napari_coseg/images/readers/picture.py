@@ -46,7 +46,8 @@ def read(path: Path, stored: bool = False) -> Image:
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise ImageError(f"{path} cannot be read as a picture: {error}") from error
     size = from_dots(dots[1], dots[0], MICROMETRES_AN_INCH) if dots else None
-    return Image(data, "YX" if data.ndim == 2 else "YXC", size, stem_of(path))
+    axes = "YX" if data.ndim == 2 else "YXC"
+    return Image(data, axes, size, stem_of(path), alpha=data.ndim == 3 and data.shape[-1] == 4)
 
 
 def _deep_colours(path: Path, picture: PIL.Image.Image) -> np.ndarray | None:

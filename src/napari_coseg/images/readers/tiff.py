@@ -17,7 +17,7 @@ import numpy as np
 from napari_coseg.core.errors import ImageError
 from napari_coseg.core.geometry import NOTE, Geometry, ImageSource
 from napari_coseg.core.types import Image
-from napari_coseg.images.readers.photometric import conversion_of
+from napari_coseg.images.readers.photometric import conversion_of, has_alpha, stains_first
 from napari_coseg.images.readers.registry import stem_of
 from napari_coseg.images.readers.resolution import UNITS_UM, from_dots
 from napari_coseg.images.readers.tiff_whole import images_left_out, refuse_parts
@@ -54,15 +54,16 @@ def read(path: Path, stored: bool = False) -> Image:
             kept, axes = _our_axes(series.axes, series.shape, path)
             geometry = _of_first(file, _geometry(file, axes))
             shown = None if stored else conversion_of(file, series.keyframe, axes)
+            alpha = has_alpha(series.keyframe)
             loaded = series.nbytes <= LOADED_BYTES
             data = series.asarray() if loaded else None
         if data is None:
             data = _opened(path)
     except BROKEN as error:
         raise ImageError(f"{path} cannot be read as TIFF: {error}") from error
-    image = _in_our_order(data, kept, axes, geometry, stem_of(path))
+    image = replace(_in_our_order(data, kept, axes, geometry, stem_of(path)), alpha=alpha)
     if shown is None:
-        return image
+        return stains_first(image)
     data = image.data if loaded else _as_dask(image.data)
     return replace(image, data=shown(data), axes=image.axes + "C" * shown.adds_axis)
 
