@@ -249,3 +249,32 @@ def test_what_is_no_ome_zarr_is_told(tmp_path, what):
         (path / "labels" / "objects" / "0" / "0" / "0").write_bytes(b"broken")
     with pytest.raises(ImageError, match=r"cannot be read|cannot read|is not JSON"):
         read_ome_zarr(path)
+
+
+def whole(tmp_path):
+    labels = np.zeros((600, 1100), np.int32)
+    labels[5:9, 5:9], labels[5:9, 1050:1055], labels[550:560, 10:20] = 1, 2, 3
+    return written(tmp_path, labels)[1], labels
+
+
+@pytest.mark.parametrize("name", ["objects", "regions"])
+@pytest.mark.parametrize("chunk", ["0/0", "0/1", "1/2"])
+def test_a_chunk_that_was_lost_is_told(tmp_path, name, chunk):
+    path, labels = whole(tmp_path)
+    np.testing.assert_array_equal(read_ome_zarr(path).instances.labels, labels)
+    (path / "labels" / name / "0" / chunk).unlink()
+    with pytest.raises(ImageError, match="lacks 1 of its 6 chunks"):
+        read_ome_zarr(path)
+
+
+def test_objects_without_a_pixel_are_told_of_folders_that_keep_no_empty_chunks(tmp_path):
+    path, _ = whole(tmp_path)
+    notes = path / "labels" / "objects" / ".zattrs"
+    content = json.loads(notes.read_text("utf-8"))
+    del content[OURS]["every_chunk_is_written"]
+    notes.write_text(json.dumps(content), "utf-8")
+    (path / "labels" / "objects" / "0" / "0" / "1").unlink()
+    assert read_ome_zarr(path).instances.table["id"].tolist() == [1, 2, 3]
+    (path / "labels" / "objects" / "0" / "0" / "2").unlink()
+    with pytest.warns(UserWarning, match="1 of 3 objects that are described have no pixel"):
+        assert read_ome_zarr(path).instances.table["id"].tolist() == [1, 3]

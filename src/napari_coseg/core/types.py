@@ -83,6 +83,9 @@ class Image:
         Of the spatial axes; None where no more than the pixel size is known.
     path
         File or folder that it was read from; None where it was not.
+    alpha
+        Whether the last of four channels is how opaque a pixel is; None where nothing says so: then
+        it is, if the channels are the last axis, as in pictures.
 
     Raises
     ------
@@ -95,6 +98,7 @@ class Image:
     geometry: Geometry
     name: str
     path: Path | None
+    alpha: bool | None
 
     def __init__(
         self,
@@ -105,6 +109,7 @@ class Image:
         *,
         geometry: Geometry | None = None,
         path: Path | None = None,
+        alpha: bool | None = None,
     ) -> None:
         known = ("YX", "YXC", "CYX", "ZYX", "ZYXC", "ZCYX")
         if axes not in known:
@@ -121,6 +126,7 @@ class Image:
             ("geometry", geometry),
             ("name", name),
             ("path", path),
+            ("alpha", alpha),
         ):
             object.__setattr__(self, key, value)
 
@@ -142,6 +148,17 @@ class Image:
     @property
     def is_stack(self) -> bool:
         return "Z" in self.axes
+
+    @property
+    def n_channels(self) -> int:
+        """1 where there is no axis of channels."""
+        return int(self.data.shape[self.axes.index("C")]) if "C" in self.axes else 1
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether its channels are red, green, blue and how opaque a pixel is."""
+        says = self.axes.endswith("C") if self.alpha is None else self.alpha
+        return says and self.n_channels == 4
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,12 +25,14 @@ from napari_coseg.core.types import LabelClass, id_lookup
 from napari_coseg.datasets.files import (
     IMAGE_SUFFIXES,
     as_labels,
+    image_named,
     images_in,
     natural_key,
     read_labels,
     read_rgb,
 )
 
+MASK_VALUE = 255
 VALIDATION_SPLITS = ("validation", "valid", "val")
 
 
@@ -236,7 +238,7 @@ class Dataset:
                 except DatasetError as error:
                     problems.append(str(error))
                     continue
-                problems += self._strange_values(sample)
+                problems += self._strange_values(sample) + mask_as_objects(sample)
                 samples.append(count_sample(sample))
             reports[split] = self._report(samples)
         notes: tuple[str, ...] = ()
@@ -287,9 +289,9 @@ class Dataset:
 
     def _file(self, split: str, folder: str, name: str) -> Path:
         where = self.folder(split) / folder
-        for suffix in IMAGE_SUFFIXES:
-            if (where / f"{name}{suffix}").is_file():
-                return where / f"{name}{suffix}"
+        found = image_named(where, name)
+        if found is not None:
+            return found
         raise DatasetError(
             f"dataset {self.name!r}: no file {name} ({', '.join(IMAGE_SUFFIXES)}) in {where}"
         )
@@ -332,6 +334,20 @@ class Dataset:
             region_pixels={c.name: regions[c.id] for c in self.semantic_classes},
             objects_by_class={c.name: types[c.id] for c in self.instance_classes},
         )
+
+
+def mask_as_objects(sample: Sample) -> list[str]:
+    """A problem where all objects have the id 255, the value of a mask."""
+    if sample.instances is None:
+        return []
+    ids = np.unique(sample.instances)
+    ids = ids[ids > 0].tolist()
+    if ids != [MASK_VALUE]:
+        return []
+    return [
+        f"objects of {sample.name!r} hold the values 0 and {MASK_VALUE} alone, as a mask does; "
+        "give each object an id of its own"
+    ]
 
 
 def count_sample(sample: Sample) -> tuple[int, Counter[int], Counter[int]]:

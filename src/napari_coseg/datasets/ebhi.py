@@ -75,7 +75,7 @@ class EbhiClasses(PairedFiles, Ebhi):
 
     def load(self, split: str, name: str) -> Sample:
         picture, truth = self.pair(split, name)
-        glands = read_rgb(truth).max(axis=-1) > 0  # masks of any mode
+        glands = read_rgb(truth, without_alpha=True).max(axis=-1) > 0  # masks of any mode
         return Sample(name, read_rgb(picture), self.pixel_size_um, semantic=glands.astype(np.uint8))
 
     def source(self, name: str) -> str:

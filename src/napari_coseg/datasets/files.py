@@ -10,13 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from napari_coseg.core.errors import DatasetError, ImageError
-from napari_coseg.core.types import LABEL_DTYPE
+from napari_coseg.core.types import LABEL_DTYPE, Image
 from napari_coseg.images.intake import RgbSource, understand
+from napari_coseg.images.readers.registry import read_image
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
-DEEP_MODES = ("I", "F")
-"""Prefixes of Pillow's modes of grey images with more than 8 bits: I;16, I, F."""
+_BROKEN = (
+    *(ImageError, OSError, ValueError, SyntaxError, LookupError, TypeError, AttributeError),
+    *(RuntimeError, ArithmeticError, struct.error),
+)
+"""Errors of Pillow, of tifffile and of its codecs on damaged files."""
 
 MAX_PIXELS = 2**27
 """Largest image or label image, 11,585 x 11,585; checked before memory is allocated, since a small
@@ -30,11 +34,42 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 
 
 def images_in(folder: Path) -> dict[str, Path]:
-    """Stem -> file of every image directly in `folder`; `DatasetError` if there is none."""
-    found = {path.stem: path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+    """Stem -> file of every image directly in `folder`.
+
+    `DatasetError` if there is none, or two have the same stem.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            continue
+        if path.stem in found:
+            raise _two_of_a_name(found[path.stem], path)
+        found[path.stem] = path
     if not found:
         raise DatasetError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {folder}")
     return found
+
+
+def image_named(folder: Path, stem: str) -> Path | None:
+    """The image file in `folder` of this stem, whatever the case of its suffix; None without one.
+
+    `DatasetError` if there are two.
+    """
+    names = (folder / f"{stem}{suffix}" for suffix in IMAGE_SUFFIXES)
+    found = [path for path in names if path.is_file()]
+    if not found and folder.is_dir():
+        found = [
+            path
+            for path in sorted(folder.iterdir())
+            if path.stem == stem and path.suffix.lower() in IMAGE_SUFFIXES
+        ]
+    if len(found) > 1:
+        raise _two_of_a_name(*found[:2])
+    return found[0] if found else None
+
+
+def _two_of_a_name(one: Path, other: Path) -> DatasetError:
+    return DatasetError(f"{one} and {other} have the same name; remove or rename one of them")
 
 
 def find_folder(root: Path, *names: str, depth: int = 2) -> Path | None:
@@ -71,53 +106,38 @@ def _subfolders(folder: Path) -> list[Path]:
         return []
 
 
-def read_rgb(path: Path) -> np.ndarray:
-    """Read an image as uint8 (Y, X, 3); grey becomes three equal channels, alpha is dropped.
+def read_rgb(path: Path, *, without_alpha: bool = False) -> np.ndarray:
+    """Read an image as uint8 (Y, X, 3), by the reader and the rules of prediction.
 
-    Grey of more than 8 bits is mapped to 0..255 as in prediction (`images.intake`).
+    Grey becomes three equal channels, deep values are mapped to 0..255, and what is transparent is
+    white (`images.intake`); `without_alpha` takes the colours below, as masks need.
     """
-    from PIL import Image
-
     try:
-        with Image.open(path) as picture:
-            _check_size(path, picture.size)
-            if picture.mode.startswith(DEEP_MODES):
-                return _eight_bits(np.asarray(picture), path)
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        image = understand(_opened(path, "image", stored=False))
+        if image.is_stack:
+            raise ImageError(f"it has {image.spatial_shape[0]} slices; save one plane a file")
+        if image.data.dtype == np.uint8 and not image.has_alpha and image.n_channels in (1, 3):
+            return _three_channels(np.asarray(image.data), image.axes)
+        source = RgbSource(image, (0, 1, 2) if without_alpha and image.has_alpha else None)
+        everything = slice(None)
+        return np.rint(source.read(0, everything, everything)).astype(np.uint8)
+    except _BROKEN as error:
         raise DatasetError(f"cannot read the image {path}: {error}") from error
 
 
-def _eight_bits(values: np.ndarray, path: Path) -> np.ndarray:
-    try:
-        source = RgbSource(understand(values, "YX"))
-    except ImageError as error:
-        raise DatasetError(f"cannot read the image {path}: {error}") from error
-    everything = slice(None)
-    return np.rint(source.read(0, everything, everything)).astype(np.uint8)
+def _three_channels(values: np.ndarray, axes: str) -> np.ndarray:
+    if "C" not in axes:
+        values = values[..., None]
+    elif axes.startswith("C"):
+        values = np.moveaxis(values, 0, -1)
+    return np.repeat(values, 3, axis=-1) if values.shape[-1] == 1 else values
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """Read a label file as an integer array (Y, X); TIFF may hold 32 bits."""
-    from PIL import Image
-
-    # On damaged files tifffile and its codecs raise many kinds of errors.
-    broken = (
-        *(OSError, ValueError, SyntaxError, LookupError, TypeError, AttributeError),
-        *(RuntimeError, ArithmeticError, struct.error, Image.DecompressionBombError),
-    )
+    """Read a label file as an integer array (Y, X), as stored; TIFF may hold 32 bits."""
     try:
-        if path.suffix.lower() in (".tif", ".tiff"):
-            import tifffile
-
-            with tifffile.TiffFile(path) as file:
-                _check_size(path, file.series[0].shape)
-                labels = file.asarray()
-        else:
-            with Image.open(path) as picture:
-                _check_size(path, picture.size)
-                labels = np.asarray(picture)
-    except broken as error:
+        labels = np.asarray(_opened(path, "labels", stored=True).data)
+    except _BROKEN as error:
         raise DatasetError(f"cannot read the labels {path}: {error}") from error
     if labels.dtype == bool:
         labels = labels.astype(np.uint8)
@@ -127,6 +147,26 @@ def read_labels(path: Path) -> np.ndarray:
             "channel of integers, (Y, X)"
         )
     return labels
+
+
+def _opened(path: Path, what: str, stored: bool) -> Image:
+    """Raises one of `_BROKEN`, and `DatasetError` for too many pixels."""
+    if not path.is_file():
+        raise DatasetError(f"cannot read the {what} {path}: there is no such file")
+    if path.suffix.lower() in (".tif", ".tiff"):
+        import tifffile
+
+        with tifffile.TiffFile(path) as file:
+            _check_size(path, file.series[0].shape if file.series else ())
+    else:
+        import PIL.Image
+
+        try:
+            with PIL.Image.open(path) as picture:
+                _check_size(path, picture.size)
+        except PIL.Image.DecompressionBombError as error:
+            raise DatasetError(f"cannot read the {what} {path}: {error}") from error
+    return read_image(path, stored=stored)
 
 
 def as_labels(array: np.ndarray, what: str) -> np.ndarray:

@@ -16,13 +16,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from napari_coseg.core.card import ClassEntry
 from napari_coseg.core.errors import DatasetError
 from napari_coseg.core.settings import Settings
 from napari_coseg.datasets.base import Dataset, Layout, Sample
-from napari_coseg.datasets.files import IMAGE_SUFFIXES, read_labels
+from napari_coseg.datasets.files import image_named, read_labels
 
 
 class FolderDescription(Settings):
@@ -31,6 +31,17 @@ class FolderDescription(Settings):
     pixel_size_um: float = Field(gt=0, description="micrometres per pixel of every image")
     semantic_classes: tuple[ClassEntry, ...] = ()
     instance_classes: tuple[ClassEntry, ...] = ()
+
+    @field_validator("semantic_classes", "instance_classes")
+    @classmethod
+    def _differ(cls, classes: tuple[ClassEntry, ...]) -> tuple[ClassEntry, ...]:
+        for what, given in (("id", [c.id for c in classes]), ("name", [c.name for c in classes])):
+            twice = sorted({str(one) for one in given if given.count(one) > 1})
+            if twice:
+                raise ValueError(
+                    f"the {what} {twice[0]} is given to two classes; give each class its own {what}"
+                )
+        return classes
 
 
 class Folder(Dataset):
@@ -58,12 +69,11 @@ class Folder(Dataset):
     def load(self, split: str, name: str) -> Sample:
         """Read a sample with its known mask; without one in ``known`` all was annotated."""
         sample = super().load(split, name)
-        folder = self.folder(split) / "known"
-        for path in (folder / f"{name}{suffix}" for suffix in IMAGE_SUFFIXES):
-            if path.is_file():
-                known = read_labels(path) > 0
-                return replace(sample, semantic_known=known, instances_known=known)
-        return sample
+        path = image_named(self.folder(split) / "known", name)
+        if path is None:
+            return sample
+        known = read_labels(path) > 0
+        return replace(sample, semantic_known=known, instances_known=known)
 
 
 def _read_description(path: Path) -> FolderDescription:

@@ -113,7 +113,7 @@ def _read_json(path: Path) -> dict[str, Any]:
             raise DatasetError(
                 f"{path} is larger than {MAX_JSON_BYTES} bytes; is it the right file?"
             )
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except OSError as error:
         raise DatasetError(
             f"no {path.name} in {path.parent}; an nnU-Net raw folder has {path.name}, imagesTr and "
@@ -124,6 +124,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise DatasetError(f"{path} holds {type(values).__name__}; expected a JSON object")
     return values
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys differ; of equal keys the json module takes the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{max(names, key=names.count)!r} is given twice")
+    return found
 
 
 def _channels(values: dict[str, Any]) -> tuple[str, ...]:
@@ -147,6 +156,9 @@ def _classes(values: dict[str, Any]) -> tuple[dict[int, str], int | None]:
     """Names by value, and the value of the ignore label."""
     labels = values["labels"]
     if all(name.isdigit() for name in labels):  # version 1: {"1": "liver"}
+        names = [str(name) for name in labels.values()]
+        if len(set(names)) < len(names):
+            raise ValueError(f'"labels" give two numbers one name: {labels}')
         labels = {str(name): int(number) for number, name in labels.items()}
     ignored = labels.get(IGNORE)
     named = {name: n for name, n in labels.items() if name not in ("background", IGNORE)}

@@ -102,5 +102,5 @@ def _vague_area(folder: Path, stem: str) -> np.ndarray | None:
     for parent in (folder, folder / "mask binary"):
         for suffix in IMAGE_SUFFIXES:
             if (parent / f"{stem}{suffix}").is_file():
-                return read_rgb(parent / f"{stem}{suffix}").max(axis=-1) > 0
+                return read_rgb(parent / f"{stem}{suffix}", without_alpha=True).max(axis=-1) > 0
     return None

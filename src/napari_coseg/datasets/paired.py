@@ -8,7 +8,7 @@ from pathlib import Path
 
 from napari_coseg.core.errors import DatasetError
 from napari_coseg.datasets.base import Dataset
-from napari_coseg.datasets.files import IMAGE_SUFFIXES, natural_key
+from napari_coseg.datasets.files import IMAGE_SUFFIXES, image_named, natural_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +65,7 @@ def pair_folders(
             name = prefix + image.stem
             if name in pairs:
                 raise DatasetError(f"{pairs[name][0]} and {image} have the same name")
-            endings = (suffix,) if suffix else (image.suffix, *IMAGE_SUFFIXES)
-            there = (labels / f"{image.stem}{ending}" for ending in endings)
-            found = next((path for path in there if path.is_file()), None)
-            pairs[name] = image, found or labels / f"{image.stem}{endings[0]}"
+            expected = labels / f"{image.stem}{suffix or image.suffix}"
+            found = None if suffix else image_named(labels, image.stem)
+            pairs[name] = image, found or expected
     return pairs

@@ -22,6 +22,8 @@ from napari_coseg.formats.place import offset_in
 VERSION = "0.4"
 OURS = "napari-coseg"
 """Key, beside NGFF's own, of what it has no place for: all classes, provenance, full geometry."""
+EVERY_CHUNK = "every_chunk_is_written"
+"""Key, beside those, of labels whose chunks without objects are files, too."""
 UNITS = {"um": "micrometer", "mm": "millimeter"}
 CHUNK_PX = 512
 SMALLEST_LEVEL_PX = 512
@@ -143,6 +145,7 @@ def _pyramid(group: Any, data: Any, levels: int, *, means: bool) -> None:
             chunks=(*(1 for _ in leading), *(max(1, min(n, CHUNK_PX)) for n in shape[-2:])),
             chunk_key_encoding={"name": "v2", "separator": "/"},
             fill_value=0,
+            config={"write_empty_chunks": True},  # so that one that is missing is a lost one
         )
         for plane in np.ndindex(*leading):
             for y in range(0, shape[-2], BAND_ROWS):
@@ -170,6 +173,7 @@ def _ours(classes: Sequence[LabelClass], prediction: Prediction) -> dict[str, An
     ]
     return {
         "classes": entries,
+        EVERY_CHUNK: True,
         "provenance": prediction.provenance,
         "geometry": prediction.geometry.as_json(),
     }

@@ -117,8 +117,10 @@ def _next_in_ring(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     return places
 
 
-def paint(labels: np.ndarray, rings: Sequence[np.ndarray], value: int) -> None:
+def paint(labels: np.ndarray, rings: Sequence[np.ndarray], value: int) -> bool:
     """Set the pixels of (Y, X) `labels` that lie in an odd number of `rings` to `value`.
+
+    Returns whether there are such pixels.
 
     Parts beyond the image are cut off. Rings are (N, 2) x and y, closed; any finite numbers.
 
@@ -132,6 +134,8 @@ def paint(labels: np.ndarray, rings: Sequence[np.ndarray], value: int) -> None:
     low = np.clip(np.floor(corners.min(axis=0)), 0, extent).astype(np.int64)
     high = np.clip(np.ceil(corners.max(axis=0)), 0, extent).astype(np.int64)
     width, height = (int(n) for n in high - low)
-    if width and height:
-        within = inside([ring - low for ring in rings], (height, width))
-        labels[low[1] : high[1], low[0] : high[0]][within] = value
+    if not (width and height):
+        return False
+    within = inside([ring - low for ring in rings], (height, width))
+    labels[low[1] : high[1], low[0] : high[0]][within] = value
+    return bool(within.any())

@@ -8,7 +8,6 @@ the features.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +19,12 @@ from napari_coseg.core.errors import ImageError
 from napari_coseg.core.geometry import ONLY_SIZE, Geometry
 from napari_coseg.core.provenance import checked_provenance
 from napari_coseg.core.types import LABEL_DTYPE, LARGEST_ID, LabelClass, Prediction
-from napari_coseg.formats.geojson import CLASS_PROBABILITY, HEADER, LABEL
+from napari_coseg.formats.geojson import HEADER
 from napari_coseg.formats.outlines import paint
+from napari_coseg.formats.qupath import BROKEN, Shape, color_of, shapes_in, tell_left_out
 from napari_coseg.labels.measure import class_table, labelled
-from napari_coseg.labels.polygons.geojson import box_area, features_of, read_json, rings_of
+from napari_coseg.labels.measure.rows import ids_in
+from napari_coseg.labels.polygons.geojson import read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,24 +35,9 @@ MAX_PIXELS = 2**31
 MAX_CLASSES = 255
 UNCLASSIFIED = "unclassified"
 """Class of the regions that have none; objects may do without."""
-_BROKEN = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError)
-_OBJECTS = ("detection", "cell", "tile")
-
-
-@dataclass(frozen=True, eq=False)
-class _Shape:
-    """One feature with an area."""
-
-    is_object: bool
-    rings: tuple[np.ndarray, ...]
-    z: int
-    entry: LabelClass | None
-    label: int
-    probability: float
-
-    @property
-    def box_area(self) -> float:
-        return box_area(self.rings)
+OTHER_SLICE, OUTSIDE = "in slices that the image does not have", "outside the image"
+TOO_SMALL, COVERED = "too small to hold a pixel's centre", "covered by others"
+"""Why a feature left no pixel."""
 
 
 def read_geojson(
@@ -87,9 +73,9 @@ def read_geojson(
         Where the file is not GeoJSON, is too large, or shape or pixel size are nowhere said.
     """
     path = Path(path)
-    content = read_json(path, MAX_BYTES, ImageError)
+    content = read_json(path, MAX_BYTES, ImageError, not_a_number=True)
     said = _said(path, content)
-    found = _shapes(path, content)
+    found = shapes_in(path, content, said.names_of_objects)
     extent = said.shape or tuple(int(n) for n in shape or _extent(found))
     _check_shape(path, extent)
     geometry = _geometry(path, len(extent), said, pixel_size_um, image_geometry)
@@ -97,7 +83,9 @@ def read_geojson(
     objects = [one for one in found if one.is_object]
     semantic_classes = _classes(path, said.semantic_classes, regions)
     semantic = np.zeros(extent, np.uint8)
-    _paint(semantic, regions, [_class_id(one, semantic_classes) for one in regions], said.origin)
+    class_ids = [_class_id(one, semantic_classes) for one in regions]
+    reasons = _paint(semantic, regions, class_ids, said.origin)
+    tell_left_out(path, "annotations became regions", reasons)
     labels, known, classes = _instances(path, said, objects, extent)
     return labelled(
         labels,
@@ -122,6 +110,12 @@ class _Said:
     instance_classes: tuple[LabelClass, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def names_of_objects(self) -> set[str]:
+        """Names of classes that objects alone have."""
+        regions = {entry.name for entry in self.semantic_classes}
+        return {entry.name for entry in self.instance_classes} - regions
+
 
 def _said(path: Path, content: Any) -> _Said:
     header = content.get(HEADER) if isinstance(content, dict) else None
@@ -129,7 +123,9 @@ def _said(path: Path, content: Any) -> _Said:
         return _Said()
     try:
         semantic, objects = (
-            tuple(LabelClass(int(c["id"]), str(c["name"]), _color(c["color"])) for c in header[key])
+            tuple(
+                LabelClass(int(c["id"]), str(c["name"]), color_of(c["color"])) for c in header[key]
+            )
             for key in ("semantic_classes", "instance_classes")
         )
         return _Said(
@@ -141,18 +137,20 @@ def _said(path: Path, content: Any) -> _Said:
             instance_classes=objects,
             provenance=checked_provenance(header["provenance"]),
         )
-    except _BROKEN as error:
+    except BROKEN as error:
         raise ImageError(f"what {path} says of itself cannot be understood: {error!r}") from error
 
 
 def _instances(
-    path: Path, said: _Said, objects: Sequence[_Shape], extent: tuple[int, ...]
+    path: Path, said: _Said, objects: Sequence[Shape], extent: tuple[int, ...]
 ) -> tuple[np.ndarray, pd.DataFrame, tuple[LabelClass, ...]]:
     """Labels; the class and class probability of each object; the classes."""
     classes = _classes(path, said.instance_classes, objects)
     ids = _ids(path, objects)
     labels = np.zeros(extent, LABEL_DTYPE)
-    _paint(labels, objects, ids, said.origin)
+    reasons = _paint(labels, objects, ids, said.origin)
+    _find_covered(labels, objects, ids, said.origin, reasons)
+    tell_left_out(path, "detections became objects", reasons)
     known = class_table(
         np.array([_class_id(one, classes) for one in objects], np.int64),
         np.array([one.probability for one in objects], np.float64),
@@ -161,60 +159,7 @@ def _instances(
     return labels, known, classes
 
 
-def _shapes(path: Path, content: Any) -> list[_Shape]:
-    features = features_of(content, path, ImageError)
-    found, skipped = [], 0
-    for number, feature in enumerate(features):
-        try:
-            if feature["geometry"]["type"] in ("Polygon", "MultiPolygon"):
-                found.append(_shape(feature))
-            else:
-                skipped += 1
-        except _BROKEN as error:
-            raise ImageError(
-                f"feature {number} of {path} is no outline as QuPath writes it: {error!r}"
-            ) from error
-    if skipped:
-        warnings.warn(
-            f"{path.name}: {skipped} of {len(features)} features are points or lines; they have "
-            "no area and were left out",
-            stacklevel=3,
-        )
-    return found
-
-
-def _shape(feature: dict[str, Any]) -> _Shape:
-    geometry, properties = feature["geometry"], feature.get("properties") or {}
-    rings = rings_of(geometry)
-    label = str((properties.get("metadata") or {}).get(LABEL, ""))
-    measured = properties.get("measurements")
-    sure = measured.get(CLASS_PROBABILITY) if isinstance(measured, dict) else None
-    return _Shape(
-        is_object=properties.get("objectType") in _OBJECTS,
-        rings=rings,
-        z=int((geometry.get("plane") or {}).get("z", 0)),
-        entry=_class_of(properties.get("classification")),
-        label=int(label) if label.isdecimal() else 0,
-        probability=float(sure) if isinstance(sure, (int, float)) else math.nan,
-    )
-
-
-def _class_of(value: Any) -> LabelClass | None:
-    """Its id is 0: `_classes` gives one. QuPath joins the names of derived classes by ": "."""
-    if not value:
-        return None
-    name = value["name"] if "name" in value else ": ".join(value["names"])
-    return LabelClass(0, str(name), _color(value.get("color", (255, 0, 0))))
-
-
-def _color(value: Any) -> tuple[int, int, int]:
-    red, green, blue = (int(part) for part in value)
-    if not all(0 <= part <= 255 for part in (red, green, blue)):
-        raise ValueError(f"a colour has parts beyond 0 to 255: {value!r:.60}")
-    return red, green, blue
-
-
-def _extent(found: Sequence[_Shape]) -> tuple[int, ...]:
+def _extent(found: Sequence[Shape]) -> tuple[int, ...]:
     if not found:
         return ()
     high = np.ceil(np.max([np.max(np.concatenate(one.rings), axis=0) for one in found], axis=0))
@@ -258,7 +203,7 @@ def _geometry(
 
 
 def _classes(
-    path: Path, known: tuple[LabelClass, ...], found: Sequence[_Shape]
+    path: Path, known: tuple[LabelClass, ...], found: Sequence[Shape]
 ) -> tuple[LabelClass, ...]:
     """Those that the header names, then others in the order in which they are met."""
     by_name = {entry.name: entry for entry in known}
@@ -276,12 +221,12 @@ def _classes(
     return tuple(by_name.values())
 
 
-def _class_id(one: _Shape, classes: Sequence[LabelClass]) -> int:
+def _class_id(one: Shape, classes: Sequence[LabelClass]) -> int:
     name = one.entry.name if one.entry else None if one.is_object else UNCLASSIFIED
     return next((entry.id for entry in classes if entry.name == name), 0)
 
 
-def _ids(path: Path, objects: Sequence[_Shape]) -> list[int]:
+def _ids(path: Path, objects: Sequence[Shape]) -> list[int]:
     """The labels that features carry, each in a slice once; the next free ones for the rest."""
     last = max((one.label for one in objects), default=0)
     if last + len(objects) > LARGEST_ID:
@@ -299,11 +244,43 @@ def _ids(path: Path, objects: Sequence[_Shape]) -> list[int]:
 
 
 def _paint(
-    labels: np.ndarray, found: Sequence[_Shape], values: Sequence[int], origin: Sequence[int]
-) -> None:
+    labels: np.ndarray, found: Sequence[Shape], values: Sequence[int], origin: Sequence[int]
+) -> list[str]:
+    """Paint the shapes, larger ones first; why each left no pixel, "" where it left some."""
     z0, y0, x0 = (0, 0, 0, *origin)[-3:]
     planes = labels if labels.ndim == 3 else labels[None]
+    reasons = [""] * len(found)
     for i in sorted(range(len(found)), key=lambda i: -found[i].box_area):
         z = found[i].z - z0
-        if 0 <= z < len(planes):
-            paint(planes[z], [ring - (x0, y0) for ring in found[i].rings], values[i])
+        rings = [ring - (x0, y0) for ring in found[i].rings]
+        if not 0 <= z < len(planes):
+            reasons[i] = OTHER_SLICE
+        elif not _overlaps(rings, planes[z].shape):
+            reasons[i] = OUTSIDE
+        elif not paint(planes[z], rings, values[i]):
+            reasons[i] = TOO_SMALL
+    return reasons
+
+
+def _overlaps(rings: Sequence[np.ndarray], shape: tuple[int, ...]) -> bool:
+    corners = np.concatenate(list(rings))
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    return bool((high > 0).all() and (low < shape[::-1]).all())
+
+
+def _find_covered(
+    labels: np.ndarray,
+    found: Sequence[Shape],
+    ids: Sequence[int],
+    origin: Sequence[int],
+    reasons: list[str],
+) -> None:
+    """Give a reason to the objects of which others, painted later, left no pixel."""
+    planes = labels if labels.ndim == 3 else labels[None]
+    first = (0, 0, 0, *origin)[-3]
+    painted = [i for i, reason in enumerate(reasons) if not reason]
+    for z in {found[i].z for i in painted}:
+        left = set(ids_in(planes[z - first]).tolist())
+        for i in painted:
+            if found[i].z == z and ids[i] not in left:
+                reasons[i] = COVERED

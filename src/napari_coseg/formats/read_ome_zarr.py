@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from napari_coseg.core.geometry import Geometry, ImageSource
 from napari_coseg.core.provenance import checked_provenance
 from napari_coseg.core.types import LABEL_DTYPE, LARGEST_ID, LabelClass, LabelNotes, Prediction
 from napari_coseg.formats.chunk_sizes import check_chunks
-from napari_coseg.formats.ome_zarr import OURS
+from napari_coseg.formats.ome_zarr import EVERY_CHUNK, OURS
 from napari_coseg.labels.measure import class_table, labelled
 from napari_coseg.labels.measure.rows import ids_in
 
@@ -158,7 +159,7 @@ def _read(path: Path, name: str, dtype: type[np.integer[Any]]) -> _Labels:
         raise ImageError(f"what {folder} says of itself cannot be understood: {error!r}") from error
     if not _NAME.fullmatch(level):
         raise ImageError(f"{folder} has its pixels in {level!r}; expected a folder within it")
-    values = _array(folder / level, geometry.ndim)
+    values = _array(folder / level, geometry.ndim, bool(ours.get(EVERY_CHUNK)))
     largest = LARGEST_ID if dtype == LABEL_DTYPE else MAX_CLASS
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
     if low < 0 or high > largest:
@@ -166,6 +167,7 @@ def _read(path: Path, name: str, dtype: type[np.integer[Any]]) -> _Labels:
     values = values.astype(dtype, copy=False)
     known = None
     if dtype == LABEL_DTYPE:
+        _tell_lost(folder, values, properties)
         known, classes = _object_classes(folder, high, properties, colors, classes)
     else:
         classes = _region_classes(values, properties, colors, classes)
@@ -173,11 +175,28 @@ def _read(path: Path, name: str, dtype: type[np.integer[Any]]) -> _Labels:
     return _Labels(values, geometry, notes)
 
 
-def _array(folder: Path, ndim: int) -> np.ndarray:
-    """The pixels, after a look at what would be allocated and run."""
+def _tell_lost(folder: Path, values: np.ndarray, properties: Properties) -> None:
+    """Warn of objects that are described and have no pixel, as where a chunk was lost."""
+    lost = len({label for label in properties if label > 0} - set(ids_in(values).tolist()))
+    if lost:
+        warnings.warn(
+            f"{folder}: {lost} of {len(properties)} objects that are described have no pixel; were "
+            "files lost? Copy or export the folder again if so",
+            stacklevel=4,
+        )
+
+
+def _array(folder: Path, ndim: int, every_chunk: bool) -> np.ndarray:
+    """The pixels, after a look at what would be allocated and run.
+
+    `every_chunk` says that a chunk without a file is a lost one, not an empty one.
+    """
     import zarr
 
-    codec, chunk_bytes = _check(folder, _json(folder / ".zarray"), ndim)
+    header = _json(folder / ".zarray")
+    codec, chunk_bytes = _check(folder, header, ndim)
+    if every_chunk:
+        _refuse_lost(folder, header)
     try:
         check_chunks(folder, codec, chunk_bytes)
         store = zarr.storage.LocalStore(folder, read_only=True)
@@ -185,6 +204,17 @@ def _array(folder: Path, ndim: int) -> np.ndarray:
         return np.asarray(array[...])
     except (OSError, RuntimeError, *_BROKEN) as error:
         raise ImageError(f"the pixels in {folder} cannot be read: {error}") from error
+
+
+def _refuse_lost(folder: Path, header: dict[str, Any]) -> None:
+    """Raise `ImageError` where a chunk has no file."""
+    sides = zip(header["shape"], header["chunks"], strict=True)
+    wanted = math.prod(-(-int(n) // int(chunk)) for n, chunk in sides)
+    there = sum(file.is_file() and file.name[0] != "." for file in folder.rglob("*"))
+    if there < wanted:
+        raise ImageError(
+            f"{folder} lacks {wanted - there} of its {wanted} chunks; copy or export it again"
+        )
 
 
 def _check(folder: Path, header: dict[str, Any], ndim: int) -> tuple[str | None, int]:

@@ -150,7 +150,7 @@ def _geometry(
 def _labels(path: Path, largest: int) -> Image:
     """Read a label image; raises `ImageError` for values outside 0 to `largest`."""
 
-    read = read_image(path)
+    read = read_image(path, stored=True)
     if "C" in read.axes or read.data.dtype.kind not in "iub":
         raise ImageError(
             f"{path} has axes {read.axes} of {read.data.dtype}; labels are one integer per pixel, "

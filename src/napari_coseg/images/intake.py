@@ -5,7 +5,9 @@ entries, else ``ZYX``; four are ``ZYXC`` if the last has 3 or 4 entries. Channel
 (``CYX``, ``ZCYX``) are never guessed.
 
 Intensities are mapped by the rules of `images.intensity`. Grey becomes three equal channels;
-alpha is composited on white.
+alpha is composited on white. The fourth channel is alpha where the file calls it so, and in an
+array of unnamed axes or with channels last; other images of four channels have channels to choose
+from.
 """
 
 from __future__ import annotations
@@ -68,7 +70,8 @@ def understand(
     size = None if pixel_size_um is None else _per_axis(pixel_size_um, len(spatial))
     name = name or (known.name if known else "image")
     path = known.path if known else None
-    return Image(data, axes, size, name, geometry=geometry, path=path)
+    alpha = known.alpha if known else None
+    return Image(data, axes, size, name, geometry=geometry, path=path, alpha=alpha)
 
 
 def guess_axes(shape: Sequence[int]) -> str:
@@ -120,7 +123,7 @@ class RgbSource:
         As `understand` returns it.
     channels
         The channels to use as red, green and blue, or the one to use as grey. None takes all of an
-        image of one, three or four (RGBA) channels.
+        image of one or three channels, or of colours with alpha.
     intensity
         None measures the image by `measure_intensity`.
     stretch, window
@@ -188,14 +191,14 @@ def _choose_channels(image: Image, channels: int | Sequence[int] | None) -> tupl
         if channels not in (None, 0, [0], (0,)):
             raise ImageError(f"channels {channels!r} were asked for, but {image.axes} has none")
         return [0], False
-    count = int(image.data.shape[image.axes.index("C")])
+    count = image.n_channels
     if channels is None:
-        if count not in (1, 3, 4):
+        if count not in (1, 3) and not image.has_alpha:
             raise ImageError(
                 f"the image has {count} channels; choose those to use as red, green and blue, or "
                 "the one to use as grey, for example channels=(0, 1, 2) or channels=0"
             )
-        return list(range(min(count, 3))), count == 4
+        return list(range(min(count, 3))), image.has_alpha
     chosen = [int(channels)] if isinstance(channels, int) else [int(c) for c in channels]
     if len(chosen) not in (1, 3) or not all(0 <= c < count for c in chosen):
         raise ImageError(

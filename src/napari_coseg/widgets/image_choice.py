@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QDoubleSpinBox, QHBoxLayout, QToolButton, QWidget
 
 from napari_coseg.core.errors import ImageError
 from napari_coseg.core.geometry import Geometry
-from napari_coseg.core.types import geometry_of
+from napari_coseg.core.types import Image, geometry_of
 from napari_coseg.images.intake import understand
 from napari_coseg.images.slicing import slicing_of
 from napari_coseg.widgets import layers
@@ -262,13 +262,13 @@ class ImageChoice(QWidget):
         slices = f"{image.spatial_shape[0]} slices of " if image.is_stack else ""
         assumed = "".join(f"<br>⚠ {escape(text)}" for text in image.geometry.source.assumed)
         self.facts.setText(f"{slices}{y} × {x} pixels, {np.dtype(image.data.dtype)}{assumed}")
-        self._offer_channels(image.axes, tuple(image.data.shape))
+        self._offer_channels(image)
         self._show_rows(channels="C" in image.axes, stack=image.is_stack)
         self._read_size()
 
-    def _offer_channels(self, axes: str, shape: tuple[int, ...]) -> None:
-        count = int(shape[axes.index("C")]) if "C" in axes else 0
-        is_color = count in (3, 4)
+    def _offer_channels(self, image: Image) -> None:
+        count = image.n_channels if "C" in image.axes else 0
+        is_color = count == 3 or image.has_alpha
         entries: list[tuple[str, Any]] = []
         if is_color:
             entries = [("red, green, blue" + ", alpha" * (count == 4), None)]

@@ -10,6 +10,7 @@ import numpy as np
 from napari_coseg.core.errors import ImageError
 from napari_coseg.core.types import Image
 from napari_coseg.images.intake import guess_axes
+from napari_coseg.images.readers.photometric import stains_first
 from napari_coseg.images.readers.registry import stem_of
 
 BROKEN = (
@@ -20,7 +21,10 @@ BROKEN = (
 
 
 def read(path: Path) -> Image:
-    """Open the array as a read-only memory map; axes are guessed from its shape."""
+    """Open the array as a read-only memory map; axes are guessed from its shape.
+
+    Nothing in such a file says that a fourth channel is alpha.
+    """
     try:
         data = np.load(path, mmap_mode="r", allow_pickle=False)
     except BROKEN as error:
@@ -30,4 +34,4 @@ def read(path: Path) -> Image:
         raise ImageError(
             f"{path} holds several numpy arrays (.npz); save the one to segment with numpy.save"
         )
-    return Image(data, guess_axes(data.shape), None, stem_of(path))
+    return stains_first(Image(data, guess_axes(data.shape), None, stem_of(path), alpha=False))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_coseg.core.errors import ImageError
+from napari_coseg.core.types import Image
 
 if TYPE_CHECKING:
     import tifffile
@@ -71,6 +72,28 @@ def conversion_of(file: tifffile.TiffFile, page: tifffile.TiffPage, axes: str) -
     table = (colors if colors.max() < 256 else colors >> 8).astype(np.uint8).T
     index = np.uint8 if dtype.kind == "b" else dtype  # bool would choose rows instead
     return Conversion(lambda values: table[values.astype(index, copy=False)], adds_axis=True)
+
+
+def has_alpha(page: tifffile.TiffPage) -> bool:
+    """Whether the file calls the fourth sample of its colours alpha (ExtraSamples 1 or 2)."""
+    extra = [int(one) for one in page.extrasamples]
+    return _name(page.photometric) in ("RGB", "YCBCR") and len(extra) == 1 and extra[0] in (1, 2)
+
+
+def stains_first(image: Image) -> Image:
+    """An image of four channels in the last axis, none of them alpha, with its channels first.
+
+    Channels that lie last are taken for colours by viewers.
+    """
+    if not image.axes.endswith("C") or image.n_channels != 4 or image.has_alpha:
+        return image
+    axes = "CYX" if image.axes == "YXC" else "ZCYX"
+    data = image.data
+    if not isinstance(data, np.ndarray):
+        import dask.array
+
+        data = dask.array.asarray(data)
+    return replace(image, data=np.moveaxis(data, -1, -3), axes=axes)
 
 
 def _name(value: Any) -> str:

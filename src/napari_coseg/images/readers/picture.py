@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,13 +13,17 @@ from napari_coseg.core.types import Image
 from napari_coseg.images.readers.registry import stem_of
 from napari_coseg.images.readers.resolution import from_dots
 
+if TYPE_CHECKING:
+    import PIL.Image
+
 MICROMETRES_AN_INCH = 25_400.0
 _GREY = {"1", "L", "I", "F", "I;16", "I;16B", "I;16L"}
 
 
-def read(path: Path) -> Image:
+def read(path: Path, stored: bool = False) -> Image:
     """Read an image as (Y, X) or (Y, X, C); palettes and CMYK become RGB.
 
+    `stored` keeps the numbers of a palette's colours, as labels need.
     The pixel size is that of the file's resolution, if finer than those of screens and printers.
     """
     import PIL.Image
@@ -29,7 +34,10 @@ def read(path: Path) -> Image:
             warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(path) as picture:
                 dots = picture.info.get("dpi")
-                data = np.asarray(picture.convert(_mode(picture)))
+                data = _deep_colours(path, picture)
+                if data is None:
+                    keep = stored and picture.mode == "P"
+                    data = np.asarray(picture if keep else picture.convert(_mode(picture)))
     except PIL.Image.DecompressionBombError as error:
         raise ImageError(
             f"{path} claims too many pixels for this format ({error}); convert it to a tiled TIFF, "
@@ -38,7 +46,30 @@ def read(path: Path) -> Image:
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise ImageError(f"{path} cannot be read as a picture: {error}") from error
     size = from_dots(dots[1], dots[0], MICROMETRES_AN_INCH) if dots else None
-    return Image(data, "YX" if data.ndim == 2 else "YXC", size, stem_of(path))
+    axes = "YX" if data.ndim == 2 else "YXC"
+    return Image(data, axes, size, stem_of(path), alpha=data.ndim == 3 and data.shape[-1] == 4)
+
+
+def _deep_colours(path: Path, picture: PIL.Image.Image) -> np.ndarray | None:
+    """Colours of a PNG of 16 bits, whose low bytes Pillow drops; None for other pictures.
+
+    Pillow decodes a channel's two bytes by taking the first of them; named as little-endian, it
+    takes the second.
+    """
+    import PIL.Image
+
+    high = picture.tile[0][3] if picture.tile else None
+    if picture.format != "PNG" or high not in ("RGB;16B", "RGBA;16B"):
+        return None
+    colours = np.asarray(picture).astype(np.uint16) << 8
+    with PIL.Image.open(path) as again:
+        again.tile = [(*again.tile[0][:3], str(high).replace("16B", "16L"))]  # type: ignore[list-item]
+        colours |= np.asarray(again)
+    clear = picture.info.get("transparency")
+    if colours.shape[-1] == 4 or not isinstance(clear, tuple):
+        return colours
+    opaque = np.where((colours == clear).all(axis=-1), 0, 65535).astype(np.uint16)
+    return np.dstack([colours, opaque])
 
 
 def _mode(picture: object) -> str:

@@ -39,7 +39,16 @@ LONGER_ENDINGS = (".ome.tif", ".ome.tiff", ".nii.gz")
 """Double suffixes, which are removed from names as a whole."""
 
 
-def read_image(path: str | Path, series: str | int | None = None, fill_gaps: bool = False) -> Image:
+_AS_STORED = (_TIFF, _PICTURE)
+"""Readers that convert colours, and can leave the stored values as they are."""
+
+
+def read_image(
+    path: str | Path,
+    series: str | int | None = None,
+    fill_gaps: bool = False,
+    stored: bool = False,
+) -> Image:
     """Open an image file, with the axes and pixel size that it gives.
 
     Large files are read lazily, window by window.
@@ -57,6 +66,9 @@ def read_image(path: str | Path, series: str | int | None = None, fill_gaps: boo
         DICOM alone: read a series with missing or doubled slices, which is otherwise refused.
         Missing slices have the smallest value of the volume, of doubled ones the first is kept, and
         both are noted.
+    stored
+        The values are labels: those of files where white is zero (as of a boolean mask that
+        tifffile wrote) and those of palettes stay as stored, instead of becoming grey and colours.
 
     Returns
     -------
@@ -84,7 +96,10 @@ def read_image(path: str | Path, series: str | int | None = None, fill_gaps: boo
         )
     module, function = place.split(":")
     reader = getattr(importlib.import_module(module), function)
-    image: Image = reader(path, series, fill_gaps) if place == _DICOM else reader(path)
+    if place == _DICOM:
+        image: Image = reader(path, series, fill_gaps)
+    else:
+        image = reader(path, stored) if place in _AS_STORED else reader(path)
     return replace(image, path=path)
 
 

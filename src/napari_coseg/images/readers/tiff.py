@@ -17,9 +17,10 @@ import numpy as np
 from napari_coseg.core.errors import ImageError
 from napari_coseg.core.geometry import NOTE, Geometry, ImageSource
 from napari_coseg.core.types import Image
-from napari_coseg.images.readers.photometric import conversion_of
+from napari_coseg.images.readers.photometric import conversion_of, has_alpha, stains_first
 from napari_coseg.images.readers.registry import stem_of
 from napari_coseg.images.readers.resolution import UNITS_UM, from_dots
+from napari_coseg.images.readers.tiff_whole import images_left_out, refuse_parts
 
 if TYPE_CHECKING:
     import tifffile
@@ -37,29 +38,44 @@ _OUR_AXIS = {"Y": "Y", "X": "X", "Z": "Z", "I": "Z", "Q": "Z", "C": "C", "S": "C
 """Unspecified pages (I, Q) are slices; samples per pixel are channels."""
 
 
-def read(path: Path) -> Image:
-    """Read the first series at its finest level, converted to its colours."""
+def read(path: Path, stored: bool = False) -> Image:
+    """Read the first series at its finest level, converted to its colours.
+
+    `stored` leaves the values of grey and of palettes as they are, as labels need.
+    """
     import tifffile
 
     try:
         with tifffile.TiffFile(path) as file:
             if not file.series:
                 raise ImageError(f"{path} holds no image")
+            refuse_parts(file)
             series = file.series[0]
             kept, axes = _our_axes(series.axes, series.shape, path)
-            geometry = _geometry(file, axes)
-            shown = conversion_of(file, series.keyframe, axes)
+            geometry = _of_first(file, _geometry(file, axes))
+            shown = None if stored else conversion_of(file, series.keyframe, axes)
+            alpha = has_alpha(series.keyframe)
             loaded = series.nbytes <= LOADED_BYTES
             data = series.asarray() if loaded else None
         if data is None:
             data = _opened(path)
     except BROKEN as error:
         raise ImageError(f"{path} cannot be read as TIFF: {error}") from error
-    image = _in_our_order(data, kept, axes, geometry, stem_of(path))
+    image = replace(_in_our_order(data, kept, axes, geometry, stem_of(path)), alpha=alpha)
     if shown is None:
-        return image
+        return stains_first(image)
     data = image.data if loaded else _as_dask(image.data)
     return replace(image, data=shown(data), axes=image.axes + "C" * shown.adds_axis)
+
+
+def _of_first(file: tifffile.TiffFile, geometry: Geometry) -> Geometry:
+    """The geometry with a note, and a warning, where other images of the file are left out."""
+    told = images_left_out(file)
+    if not told:
+        return geometry
+    warnings.warn(f"{file.filename}: {told}; save another as a file to read it", stacklevel=3)
+    source = geometry.source
+    return replace(geometry, source=replace(source, assumed=(*source.assumed, told)))
 
 
 def _our_axes(axes: str, shape: tuple[int, ...], path: Path) -> tuple[tuple[Any, ...], str]:
@@ -197,10 +213,13 @@ def _from_imagej(file: tifffile.TiffFile) -> tuple[float | None, tuple[float, fl
 
 
 def _from_scanner(file: tifffile.TiffFile) -> tuple[float, float] | None:
-    """Aperio's description: "...|MPP = 0.2465|..."."""
-    found = re.search(r"\|\s*MPP\s*=\s*([0-9.]+)", file.pages.first.description or "")
-    size = float(found[1]) if found else 0.0
-    return (size, size) if size > 0 else None
+    """Aperio's description: "...|MPP = 0.2465|..."; None unless it is a number above 0."""
+    found = re.search(r"\|\s*MPP\s*=([^|\r\n]*)", file.pages.first.description or "")
+    try:
+        size = float(found[1].replace(",", ".")) if found else 0.0
+    except ValueError:
+        return None
+    return (size, size) if math.isfinite(size) and size > 0 else None
 
 
 def _from_tags(file: tifffile.TiffFile) -> tuple[float, float] | None:

@@ -111,7 +111,7 @@ class Intensities:
 
 def has_colours(image: Image) -> bool:
     """Whether the image may have red, green and blue (and alpha) channels."""
-    return "C" in image.axes and image.data.shape[image.axes.index("C")] in (3, 4)
+    return image.n_channels == 3 or image.has_alpha
 
 
 def is_of_colours(image: Image) -> bool:

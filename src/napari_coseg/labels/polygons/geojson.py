@@ -16,11 +16,14 @@ from napari_coseg.core.errors import CosegError
 from napari_coseg.labels.polygons import LARGEST_COORDINATE
 
 
-def read_json(path: Path, max_bytes: int, error: type[CosegError]) -> Any:
+def read_json(
+    path: Path, max_bytes: int, error: type[CosegError], *, not_a_number: bool = False
+) -> Any:
     """The content of a JSON file, which may come from anyone.
 
     Parsed JSON takes about twenty times the size of the file, which `max_bytes` limits.
-    Not-a-number and infinity, which are not JSON, are refused.
+    Not-a-number and infinity, which are not JSON, are refused, unless `not_a_number`: QuPath writes
+    them for measurements that have no value.
 
     Raises
     ------
@@ -32,7 +35,8 @@ def read_json(path: Path, max_bytes: int, error: type[CosegError]) -> Any:
         if size > max_bytes:
             most = max_bytes / 2**20
             raise error(f"{path} has {size / 2**20:.0f} MiB; at most {most:.0f} are read")
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        constants = None if not_a_number else _refuse
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=constants)
     except OSError as cause:
         raise error(f"cannot read the outlines {path}: {cause}") from cause
     except (ValueError, RecursionError) as cause:

@@ -165,6 +165,7 @@ def loaded(entry: Entry, also: Sequence[Path] = (), *, salvage: bool, with_image
         about.pixel_size_um,
         entry.name,
         geometry=geometry if geometry.axes == about.axes.replace("C", "") else None,
+        alpha=image.alpha,
     )
     return replace(found, image=image)
 
