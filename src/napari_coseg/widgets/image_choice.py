@@ -305,16 +305,12 @@ class ImageChoice(QWidget):
         if side == 0:
             self._size = PixelSize(None, f"{SET_BY_USER}: the model's own")
         else:
-<<<<<<< HEAD
-            self._size = PixelSize((spacing or side, side, side)[-count:], SET_BY_USER)
-        if self._layer is not None:
-            self._layer.metadata[TYPED_SIZE] = self._size.um
-=======
             sizes, across = [side] * count, self._across()
             if count == 3:
                 sizes[across] = spacing or side
             self._size = PixelSize(tuple(sizes), SET_BY_USER)
->>>>>>> wa
+        if self._layer is not None:
+            self._layer.metadata[TYPED_SIZE] = self._size.um
         self._show_size()
         self.changed.emit()
 
@@ -354,20 +350,14 @@ class ImageChoice(QWidget):
         self.reset_button.setEnabled(is_set)
         lines = [sentence(self._size.source)]
         um = self._size.um
-<<<<<<< HEAD
-        if um is None and self._layer is not None and not is_set:  # not to be overlooked
+        if um is None and self._layer is not None and not is_set:
             lines = [
                 "<b>⚠ Unknown: the model's own is assumed</b>. If that is wrong, so are the objects"
             ]
-        if um is not None and len(um) > 1 and um[-1] != um[-2]:
-=======
-        if um is None and self._layer is not None and not is_set:
-            lines = ["Unknown: the model's own is assumed"]
         across = self._across()
         if across:
             lines.append(f"Slices are cut across {'ZYX'[across]}")
         elif um is not None and len(um) > 1 and um[-1] != um[-2]:
->>>>>>> wa
             lines.append(f"{um[-2]:g} µm high, {um[-1]:g} µm wide")
         if um is not None and self._model_um:
             factor = um[1 if across == 2 else -1] / self._model_um
