@@ -36,7 +36,7 @@ class FolderDescription(Settings):
     @classmethod
     def _differ(cls, classes: tuple[ClassEntry, ...]) -> tuple[ClassEntry, ...]:
         for what, given in (("id", [c.id for c in classes]), ("name", [c.name for c in classes])):
-            twice = sorted({str(one) for one in given if given.count(one) > 1})
+            twice = sorted({str(one) for one in given if list(given).count(one) > 1})
             if twice:
                 raise ValueError(
                     f"the {what} {twice[0]} is given to two classes; give each class its own {what}"

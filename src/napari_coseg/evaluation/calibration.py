@@ -108,7 +108,7 @@ def _remembering(model: CosegModel) -> Iterator[None]:
             known[key] = forward(images)
         return known[key]
 
-    model.forward = remembered  # type: ignore[method-assign]
+    model.forward = remembered  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

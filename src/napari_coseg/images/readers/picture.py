@@ -58,7 +58,8 @@ def _deep_colours(path: Path, picture: PIL.Image.Image) -> np.ndarray | None:
     """
     import PIL.Image
 
-    high = picture.tile[0][3] if picture.tile else None
+    tiles = getattr(picture, "tile", None)
+    high = tiles[0][3] if tiles else None
     if picture.format != "PNG" or high not in ("RGB;16B", "RGBA;16B"):
         return None
     colours = np.asarray(picture).astype(np.uint16) << 8

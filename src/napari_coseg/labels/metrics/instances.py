@@ -251,15 +251,16 @@ def object_dice(table: Contingency) -> ObjectDice:
     """
     areas = table.truth_areas[table.pair_truth] + table.prediction_areas[table.pair_prediction]
     dice = 2 * table.intersections / areas
-    sums = []
-    for side, other, area in (
-        (table.pair_truth, table.pair_prediction, table.truth_areas),
-        (table.pair_prediction, table.pair_truth, table.prediction_areas),
-    ):
+
+    def one_way(side: np.ndarray, other: np.ndarray, area: np.ndarray) -> tuple[float, int]:
         order = np.lexsort((other, -table.intersections, side))
         partner = order[np.diff(side[order], prepend=-1) > 0]
-        sums += [float((area[side[partner]] * dice[partner]).sum()), int(area.sum())]
-    return ObjectDice(*sums)
+        return float((area[side[partner]] * dice[partner]).sum()), int(area.sum())
+
+    truth = one_way(table.pair_truth, table.pair_prediction, table.truth_areas)
+    return ObjectDice(
+        *truth, *one_way(table.pair_prediction, table.pair_truth, table.prediction_areas)
+    )
 
 
 def connected_regions(mask: np.ndarray) -> np.ndarray:
