@@ -126,7 +126,7 @@ def test_two_files_of_a_name_are_refused(tmp_path, place, second) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "reported"),
     [
         (MASK.astype(np.uint8) * 255, True),
         (MASK.astype(np.uint8), False),
@@ -134,9 +134,9 @@ def test_two_files_of_a_name_are_refused(tmp_path, place, second) -> None:
     ],
     ids=["mask", "one object", "two objects"],
 )
-def test_a_mask_in_place_of_objects_is_told(tmp_path, values, told) -> None:
+def test_a_mask_in_place_of_objects_is_told(tmp_path, values, reported) -> None:
     problems = Folder.open(folder_of(tmp_path, values=values)).check().problems
-    assert any("0 and 255 alone" in problem for problem in problems) == told
+    assert any("0 and 255 alone" in problem for problem in problems) == reported
 
 
 def entry(number: int, name: str) -> dict:

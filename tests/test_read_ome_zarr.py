@@ -140,9 +140,9 @@ def test_chunks_that_would_fill_the_memory_are_refused(tmp_path, monkeypatch, co
     file = packed_anew(path, codec, bytes(3_000_000))
     changed(path / "labels" / "objects" / "0" / ".zarray", chunks=[64, 64])
     monkeypatch.setattr(zarr, "open_array", lambda *_, **__: pytest.fail("it was opened"))
-    with pytest.raises(ImageError, match=r"unpacks to more than the 16,384 bytes") as told:
+    with pytest.raises(ImageError, match=r"unpacks to more than the 16,384 bytes") as reported:
         read_ome_zarr(path)
-    assert str(file) in str(told.value)
+    assert str(file) in str(reported.value)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""GeoJSON as versions of QuPath write it: what can be read is read, what is not is told."""
+"""GeoJSON as versions of QuPath write it: what can be read is read, what is not is reported."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def feature(geometry, kind: str = "detection", **properties) -> dict:
 
 
 def read(folder, features, shape=SHAPE):
-    """The prediction, and what was told."""
+    """The prediction, and what was reported."""
     path = folder / "a.geojson"
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as reported:
         warnings.simplefilter("always")
         found = read_geojson(path, shape=shape, pixel_size_um=(1.0,) * len(shape))
-    return found, " ".join(str(one.message) for one in told)
+    return found, " ".join(str(one.message) for one in reported)
 
 
 ONE = feature(square(40, 40))
@@ -60,9 +60,9 @@ LEFT_OUT = [
 
 @pytest.mark.parametrize(("features", "message"), LEFT_OUT)
 def test_features_that_leave_no_pixel_are_told(tmp_path, features, message) -> None:
-    found, told = read(tmp_path, features)
+    found, reported = read(tmp_path, features)
     assert found.instances.table["area_um2"].tolist() == [100]
-    assert message in told
+    assert message in reported
 
 
 def old(name: str, x: float) -> dict:
@@ -134,10 +134,10 @@ def test_what_versions_of_qupath_write_is_read(tmp_path, features, areas) -> Non
     ],
 )
 def test_classes_as_versions_of_qupath_write_them(tmp_path, said, name, color) -> None:
-    found, told = read(tmp_path, [feature(square(0, 0), classification=said)])
+    found, reported = read(tmp_path, [feature(square(0, 0), classification=said)])
     assert [(one.name, one.color) for one in found.instances.classes] == [(name, color)]
     assert found.instances.table["class"].tolist() == [name]
-    assert not told
+    assert not reported
 
 
 def test_a_single_feature_is_a_file(tmp_path) -> None:

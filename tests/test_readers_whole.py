@@ -1,4 +1,4 @@
-"""A file of which a part is missing is refused; what is left out of a file is told."""
+"""A file of which a part is missing is refused; what is left out of a file is reported."""
 
 from __future__ import annotations
 

@@ -35,8 +35,9 @@ class FolderDescription(Settings):
     @field_validator("semantic_classes", "instance_classes")
     @classmethod
     def _differ(cls, classes: tuple[ClassEntry, ...]) -> tuple[ClassEntry, ...]:
-        for what, given in (("id", [c.id for c in classes]), ("name", [c.name for c in classes])):
-            twice = sorted({str(one) for one in given if list(given).count(one) > 1})
+        for what in ("id", "name"):
+            given = [str(getattr(entry, what)) for entry in classes]
+            twice = sorted({one for one in given if given.count(one) > 1})
             if twice:
                 raise ValueError(
                     f"the {what} {twice[0]} is given to two classes; give each class its own {what}"

@@ -46,7 +46,7 @@ class Shape:
 
 
 def shapes_in(path: Path, content: Any, of_objects: Collection[str] = ()) -> list[Shape]:
-    """The features that have an area; how many have none is told by a warning.
+    """The features that have an area; a warning says how many have none.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def shapes_in(path: Path, content: Any, of_objects: Collection[str] = ()) -> lis
 def _with_edited(
     path: Path, found: list[Shape], features: Sequence[Any], of_objects: set[str]
 ) -> list[Shape]:
-    """Annotations of a class that only objects of ours have are objects; that is told."""
+    """Annotations of a class that only objects of ours have are objects; a warning says so."""
     ours = {one.entry.name for one in found if one.label and one.entry}
     regions = {
         ((one.get("properties") or {}).get("metadata") or {}).get("region") for one in features

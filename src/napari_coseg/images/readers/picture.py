@@ -14,7 +14,7 @@ from napari_coseg.images.readers.registry import stem_of
 from napari_coseg.images.readers.resolution import from_dots
 
 if TYPE_CHECKING:
-    import PIL.Image
+    import PIL.ImageFile
 
 MICROMETRES_AN_INCH = 25_400.0
 _GREY = {"1", "L", "I", "F", "I;16", "I;16B", "I;16L"}
@@ -50,7 +50,7 @@ def read(path: Path, stored: bool = False) -> Image:
     return Image(data, axes, size, stem_of(path), alpha=data.ndim == 3 and data.shape[-1] == 4)
 
 
-def _deep_colours(path: Path, picture: PIL.Image.Image) -> np.ndarray | None:
+def _deep_colours(path: Path, picture: PIL.ImageFile.ImageFile) -> np.ndarray | None:
     """Colours of a PNG of 16 bits, whose low bytes Pillow drops; None for other pictures.
 
     Pillow decodes a channel's two bytes by taking the first of them; named as little-endian, it

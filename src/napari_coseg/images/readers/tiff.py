@@ -70,12 +70,12 @@ def read(path: Path, stored: bool = False) -> Image:
 
 def _of_first(file: tifffile.TiffFile, geometry: Geometry) -> Geometry:
     """The geometry with a note, and a warning, where other images of the file are left out."""
-    told = images_left_out(file)
-    if not told:
+    message = images_left_out(file)
+    if not message:
         return geometry
-    warnings.warn(f"{file.filename}: {told}; save another as a file to read it", stacklevel=3)
+    warnings.warn(f"{file.filename}: {message}; save another as a file to read it", stacklevel=3)
     source = geometry.source
-    return replace(geometry, source=replace(source, assumed=(*source.assumed, told)))
+    return replace(geometry, source=replace(source, assumed=(*source.assumed, message)))
 
 
 def _our_axes(axes: str, shape: tuple[int, ...], path: Path) -> tuple[tuple[Any, ...], str]:
