@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,15 @@ from napari_coseg.core.errors import ImageError
 from napari_coseg.core.geometry import Geometry
 from napari_coseg.core.types import Image, Prediction
 from napari_coseg.datasets.slices import slices_across
+from napari_coseg.finetuning.sources import read_reviewed
 from napari_coseg.images.readers.registry import read_image
 from napari_coseg.images.slicing import slicing_of
 from napari_coseg.inference import InferenceSettings, segment
 from napari_coseg.inference.guidance import mutual_guidance
+from napari_coseg.labels.measure import labelled
+from napari_coseg.workspace.folder import create_workspace
+from napari_coseg.workspace.image import reference_of
+from napari_coseg.workspace.saved import Saved
 
 THIN, THICK = 0.5, 4.0
 EXACT = InferenceSettings(min_object_area_um2=0, min_region_area_um2=0, max_hole_area_um2=0)
@@ -243,3 +249,36 @@ def test_a_model_of_another_scale_names_those_that_serve() -> None:
 def test_guidance_of_a_sagittal_volume_is_refused() -> None:
     with pytest.raises(ImageError, match="cut across X"):
         mutual_guidance(placed(2), model())
+
+
+@PLANES
+@pytest.mark.parametrize("part", [False, True], ids=["whole", "part"])
+def test_fine_tuning_learns_from_the_same_slices(axis: int, part: bool, tmp_path: Path) -> None:
+    image = placed(axis)
+    file = tmp_path / "v.mha"
+    write_mha(
+        file, np.asarray(image.data), packed=False, spacing=" ".join(map(str, spacing(axis)[::-1]))
+    )
+    whole = read_image(file)
+    labels = (np.asarray(whole.data) < 100).astype(np.int32)
+    start = (0, 0, 0)
+    if part:  # all of every axis but some at its start
+        start = tuple(3 if n > 10 else 1 for n in labels.shape)
+        labels = labels[tuple(slice(n, None) for n in start)]
+    told = {"region_offset": list(start)}
+    saved = Saved(labelled(labels, pixel_size_um=whole.pixel_size_um, provenance=told))
+    saved = replace(saved, reviewed=saved.reviewed.with_area(np.nonzero(labels >= 0)))
+    with create_workspace(tmp_path / "mine.coseg") as workspace:
+        reference = reference_of(whole, file, workspace.path)
+        workspace.add(reference, saved)
+    found = read_reviewed(tmp_path / "mine.coseg").images
+    expected = slices()
+    assert len(found) == len(expected) - part
+    for slice_, picture in zip(found, expected[int(part) :], strict=True):
+        assert slice_.pixel_size_um == pytest.approx(1000 * THIN)
+        assert slice_.instances is not None
+        np.testing.assert_array_equal(slice_.instances > 0, slice_.image[..., 0] < 100)
+        rows, columns = slice_.instances.shape
+        assert (rows, columns) == (48 - 3 * part, 64 - 3 * part)
+        dark = np.sort((picture < 100).sum(axis=0))
+        assert part or np.array_equal(np.sort((slice_.instances > 0).sum(axis=0)), dark)

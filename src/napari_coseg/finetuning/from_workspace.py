@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from napari_coseg.finetuning.reviewed import FoundBy, ReviewedImage, ReviewedSet
 from napari_coseg.images.intake import RgbSource, understand
 from napari_coseg.images.intensity import measure_intensity
 from napari_coseg.images.readers.registry import read_image
+from napari_coseg.images.slicing import Slicing, slicing_of
 from napari_coseg.workspace.entry import Entry
 from napari_coseg.workspace.folder import WORKSPACE, open_workspace
 from napari_coseg.workspace.saved import Saved
@@ -33,6 +35,8 @@ def is_workspace(path: Path) -> bool:
 
 def read_workspace(path: Path) -> list[ReviewedSet]:
     """For each image the parts with anything reviewed; of a stack each slice by itself.
+
+    Volumes are cut by the rule `square` of `images.slicing`, as `segment` cuts them.
 
     A reviewed area counts for what it was marked for: objects, regions or both. An object that is
     marked as reviewed counts by itself. Where nothing of an image was reviewed for a task, its
@@ -69,6 +73,11 @@ def read_workspace(path: Path) -> list[ReviewedSet]:
 def _parts(entry: Entry, saved: Saved) -> Iterator[ReviewedImage]:
     image = understand(read_image(entry.find_image()), entry.image.axes)
     provenance = saved.provenance
+    whole_shape = (1, 1, *image.spatial_shape)[-3:]
+    slicing = slicing_of(image.geometry) if image.axes == "ZYX" else Slicing()
+    if not slicing.is_plain:
+        data = slicing.cut(np.asarray(image.data[:]))
+        image = replace(image, data=data, geometry=slicing.geometry(image.geometry, data.shape))
     source = RgbSource(image, provenance.get("channels"), window=provenance.get("window"))
     labels = saved.labels.reshape(-1, *saved.labels.shape[-2:])
     regions = None if saved.regions is None else saved.regions.reshape(labels.shape)
@@ -86,8 +95,14 @@ def _parts(entry: Entry, saved: Saved) -> Iterator[ReviewedImage]:
     whole = measure_intensity(source, stretch=True)
     low, high = source.intensity.apply(np.array([whole.low, whole.high])).tolist()
     offset = (0,) * (3 - len(entry.offset)) + tuple(entry.offset)
-    _check_inside(entry, labels.shape, offset, (source.n_slices, *source.plane_shape))
-    y_um, x_um = saved.pixel_size_um[-2:]
+    _check_inside(entry, labels.shape, offset, whole_shape)
+    sizes_um = (1.0, *saved.pixel_size_um)[-3:]
+    y_um, x_um = (sizes_um[axis] for axis in slicing.order[1:])
+    offset = slicing.start(offset, labels.shape, whole_shape)
+    labels, marked, objects_seen, regions_seen = map(
+        slicing.cut, (labels, marked, objects_seen, regions_seen)
+    )
+    regions = None if regions is None else slicing.cut(regions)
     for z in np.flatnonzero(marked.any(axis=(1, 2))).tolist():
         for rows, columns, own in _parts_of(marked[z]):
             here = (z, rows, columns)

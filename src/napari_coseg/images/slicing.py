@@ -55,6 +55,16 @@ class Slicing:
         """View slices as the array that they were cut from."""
         return slices[self._steps].transpose(np.argsort(self.order))
 
+    def start(
+        self, offset: Sequence[int], shape: Sequence[int], whole: Sequence[int]
+    ) -> tuple[int, ...]:
+        """Where a part of an array, of this offset and shape in a whole, starts in the slices."""
+        flipped = (False, *self.flipped)
+        return tuple(
+            whole[axis] - offset[axis] - shape[axis] if turned else offset[axis]
+            for axis, turned in zip(self.order, flipped, strict=True)
+        )
+
     def geometry(self, geometry: Geometry, shape: Sequence[int]) -> Geometry:
         """Of the slices of an array of this geometry; `shape` is that of the slices."""
         turned = [1 + i for i, is_flipped in enumerate(self.flipped) if is_flipped]
