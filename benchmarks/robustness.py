@@ -5,7 +5,7 @@
 
 Each row changes every image in one way and scores nuclei against the unchanged labels: means of
 panoptic quality, aggregated Jaccard index and Dice over the images. `classical` is the method of
-`classical_baseline.py` on the same images, told the same pixel size.
+`classical_baseline.py` on the same images with the same pixel size.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ def jpeg(sample: Sample) -> Sample:
     return replace(sample, image=np.asarray(Picture.open(file)))
 
 
-def told(factor: float) -> Callable[[Sample], Sample]:
+def with_pixel_size(factor: float) -> Callable[[Sample], Sample]:
     """A pixel size that is wrong by a factor."""
     return lambda sample: replace(sample, pixel_size_um=sample.pixel_size_um * factor)
 
 
 CHANGES: dict[str, Callable[[Sample], Sample]] = {
     "as it is": lambda sample: sample,
-    "pixel size x 0.5": told(0.5),
-    "pixel size x 2": told(2.0),
+    "pixel size x 0.5": with_pixel_size(0.5),
+    "pixel size x 2": with_pixel_size(2.0),
     "JPEG quality 50": jpeg,
     "20 % darker": scaled(0.8, 0.8, 0.8),
     "warm white balance": scaled(*WARM),
