@@ -62,10 +62,10 @@ def picture(tmp_path, monkeypatch):
 
 def test_the_command_asks_for_a_size_and_tells_its_estimate(picture, capsys):
     assert main(["segment", str(picture)]) == 2
-    told = capsys.readouterr().err
-    assert "the file has no pixel size; judged by its nuclei it is about 0.2" in told
-    assert "--pixel-size-um" in told
-    assert "--estimate-pixel-size" in told
+    message = capsys.readouterr().err
+    assert "the file has no pixel size; judged by its nuclei it is about 0.2" in message
+    assert "--pixel-size-um" in message
+    assert "--estimate-pixel-size" in message
     assert [path.name for path in picture.parent.iterdir()] == ["slide.png"]
 
 

@@ -265,8 +265,8 @@ def test_fine_tuning_learns_from_the_same_slices(axis: int, part: bool, tmp_path
     if part:  # all of every axis but some at its start
         start = tuple(3 if n > 10 else 1 for n in labels.shape)
         labels = labels[tuple(slice(n, None) for n in start)]
-    told = {"region_offset": list(start)}
-    saved = Saved(labelled(labels, pixel_size_um=whole.pixel_size_um, provenance=told))
+    origin = {"region_offset": list(start)}
+    saved = Saved(labelled(labels, pixel_size_um=whole.pixel_size_um, provenance=origin))
     saved = replace(saved, reviewed=saved.reviewed.with_area(np.nonzero(labels >= 0)))
     with create_workspace(tmp_path / "mine.coseg") as workspace:
         reference = reference_of(whole, file, workspace.path)
