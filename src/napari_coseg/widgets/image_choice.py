@@ -235,7 +235,7 @@ class ImageChoice(QWidget):
 
     def _read_layer(self, event: Any = None) -> None:
         layer = self._layer
-        if layer is not None and event is not None and event.type in ("scale", "units"):
+        if layer is not None and event is not None and event.type in ("scale", "units", "data"):
             layer.metadata.pop(TYPED_SIZE, None)  # what was said last counts
         before = self.axes_box.currentData() if event is not None else None
         try:
