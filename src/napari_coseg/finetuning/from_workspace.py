@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from napari_coseg.finetuning.reviewed import FoundBy, ReviewedImage, ReviewedSet
 from napari_coseg.images.intake import RgbSource, understand
 from napari_coseg.images.intensity import measure_intensity
 from napari_coseg.images.readers.registry import read_image
-from napari_coseg.images.slicing import Slicing, slicing_of
+from napari_coseg.images.slicing import slicing_of
+from napari_coseg.inference.cutting import Cut
 from napari_coseg.workspace.entry import Entry
 from napari_coseg.workspace.folder import WORKSPACE, open_workspace
 from napari_coseg.workspace.saved import Saved
@@ -74,10 +74,8 @@ def _parts(entry: Entry, saved: Saved) -> Iterator[ReviewedImage]:
     image = understand(read_image(entry.find_image()), entry.image.axes)
     provenance = saved.provenance
     whole_shape = (1, 1, *image.spatial_shape)[-3:]
-    slicing = slicing_of(image.geometry) if image.axes == "ZYX" else Slicing()
-    if not slicing.is_plain:
-        data = slicing.cut(np.asarray(image.data[:]))
-        image = replace(image, data=data, geometry=slicing.geometry(image.geometry, data.shape))
+    slicing = slicing_of(image.geometry, axes=image.axes)
+    image = Cut(image, slicing).slices(image)
     source = RgbSource(image, provenance.get("channels"), window=provenance.get("window"))
     labels = saved.labels.reshape(-1, *saved.labels.shape[-2:])
     regions = None if saved.regions is None else saved.regions.reshape(labels.shape)

@@ -75,14 +75,19 @@ class Slicing:
         return slice(None), *(slice(None, None, -1 if turn else 1) for turn in self.flipped)
 
 
-def slicing_of(geometry: Geometry, rule: str = "square") -> Slicing:
-    """How a volume of this geometry is cut.
+def slicing_of(geometry: Geometry, rule: str = "square", axes: str = "ZYX") -> Slicing:
+    """How an image of this geometry and these axes is cut.
+
+    Only volumes of one channel are turned: stacks of colour images or of several channels come from
+    a microscope, which sees planes.
 
     Raises
     ------
     ImageError
         If all sides of a voxel differ.
     """
+    if axes != "ZYX":
+        return Slicing()
     upright = upright_axes(geometry.directions) if geometry.space == "patient" else AS_IT_IS
     axis = 0
     if rule == "square" and geometry.is_known:

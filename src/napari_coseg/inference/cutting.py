@@ -22,15 +22,12 @@ Bounds = tuple[int, int] | slice
 def slicing_for(card: ModelCard, axes: str, geometry: Geometry) -> Slicing:
     """How the model of `card` cuts an image of these axes; see `images.slicing`.
 
-    Only volumes of one channel are turned: stacks of colour images or of several channels come from
-    a microscope, which sees planes.
-
     Raises
     ------
     ImageError
         If all sides of a voxel differ.
     """
-    return slicing_of(geometry, card.slicing) if axes == "ZYX" else Slicing()
+    return slicing_of(geometry, card.slicing, axes)
 
 
 @dataclass(frozen=True, eq=False)

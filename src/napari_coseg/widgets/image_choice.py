@@ -338,10 +338,10 @@ class ImageChoice(QWidget):
 
     def _across(self) -> int:
         """The spatial axis that slices of the chosen layer are cut across."""
-        if self._size.um is None or self.axes != "ZYX":
+        if self._size.um is None:
             return 0
         try:
-            return slicing_of(self._geometry(), self._slicing).axis
+            return slicing_of(self._geometry(), self._slicing, self.axes).axis
         except ImageError:  # no slice has square pixels; a run says so
             return 0
 
